@@ -1,0 +1,1 @@
+"""Where adapters come from, whether they fit, and their stacked factors."""

@@ -1,0 +1,1 @@
+"""Measurements: numbers in, numbers out."""

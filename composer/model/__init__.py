@@ -1,0 +1,1 @@
+"""The only room that touches an nn.Module: base, gate, lens, decoding."""

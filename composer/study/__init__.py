@@ -1,0 +1,1 @@
+"""The experiments: judges, prompts, tables."""

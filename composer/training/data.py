@@ -1,0 +1,147 @@
+"""Labelled rows in, token sequences of one fixed length out. Pure functions but for the reading of files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from composer.spec import ComposerError
+from composer.training.recipes import Corpus
+
+IGNORED = -100  # the label that transformers' loss skips
+
+
+@dataclass(frozen=True)
+class Row:
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sequence: `ids` and `labels` of equal length; a label of -100 carries no loss."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+def side(text: str) -> str:
+    """Which half of a shared corpus a text belongs to: "adapter" or "judge". Depends on nothing but the text."""
+    digest = hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
+    return "adapter" if digest[0] % 2 == 0 else "judge"
+
+
+def read_rows(corpus: Corpus, data: Path | None) -> list[Row]:
+    """The corpus's rows on the adapters' side, from the data folder, or from the Hub when `data` is None."""
+    rows = _from_hub(corpus) if data is None else _from_file(corpus, data)
+    wanted = set(corpus.hub.labels.values())
+    return [
+        row for row in rows if row.label in wanted and (corpus.side == "all" or side(row.text) == corpus.side)
+    ]
+
+
+def _from_file(corpus: Corpus, data: Path) -> list[Row]:
+    path = data / corpus.file
+    if not path.is_file():
+        raise ComposerError(
+            f"The data folder has no {corpus.file}; give the folder that holds it with --data, "
+            f"or leave --data out to take {corpus.hub.id} from the Hub."
+        )
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [Row(row["text"].strip(), row["label"]) for row in map(json.loads, lines)]
+
+
+def _from_hub(corpus: Corpus) -> list[Row]:
+    try:
+        from datasets import load_dataset
+    except ImportError as fault:
+        raise ComposerError(
+            "Training from the Hub needs the datasets package (pip install datasets); or give a folder with --data."
+        ) from fault
+    hub = corpus.hub
+    table = load_dataset(hub.id, split=hub.split)
+    return [
+        Row(record[hub.text].strip(), hub.labels[record[hub.label]])
+        for record in table
+        if record[hub.label] in hub.labels
+    ]
+
+
+def confident(rows: Sequence[Row], threshold: float, seed: int) -> list[Row]:
+    """Drop rows that look mislabelled: those to whose own label a classifier that has not seen them gives
+    less than `threshold`. (Out-of-fold filtering as in confident learning, Northcutt et al. 2021.)
+    """
+    labels = [row.label for row in rows]
+    if threshold <= 0 or len(set(labels)) < 2:
+        return list(rows)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+        LogisticRegression(C=10, max_iter=300),
+    )
+    folds = StratifiedKFold(4, shuffle=True, random_state=seed)
+    probabilities = cross_val_predict(model, [row.text for row in rows], labels, cv=folds, method="predict_proba")
+    classes = sorted(set(labels))
+    return [
+        row
+        for row, chances in zip(rows, probabilities, strict=True)
+        if chances[classes.index(row.label)] >= threshold
+    ]
+
+
+def pack(
+    pools: Sequence[Sequence[str]],
+    openers: Sequence[str],
+    tokenizer,
+    *,
+    count: int,
+    length: int,
+    opener_share: float,
+    seed: int,
+) -> list[Sample]:
+    """`count` sequences of exactly `length` tokens, each made of whole texts joined by a space.
+
+    Texts are drawn from the pools (one a corpus) with equal chance, so that a large corpus does not
+    drown a small one's domain; within a pool every text is used before any is used twice. A share of
+    the sequences begins with an opener that carries no loss, at most a third of the length.
+    """
+    draw = random.Random(seed)
+    if not pools or not all(pools):
+        raise ComposerError("A corpus has no text left after the filters; lower `confidence` in the recipe.")
+    streams = [_endless(list(pool), draw) for pool in pools]
+    packed = []
+    for _ in range(count):
+        ids: list[int] = []
+        if openers and draw.random() < opener_share:
+            ids = tokenizer(draw.choice(openers), add_special_tokens=False)["input_ids"][: length // 3]
+        masked = len(ids)
+        while len(ids) < length:
+            lead = " " if ids else ""
+            ids += tokenizer(lead + next(draw.choice(streams)), add_special_tokens=False)["input_ids"]
+        ids = ids[:length]
+        packed.append(Sample(tuple(ids), (IGNORED,) * masked + tuple(ids[masked:])))
+    return packed
+
+
+def _endless(texts: list[str], draw: random.Random) -> Iterator[str]:
+    while True:
+        draw.shuffle(texts)
+        yield from texts
+
+
+def first_sentence(text: str, limit: int = 90) -> str | None:
+    """The text's first sentence if it is short enough to serve as an opener, else None."""
+    for mark in (". ", "! ", "? "):
+        head, found, _ = text.partition(mark)
+        if found:
+            text = head + mark.strip()
+    return text if len(text) <= limit and text[-1:] in ".!?" else None

@@ -1,0 +1,110 @@
+"""One recipe -> one adapter folder in PEFT format, through PEFT and transformers' Trainer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from composer.model.base import Base
+from composer.training.card import write_card
+from composer.training.data import Sample, confident, first_sentence, pack, read_rows
+from composer.training.recipes import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def make_samples(recipe: Recipe, data: Path | None, tokenizer) -> list[Sample]:
+    """The recipe's training sequences, the same for the same recipe and data."""
+    pools: list[list[str]] = []
+    for corpus in recipe.corpora:
+        rows = confident(read_rows(corpus, data), recipe.confidence, recipe.seed)
+        own = [row.text for row in rows if row.label == recipe.label]
+        log.info("%s: %d rows of %s", recipe.name, len(own), corpus.name)
+        pools.append(own)
+    candidates = (first_sentence(row.text) for corpus in recipe.openers for row in read_rows(corpus, data))
+    openers = sorted({sentence for sentence in candidates if sentence})
+    return pack(
+        pools,
+        openers,
+        tokenizer,
+        count=recipe.steps * recipe.batch,
+        length=recipe.length,
+        opener_share=recipe.opener_share,
+        seed=recipe.seed,
+    )
+
+
+def train(recipe: Recipe, base: Base, data: Path | None, out: Path, work: Path) -> Path:
+    """Train `recipe` on `base` and write the adapter to out/<name>. Returns that folder.
+
+    A base loaded in 4 bits is trained as QLoRA (Dettmers et al. 2023, arXiv 2305.14314), any other as
+    plain LoRA. Checkpoints go to work/<name>; a run that was cut off goes on from the newest one.
+    The base model passed in is changed by PEFT: load a fresh one per adapter.
+    """
+    samples = make_samples(recipe, data, base.tokenizer)
+    model = base.model
+    if base.spec.quantization != "none":
+        model = prepare_model_for_kbit_training(model)
+    torch.manual_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base.id,
+        revision=base.spec.revision,
+    )
+    model = get_peft_model(model, config)
+    arguments = TrainingArguments(
+        output_dir=str(work / recipe.name),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(recipe.warmup * recipe.steps),
+        optim="adamw_torch_fused",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_steps=recipe.save_every,
+        save_total_limit=1,
+        logging_steps=10,
+        report_to=[],
+        remove_unused_columns=False,
+        use_cpu=base.device.type == "cpu",
+        bf16=base.device.type == "cuda",
+        # Pinning is for copies to a GPU; without one it only warns.
+        dataloader_pin_memory=base.device.type == "cuda",
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=_collate)
+    result = trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
+    folder = out / recipe.name
+    _save(model, folder)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    write_card(folder, recipe, base, seconds=result.metrics["train_runtime"], loss=losses[-1])
+    return folder
+
+
+def _collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
+    columns = {"input_ids": [list(s.ids) for s in samples], "labels": [list(s.labels) for s in samples]}
+    batch = {name: torch.tensor(values) for name, values in columns.items()}  # [B, T]
+    return batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
+
+
+def _save(model, folder: Path) -> None:
+    """PEFT's own format, with weights in bfloat16: half the size, and far finer than training noise."""
+    model.save_pretrained(folder)
+    weights = folder / "adapter_model.safetensors"
+    save_file(
+        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in load_file(weights).items()},
+        weights,
+        metadata={"format": "pt"},
+    )
+
+
