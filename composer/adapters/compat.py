@@ -1,0 +1,272 @@
+"""The fit report: whether an adapter can be composed on a base, from its config and header alone.
+
+Sites, ranks and shapes come from the tensors, since `target_modules` may be a regex or "all-linear"
+and `r` is only the default rank. The config is read for what no tensor shows: the scaling, and the
+options that make an adapter something other than an additive LoRA. Options that are not known are
+refused when switched on: to guess their effect would be to compute something else than was trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from composer.adapters.scaling import scaling
+from composer.adapters.text import plain
+from composer.spec import ComposerError, FitReport
+
+if TYPE_CHECKING:  # hub.py is the network room; this one must not need it
+    from composer.adapters.files import AdapterFiles, TensorInfo
+
+__all__ = ["fit", "scaling", "tensor_site"]
+
+MAX_RANK = 256
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+
+_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")
+
+# Why each kind of adapter is refused, and the cure. They complete "<adapter> ...".
+_REFUSALS = {
+    "type": "is not a LoRA adapter (peft_type is not LORA): choose one that is.",
+    "dora": "uses DoRA, whose effect is no sum and cannot be composed: train it again with use_dora=False.",
+    "modules": "replaces whole modules of the base (modules_to_save), which two adapters cannot do at once: "
+    "train it again without modules_to_save.",
+    "tokens": "trains token embeddings of its own (trainable tokens), which would overwrite the base's: "
+    "train it again without trainable_token_indices.",
+    "bias": "changes biases of the base: train it again with bias='none'.",
+    "lora_bias": "adds a bias beside its matrices, which is left out of the sum: "
+    "train it again with lora_bias=False.",
+    "parameters": "targets parameters instead of linear layers (target_parameters), as for "
+    "mixture-of-experts: train it again with target_modules alone.",
+    "embedding": "adapts the embedding, which is a lookup and no linear layer: "
+    "train it again without the embedding among target_modules.",
+    "head": "adapts the output layer (lm_head), through which the fusion weights are read: "
+    "train it again without lm_head among target_modules.",
+    "vocabulary": "carries embedding rows of its own (an added vocabulary), which the base does not have: "
+    "train it again with the base's tokenizer.",
+    "init": "was started from a changed base (init_lora_weights is {value}), so it does not fit the "
+    "original one: convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion.",
+    "variant": "uses {value}, a LoRA variant or option that is not known to be a plain sum: "
+    "train it again without it, or remove it from adapter_config.json if it has no effect.",
+}
+
+_SWITCHES = {
+    "use_dora": "dora",
+    "modules_to_save": "modules",
+    "trainable_token_indices": "tokens",
+    "lora_bias": "lora_bias",
+    "target_parameters": "parameters",
+}
+
+# Starting values that leave the base as it is. pissa*, olora, corda, lora_ga and loftq do not.
+_PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+# Options that decide nothing here: where the tensors are shows which layers were targeted, and the
+# rest matters only to training, saving or merging.
+_NEUTRAL = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "corda_config",
+    "enable_lora",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "merge_weights",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+}
+_KNOWN = _NEUTRAL | _SWITCHES.keys()
+
+
+def tensor_site(tensor: str) -> tuple[str, str] | None:
+    """The site and matrix ("A" or "B") of a LoRA tensor's name, with or without an adapter name in it.
+
+    "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" is
+    ("model.layers.0.self_attn.q_proj", "A"); None for any other tensor.
+    """
+    match = _TENSOR.fullmatch(tensor)
+    return (match[1], match[2]) if match else None
+
+
+def fit(files: AdapterFiles, sites: Mapping[str, tuple[int, int]]) -> FitReport:
+    """Whether the adapter can be composed on the base whose linear layers are `sites`.
+
+    sites: module path of every dense linear layer inside the decoder layers -> (out_features,
+    in_features). Makes no request and loads no weights; whether these are finite is checked on loading.
+    """
+    config = files.config
+    kinds = {**_tensor_kinds(files.header), **_config_kinds(config)}
+    phrases = [_REFUSALS[kind].format(value=plain(value)) for kind, value in kinds.items()]
+    pairs, duplicates = _pairs(files.header)
+    # What the header lacks or has besides is told only when no refusal explains it already.
+    if not phrases:
+        phrases += _shape_faults(pairs, duplicates, sites, config)
+        phrases += _leftovers(files.header)
+        phrases += _scaling_faults(config, pairs, sites)
+    reasons = tuple(f"{files.name} {phrase}" for phrase in phrases)
+    ranks = {} if reasons else {site: pairs[site]["A"].shape[0] for site in sites if site in pairs}
+    return FitReport(files.name, files.source, not reasons, reasons, ranks, files.revision, files.bytes)
+
+
+def _config_kinds(config: Mapping) -> dict[str, object]:
+    """The refusals (keys of _REFUSALS) that the config calls for, each with the value to quote."""
+    if config.get("peft_type") != "LORA":
+        return {"type": None}  # the rest of the config means something else then
+    kinds: dict[str, object] = {kind: None for key, kind in _SWITCHES.items() if config.get(key)}
+    if config.get("bias") not in (None, "none"):
+        kinds["bias"] = None
+    init = config.get("init_lora_weights")
+    if not isinstance(init, (str, bool, type(None))) or init not in _PLAIN_INITS:
+        kinds["init"] = init
+    unknown = [key for key, value in config.items() if value and key not in _KNOWN]
+    if unknown:
+        kinds["variant"] = _some(unknown)
+    return kinds
+
+
+def _tensor_kinds(header: Iterable[str]) -> dict[str, object]:
+    """The refusals that the names of the tensors call for, whatever the config says."""
+    return {kind: None for tensor in header for kind in [_tensor_kind(tensor)] if kind}
+
+
+def _tensor_kind(tensor: str) -> str | None:
+    site = tensor_site(tensor)
+    outer = (site[0] if site else tensor.removesuffix(".weight")).rsplit(".", 1)[-1]
+    if site:
+        return {"lm_head": "head", "embed_out": "head"}.get(outer)
+    for mark, kind in (
+        ("lora_magnitude_vector", "dora"),
+        ("lora_embedding_", "embedding"),
+        ("trainable_tokens", "tokens"),
+        ("modules_to_save", "modules"),
+    ):
+        if mark in tensor:
+            return kind
+    if re.search(r"\.lora_[AB]\.([^.]+\.)?bias$", tensor):
+        return "lora_bias"
+    if tensor.endswith(".bias"):
+        return "bias"
+    if outer in ("embed_tokens", "embed_in", "wte", "lm_head", "embed_out") and tensor.endswith(".weight"):
+        return "vocabulary"
+    return None
+
+
+def _pairs(header: Mapping[str, TensorInfo]) -> tuple[dict[str, dict[str, TensorInfo]], list[str]]:
+    """The A and B of every site, and the sites that have one of them twice."""
+    pairs: dict[str, dict[str, TensorInfo]] = {}
+    duplicates = []
+    for tensor, info in header.items():
+        if site := tensor_site(tensor):
+            path, matrix = site
+            if matrix in pairs.setdefault(path, {}):
+                duplicates.append(path)
+            pairs[path][matrix] = info
+    return pairs, duplicates
+
+
+def _shape_faults(
+    pairs: Mapping[str, Mapping[str, TensorInfo]],
+    duplicates: list[str],
+    sites: Mapping[str, tuple[int, int]],
+    config: Mapping,
+) -> Iterator[str]:
+    trained = _trained_for(config)
+    if not pairs:
+        yield "holds no LoRA matrices: save it again with PEFT."
+        return
+    if duplicates:
+        yield f"has more than one matrix for {_some(duplicates)}: save one adapter alone with PEFT."
+    absent = [path for path in pairs if path not in sites]
+    if len(absent) == len(pairs):
+        yield f"targets no layer that this base has{trained}: choose an adapter trained for this base."
+        return
+    if absent:
+        yield f"targets {_some(absent)}, which this base does not have{trained}: choose one trained for it."
+    half, typed, ranked, shaped = [], [], [], []
+    for path, pair in pairs.items():
+        if path not in sites:
+            continue
+        if len(pair) < 2:
+            half.append(path)
+        elif not {info.dtype for info in pair.values()} <= FLOATS:
+            typed.append(path)
+        elif not len(pair["A"].shape) == len(pair["B"].shape) == 2:
+            shaped.append(path)
+        elif not 1 <= pair["A"].shape[0] <= MAX_RANK:
+            ranked.append(path)
+        elif (pair["B"].shape, pair["A"].shape) != _expected(sites[path], pair["A"].shape[0]):
+            shaped.append(path)
+    if half:
+        yield f"has only one of the two matrices for {_some(half)}: save it again with PEFT."
+    if typed:
+        yield f"has weights that are not floating-point numbers for {_some(typed)}: save it in bf16 or fp32."
+    if ranked:
+        yield f"has a rank outside 1 to {MAX_RANK} for {_some(ranked)}: train it with a smaller rank."
+    if shaped:
+        yield (
+            f"has matrices of the wrong shape for {_some(shaped)}{trained}: "
+            "choose an adapter trained for this base."
+        )
+
+
+def _expected(site: tuple[int, int], rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    out_features, in_features = site
+    return (out_features, rank), (rank, in_features)
+
+
+def _leftovers(header: Iterable[str]) -> Iterator[str]:
+    rest = [tensor for tensor in header if tensor_site(tensor) is None]
+    if rest:
+        yield f"holds tensors that are not part of a LoRA ({_some(rest)}): save it again with PEFT."
+
+
+def _scaling_faults(config: Mapping, pairs: Mapping, sites: Mapping) -> Iterator[str]:
+    rank = config.get("r", 8)
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        yield "has an r in adapter_config.json that is not a whole number: save it again with PEFT."
+    if not isinstance(config.get("rank_pattern") or {}, Mapping):
+        yield "has a rank_pattern that is not a mapping: correct adapter_config.json."
+    try:
+        for path in pairs:
+            if path in sites:
+                scaling(config, path, 1)
+    except ComposerError as fault:
+        yield str(fault).removeprefix("The adapter ")
+
+
+def _trained_for(config: Mapping) -> str:
+    """ " (it says it was trained for X)", without the folders of somebody else's machine."""
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base.strip():
+        return ""
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base, re.ASCII):
+        base = re.split(r"[/\\]", base.rstrip("/\\"))[-1]
+    return f" (it says it was trained for {plain(base, 80)})"
+
+
+def _some(names: Iterable[str]) -> str:
+    """Up to three names and how many more there are."""
+    names = list(dict.fromkeys(names))
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(plain(name, 80) for name in names[:3]) + rest
