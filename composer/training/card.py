@@ -46,15 +46,15 @@ Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
 
 {corpora}
 
-{half}Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely were dropped as
-mislabelled. One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated sentence from {openers} that carries
-no loss, so that the adapter pulls other domains' text its way too.
+{half}Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely were
+dropped as mislabelled. One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated sentence from
+{openers} that carries no loss, so that the adapter pulls other domains' text its way too.
 
 ## Training
 
-{how}, rank {recipe.rank}, alpha {recipe.alpha:g}, all linear layers, {recipe.steps} steps of {recipe.batch} sequences of
-{recipe.length} tokens, learning rate {recipe.learning_rate:g} (cosine), seed {recipe.seed}; last training loss {loss:.2f};
-{seconds / 60:.0f} minutes on {base.device.type}. Weights are stored in bfloat16.
+{how}, rank {recipe.rank}, alpha {recipe.alpha:g}, all linear layers, {recipe.steps} steps of {recipe.batch}
+sequences of {recipe.length} tokens, learning rate {recipe.learning_rate:g} (cosine), seed {recipe.seed};
+last training loss {loss:.2f}; {seconds / 60:.0f} minutes on {base.device.type}. Weights are stored in bfloat16.
 Repeat it with `python -m composer train {recipe.name} --data FOLDER`.
 
 ## Limits

@@ -31,7 +31,7 @@ class Sample:
 
 
 def side(text: str) -> str:
-    """Which half of a shared corpus a text belongs to: "adapter" or "judge". Depends on nothing but the text."""
+    """Which half of a shared corpus a text belongs to, "adapter" or "judge"; depends on the text alone."""
     digest = hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
     return "adapter" if digest[0] % 2 == 0 else "judge"
 
@@ -61,7 +61,8 @@ def _from_hub(corpus: Corpus) -> list[Row]:
         from datasets import load_dataset
     except ImportError as fault:
         raise ComposerError(
-            "Training from the Hub needs the datasets package (pip install datasets); or give a folder with --data."
+            "Training from the Hub needs the datasets package (pip install datasets); "
+            "or give a folder with --data."
         ) from fault
     hub = corpus.hub
     table = load_dataset(hub.id, split=hub.split)
@@ -89,7 +90,9 @@ def confident(rows: Sequence[Row], threshold: float, seed: int) -> list[Row]:
         LogisticRegression(C=10, max_iter=300),
     )
     folds = StratifiedKFold(4, shuffle=True, random_state=seed)
-    probabilities = cross_val_predict(model, [row.text for row in rows], labels, cv=folds, method="predict_proba")
+    probabilities = cross_val_predict(
+        model, [row.text for row in rows], labels, cv=folds, method="predict_proba"
+    )
     classes = sorted(set(labels))
     return [
         row

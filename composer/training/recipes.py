@@ -63,14 +63,20 @@ def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
             name: Corpus(name, entry["file"], HubSet(**entry["hub"]), entry["side"], entry["licence"])
             for name, entry in raw["corpora"].items()
         }
-        return {name: _recipe(name, {**raw["defaults"], **own}, corpora) for name, own in raw["adapters"].items()}
+        return {
+            name: _recipe(name, {**raw["defaults"], **own}, corpora) for name, own in raw["adapters"].items()
+        }
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as fault:
-        raise ComposerError(f"The recipe file cannot be used ({fault}); compare it with the bundled one.") from fault
+        raise ComposerError(
+            f"The recipe file cannot be used ({fault}); compare it with the bundled one."
+        ) from fault
 
 
 def _recipe(name: str, entry: dict, corpora: dict[str, Corpus]) -> Recipe:
     pick = {key: tuple(corpora[item] for item in entry.pop(key, ())) for key in ("corpora", "openers")}
     unknown = set(entry) - {field.name for field in fields(Recipe)}
     if unknown:
-        raise ComposerError(f"The recipe {name} has keys nobody reads: {', '.join(sorted(unknown))}; remove them.")
+        raise ComposerError(
+            f"The recipe {name} has keys nobody reads: {', '.join(sorted(unknown))}; remove them."
+        )
     return Recipe(name=name, **pick, **entry)

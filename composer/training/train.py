@@ -106,5 +106,3 @@ def _save(model, folder: Path) -> None:
         weights,
         metadata={"format": "pt"},
     )
-
-

@@ -1,0 +1,132 @@
+"""The bank: all adapters' factors, stacked per site so that N adapters cost three small kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from composer.adapters.compat import scaling, tensor_site
+from composer.spec import ComposerError
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One adapter at one site: it adds `scaling * B A x`."""
+
+    A: torch.Tensor  # [r, d_in]
+    B: torch.Tensor  # [d_out, r]
+    scaling: float
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of scaling * B A, from r x r products only."""
+        a, b = self.A.float(), self.B.float()
+        return self.scaling * float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt())
+
+
+Adapter = Mapping[str, Factors]  # site path -> factors
+
+
+@dataclass(frozen=True)
+class Site:
+    """All adapters at one site, stacked along the rank.
+
+    owner: which adapter a rank column belongs to. gram: B^T B, zero between different adapters,
+    in float32; it gives |y_i|^2 = z_i^T G_ii z_i without any d_out-sized work.
+    """
+
+    A: torch.Tensor  # [R, d_in]
+    B: torch.Tensor  # [d_out, R]
+    owner: torch.Tensor  # [R] int64
+    scaling: torch.Tensor  # [R]
+
+    @cached_property
+    def gram(self) -> torch.Tensor:
+        b = self.B.float()
+        same = self.owner[:, None] == self.owner[None, :]  # [R, R]
+        return (b.T @ b) * same  # [R, R]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Immutable: adding an adapter makes a new bank, so a generation under way keeps the one it began with.
+
+    Adapter i of `names` is column i of every gate tensor.
+    """
+
+    names: tuple[str, ...] = ()
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    # Frobenius norm of each adapter's change per site path; insight wants it per layer.
+    norms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def add(self, name: str, adapter: Adapter) -> Bank:
+        """A bank with one more adapter as its last column. Raises ComposerError for a name already there."""
+        if name in self.names:
+            raise ComposerError(f"There is already an adapter called {name}; give the new one another name.")
+        index, sites = len(self.names), dict(self.sites)
+        for path, own in adapter.items():
+            rank, device = own.A.shape[0], own.A.device
+            new = Site(
+                own.A,
+                own.B,
+                torch.full((rank,), index, dtype=torch.int64, device=device),
+                torch.full((rank,), own.scaling, dtype=own.A.dtype, device=device),
+            )
+            sites[path] = _stack(sites[path], new) if path in sites else new
+        norms = dict(self.norms) | {name: {path: own.norm for path, own in adapter.items()}}
+        return Bank((*self.names, name), sites, norms)
+
+
+def _stack(old: Site, new: Site) -> Site:
+    return Site(
+        torch.cat([old.A, new.A]),
+        torch.cat([old.B, new.B], dim=1),
+        torch.cat([old.owner, new.owner]),
+        torch.cat([old.scaling, new.scaling]),
+    )
+
+
+def load_adapter(
+    folder: Path,
+    config: Mapping[str, object],
+    ranks: Mapping[str, int],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Adapter:
+    """Read a folder that its fit report accepted. `ranks` is that report's rank per site path.
+
+    Raises ComposerError for a file that cannot be read, that changed since the report, or that holds
+    NaN or infinite numbers (which would poison even an adapter at weight 0: 0 * inf is NaN).
+    """
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as fault:
+        raise ComposerError(
+            "The adapter's weights cannot be read; delete the cached copy and load it again."
+        ) from fault
+    halves: dict[tuple[str, str], torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        place = tensor_site(key)
+        if place is None or place[0] not in ranks:
+            raise ComposerError("The adapter's weights changed after they were checked; load it again.")
+        if not torch.isfinite(tensor).all():
+            raise ComposerError(
+                "The adapter's weights hold NaN or infinite numbers; train it again with a lower rate."
+            )
+        halves[place] = tensor.to(device, dtype)
+    try:
+        return {
+            path: Factors(halves[path, "A"], halves[path, "B"].contiguous(), scaling(config, path, rank))
+            for path, rank in ranks.items()
+        }
+    except KeyError as fault:
+        raise ComposerError(
+            "The adapter's weights changed after they were checked; load it again."
+        ) from fault

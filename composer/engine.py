@@ -1,0 +1,373 @@
+"""The facade: a catalog's base, its bank of adapters and the methods, as one object that generates Steps."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from composer.adapters.bank import Bank, load_adapter
+from composer.adapters.catalog import load_catalog
+from composer.adapters.compat import fit
+from composer.adapters.hub import AdapterFiles, download, inspect
+from composer.insight.contribution import Contribution
+from composer.insight.loudness import norm_correlation
+from composer.methods import METHODS, Method, Question, fuse, gates
+from composer.model.base import Base, load_base
+from composer.model.decode import decode
+from composer.model.inject import GateCall, GatedModel, gates_tensor
+from composer.model.lens import Lens
+from composer.model.score import token_log_probs
+from composer.model.text import Continuation, encode_prompt
+from composer.spec import (
+    AdapterSpec,
+    Attribute,
+    BaseSpec,
+    Catalog,
+    ComposerError,
+    Composition,
+    FitReport,
+    Fusion,
+    Sampling,
+    Step,
+    Trace,
+)
+
+log = logging.getLogger(__name__)
+
+PROMPT_TOKENS = 1024
+
+Row = tuple[str, Composition, Sampling]
+
+
+class Engine:
+    """A base model with a bank of adapters, ready to compose. The one mutable object of the project.
+
+    What changes over its life is the bank, and only by `add_adapter`; each call brings its own weights,
+    so calls from several threads do not disturb each other.
+    """
+
+    def __init__(self, catalog: Catalog, base: Base):
+        self.catalog = catalog
+        self.base = base
+        self.bank = Bank()
+        self.adapters: tuple[AdapterSpec, ...] = ()
+        self.reports: tuple[FitReport, ...] = ()
+        self._model = GatedModel(base.model)
+        self._lens = Lens(base.model)
+        self._contribution = Contribution(self.bank, self._model.layer_of, self.layers)
+        self._ends = _end_tokens(base)
+
+    @classmethod
+    def from_catalog(
+        cls, path: str | Path = "adapters.yaml", base: str | None = None, device: str | None = None
+    ) -> Engine:
+        """Load a base of the catalog (None: its default) and every adapter of it that fits.
+
+        An adapter that cannot be had or does not fit is left out, with the reason in `reports`. Raises
+        ComposerError when the catalog or the base cannot be used.
+        """
+        catalog = load_catalog(path)
+        engine = cls(catalog, load_base(catalog.base(base), device))
+        for spec in engine.spec.adapters:
+            engine._add(spec)
+        return engine
+
+    # --- what is here --------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> BaseSpec:
+        return self.base.spec
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters that are loaded, in the order of every N axis."""
+        return self.bank.names
+
+    @property
+    def layers(self) -> int:
+        return self._model.layers
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The catalog's attribute groups, reduced to the adapters that are loaded."""
+        groups = []
+        for group in self.spec.attributes:
+            members = tuple(name for name in group.members if name in self.names)
+            poles = group.poles if group.poles and set(group.poles) <= set(members) else None
+            if members:
+                groups.append(replace(group, members=members, poles=poles))
+        return tuple(groups)
+
+    @property
+    def prompt_limit(self) -> int:
+        """Longest prompt in tokens."""
+        return min(PROMPT_TOKENS, self.base.context - 1)
+
+    # --- adapters ------------------------------------------------------------------------------
+
+    def check(self, source: str, revision: str | None = None) -> FitReport:
+        """Whether the adapter in a Hub repo or folder fits this base; downloads no weights."""
+        return self._inspect(AdapterSpec(self._free_name(source), source, revision))[0]
+
+    def add_adapter(self, source: str, revision: str | None = None, name: str | None = None) -> FitReport:
+        """Load one more adapter from a Hub repo ("owner/name") or a folder, if it fits.
+
+        Never raises for what the source holds or how the Hub answers: the report's `ok` and `reasons` say
+        what happened, and the engine goes on with the adapters it has.
+        """
+        return self._add(AdapterSpec(name or self._free_name(source), source, revision))
+
+    def _add(self, spec: AdapterSpec) -> FitReport:
+        report, files = self._inspect(spec)
+        if report.ok:
+            try:
+                factors = load_adapter(
+                    download(files),
+                    files.config,
+                    report.ranks,
+                    device=self.base.device,
+                    dtype=self.base.dtype,
+                )
+                bank = self.bank.add(spec.name, factors)
+            except ComposerError as fault:
+                report = replace(report, ok=False, reasons=(str(fault),))
+            else:
+                self._contribution = Contribution(bank, self._model.layer_of, self.layers)
+                self.adapters = (*self.adapters, replace(spec, label=spec.label or spec.name))
+                # Last, because a generation that starts meanwhile reads the bank first.
+                self.bank = bank
+        log.info("%s", report)
+        self.reports = (*self.reports, report)
+        return report
+
+    def _inspect(self, spec: AdapterSpec) -> tuple[FitReport, AdapterFiles | None]:
+        try:
+            files = inspect(spec.source, spec.revision, spec.name)
+        except ComposerError as fault:
+            return FitReport(spec.name, spec.source, ok=False, reasons=(str(fault),)), None
+        return fit(files, self._model.sites), files
+
+    def _free_name(self, source: str) -> str:
+        """A short name from the repo's or folder's own, not yet taken."""
+        stem = re.sub(r"[^\w.-]+", "-", source.replace("\\", "/").rstrip("/").rpartition("/")[2])[:40].strip(
+            ".-"
+        )
+        stem = stem or "adapter"
+        taken = {*self.names}
+        return next(
+            name for i in range(len(taken) + 1) if (name := f"{stem}-{i + 1}" if i else stem) not in taken
+        )
+
+    # --- generating ----------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str,
+        composition: Composition = Composition(),
+        sampling: Sampling = Sampling(),
+        *,
+        fusion: Fusion | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Step]:
+        """Continue `prompt` under a composition, a Step per token.
+
+        fusion: this prompt's fusion over all adapters, if the caller has it already; saves a prefill for
+        the methods that need it. Closing the iterator, or `stop()` turning true, ends it at once.
+        Raises ComposerError for a prompt or a composition that cannot be used.
+        """
+        return self._run([(prompt, composition, sampling)], fusion, stop)
+
+    def generate_rows(self, rows: Sequence[Row], stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+        """Many generations in one batch; Step.row tells which. Each row has its own weights and seed."""
+        return self._run(list(rows), None, stop)
+
+    def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
+        bank, contribution = self.bank, self._contribution
+        prompts = [self._encode(prompt) for prompt, _, _ in rows]
+        samplings = []
+        for ids, (_, _, sampling) in zip(prompts, rows, strict=True):
+            room = self.base.context - len(ids)
+            samplings.append(replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)))
+        gates = gates_tensor(self._row_gates(bank, rows, prompts, fusion), self.base.device)
+        return self._steps(bank, contribution, prompts, gates, samplings, stop)
+
+    def _steps(self, bank, contribution, prompts, gates, samplings, stop) -> Iterator[Step]:
+        texts = [Continuation(self.base.tokenizer, ids, self._ends) for ids in prompts]
+        passes = decode(self._model, bank, prompts, gates, samplings, self._ends, stop)
+        for index, drawn in enumerate(passes):
+            shares = contribution(drawn.meter.coded, drawn.meter.base).cpu().numpy()  # [B, L, N]
+            shares = np.broadcast_to(shares, (len(prompts), *shares.shape[1:]))
+            for row, token in drawn.tokens.items():
+                piece = texts[row].push(token, last=drawn.finish[row] is not None)
+                yield Step(
+                    row=row,
+                    index=index,
+                    token=token,
+                    piece=piece,
+                    text=texts[row].text,
+                    contribution=shares[row],
+                    seconds=drawn.seconds,
+                    finish=drawn.finish[row],
+                )
+
+    def trace(
+        self,
+        prompt: str,
+        composition: Composition,
+        sampling: Sampling,
+        steps: Iterable[Step],
+        fusion: Fusion | None = None,
+    ) -> Trace:
+        """Gather a generation's Steps, and the fusion it used, into one value."""
+        if fusion is not None:
+            fusion = fuse(fusion.kl, self._weights(self.bank, composition) != 0)
+        return Trace(
+            self.base.id, prompt, composition, sampling, self.names, self.layers, tuple(steps), fusion
+        )
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def next_token_logits(self, prompt: str, composition: Composition = Composition()) -> np.ndarray:
+        """The logits of the token after `prompt`, before any sampling filter. float32 [V].
+
+        With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
+        """
+        bank, ids = self.bank, self._encode(prompt)
+        row_gates = self._row_gates(bank, [(prompt, composition, None)], [ids], None)
+        call = GateCall(bank, gates_tensor(row_gates, self.base.device))
+        # Every position is unembedded, as a plain pass does: a product of another shape rounds otherwise.
+        logits = self._model(call, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
+        return logits[0, -1].float().cpu().numpy()
+
+    def fusion(self, prompt: str, names: Sequence[str] | None = None, norm: bool = True) -> Fusion:
+        """KL fusion weights of a prompt (qa-FLoRA, arXiv 2512.11366): one prefill of N+1 rows.
+
+        For each layer l and adapter i, with h the base's hidden state after layer l at the prompt's last
+        token and h_i the one with adapter i alone at weight 1:
+
+            kl[l, i] = KL(softmax(lens(h)) || softmax(lens(h_i)));  alpha[l, i] = kl[l, i] / sum_j kl[l, j]
+
+        names: which adapters, in which order (None: all). norm: the lens applies the final norm before the
+        unembedding. Returns Fusion: kl [L, N] in nats, alpha [L, N].
+        """
+        bank = self.bank
+        columns = [self._index(bank, name) for name in (bank.names if names is None else names)]
+        return fuse(self._divergence(bank, self._encode(prompt), columns, norm))
+
+    def norm_correlation(self, fusion: Fusion, names: Sequence[str] | None = None) -> float | None:
+        """Correlation of alpha with the adapters' own norms, over layers and adapters; None if undefined.
+
+        A louder adapter diverges more whatever the prompt, so a value near 1 says that alpha tells
+        little about this prompt.
+        """
+        names = self.bank.names if names is None else tuple(names)
+        return norm_correlation(fusion.alpha, self.bank.norms, names, self._model.layer_of)
+
+    def log_probs(self, texts: Sequence[str], composition: Composition = Composition()) -> list[np.ndarray]:
+        """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
+        bank = self.bank
+        encoded = [self._encode(text, limit=self.base.context) for text in texts]
+        gates = self._row_gates(bank, [(text, composition, None) for text in texts], encoded, None)
+        return token_log_probs(self._model, bank, encoded, gates_tensor(gates, self.base.device))
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the text is as a prompt, the chat template's own included."""
+        return len(encode_prompt(self.base.tokenizer, text, self.spec.prompting))
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise the ComposerError that generating from this prompt would raise."""
+        self._encode(prompt)
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _encode(self, prompt: str, limit: int | None = None) -> list[int]:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ComposerError("The prompt is empty; type a few words for the model to continue.")
+        if any(unicodedata.category(char) == "Cs" for char in prompt):
+            raise ComposerError(
+                "The prompt has broken characters (lone surrogates); type it again as plain text."
+            )
+        limit = limit or self.prompt_limit
+        # No tokenizer merges more than a few dozen characters: refuse a flood before tokenising it.
+        ids = (
+            encode_prompt(self.base.tokenizer, prompt, self.spec.prompting)
+            if len(prompt) <= 64 * limit
+            else None
+        )
+        if ids is None or len(ids) > limit:
+            size = f"{len(ids)} tokens" if ids is not None else f"{len(prompt)} characters"
+            raise ComposerError(f"The prompt is too long ({size}); shorten it to at most {limit} tokens.")
+        return ids
+
+    def _divergence(self, bank: Bank, ids: list[int], columns: list[int], norm: bool) -> np.ndarray:
+        alone = np.zeros((len(columns) + 1, self.layers, len(bank.names)), np.float32)  # [1 + N, L, N]
+        for row, column in enumerate(columns, start=1):
+            alone[row, :, column] = 1
+        call = GateCall(bank, gates_tensor(alone, self.base.device), capture=True)
+        inputs = torch.tensor([ids] * len(alone), device=self.base.device)  # [1 + N, T]
+        self._model(call, input_ids=inputs, use_cache=False, logits_to_keep=1)
+        return self._lens.divergence(call.hidden, norm).cpu().numpy()
+
+    def _row_gates(self, bank, rows, prompts, fusion: Fusion | None) -> list[np.ndarray]:
+        read: dict[tuple, np.ndarray] = {}
+        gated = []
+        for (_, composition, _), ids in zip(rows, prompts, strict=True):
+            method = self._method(composition)
+            kl = None
+            if method.needs_kl:
+                key = (tuple(ids), composition.norm)
+                if fusion is not None and fusion.kl.shape == (self.layers, len(bank.names)):
+                    kl = fusion.kl
+                else:
+                    if key not in read:
+                        read[key] = self._divergence(
+                            bank, ids, list(range(len(bank.names))), composition.norm
+                        )
+                    kl = read[key]
+            weights = self._weights(bank, composition)
+            gated.append(gates(method, Question(weights, self.layers, self._groups(bank), composition, kl)))
+        return gated
+
+    def _weights(self, bank: Bank, composition: Composition) -> np.ndarray:
+        weights = np.zeros(len(bank.names))  # [N]
+        for name, weight in composition.weights.items():
+            weights[self._index(bank, name)] = weight
+        return weights
+
+    def _groups(self, bank: Bank) -> tuple[tuple[int, ...], ...]:
+        groups = (
+            tuple(bank.names.index(name) for name in group.members if name in bank.names)
+            for group in self.spec.attributes
+        )
+        return tuple(group for group in groups if len(group) > 1)
+
+    def _method(self, composition: Composition) -> Method:
+        if composition.method not in METHODS:
+            raise ComposerError(_unknown("method", composition.method, METHODS))
+        return METHODS[composition.method]
+
+    def _index(self, bank: Bank, name: str) -> int:
+        if name not in bank.names:
+            raise ComposerError(_unknown("adapter", name, bank.names))
+        return bank.names.index(name)
+
+
+def _unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    known = list(known)
+    close = get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"There is no {kind} called {str(name)[:60]!r};{hint} there are: {', '.join(known) or 'none'}."
+
+
+def _end_tokens(base: Base) -> frozenset[int]:
+    ends = getattr(base.model.generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [ends]
+    return frozenset(end for end in (*ends, base.tokenizer.eos_token_id) if end is not None)

@@ -1,0 +1,143 @@
+"""The gate at a site: out[b] = W0 x[b] + ((x[b] A^T) * s[b]) B^T, with s from the call's gates.
+
+Nothing here remembers which adapters are "active". A forward pass runs inside a `GateCall` that brings
+its bank and its gates; passes in other threads bring their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from composer.adapters.bank import Bank, Site
+from composer.spec import ComposerError
+
+
+class GateCall:
+    """What one or more forward passes add, per row, and what they write down.
+
+    gates: [B, L, N] multiplier of each adapter in each layer, for each row; N as in `bank.names`.
+    meter: None, or receives every site's last-token reading. capture: True keeps each decoder layer's
+    last-token hidden state in `hidden`.
+    """
+
+    def __init__(self, bank: Bank, gates: torch.Tensor, *, meter: Meter | None = None, capture: bool = False):
+        self.bank = bank
+        self.gates = gates  # [B, L, N]
+        self.meter = meter
+        self.hidden: list[torch.Tensor] | None = [] if capture else None  # L of [B, d]
+        self._scales: dict[str, torch.Tensor] = {}
+
+    def scale(self, path: str, layer: int, site: Site) -> torch.Tensor:
+        """[B, 1, R]: gate times the adapter's own scaling, for each rank column of the site."""
+        if path not in self._scales:
+            gate = self.gates[:, layer].index_select(1, site.owner)  # [B, R]
+            self._scales[path] = (gate * site.scaling).to(site.A.dtype).unsqueeze(1)
+        return self._scales[path]
+
+
+class Meter:
+    """Collects, site by site, what a contribution is made of; read by insight.contribution.
+
+    coded: path -> z = (x A^T) * s of the last token, [B, R]. base: path -> |W0 x| of it, [B].
+    """
+
+    def __init__(self):
+        self.coded: dict[str, torch.Tensor] = {}
+        self.base: dict[str, torch.Tensor] = {}
+
+    def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None:
+        self.coded[path] = z[:, -1]
+        self.base[path] = torch.linalg.vector_norm(out[:, -1], dim=-1, dtype=torch.float32)
+
+
+class GatedLinear(nn.Module):
+    """A base layer (dense or bitsandbytes) with the gate beside it; alone it is the base layer."""
+
+    def __init__(self, base: nn.Linear, path: str, layer: int, current: ContextVar[GateCall | None]):
+        super().__init__()
+        self.base, self.path, self.layer, self.current = base, path, layer, current
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.base(x)  # [B, T, d_out]
+        call = self.current.get()
+        site = call.bank.sites.get(self.path) if call is not None else None
+        if site is None:
+            return out
+        z = F.linear(x.to(site.A.dtype), site.A) * call.scale(self.path, self.layer, site)  # [B, T, R]
+        if call.meter is not None:
+            call.meter.note(self.path, z, out)
+        return out + F.linear(z, site.B).to(out.dtype)
+
+
+class GatedModel:
+    """A causal language model whose decoder Linear layers carry gates. Changes `model` in place.
+
+    sites: dotted path -> (out_features, in_features) of every Linear inside the decoder layers.
+    layer_of: dotted path -> layer index.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self._current: ContextVar[GateCall | None] = ContextVar("gate_call", default=None)
+        self.sites: dict[str, tuple[int, int]] = {}
+        self.layer_of: dict[str, int] = {}
+        prefix, blocks = _decoder_layers(model)
+        self.layers = len(blocks)
+        for index, block in enumerate(blocks):
+            block.register_forward_hook(self._keep_hidden)
+            for name, linear in list(block.named_modules()):
+                if isinstance(linear, nn.Linear):
+                    self._gate(block, name, f"{prefix}.{index}.{name}", index, linear)
+
+    def _gate(self, block: nn.Module, name: str, path: str, layer: int, linear: nn.Linear) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(block.get_submodule(parent), child, GatedLinear(linear, path, layer, self._current))
+        self.sites[path] = (linear.out_features, linear.in_features)
+        self.layer_of[path] = layer
+
+    def _keep_hidden(self, _block, _inputs, output) -> None:
+        call = self._current.get()
+        if call is not None and call.hidden is not None:
+            hidden = output[0] if isinstance(output, tuple) else output  # [B, T, d]
+            call.hidden.append(hidden[:, -1])
+
+    @contextmanager
+    def under(self, call: GateCall | None) -> Iterator[None]:
+        """Forward passes of this thread inside the block run under `call`; None is the bare base."""
+        token = self._current.set(call)
+        try:
+            yield
+        finally:
+            self._current.reset(token)
+
+    def __call__(self, call: GateCall | None, **inputs):
+        """One forward pass under `call`, without gradients."""
+        with self.under(call), torch.inference_mode():
+            return self.model(**inputs)
+
+
+def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The path and list of the decoder layers: the one ModuleList as long as the model is deep."""
+    depth = model.config.get_text_config().num_hidden_layers
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
+    if not found:
+        raise ComposerError(
+            "This base's decoder layers were not found; use a Llama, Qwen, Gemma, Mistral or GPT-NeoX model."
+        )
+    return found[0]
+
+
+def gates_tensor(rows: Sequence[np.ndarray] | np.ndarray, device: torch.device) -> torch.Tensor:
+    """Stack per-row gates [L, N] into float32 [B, L, N] on the model's device."""
+    return torch.from_numpy(np.stack(rows)).to(device, torch.float32)

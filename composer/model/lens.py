@@ -1,0 +1,43 @@
+"""The logit lens: what the model would say if it stopped after a layer, and how far two such answers are."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from composer.spec import ComposerError
+
+FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
+
+
+class Lens:
+    """Unembedding of hidden states, with the final norm as an option (logit lens, nostalgebraist 2020)."""
+
+    def __init__(self, model: nn.Module):
+        body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+        self._norm = next((getattr(body, name) for name in FINAL_NORMS if hasattr(body, name)), None)
+        self._head = model.get_output_embeddings()
+        if self._norm is None or self._head is None:
+            raise ComposerError(
+                "This base's final norm or unembedding was not found, so KL fusion cannot "
+                "read it; choose another base."
+            )
+
+    @torch.inference_mode()
+    def log_probs(self, hidden: torch.Tensor, norm: bool) -> torch.Tensor:
+        """[rows, d] un-normed hidden states -> [rows, V] float32 log-probabilities."""
+        return torch.log_softmax(self._head(self._norm(hidden) if norm else hidden).float(), dim=-1)
+
+    def divergence(self, hidden: list[torch.Tensor], norm: bool) -> torch.Tensor:
+        """KL(p || q_i) in nats for each layer, p from row 0 (the base) and q_i from row i.
+
+        hidden: L tensors [1 + N, d]. Returns [L, N] float32. One layer at a time, so that no
+        [rows, L, V] tensor ever exists.
+        """
+        return torch.stack([_kl(self.log_probs(layer, norm)) for layer in hidden])  # [L, N]
+
+
+def _kl(log_probs: torch.Tensor) -> torch.Tensor:
+    p, q = log_probs[:1], log_probs[1:]  # [1, V], [N, V]
+    # Rounding can leave a tiny negative where p and q agree; a divergence has none.
+    return (p.exp() * (p - q)).sum(dim=-1).clamp_min(0)  # [N]

@@ -1,0 +1,35 @@
+"""How likely a finished text is: one teacher-forced pass, nothing sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from composer.adapters.bank import Bank
+from composer.model.inject import GateCall, GatedModel
+
+CHUNK_TOKENS = 2048
+
+
+def token_log_probs(
+    model: GatedModel, bank: Bank, texts: Sequence[Sequence[int]], gates: torch.Tensor
+) -> list[np.ndarray]:
+    """Log-probability in nats of every token after the first; texts are token ids, gates [B, L, N].
+
+    Texts of like length are scored together, a few thousand tokens at a time: [rows, T, V] is large.
+    """
+    scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(texts)
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    while order:
+        width = len(texts[order[-1]])
+        rows = [order.pop() for _ in range(min(len(order), max(1, CHUNK_TOKENS // width)))]
+        # Causal attention never looks right, so padding there needs no mask.
+        ids = [list(texts[row]) + [0] * (width - len(texts[row])) for row in rows]
+        inputs = torch.tensor(ids, device=gates.device)  # [G, T]
+        logits = model(GateCall(bank, gates[rows]), input_ids=inputs, use_cache=False).logits  # [G, T, V]
+        logs = torch.log_softmax(logits[:, :-1].float(), dim=-1).gather(2, inputs[:, 1:, None])  # [G, T-1, 1]
+        for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):
+            scores[row] = log[: len(texts[row]) - 1]
+    return scores

@@ -1,0 +1,107 @@
+"""Tiny random models of four families, a byte tokenizer, and random PEFT adapters for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from composer.engine import Engine
+from composer.model.base import Base
+from composer.spec import Attribute, BaseSpec, Catalog
+
+COMMON = dict(
+    vocab_size=260, num_hidden_layers=3, hidden_size=32, intermediate_size=48, num_attention_heads=4
+)
+COMMON |= dict(bos_token_id=257, eos_token_id=258, pad_token_id=258, max_position_embeddings=256)
+
+FAMILIES = {
+    "llama": lambda: LlamaConfig(**COMMON, num_key_value_heads=2),
+    "qwen2": lambda: Qwen2Config(**COMMON, num_key_value_heads=2),
+    "gemma3": lambda: Gemma3TextConfig(**COMMON, num_key_value_heads=1, head_dim=8, sliding_window=8),
+    "gpt_neox": lambda: GPTNeoXConfig(**COMMON),
+}
+
+# Linear names by family: (attention input, attention output, one of the MLP).
+NAMES = {
+    "llama": ("q_proj", "o_proj", "down_proj"),
+    "qwen2": ("v_proj", "o_proj", "gate_proj"),
+    "gemma3": ("k_proj", "o_proj", "up_proj"),
+    "gpt_neox": ("query_key_value", "dense", "dense_4h_to_h"),
+}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte: nothing to train, every text round-trips."""
+    vocabulary = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=raw)
+    fast.add_special_tokens({"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"})
+    return fast
+
+
+def model(family: str, seed: int = 0) -> torch.nn.Module:
+    """A random float32 model, the same for the same seed, with weights large enough to matter."""
+    torch.manual_seed(seed)
+    made = AutoModelForCausalLM.from_config(FAMILIES[family](), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.15)
+    return made.requires_grad_(False)
+
+
+def adapter(folder: Path, family: str, seed: int, **config) -> Path:
+    """Save a random adapter made by PEFT itself; `config` goes to LoraConfig."""
+    wrapped = get_peft_model(model(family), LoraConfig(**{"target_modules": "all-linear", **config}))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.2)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+def three_unlike(folder: Path, family: str) -> dict[str, Path]:
+    """Adapters that differ in rank, targets, alpha, rsLoRA and patterns."""
+    first, second, third = NAMES[family]
+    return {
+        "plain": adapter(folder / "plain", family, 1, r=4, lora_alpha=8, target_modules=[first, third]),
+        "rslora": adapter(folder / "rslora", family, 2, r=8, lora_alpha=3, use_rslora=True),
+        "patterned": adapter(
+            folder / "patterned",
+            family,
+            3,
+            r=2,
+            lora_alpha=5,
+            target_modules=[first, second],
+            rank_pattern={first: 6},
+            alpha_pattern={rf"layers.1.*{second}": 11},
+        ),
+    }
+
+
+def engine(family: str, folders: dict[str, Path], attributes: tuple[Attribute, ...] = ()) -> Engine:
+    """An engine over a tiny model with the given adapters loaded through the real code."""
+    spec = BaseSpec(family, f"tiny/{family}", attributes=attributes)
+    built = Engine(
+        Catalog(folder=".", default=family, bases={family: spec}),
+        Base(spec, "memory", "folder", model(family), tokenizer()),
+    )
+    for name, folder in folders.items():
+        report = built.add_adapter(str(folder), name=name)
+        assert report.ok, report
+    return built
