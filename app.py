@@ -1,0 +1,34 @@
+"""Start the page: settings -> catalog -> engine -> ui. Runs as is on a Space (CPU, GPU or ZeroGPU)."""
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+try:
+    import spaces  # ZeroGPU wants to be imported before torch
+except ImportError:
+    spaces = None
+
+from composer import Engine
+from composer.spec import ComposerError
+from composer.ui.page import launch
+from composer.ui.settings import Settings
+
+
+def main() -> int:
+    """Serve the page; 2 with one line on stderr when something must be put right first."""
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        settings = Settings.from_env()
+        engine = Engine.from_catalog(settings.catalog, settings.base)
+    except ComposerError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    launch(engine, settings, spaces.GPU(duration=30) if spaces else lambda function: function)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+// The contribution map on a canvas: sharp at any pixel density, in light and dark.
+
+const LIVE_GUTTER = { left: 34, bottom: 18, top: 4, right: 4 };
+
+function liveRgb(hex) {
+  const number = parseInt(hex.slice(1), 16);
+  return [number >> 16, (number >> 8) & 255, number & 255];
+}
+
+// Colours averaged by share: two adapters that pull equally give the colour between theirs.
+function liveMix(weights, colors) {
+  const sum = weights.reduce((a, b) => a + b, 0);
+  if (!(sum > 0)) return null;
+  return [0, 1, 2].map((c) => Math.round(weights.reduce((acc, w, k) => acc + w * colors[k][c], 0) / sum));
+}
+
+// Contributions are a few per cent with a long tail; this exponent lets small ones be seen.
+function liveBrightness(value, peak) {
+  return peak > 0 ? Math.pow(value / peak, 0.7) : 0;
+}
+
+class LiveMap {
+  constructor(canvas, data) {
+    this.canvas = canvas;
+    this.data = data;
+    this.mode = "mixed";
+    this.cursor = null;
+  }
+
+  // Geometry in CSS pixels. Lanes are stacked, the first adapter on top.
+  geometry() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const tokens = Math.max(this.data.columns.length, Math.min(this.data.room || 40, 400), 1);
+    const lanes = this.mode === "lanes" ? Math.max(1, this.data.active().length) : 1;
+    const area = {
+      x: LIVE_GUTTER.left,
+      y: LIVE_GUTTER.top,
+      w: width - LIVE_GUTTER.left - LIVE_GUTTER.right,
+      h: height - LIVE_GUTTER.top - LIVE_GUTTER.bottom,
+    };
+    const gap = lanes > 1 ? 6 : 0;
+    const laneHeight = (area.h - gap * (lanes - 1)) / lanes;
+    return { width, height, area, lanes, gap, laneHeight, step: Math.min(area.w / tokens, 18), layers: this.data.layers || 30 };
+  }
+
+  draw() {
+    const geometry = this.geometry();
+    const ratio = window.devicePixelRatio || 1;
+    this.canvas.width = Math.round(geometry.width * ratio);
+    this.canvas.height = Math.round(geometry.height * ratio);
+    const context = this.canvas.getContext("2d");
+    const style = getComputedStyle(this.canvas);
+    const ink = style.getPropertyValue("--live-ink");
+    context.scale(ratio, ratio);
+    context.fillStyle = style.getPropertyValue("--live-ground");
+    for (let lane = 0; lane < geometry.lanes; lane++) {
+      const y = geometry.area.y + lane * (geometry.laneHeight + geometry.gap);
+      context.fillRect(geometry.area.x, y, geometry.area.w, geometry.laneHeight);
+    }
+    this.drawCells(context, geometry, ratio);
+    this.drawAxes(context, geometry, ink);
+    this.drawCursor(context, geometry, ink);
+    this.canvas.dataset.columns = this.data.columns.filter(Boolean).length;
+    this.canvas.dataset.mode = this.mode;
+  }
+
+  drawCells(context, geometry, ratio) {
+    const { data } = this;
+    const colors = data.adapters.map((adapter) => liveRgb(adapter.color));
+    const shown = this.mode === "lanes" ? data.active() : [null];
+    const all = data.adapters.map((_, k) => k);
+    const cell = (t, layer) =>
+      this.mode === "lanes"
+        ? Math.max(0, ...shown.map((k) => data.value(t, layer, k)))
+        : data.total(t, layer);
+    const peak = data.peak(cell);
+    const snap = (value) => Math.round(value * ratio) / ratio;
+    const space = geometry.step >= 5 ? 1 : 0;
+    shown.forEach((only, lane) => {
+      const top = geometry.area.y + lane * (geometry.laneHeight + geometry.gap);
+      for (let t = 0; t < data.columns.length; t++) {
+        const left = snap(geometry.area.x + t * geometry.step);
+        const right = snap(geometry.area.x + (t + 1) * geometry.step) - space;
+        for (let layer = 0; layer < data.layers; layer++) {
+          const amount = only === null ? data.total(t, layer) : data.value(t, layer, only);
+          const rgb = only === null ? liveMix(all.map((k) => data.value(t, layer, k)), colors) : colors[only];
+          if (!(amount > 0) || !rgb) continue;
+          const low = snap(top + geometry.laneHeight * (1 - (layer + 1) / data.layers));
+          const high = snap(top + geometry.laneHeight * (1 - layer / data.layers));
+          context.fillStyle = `rgba(${rgb.join(",")},${liveBrightness(amount, peak).toFixed(3)})`;
+          context.fillRect(left, low, right - left, high - low);
+        }
+      }
+    });
+    this.canvas.dataset.peak = peak;
+  }
+
+  drawAxes(context, geometry, ink) {
+    const { area } = geometry;
+    context.fillStyle = ink;
+    context.font = "11px ui-sans-serif, system-ui, sans-serif";
+    context.textAlign = "right";
+    for (let lane = 0; lane < geometry.lanes; lane++) {
+      const top = area.y + lane * (geometry.laneHeight + geometry.gap);
+      context.textBaseline = "top";
+      context.fillText(String(geometry.layers), area.x - 6, top);
+      context.textBaseline = "bottom";
+      if (geometry.laneHeight > 30) context.fillText("1", area.x - 6, top + geometry.laneHeight);
+    }
+    context.save();
+    context.translate(10, area.y + area.h / 2);
+    context.rotate(-Math.PI / 2);
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillText("layer", 0, 0);
+    context.restore();
+    context.textAlign = "center";
+    context.textBaseline = "top";
+    const every = geometry.step * 10 < 26 ? 50 : 10;
+    for (let t = every; t * geometry.step <= area.w; t += every) {
+      context.fillText(String(t), area.x + (t - 0.5) * geometry.step, area.y + area.h + 4);
+    }
+    context.textAlign = "left";
+    context.fillText("token", area.x, area.y + area.h + 4);
+  }
+
+  drawCursor(context, geometry, ink) {
+    if (!this.cursor || !this.data.columns[this.cursor.token]) return;
+    const { token, layer, lane } = this.cursor;
+    const x = geometry.area.x + token * geometry.step;
+    const y = geometry.area.y + lane * (geometry.laneHeight + geometry.gap);
+    const cell = geometry.laneHeight / geometry.layers;
+    context.strokeStyle = ink;
+    context.lineWidth = 1;
+    context.strokeRect(x - 0.5, geometry.area.y - 0.5, geometry.step + 1, geometry.area.h + 1);
+    context.strokeRect(x - 1, y + geometry.laneHeight - (layer + 1) * cell - 1, geometry.step + 2, cell + 2);
+  }
+
+  // The cell under a point in CSS pixels, or null outside the drawn columns.
+  at(x, y) {
+    const geometry = this.geometry();
+    const token = Math.floor((x - geometry.area.x) / geometry.step);
+    const lane = Math.floor((y - geometry.area.y) / (geometry.laneHeight + geometry.gap));
+    if (!this.data.columns[token] || lane < 0 || lane >= geometry.lanes) return null;
+    const inside = y - geometry.area.y - lane * (geometry.laneHeight + geometry.gap);
+    const layer = Math.floor((1 - inside / geometry.laneHeight) * geometry.layers);
+    return { token, lane, layer: Math.min(Math.max(layer, 0), geometry.layers - 1) };
+  }
+
+  // Where a token's column is, for the tip.
+  center(token) {
+    const geometry = this.geometry();
+    return geometry.area.x + (token + 0.5) * geometry.step;
+  }
+}

@@ -1,0 +1,54 @@
+"""The tab that explains: what happens, how to read the pictures, the formulas. Text only."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from composer.methods import METHODS
+
+WORDS = r"""
+### What happens when you press Generate
+
+A language model is a stack of layers; the **base** stays as it is. Each **adapter** is a small file that
+adds a correction to the outputs inside every layer, learned from one kind of text: happy reviews, sports
+news... Because these corrections are *added*, several can act at once, each turned up or down by its slider,
+and nothing has to be trained again:
+
+$$y = W_0 x + \sum_i g_{l,i}\, s_i B_i A_i x$$
+
+$g_{l,i}$ is the **gate**: how much of adapter $i$ is added in layer $l$. Sliders, method, strength and layer
+bands do nothing but choose gates. With every slider at 0 the base writes alone, bit for bit.
+
+### How to read the pictures
+
+- **Contribution map** (while the text grows): column = token, row = layer, colour = adapter, brightness =
+  size of what the adapter added, relative to the base's own output there:
+  $\sqrt{\sum_{sites} |y_i|^2} / \sqrt{\sum_{sites} |W_0 x|^2}$. It says who was loud, not who was right.
+- **Words** are tinted by the same numbers, averaged over layers.
+- **Fusion weights** compare, at each layer, the model's guess for the next word without an adapter ($p$) and
+  with adapter $i$ alone ($q_i$): $\alpha_i = KL(p\|q_i) / \sum_j KL(p\|q_j)$. Hatched layers are undecided:
+  no adapter moved them, all get the same share.
+- **Contribution by layer** is the map's average over the text, with numbers one can hover and zoom.
+
+### Things to try
+
+- Pull one slider to the far end and watch the text break: adapters have a sweet spot, mostly near 1.
+- Keep the seed and change one slider by a little: where does the text part ways?
+- Set the early layers to 0, then the late ones: which of them carry the topic, which the mood?
+- Turn up two adapters, compare *Sum of outputs* with *KL fusion*: whom does the prompt prefer?
+
+### Methods
+"""
+
+
+def build() -> None:
+    """Lay the tab out inside the current Blocks context."""
+    methods = "\n".join(f"- **{each.label}.** {each.help} *{each.source}.*" for each in METHODS.values())
+    gr.Markdown(
+        WORDS + methods,
+        latex_delimiters=[
+            {"left": "$$", "right": "$$", "display": True},
+            {"left": "$", "right": "$", "display": False},
+        ],
+        elem_id="guide",
+    )

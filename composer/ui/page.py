@@ -1,0 +1,245 @@
+"""The page: lays the tabs out, connects their events, and starts the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+
+import gradio as gr
+
+from composer.engine import Engine
+from composer.spec import BaseSpec, ComposerError, Example
+from composer.ui import compose, guide, live, shelf
+from composer.ui.api import make_endpoints
+from composer.ui.forms import check_source, make_request
+from composer.ui.live import Status
+from composer.ui.runner import Runner, bursts
+from composer.ui.session import Progress
+from composer.ui.settings import Settings
+from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
+from composer.ui.theme import make_css, make_theme, page_script
+
+HEADER = """<header class="masthead"><div><h1>{{value.title}}</h1><p>{{value.line}}</p></div>
+<p class="base"><b>{{value.base}}</b> {{value.facts}}</p></header>"""
+SOURCES = {
+    "folder": "from a local folder",
+    "cache": "from the Hub cache",
+    "wheel": "from its wheel",
+    "hub": "from the Hub",
+}
+MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
+ON_CLICK = """() => [{__type__: "update", interactive: true},
+  {status: {phase: "reading", message: "Waiting for the model…"}}]"""
+
+
+class Page:
+    """The handlers of one page over one engine; what belongs to a visitor travels in gr.State."""
+
+    def __init__(self, runner: Runner, settings: Settings):
+        self.runner = runner
+        self.settings = settings
+        self.slots: tuple[Slot, ...] = make_pool(
+            runner.engine.adapters, runner.engine.attributes, settings.spares
+        )
+        self.examples: tuple[Example, ...] = tuple(
+            each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
+        )
+
+    def blocks(self) -> gr.Blocks:
+        """The gradio app, not yet started."""
+        engine = self.runner.engine
+        with gr.Blocks(title="Adapter Composer", analytics_enabled=False) as blocks:
+            gr.HTML(header(engine), html_template=HEADER, elem_id="header")
+            progress = gr.State(None, time_to_live=3600)
+            with gr.Tabs():
+                with gr.Tab("Compose"):
+                    lost = shelf.unavailable(engine.reports, engine.names)
+                    tab = compose.build(self.slots, self.examples, lost, self.settings)
+                with gr.Tab("Adapters"):
+                    rack = shelf.build(self.cards(), self.settings)
+                with gr.Tab("How it works"):
+                    guide.build()
+            self._connect_run(tab, progress)
+            self._connect_sliders(tab)
+            self._connect_shelf(blocks, tab, rack)
+            generate, fuse = make_endpoints(self.runner, self.settings)
+            shared = {"concurrency_id": "model", "concurrency_limit": 1}
+            gr.api(generate, api_name="generate", **shared)
+            gr.api(fuse, api_name="fuse", **shared)
+        return blocks.queue(max_size=self.settings.queue_size)
+
+    # --- generating ----------------------------------------------------------------------------
+
+    def _connect_run(self, tab: compose.Tab, progress: gr.State) -> None:
+        tab.generate.click(None, None, [tab.stop, tab.live], js=ON_CLICK, **CHEAP)
+        run = tab.generate.click(
+            partial(self.generate, tab.controls),
+            tab.controls.inputs,
+            [tab.live, tab.fusion, tab.contribution, progress, tab.stop],
+            show_progress="hidden",
+            **MODEL,
+        )
+        tab.stop.click(
+            self.stopped, [progress], [tab.live, tab.contribution, progress, tab.stop], cancels=[run], **CHEAP
+        )
+        tab.dice.click(compose.new_seed, None, tab.controls.sampling["seed"], **CHEAP)
+
+    def generate(self, controls: compose.Controls, *values) -> Iterator[tuple]:
+        """Yields (live view, fusion figure, contribution figure, progress, Stop button)."""
+        skip = gr.skip()
+        off = gr.update(interactive=False)
+        engine = self.runner.engine
+        try:
+            read = controls.read(values)
+            every, sliders = read.pop("every"), read.pop("sliders")
+            weights = to_weights(self.slots, sliders, every, self.runner.added)
+            request = make_request(weights=weights, settings=self.settings, **read)
+            progress = Progress(request, engine.names, self.legend(), engine.layers)
+            yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
+            with closing(self.runner.run(request)) as items:
+                yield skip, progress.fusion_figure(next(items)), skip, skip, skip
+                for burst in bursts(items, self.settings.updates_per_second):
+                    yield progress.writing(burst), skip, skip, skip, skip
+            yield progress.finished(), skip, progress.contribution_figure(), None, off
+        except (ComposerError, gr.Error) as fault:
+            sentence = str(fault) if isinstance(fault, ComposerError) else fault.message
+            yield remark(sentence), skip, skip, None, off
+
+    def stopped(self, progress: Progress | None) -> tuple:
+        """After a cancel: the last picture of what there is."""
+        off = gr.update(interactive=False)
+        if progress is None:
+            return remark("Stopped before the model began.", "stopped"), gr.skip(), None, off
+        return progress.finished(), progress.contribution_figure(), None, off
+
+    # --- sliders -------------------------------------------------------------------------------
+
+    def _connect_sliders(self, tab: compose.Tab) -> None:
+        controls = tab.controls
+        weights = list(controls.weights)
+        dials = [tab.method_help, controls.blend, controls.scale, controls.contrast]
+        controls.method.input(compose.dial_updates, controls.method, dials, **CHEAP)
+        controls.every.input(self.switch, [controls.every, *weights], weights, **CHEAP)
+        tab.zero.click(lambda: [0.0] * len(weights), None, weights, **CHEAP)
+        for button, example in zip(tab.examples, self.examples, strict=True):
+            button.click(
+                partial(self.load_example, example),
+                None,
+                [tab.live, controls.prompt, controls.method, *dials, controls.every, *weights],
+                **CHEAP,
+            )
+
+    def switch(self, every: bool, *values) -> list:
+        """Slider updates when the visitor changes between two-way sliders and one per adapter."""
+        weights = to_weights(self.slots, values, not every, self.runner.added)
+        return self._show(to_values(self.slots, weights, self.runner.added), every)
+
+    def load_example(self, example: Example) -> list:
+        """Updates of the status line, prompt, method, its dials, the switch and every slider."""
+        every = needs_every(self.slots, example.weights)
+        sliders = self._show(to_values(self.slots, example.weights, self.runner.added), every)
+        note = remark(example.note, "idle")
+        return [note, example.prompt, example.method, *compose.dial_updates(example.method), every, *sliders]
+
+    def _show(self, values: list[float], every: bool) -> list:
+        added = len(self.runner.added)
+        return [
+            gr.update(value=value, visible=is_shown(slot, every, added))
+            for slot, value in zip(self.slots, values, strict=True)
+        ]
+
+    # --- adapters ------------------------------------------------------------------------------
+
+    def _connect_shelf(self, blocks: gr.Blocks, tab: compose.Tab, rack: shelf.Tab) -> None:
+        spares = [
+            slider
+            for slot, slider in zip(self.slots, tab.controls.weights, strict=True)
+            if slot.spare is not None
+        ]
+        blocks.load(self.refresh, None, [rack.cards, *spares], **CHEAP)
+        gr.on(
+            [rack.add.click, rack.source.submit],
+            self.add,
+            rack.source,
+            [rack.report, rack.cards, *spares],
+            **MODEL,
+        )
+
+    def refresh(self) -> list:
+        """Cards and spare sliders as they are now: another visitor may have added an adapter."""
+        added = self.runner.added
+        spares = [slot for slot in self.slots if slot.spare is not None]
+        return [
+            self.cards(),
+            *(
+                gr.update(visible=True, label=added[slot.spare]) if slot.spare < len(added) else gr.skip()
+                for slot in spares
+            ),
+        ]
+
+    def add(self, source: str) -> list:
+        """Check and load one more adapter; updates of the report, the cards and the spare sliders."""
+        try:
+            if len(self.runner.added) >= self.settings.spares:
+                raise ComposerError("No slider is free; list the adapter in adapters.yaml and start again.")
+            report, words = self.runner.add(check_source(source, self.settings.folders)), ""
+        except ComposerError as fault:
+            report, words = None, str(fault)
+        shown = gr.update(value=shelf.report_value(report, words), visible=True)
+        return [shown, *self.refresh()]
+
+    def legend(self) -> list[dict[str, str]]:
+        """Label and colour of every loaded adapter, in the order of every N axis."""
+        return live.legend(self.runner.engine.adapters, self.runner.catalog_names)
+
+    def cards(self) -> list[dict[str, str]]:
+        """What the tab of adapters shows now."""
+        engine = self.runner.engine
+        colors = {each["name"]: each["color"] for each in self.legend()}
+        return shelf.cards(
+            engine.adapters, colors, {report.name: report for report in engine.reports if report.ok}
+        )
+
+
+def remark(sentence: str, phase: str = "error") -> dict[str, object]:
+    """A message that changes the status line and leaves the pictures."""
+    return {"status": asdict(Status(phase, sentence))}
+
+
+def header(engine: Engine) -> dict[str, str]:
+    """Title, one line about the page, the base and where its weights came from."""
+    base: BaseSpec = engine.spec
+    facts = [f"{engine.layers} layers", SOURCES[engine.base.source]]
+    if base.quantization != "none":
+        facts.insert(1, base.quantization)
+    return {
+        "title": "Adapter Composer",
+        "line": "Mix small adapters into one language model and watch what each one does in every layer.",
+        "base": base.label or base.id,
+        "facts": " · ".join(facts),
+    }
+
+
+def launch(engine: Engine, settings: Settings, on_gpu=lambda function: function) -> None:
+    """Serve the page until it is interrupted. on_gpu: wraps the one function that touches the model."""
+    page = Page(Runner(engine, on_gpu), settings)
+    page.blocks().launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        theme=make_theme(),
+        css=make_css(page.slots),
+        js=page_script(),
+        show_error=False,
+        footer_links=["api"],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        share=False,
+        max_file_size="1mb",
+        state_session_capacity=200,
+    )
