@@ -54,7 +54,8 @@ dropped as mislabelled. One sequence in {1 / recipe.opener_share:.1f} begins wit
 
 {how}, rank {recipe.rank}, alpha {recipe.alpha:g}, all linear layers, {recipe.steps} steps of {recipe.batch}
 sequences of {recipe.length} tokens, learning rate {recipe.learning_rate:g} (cosine), seed {recipe.seed};
-last training loss {loss:.2f}; {seconds / 60:.0f} minutes on {base.device.type}. Weights are stored in bfloat16.
+last training loss {loss:.2f}; {seconds / 60:.0f} minutes on {base.device.type}.
+Weights are stored in bfloat16.
 Repeat it with `python -m composer train {recipe.name} --data FOLDER`.
 
 ## Limits

@@ -1,0 +1,69 @@
+"""python -m composer train: recipes in, adapter folders out. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TextIO
+
+from composer.options import add_common
+from composer.spec import ComposerError
+
+log = logging.getLogger(__name__)
+
+
+def command(commands) -> None:
+    """Register `train` with the shell's subcommands."""
+    parser = commands.add_parser(
+        "train", help="train adapters from recipes (QLoRA where the base is in nf4, else LoRA)"
+    )
+    add_common(parser)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes to train (all of the file)")
+    parser.add_argument(
+        "--data", type=Path, help="folder with the corpora; without it they come from the Hub"
+    )
+    parser.add_argument("--out", type=Path, default=Path("assets/adapters"), help="(%(default)s)")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/train"),
+        help="checkpoints; a run goes on from them (%(default)s)",
+    )
+    parser.add_argument("--recipes", type=Path, help="a recipe file (the bundled one)")
+    parser.add_argument("--force", action="store_true", help="train again what --out already has")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    from composer.adapters.catalog import load_catalog
+    from composer.training.recipes import BUNDLED, load_recipes
+
+    recipes = load_recipes(args.recipes or BUNDLED)
+    names = args.names or list(recipes)
+    unknown = [name for name in names if name not in recipes]
+    if unknown:
+        raise ComposerError(
+            f"There is no recipe called {unknown[0][:60]!r}; there are: {', '.join(recipes)}."
+        )
+    if args.data is not None and not args.data.is_dir():
+        raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
+    spec = load_catalog(args.catalog).base(args.base)
+    made = {}
+    for name in names:
+        folder = args.out / name
+        if (folder / "adapter_model.safetensors").is_file() and not args.force:
+            log.info("%s is there already; --force trains it again", name)
+        else:
+            # Late, so that --help and a wrong name answer at once; inside, because PEFT changes its base.
+            from composer.model.base import load_base
+            from composer.training.train import train
+
+            train(recipes[name], load_base(spec), args.data, args.out, args.work)
+        made[name] = str(folder)
+        if not args.json:
+            print(f"{name}: {folder}", file=out)
+    if args.json:
+        print(json.dumps({"adapters": made}), file=out)
+    return 0

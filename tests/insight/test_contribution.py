@@ -1,0 +1,54 @@
+"""Contributions on one site and two adapters, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from composer.adapters.bank import Bank, Factors
+from composer.insight.contribution import Contribution
+from composer.insight.loudness import layer_norms, norm_correlation
+
+PATH = "layers.0.q"
+
+
+def bank() -> Bank:
+    one = Factors(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0], [4.0]]), 1.0)
+    two = Factors(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0], [2.0]]), 0.5)
+    return Bank().add("one", {PATH: one}).add("two", {PATH: two})
+
+
+def test_contribution_is_the_share_of_the_base_output():
+    # z already holds gate and scaling: |y_one| = 2 * |(3, 4)| = 10, |y_two| = 3 * 2 = 6, |W0 x| = 20.
+    read = Contribution(bank(), {PATH: 0}, 2)
+    got = read({PATH: torch.tensor([[2.0, 3.0]])}, {PATH: torch.tensor([20.0])})
+    np.testing.assert_allclose(got.numpy(), [[[0.5, 0.3], [0.0, 0.0]]], rtol=1e-6)
+
+
+def test_sites_of_a_layer_add_up_as_squares():
+    twin = "layers.0.k"
+    factors = Factors(torch.eye(1), torch.ones(1, 1), 1.0)
+    read = Contribution(Bank().add("a", {PATH: factors, twin: factors}), {PATH: 0, twin: 0}, 1)
+    coded = {PATH: torch.tensor([[3.0]]), twin: torch.tensor([[4.0]])}
+    base = {PATH: torch.tensor([6.0]), twin: torch.tensor([8.0])}
+    np.testing.assert_allclose(read(coded, base).numpy(), [[[0.5]]], rtol=1e-6)
+
+
+def test_a_zero_base_output_gives_a_finite_number():
+    read = Contribution(bank(), {PATH: 0}, 1)
+    assert torch.isfinite(read({PATH: torch.zeros(1, 2)}, {PATH: torch.zeros(1)})).all()
+
+
+def test_layer_norms_take_the_sites_of_a_layer_together():
+    norms = {"a": {"x": 3.0, "y": 4.0}, "b": {"z": 2.0}}
+    got = layer_norms(norms, ("a", "b"), {"x": 0, "y": 0, "z": 1}, 2)
+    np.testing.assert_allclose(got, [[5, 0], [0, 2]])
+
+
+def test_correlation_with_loudness_is_one_when_alpha_is_the_norm_share():
+    norms = {"a": {"x": 3.0, "y": 1.0}, "b": {"x": 1.0, "y": 1.0}}
+    alpha = np.array([[0.75, 0.25], [0.5, 0.5]])
+    got = norm_correlation(alpha, norms, ("a", "b"), {"x": 0, "y": 1})
+    assert got is not None and abs(got - 1) < 1e-9
+    assert norm_correlation(alpha[:, :1], norms, ("a",), {"x": 0, "y": 1}) is None
+    assert norm_correlation(np.full((2, 2), 0.5), norms, ("a", "b"), {"x": 0, "y": 1}) is None
