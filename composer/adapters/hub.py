@@ -190,7 +190,8 @@ def _remote_header(repo: str, commit: str, size: int) -> dict[str, TensorInfo]:
         head = HfApi().parse_safetensors_file_metadata(
             repo, WEIGHTS, revision=commit, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
         )
-        whole = all(tensor.data_offsets[1] <= size for tensor in head.tensors.values())
+        # A header cut short by the end of the file reads as an empty one.
+        whole = bool(head.tensors) and all(tensor.data_offsets[1] <= size for tensor in head.tensors.values())
         header = {key: TensorInfo(str(t.dtype), tuple(map(int, t.shape))) for key, t in head.tensors.items()}
     except HfHubHTTPError:
         raise
