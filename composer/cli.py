@@ -1,0 +1,279 @@
+"""The engine from a shell: python -m composer generate | fuse | check | train | evaluate.
+
+Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input (one line on stderr says
+what to do), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import numpy as np
+
+from composer.options import add_common, parse_names, parse_numbers, parse_weights
+from composer.spec import ComposerError, Composition, Fusion, Sampling, Step, Trace
+from composer.study import cli as study
+from composer.training import cli as training
+
+if TYPE_CHECKING:
+    from composer.engine import Engine
+
+USAGE, INTERRUPTED = 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's errors in one line, as every other fault here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as done:
+        return int(done.code or 0)
+    # A fault reaches the user as its one sentence; the log around it is for those who ask.
+    level = logging.INFO if args.verbose else logging.CRITICAL
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+    out = sys.stdout
+    if hasattr(out, "reconfigure"):
+        # A text may hold any character; a terminal that cannot show one must not end the run.
+        out.reconfigure(errors="replace")
+    try:
+        # Libraries print now and then; only what a subcommand writes to `out` is its answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            code = args.run(args, out)
+        out.flush()
+        return code
+    except ComposerError as fault:
+        print(f"composer: {' '.join(str(fault).split())}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`head`, say) has had enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="composer", description="Compose LoRA adapters of a language model, layer by layer."
+    )
+    parser.set_defaults(verbose=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_generate(commands)
+    _add_fuse(commands)
+    _add_check(commands)
+    training.command(commands)
+    study.command(commands)
+    return parser
+
+
+def _add_generate(commands) -> None:
+    parser = commands.add_parser("generate", help="continue a prompt under a composition of adapters")
+    add_common(parser)
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--weights", default="", metavar="NAME=W,...", help="adapters left out have weight 0")
+    parser.add_argument("--method", default="sum", help="sum, contrast or kl (%(default)s)")
+    parser.add_argument("--strength", type=float, default=1.0, help="multiplies every gate (%(default)s)")
+    parser.add_argument(
+        "--bands", default="1,1,1", metavar="E,M,L", help="multipliers of the early, middle and late layers"
+    )
+    parser.add_argument("--blend", type=float, default=1.0, help="kl: 0 plain sum .. 1 fusion weights alone")
+    parser.add_argument(
+        "--scale", default="unit", help="kl: unit (mean multiplier 1) or paper (alpha itself)"
+    )
+    parser.add_argument(
+        "--contrast", type=float, default=1.0, help="contrast: how much of the opposites to subtract"
+    )
+    parser.add_argument(
+        "--no-norm", dest="norm", action="store_false", help="kl: lens without the final norm"
+    )
+    defaults = Sampling()
+    parser.add_argument("--max-new-tokens", type=int, default=defaults.max_new_tokens, help="(%(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)"
+    )
+    parser.add_argument("--top-p", type=float, default=defaults.top_p, help="(%(default)s)")
+    parser.add_argument("--top-k", type=int, default=defaults.top_k, help="0 switches it off (%(default)s)")
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=defaults.repetition_penalty, help="(%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="(%(default)s)")
+    parser.add_argument("--time-limit", type=float, default=defaults.time_limit, help="seconds (%(default)s)")
+    parser.set_defaults(run=_generate)
+
+
+def _generate(args: argparse.Namespace, out: TextIO) -> int:
+    composition = Composition(
+        weights=parse_weights(args.weights),
+        method=args.method,
+        strength=args.strength,
+        bands=parse_numbers("--bands", args.bands),
+        blend=args.blend,
+        scale=args.scale,
+        contrast=args.contrast,
+        norm=args.norm,
+    )
+    sampling = Sampling(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+        time_limit=args.time_limit,
+    )
+    engine = _engine(args)
+    fusion = _fusion_for(engine, args.prompt, composition)
+    steps: Iterable[Step] = engine.generate(args.prompt, composition, sampling, fusion=fusion)
+    if not args.json:
+        steps = _streamed(args.prompt, steps, out)
+    trace = engine.trace(args.prompt, composition, sampling, steps, fusion)
+    if args.json:
+        _write(_trace_object(trace, engine), out)
+    else:
+        print(
+            f"{len(trace.steps)} tokens, {trace.tokens_per_second:.1f} tokens/s, seed {sampling.seed}, "
+            f"{composition.method}, {engine.base.id} ({engine.base.source})",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _fusion_for(engine: Engine, prompt: str, composition: Composition) -> Fusion | None:
+    from composer.methods import METHODS
+
+    method = METHODS.get(composition.method)
+    return engine.fusion(prompt, norm=composition.norm) if method and method.needs_kl else None
+
+
+def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]:
+    out.write(prompt)
+    for step in steps:
+        out.write(step.piece)
+        out.flush()
+        yield step
+    out.write("\n")
+
+
+def _trace_object(trace: Trace, engine: Engine) -> dict:
+    fusion = trace.fusion
+    return {
+        "text": trace.text,
+        "tokens": [step.token for step in trace.steps],
+        "pieces": [step.piece for step in trace.steps],
+        "layers": trace.layers,
+        "adapters": trace.adapters,
+        "contribution": trace.contribution,
+        "fusion": None if fusion is None else {"kl": fusion.kl, "alpha": fusion.alpha},
+        "tokens_per_second": trace.tokens_per_second,
+        "base": trace.base,
+        "base_source": engine.base.source,
+        "method": trace.composition.method,
+        "weights": trace.composition.weights,
+        "seed": trace.sampling.seed,
+        "finish": trace.steps[-1].finish if trace.steps else None,
+    }
+
+
+def _add_fuse(commands) -> None:
+    parser = commands.add_parser("fuse", help="a prompt's KL fusion weights, layer by layer")
+    add_common(parser)
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--adapters", metavar="NAME,...", help="which adapters share the weight (all)")
+    parser.add_argument("--no-norm", dest="norm", action="store_false", help="lens without the final norm")
+    parser.set_defaults(run=_fuse)
+
+
+def _fuse(args: argparse.Namespace, out: TextIO) -> int:
+    engine = _engine(args)
+    names = parse_names(args.adapters) or engine.names
+    fusion = engine.fusion(args.prompt, names, args.norm)
+    correlation = engine.norm_correlation(fusion, names)
+    if args.json:
+        answer = {
+            "kl": fusion.kl,
+            "alpha": fusion.alpha,
+            "adapters": names,
+            "layers": engine.layers,
+            "undecided": fusion.undecided,
+            "norm_correlation": correlation,
+            "base": engine.base.id,
+            "base_source": engine.base.source,
+        }
+        _write(answer, out)
+        return 0
+    width = max(8, *(len(name) for name in names)) if names else 8
+    print("layer  " + "  ".join(f"{name:>{width}}" for name in names), file=out)
+    for layer, (row, undecided) in enumerate(zip(fusion.alpha, fusion.undecided, strict=True)):
+        cells = "  ".join(f"{value:>{width}.3f}" for value in row)
+        print(f"{layer:>5}  {cells}{'  undecided' if undecided else ''}", file=out)
+    if correlation is not None:
+        print(f"correlation with the adapters' own norms: {correlation:.2f}", file=out)
+    return 0
+
+
+def _add_check(commands) -> None:
+    parser = commands.add_parser("check", help="does an adapter fit the base? reads no weights")
+    add_common(parser)
+    parser.add_argument("source", metavar="REPO_OR_DIR", help="owner/name on the Hub, or a folder")
+    parser.add_argument("--revision", help="a commit of the repo (the newest)")
+    parser.set_defaults(run=_check)
+
+
+def _check(args: argparse.Namespace, out: TextIO) -> int:
+    report = _engine(args).check(args.source, args.revision)
+    if args.json:
+        answer = {
+            "ok": report.ok,
+            "reasons": report.reasons,
+            "ranks": report.ranks,
+            "source": report.source,
+            "revision": report.revision,
+            "name": report.name,
+            "bytes": report.bytes,
+        }
+        _write(answer, out)
+    else:
+        print(report, file=out)
+    return 0 if report.ok else 1
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    from composer.engine import Engine
+
+    engine = Engine.from_catalog(args.catalog, args.base)
+    for report in engine.reports:
+        if not report.ok:
+            print(f"composer: left out {report}", file=sys.stderr)
+    return engine
+
+
+def _write(answer: Mapping, out: TextIO) -> None:
+    json.dump(plain(answer), out, allow_nan=False)
+    out.write("\n")
+
+
+def plain(value: object) -> object:
+    """What JSON can say: arrays and tuples as lists, and null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

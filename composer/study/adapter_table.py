@@ -1,0 +1,149 @@
+"""Does each adapter do its job alone? The base and every adapter at weight 1: texts, judged and measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from composer.adapters.files import WEIGHTS
+from composer.engine import Engine
+from composer.spec import AdapterSpec, ComposerError, Composition, Sampling
+from composer.study.judge import Judge
+from composer.study.metrics import bootstrap, distinct, median, perplexity
+from composer.study.records import BASE, Records, Task, Text, digest
+
+# A batch is as slow as its slowest row; the limit only ends a run that hangs.
+SAMPLING = Sampling(max_new_tokens=60, temperature=1.0, top_p=0.95, top_k=50, time_limit=3600)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a subject's texts a judge gives a label, with its 95% interval over prompts."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of one subject.
+
+    shares: label -> Share, prompt and continuation judged together, as published scores of this kind
+    are. alone: the same for the continuation by itself. perplexity: median over texts, under the base.
+    distinct2: share of different word pairs.
+    """
+
+    subject: str
+    texts: int
+    shares: Mapping[str, Share]
+    alone: Mapping[str, Share]
+    perplexity: float | None
+    distinct2: float | None
+
+
+def plan(subjects: Sequence[str], prompts: Sequence[str], seeds: int) -> list[Task]:
+    """Every text to make. A seed is a prompt's own, so that no two prompts share their random draws, and
+    the same for every subject, so that subjects differ by nothing but the adapter.
+    """
+    return [
+        Task(subject, prompt, seed * 10_000 + place)
+        for subject in subjects
+        for seed in range(seeds)
+        for place, prompt in enumerate(prompts)
+    ]
+
+
+def make_texts(
+    engine: Engine,
+    tasks: Sequence[Task],
+    records: Records,
+    *,
+    sampling: Sampling = SAMPLING,
+    batch: int = 35,
+    progress: Callable[[int], None] = lambda count: None,
+) -> list[Text]:
+    """The texts of `tasks`: taken from the records where they hold them, else generated and recorded.
+
+    progress is told how many texts became ready. Raises ComposerError for a base that is prompted
+    through a chat template, where a text is no plain continuation of its prompt.
+    """
+    if engine.spec.prompting != "plain":
+        raise ComposerError(
+            "The table needs a base that continues plain text; choose one whose prompting is plain."
+        )
+    versions = {BASE: "", **{spec.name: _version(engine, spec) for spec in engine.adapters}}
+    settings = (engine.base.id, engine.base.source, {**asdict(sampling), "time_limit": None})
+    keys = {task: digest(settings, versions[task.subject], *asdict(task).values()) for task in tasks}
+    missing = [task for task in tasks if records.get(keys[task]) is None]
+    progress(len(tasks) - len(missing))
+    for start in range(0, len(missing), batch):
+        part = missing[start : start + batch]
+        continuations = _generate(engine, part, sampling)
+        scores = _perplexities(engine, part, continuations)
+        records.add(
+            Text(keys[task], task.subject, task.prompt, task.seed, continuation, score)
+            for task, continuation, score in zip(part, continuations, scores, strict=True)
+        )
+        progress(len(part))
+    return [text for task in tasks if (text := records.get(keys[task]))]
+
+
+def summarise(texts: Sequence[Text], judges: Sequence[Judge]) -> list[Row]:
+    """A Row per subject, in the order of the texts."""
+    return [_row(subject, tuple(own), judges) for subject, own in groupby(texts, lambda text: text.subject)]
+
+
+def _row(subject: str, texts: Sequence[Text], judges: Sequence[Judge]) -> Row:
+    return Row(
+        subject,
+        len(texts),
+        dict(_shares(judges, texts, [text.prompt + text.continuation for text in texts])),
+        dict(_shares(judges, texts, [text.continuation for text in texts])),
+        median(text.perplexity for text in texts),
+        distinct((text.continuation for text in texts), 2),
+    )
+
+
+def _shares(
+    judges: Sequence[Judge], texts: Sequence[Text], read: Sequence[str]
+) -> Iterator[tuple[str, Share]]:
+    for judge in judges:
+        verdicts = judge(read)
+        for label in judge.labels:
+            groups: dict[str, list[float]] = {}
+            for text, verdict in zip(texts, verdicts, strict=True):
+                groups.setdefault(text.prompt, []).append(float(verdict == label))
+            yield label, Share(verdicts.count(label) / len(verdicts), *bootstrap(list(groups.values())))
+
+
+def _generate(engine: Engine, tasks: Sequence[Task], sampling: Sampling) -> list[str]:
+    rows = [(task.prompt, _composition(task.subject), replace(sampling, seed=task.seed)) for task in tasks]
+    continuations = [""] * len(tasks)
+    for step in engine.generate_rows(rows):
+        continuations[step.row] = step.text
+    return continuations
+
+
+def _composition(subject: str) -> Composition:
+    return Composition(weights={} if subject == BASE else {subject: 1.0})
+
+
+def _perplexities(engine: Engine, tasks: Sequence[Task], continuations: Sequence[str]) -> list[float | None]:
+    """Of each continuation given its prompt, under the base; the prompt's own tokens do not count."""
+    pairs = zip(tasks, continuations, strict=True)
+    scores = engine.log_probs([task.prompt + continuation for task, continuation in pairs])
+    # log_probs starts at the second token, so the continuation starts one before the prompt's length.
+    starts = [engine.count_tokens(task.prompt) - 1 for task in tasks]
+    return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]
+
+
+def _version(engine: Engine, spec: AdapterSpec) -> str:
+    """What tells one training of an adapter from the next: its commit, or a hash of its weights."""
+    weights = Path(spec.source) / WEIGHTS
+    if weights.is_file():
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
+    return next(report.revision or "" for report in engine.reports if report.name == spec.name and report.ok)

@@ -1,0 +1,91 @@
+"""python -m composer evaluate: does each adapter do its job alone? Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from composer.options import add_common, parse_names
+from composer.spec import ComposerError
+
+
+def command(commands) -> None:
+    """Register `evaluate` with the shell's subcommands."""
+    parser = commands.add_parser("evaluate", help="judge and measure the base and every adapter alone")
+    add_common(parser)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the judges' labelled text")
+    parser.add_argument("--adapters", metavar="NAME,...", help="which adapters (all)")
+    parser.add_argument("--prompts", type=Path, help="a file with one prompt a line (the 35 of PPLM)")
+    parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
+    parser.add_argument("--batch", type=int, default=35, help="texts generated together (%(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/adapters"),
+        help="texts and table; a run goes on from them (%(default)s)",
+    )
+    parser.add_argument(
+        "--write-cards", action="store_true", help="put each adapter's row into its model card"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    if args.seeds < 1 or args.batch < 1:
+        raise ComposerError("--seeds and --batch must be at least 1.")
+    if not args.data.is_dir():
+        raise ComposerError("--data is not a folder; give the folder that holds the labelled text.")
+
+    from composer.study.prompts import BUNDLED, load_prompts
+
+    prompts = load_prompts(args.prompts or BUNDLED)
+
+    from tqdm import tqdm
+
+    from composer.engine import Engine
+    from composer.study.adapter_table import SAMPLING, make_texts, plan, summarise
+    from composer.study.judge import train_judges
+    from composer.study.records import BASE, Records
+    from composer.study.report import Setting, as_markdown, as_object, write_card
+
+    engine = Engine.from_catalog(args.catalog, args.base)
+    names = parse_names(args.adapters) or engine.names
+    if unknown := [name for name in names if name not in engine.names]:
+        raise ComposerError(
+            f"There is no adapter called {unknown[0][:60]!r}; there are: {', '.join(engine.names) or 'none'}."
+        )
+    print("training the judges ...", file=sys.stderr)
+    judges = train_judges(args.data)
+    tasks = plan((BASE, *names), prompts, args.seeds)
+    with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:
+        texts = make_texts(
+            engine, tasks, Records(args.out / "texts.jsonl"), batch=args.batch, progress=bar.update
+        )
+    rows = summarise(texts, judges)
+
+    setting = Setting(
+        engine.base.id, len(prompts), args.seeds, SAMPLING, str(engine.base.device), _command(args)
+    )
+    table, answer = as_markdown(rows, judges, setting), as_object(rows, judges, setting)
+    (args.out / "table.md").write_text(table, "utf-8")
+    (args.out / "table.json").write_text(json.dumps(answer, indent=1, allow_nan=False), "utf-8")
+    if args.write_cards:
+        sources = {spec.name: Path(spec.source) for spec in engine.adapters}
+        for row in rows[1:]:
+            if not write_card(sources[row.subject] / "README.md", row, rows[0], judges, setting):
+                print(f"{row.subject} has no model card with a place for its figures", file=sys.stderr)
+    print(json.dumps(answer, allow_nan=False) if args.json else table, file=out)
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What to type to get the same table; the folders are the reader's own."""
+    words = ["python", "-m", "composer", "evaluate", "--data", "DATA", "--seeds", str(args.seeds)]
+    for option in ("base", "adapters"):
+        if value := getattr(args, option):
+            words += [f"--{option}", value]
+    return shlex.join(words) + (" --prompts FILE" if args.prompts else "")

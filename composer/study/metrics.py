@@ -1,0 +1,47 @@
+"""What is measured on finished texts. Pure functions on plain numbers and strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+WORD = re.compile(r"\w+(?:'\w+)*")
+
+
+def perplexity(log_probs: np.ndarray) -> float | None:
+    """exp of the mean negative log-probability (nats) of a text's tokens; None for a text without any."""
+    return float(np.exp(-np.mean(log_probs, dtype=np.float64))) if len(log_probs) else None
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Median of the values that are not None. A mean would be ruled by the few texts gone off the rails."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def distinct(texts: Iterable[str], n: int = 2) -> float | None:
+    """Share of different word n-grams among all n-grams of all texts (Li et al. 2016, arXiv 1510.03055).
+
+    It falls with the amount of text, so only sets of about equal size can be compared.
+    """
+    grams: list[tuple[str, ...]] = []
+    for text in texts:
+        words = WORD.findall(text.lower())
+        grams += zip(*(words[start:] for start in range(n)), strict=False)
+    return len(set(grams)) / len(grams) if grams else None
+
+
+def bootstrap(groups: Sequence[Sequence[float]], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95% percentile interval of the mean, drawing whole groups with replacement.
+
+    groups: one per prompt, with that prompt's scores. Texts that share a prompt are alike, so the prompt,
+    not the text, is what is sampled (cluster bootstrap, Davison & Hinkley 1997, section 3.8).
+    """
+    sums = np.array([sum(group) for group in groups], dtype=np.float64)  # [G]
+    sizes = np.array([len(group) for group in groups])  # [G]
+    picks = np.random.default_rng(seed).integers(len(groups), size=(draws, len(groups)))  # [D, G]
+    means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)  # [D]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
