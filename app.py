@@ -20,6 +20,7 @@ from composer.ui.settings import Settings
 def main() -> int:
     """Serve the page; 2 with one line on stderr when something must be put right first."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
     try:
         settings = Settings.from_env()
         engine = Engine.from_catalog(settings.catalog, settings.base)

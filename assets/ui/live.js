@@ -32,7 +32,7 @@ function liveShowText() {
   const spans = data.pieces().map((piece, t) => {
     const span = liveNode("span", "live-token", piece);
     const rgb = means[t] && liveMix(means[t], colors);
-    if (rgb) span.style.setProperty("--tint", `rgba(${rgb.join(",")},${(0.38 * liveBrightness(sums[t], peak)).toFixed(3)})`);
+    if (rgb) span.style.setProperty("--tint", `rgba(${rgb.join(",")},${(0.45 * (sums[t] / peak) ** 3).toFixed(3)})`);
     span.dataset.token = t;
     return span;
   });
@@ -56,7 +56,7 @@ function liveShowStatus() {
 }
 
 function liveShowLegend() {
-  const active = new Set(live.data.active());
+  const active = new Set(live.data.columns.length ? live.data.active() : live.data.adapters.keys());
   const items = live.data.adapters.map((adapter, k) => {
     const item = liveNode("li", active.has(k) ? "" : "live-off");
     const chip = liveNode("span", "live-chip");
@@ -65,8 +65,8 @@ function liveShowLegend() {
     return item;
   });
   const peak = Number(liveCanvas.dataset.peak);
-  if (peak > 0) items.push(liveNode("li", "live-scale", `brightest = ${livePercent(peak)} of the base's output`));
   live.find("legend").replaceChildren(...items);
+  live.find("scale").textContent = peak > 0 ? `The brightest is ${livePercent(peak)} of the base's own output.` : "";
 }
 
 function liveDescribe() {
@@ -156,11 +156,15 @@ new MutationObserver(() => live.map.draw()).observe(document.body, { attributeFi
 watch("value", () => {
   const message = props.value ?? {};
   if (message.run) {
+    const begins = message.run !== live.data.run;
     live.data.apply(message);
     liveRefresh();
+    // On a phone the text is below the sliders: bring it into view once, then leave scrolling alone.
+    if (begins && window.innerWidth < 700) live.root.scrollIntoView({ behavior: "smooth" });
   } else if (message.status) {
-    live.data.status = message.status; // a refusal: what is drawn stays
+    live.data.status = message.status; // a remark: what is drawn stays
     liveShowStatus();
   }
 });
+Object.assign(live.data, props.value ?? {}); // the opening: adapters, layers, status
 liveRefresh();

@@ -16,12 +16,12 @@ from composer.ui.sliders import Slot, is_shown
 
 FUSION_CAPTION = (
     "**Fusion weights of this prompt.** Top: how the KL rule shares each layer among the adapters whose "
-    "slider is not 0 (among all of them when fewer than two are). Bottom: how far each adapter alone moves the "
+    "slider is not 0 (among all when fewer than two are). Bottom: how far each adapter alone moves the "
     "model's next-word prediction at that layer. A louder adapter moves it further whatever the prompt says."
 )
 CONTRIBUTION_CAPTION = (
     "**Who spoke where.** Each line is one adapter: how large its output is beside the base's own, layer by "
-    "layer, averaged over the text. Two lines at the same height are equally loud, not necessarily in agreement."
+    "layer, averaged over the text. Two lines at the same height are equally loud, but may disagree."
 )
 BANDS = ("early", "middle", "late")
 
@@ -79,7 +79,11 @@ class Tab:
 
 
 def build(
-    slots: tuple[Slot, ...], examples: tuple[Example, ...], unavailable: str, settings: Settings
+    slots: tuple[Slot, ...],
+    examples: tuple[Example, ...],
+    unavailable: str,
+    opening: dict[str, object],
+    settings: Settings,
 ) -> Tab:
     """Lay the tab out inside the current Blocks context; connects nothing."""
     labels = {slot.adapters[0]: slot.label for slot in slots if len(slot.adapters) == 1}
@@ -118,7 +122,7 @@ def build(
             strength, bands = _shape()
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
-            view = live.component()
+            view = live.component(opening)
     with gr.Row(elem_id="figures"):
         with gr.Column(min_width=330):
             fusion = gr.Plot(show_label=False, elem_id="fusion")
@@ -163,6 +167,7 @@ def _weight(slot: Slot) -> gr.Slider:
         label=slot.label,
         info=slot.blurb or None,
         visible=is_shown(slot, every=False, added=0),
+        buttons=[],
         elem_id=slot.key,
         elem_classes=["weight", "two-way" if slot.pair else "one-way"],
     )

@@ -36,10 +36,10 @@ class Status:
     seed: int | None = None
 
 
-def component() -> gr.HTML:
-    """The live view, empty."""
+def component(opening: dict[str, object]) -> gr.HTML:
+    """The live view. opening: adapters (as `legend` gives them), layers and status of the empty view."""
     return gr.HTML(
-        value={},
+        value=opening,
         html_template=(ASSETS / "live.html").read_text(encoding="utf-8"),
         js_on_load="\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
         elem_id="live",

@@ -16,7 +16,7 @@ from composer.ui.api import make_endpoints
 from composer.ui.forms import check_source, make_request
 from composer.ui.live import Status
 from composer.ui.runner import Runner, bursts
-from composer.ui.session import Progress
+from composer.ui.progress import Progress
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
 from composer.ui.theme import make_css, make_theme, page_script
@@ -58,7 +58,7 @@ class Page:
             with gr.Tabs():
                 with gr.Tab("Compose"):
                     lost = shelf.unavailable(engine.reports, engine.names)
-                    tab = compose.build(self.slots, self.examples, lost, self.settings)
+                    tab = compose.build(self.slots, self.examples, lost, self.opening(), self.settings)
                 with gr.Tab("Adapters"):
                     rack = shelf.build(self.cards(), self.settings)
                 with gr.Tab("How it works"):
@@ -192,6 +192,11 @@ class Page:
         shown = gr.update(value=shelf.report_value(report, words), visible=True)
         return [shown, *self.refresh()]
 
+    def opening(self) -> dict[str, object]:
+        """The live view before anything was generated: who could take part."""
+        status = Status(message="Ready. Press Generate or Ctrl+Enter.")
+        return {"adapters": self.legend(), "layers": self.runner.engine.layers, "status": asdict(status)}
+
     def legend(self) -> list[dict[str, str]]:
         """Label and colour of every loaded adapter, in the order of every N axis."""
         return live.legend(self.runner.engine.adapters, self.runner.catalog_names)
@@ -218,7 +223,7 @@ def header(engine: Engine) -> dict[str, str]:
         facts.insert(1, base.quantization)
     return {
         "title": "Adapter Composer",
-        "line": "Mix small adapters into one language model and watch what each one does in every layer.",
+        "line": "Mix small adapters into one language model and watch what each does in every layer.",
         "base": base.label or base.id,
         "facts": " · ".join(facts),
     }

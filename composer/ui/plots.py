@@ -41,6 +41,7 @@ def fusion_figure(fusion: Fusion, series: Sequence[Series]) -> go.Figure:
             y=fusion.alpha[:, index].astype(np.float32),
             name=_plain(label),
             legendgroup=str(index),
+            showlegend=False,  # its swatch would be the first layer's, which may be hatched
             marker={
                 "color": color,
                 "opacity": np.where(undecided, 0.35, 0.92),
@@ -57,7 +58,6 @@ def fusion_figure(fusion: Fusion, series: Sequence[Series]) -> go.Figure:
             y=fusion.kl[:, index].astype(np.float32),
             name=_plain(label),
             legendgroup=str(index),
-            showlegend=False,
             mode="lines",
             line={"color": color, "width": 2},
             hovertemplate="%{y:.3g} nats",
@@ -68,9 +68,9 @@ def fusion_figure(fusion: Fusion, series: Sequence[Series]) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0.18)
     figure.update_yaxes(title="fusion weight", range=[0, 1], tickformat=".0%", row=1, col=1)
     figure.update_yaxes(title="KL (nats)", rangemode="tozero", row=2, col=1)
-    figure.update_xaxes(title="layer", row=2, col=1)
-    if undecided.any():
-        _note(figure, f"hatched: {_ranges(layers[undecided])} undecided, shared equally")
+    figure.update_xaxes(range=[0.4, len(layers) + 0.6])
+    hatched = f" (hatched: {_ranges(layers[undecided])} undecided)" if undecided.any() else ""
+    figure.update_xaxes(title="layer" + hatched, row=2, col=1)
     return figure
 
 
@@ -98,9 +98,9 @@ def contribution_figure(contribution: np.ndarray, series: Sequence[Series]) -> g
         )
     _style(figure, height=380)
     figure.update_yaxes(title="share of the base's output", tickformat=".0%", rangemode="tozero")
-    figure.update_xaxes(title="layer")
+    figure.update_xaxes(title="layer", range=[0.4, depth + 0.6])
     if not active:
-        _note(figure, "Every weight is 0: the base wrote this alone.")
+        figure.add_annotation(text="No adapter added anything: the base wrote alone.", showarrow=False)
     return figure
 
 
@@ -123,17 +123,11 @@ def _style(figure: go.Figure, height: int) -> None:
     figure.update_yaxes(**axis)
 
 
-def _note(figure: go.Figure, text: str) -> None:
-    figure.add_annotation(
-        text=text, xref="paper", yref="paper", x=1, y=-0.02, yshift=-34, xanchor="right", showarrow=False
-    )
-
-
 def _ranges(layers: np.ndarray) -> str:
-    """1-2, 5: runs of layers written short."""
+    """Runs of layers written short: 1-2, 5."""
     runs = np.split(layers, np.flatnonzero(np.diff(layers) > 1) + 1)
     spans = ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"{'layer' if len(layers) == 1 else 'layers'} {spans}"
+    return spans
 
 
 def _plain(label: str) -> str:

@@ -38,8 +38,8 @@ def build(cards: list[dict[str, str]], settings: Settings) -> Tab:
         where = "Hub repo id (owner/name)" + (" or a folder on this machine" if settings.folders else "")
         gr.Markdown(
             "A LoRA adapter in PEFT's format that was made for the same base. Its configuration and tensor "
-            "shapes are checked before its weights are read; it then gets a slider for everybody who uses this "
-            "page, until the page restarts."
+            "shapes are checked before its weights are read; it then gets a slider for everybody who uses "
+            "this page, until the page restarts."
         )
         with gr.Row(equal_height=True):
             source = gr.Textbox(label=where, max_length=300, scale=4, elem_id="add-source")

@@ -96,8 +96,7 @@ def _pair(group: Attribute, left: AdapterSpec, right: AdapterSpec) -> Slot:
         colors=(safe_color(left.color), safe_color(right.color)),
         slider=both,
         adapters=(left.name, right.name),
-        blurb=f"{group.label or group.name}: left of 0 adds {left.label or left.name}, "
-        f"right of 0 adds {right.label or right.name}.",
+        blurb=f"{group.label or group.name}: pull it to either side.",
     )
 
 

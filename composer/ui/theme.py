@@ -44,12 +44,13 @@ def make_theme() -> gr.themes.Base:
 
 
 def make_css(slots: Sequence[Slot]) -> str:
-    """The style sheet with each slot's colours; `Slot.colors` are #rrggbb by construction."""
+    """The style sheet with each slot's colours (#rrggbb by construction) and the place of its 0."""
     sheets = [path.read_text(encoding="utf-8") for path in sorted(ASSETS.glob("*.css"))]
     for slot in slots:
+        span = slot.slider.maximum - slot.slider.minimum
+        zero = 100 * min(max(-slot.slider.minimum / span, 0.0), 1.0)
         sheets.append(
-            f"#{slot.key} {{ --left: {slot.colors[0]}; --right: {slot.colors[-1]}; "
-            f"--slider-color: {slot.colors[-1]}; }}"
+            f"#{slot.key} {{ --left: {slot.colors[0]}; --right: {slot.colors[-1]}; --zero: {zero:.2f}%; }}"
         )
     return "\n".join(sheets)
 

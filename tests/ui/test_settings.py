@@ -1,0 +1,55 @@
+"""Settings from the environment."""
+
+import pytest
+
+from composer.spec import ComposerError
+from composer.ui.settings import VARIABLES, Settings
+
+
+def test_nothing_set_is_the_default_at_home():
+    assert Settings.from_env({}) == Settings(folders=True)
+
+
+def test_every_variable_is_read():
+    env = {
+        "HOST": "0.0.0.0",
+        "PORT": "8000",
+        "COMPOSER_CATALOG": "mine.yaml",
+        "COMPOSER_BASE": "big",
+        "COMPOSER_MAX_PROMPT_CHARS": "100",
+        "COMPOSER_MAX_NEW_TOKENS": "20",
+        "COMPOSER_TIME_LIMIT": "2.5",
+        "COMPOSER_QUEUE_SIZE": "3",
+        "COMPOSER_MAX_ADDED": "0",
+        "COMPOSER_LOCAL_FOLDERS": "yes",
+        "COMPOSER_UPDATES": "5",
+    }
+    assert set(env) == set(VARIABLES)
+    assert Settings.from_env(env) == Settings(
+        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 3, 0, True, 5.0
+    )
+
+
+@pytest.mark.parametrize("env", [{"SPACE_ID": "a/b"}, {"HOST": "0.0.0.0"}])
+def test_folders_of_the_machine_are_closed_to_strangers(env):
+    assert Settings.from_env(env).folders is False
+
+
+def test_a_space_listens_to_everybody():
+    assert Settings.from_env({"SPACE_ID": "a/b"}).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("PORT", "seven"),
+        ("PORT", "0"),
+        ("COMPOSER_MAX_NEW_TOKENS", "1.5"),
+        ("COMPOSER_TIME_LIMIT", "nan"),
+        ("COMPOSER_QUEUE_SIZE", "-1"),
+        ("COMPOSER_LOCAL_FOLDERS", "maybe"),
+    ],
+)
+def test_a_wrong_value_names_its_variable(name, text):
+    with pytest.raises(ComposerError, match=name):
+        Settings.from_env({name: text})
