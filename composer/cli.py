@@ -252,8 +252,12 @@ def _check(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def _engine(args: argparse.Namespace) -> Engine:
+    from transformers.utils import logging as progress
+
     from composer.engine import Engine
 
+    if not args.verbose:
+        progress.disable_progress_bar()
     engine = Engine.from_catalog(args.catalog, args.base)
     for report in engine.reports:
         if not report.ok:

@@ -175,10 +175,15 @@ def fold(text: str) -> str:
 
 def read_file(data: Path, file: str) -> list[Row]:
     """The text and label of each row of a gzipped JSON Lines file."""
+    fault: Exception | None = None
+    rows: list[Row] = []
     try:
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
-            return [(str(row["text"]), str(row["label"])) for row in map(json.loads, lines)]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as fault:
+            rows = [(str(row["text"]), str(row["label"])) for row in map(json.loads, lines)]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as caught:
+        fault = caught
+    if not rows:
         raise ComposerError(
             f"{file} is missing from the data folder or broken; the judges need it."
         ) from fault
+    return rows

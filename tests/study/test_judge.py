@@ -1,0 +1,106 @@
+"""Judges learn from what no adapter saw, and are tested on what they did not learn from."""
+
+import pytest
+
+from composer.spec import ComposerError
+from composer.study.judge import (
+    PLANS,
+    Judge,
+    Plan,
+    Source,
+    adapters_texts,
+    fold,
+    read_file,
+    split,
+    train_judges,
+)
+from composer.training.data import side
+from tests.study import toys
+
+SENTIMENT, TOPIC = PLANS
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toys.write(tmp_path_factory.mktemp("data"))
+
+
+def files(plan, data):
+    return {source.file: read_file(data, source.file) for source in plan.sources}
+
+
+def test_judges_tell_plain_cases_apart(data):
+    sentiment, topic = train_judges(data)
+    assert sentiment(["A wonderful evening", "What an awful evening"]) == ["positive", "negative"]
+    assert topic(["The coach and the goal", "A chip in the software"]) == ["sports", "sci-tech"]
+
+
+def test_a_judge_reports_each_source_it_was_tested_on(data):
+    sentiment, topic = train_judges(data)
+    rows = {score.file: score.rows for score in sentiment.scores}
+    assert rows["sst_cased/test.jsonl.gz"] == 48  # the neutral row is nobody's
+    assert set(rows) == {"imdb_short/test.jsonl.gz", "sst_cased/test.jsonl.gz", "yelp_short/test.jsonl.gz"}
+    assert "100.0% of 48" in str(sentiment)
+    assert topic.labels == ("business", "sci-tech", "sports", "world")
+
+
+def test_accuracy_is_that_of_all_held_out_rows():
+    train = toys.sentiment("The")
+    right = toys.sentiment("A")
+    wrong = [(text, {"positive": "negative"}.get(label, "positive")) for text, label in right[:16]]
+    judge = Judge("sentiment", ("positive", "negative"), train, {"right": right, "wrong": wrong})
+    assert [score.accuracy for score in judge.scores] == [1, 0]
+    assert judge.accuracy == pytest.approx(48 / 64)
+
+
+def test_no_row_that_an_adapter_saw_reaches_a_judge(data):
+    seen = adapters_texts(data)
+    train, tests = split(TOPIC, files(TOPIC, data), seen)
+    rows = [text for text, _ in [*train, *tests["ag_news/train.jsonl.gz"]]]
+    assert {side(text) for text in rows} == {"judge"}
+    assert len(rows) == sum(side(text) == "judge" for text, _ in toys.topics())
+
+
+def test_a_row_copied_from_the_adapters_files_is_dropped(data):
+    copied = ("HER  film was lovely.", "positive")
+    rows = files(SENTIMENT, data)
+    rows["imdb_short/train.jsonl.gz"] = [copied, *rows["imdb_short/train.jsonl.gz"]]
+    train, _ = split(SENTIMENT, rows, adapters_texts(data))
+    assert copied not in train and len(train) > 48
+
+
+def test_no_row_is_in_both_halves():
+    plan = Plan("x", ("a",), (Source("one", "train"), Source("two", "test"), Source("three", "fold")))
+    texts = [(f"text {i}", "a") for i in range(50)]
+    train, tests = split(plan, {"one": texts, "two": [("Text 7", "a")], "three": texts}, frozenset())
+    tested = {text.lower() for rows in tests.values() for text, _ in rows}
+    assert "text 7" in tested and tests["three"]
+    assert not tested & {text for text, _ in train}
+
+
+def test_the_fold_depends_on_nothing_but_the_text():
+    texts = [f"text number {i}" for i in range(2000)]
+    share = sum(fold(text) == "test" for text in texts) / len(texts)
+    assert share == pytest.approx(0.2, abs=0.04)
+    assert all(fold(f"  {text.upper()} ") == fold(text) for text in texts[:50])
+    judges = [text for text in texts if side(text) == "judge"]
+    assert sum(fold(text) == "test" for text in judges) / len(judges) == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ComposerError, match=r"\.jsonl\.gz is missing"):
+        train_judges(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"not gzip", b""])
+def test_a_broken_file_is_named(tmp_path, content):
+    toys.write(tmp_path)
+    (tmp_path / "imdb_short/test.jsonl.gz").write_bytes(content)
+    with pytest.raises(ComposerError, match=r"imdb_short/test\.jsonl\.gz is missing"):
+        train_judges(tmp_path, [SENTIMENT])
+
+
+def test_too_few_rows_are_refused(tmp_path):
+    toys.write(tmp_path, {**toys.FILES, "ag_news/train.jsonl.gz": toys.topics()[:2]})
+    with pytest.raises(ComposerError, match="too few rows to train the topic judge"):
+        train_judges(tmp_path, [TOPIC])

@@ -1,0 +1,47 @@
+"""A run that was cut off goes on where it stopped."""
+
+import pytest
+
+from composer.spec import ComposerError
+from composer.study.records import Records, Text, digest
+
+ONE = Text("k1", "base", "The book", 0, " is é\u2028 old", 12.5)
+TWO = Text("k2", "sports", "The book", 0, "", None)
+
+
+def test_texts_come_back(tmp_path):
+    path = tmp_path / "new" / "texts.jsonl"
+    Records(path).add([ONE])
+    again = Records(path)
+    again.add([TWO])
+    last = Records(path)
+    assert (last.get("k1"), last.get("k2"), last.get("k3")) == (ONE, TWO, None)
+
+
+def test_a_line_cut_short_is_dropped_and_the_rest_kept(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    Records(path).add([ONE, TWO])
+    path.write_text(path.read_text("utf-8")[:-20], "utf-8")
+    cut = Records(path)
+    assert cut.get("k1") == ONE and cut.get("k2") is None
+    cut.add([TWO])
+    assert Records(path).get("k2") == TWO
+
+
+def test_a_damaged_file_says_what_to_do(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"other": 1}\n')
+    with pytest.raises(ComposerError, match="delete it"):
+        Records(path)
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ComposerError, match="--out"):
+        Records(tmp_path / "file" / "texts.jsonl")
+
+
+def test_a_digest_changes_with_any_part():
+    same = digest("a", {"x": 1, "y": 2}, 3)
+    assert same == digest("a", {"y": 2, "x": 1}, 3)
+    assert len({same, digest("b", {"x": 1, "y": 2}, 3), digest("a", {"x": 1, "y": 3}, 3), digest("a3")}) == 4
