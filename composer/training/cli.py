@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     if args.data is not None and not args.data.is_dir():
         raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
     spec = load_catalog(args.catalog).base(args.base)
-    made = {}
+    made, library = {}, None
     for name in names:
         folder = args.out / name
         if (folder / "adapter_model.safetensors").is_file() and not args.force:
@@ -58,9 +58,12 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         else:
             # Late, so that --help and a wrong name answer at once; inside, because PEFT changes its base.
             from composer.model.base import load_base
-            from composer.training.train import train
+            from composer.training.library import Library
+            from composer.training.train import make_samples, train
 
-            train(recipes[name], load_base(spec), args.data, args.out, args.work)
+            library = library or Library(args.data)
+            samples = make_samples(recipes[name], load_base(spec), library, args.work)
+            train(recipes[name], load_base(spec), samples, args.out, args.work)
         made[name] = str(folder)
         if not args.json:
             print(f"{name}: {folder}", file=out)

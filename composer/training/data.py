@@ -73,36 +73,8 @@ def _from_hub(corpus: Corpus) -> list[Row]:
     ]
 
 
-def confident(rows: Sequence[Row], threshold: float, seed: int) -> list[Row]:
-    """Drop rows that look mislabelled: those to whose own label a classifier that has not seen them gives
-    less than `threshold`. (Out-of-fold filtering as in confident learning, Northcutt et al. 2021.)
-    """
-    labels = [row.label for row in rows]
-    if threshold <= 0 or len(set(labels)) < 2:
-        return list(rows)
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
-        LogisticRegression(C=10, max_iter=300),
-    )
-    folds = StratifiedKFold(4, shuffle=True, random_state=seed)
-    probabilities = cross_val_predict(
-        model, [row.text for row in rows], labels, cv=folds, method="predict_proba"
-    )
-    classes = sorted(set(labels))
-    return [
-        row
-        for row, chances in zip(rows, probabilities, strict=True)
-        if chances[classes.index(row.label)] >= threshold
-    ]
-
-
 def pack(
-    pools: Sequence[Sequence[str]],
+    pools: Sequence[tuple[float, Sequence[str]]],
     openers: Sequence[str],
     tokenizer,
     *,
@@ -113,14 +85,15 @@ def pack(
 ) -> list[Sample]:
     """`count` sequences of exactly `length` tokens, each made of whole texts joined by a space.
 
-    Texts are drawn from the pools (one a corpus) with equal chance, so that a large corpus does not
-    drown a small one's domain; within a pool every text is used before any is used twice. A share of
-    the sequences begins with an opener that carries no loss, at most a third of the length.
+    Texts are drawn from the pools (chance, texts), so that a large corpus does not drown a small one's
+    domain; within a pool every text is used before any is used twice. A share of the sequences begins
+    with an opener that carries no loss, at most a third of the length.
     """
     draw = random.Random(seed)
-    if not pools or not all(pools):
+    if not pools or not all(texts for _, texts in pools):
         raise ComposerError("A corpus has no text left after the filters; lower `confidence` in the recipe.")
-    streams = [_endless(list(pool), draw) for pool in pools]
+    streams = [_endless(list(texts), draw) for _, texts in pools]
+    chances = [chance for chance, _ in pools]
     packed = []
     for _ in range(count):
         ids: list[int] = []
@@ -129,7 +102,9 @@ def pack(
         masked = len(ids)
         while len(ids) < length:
             lead = " " if ids else ""
-            ids += tokenizer(lead + next(draw.choice(streams)), add_special_tokens=False)["input_ids"]
+            ids += tokenizer(lead + next(*draw.choices(streams, chances)), add_special_tokens=False)[
+                "input_ids"
+            ]
         ids = ids[:length]
         packed.append(Sample(tuple(ids), (IGNORED,) * masked + tuple(ids[masked:])))
     return packed
@@ -147,4 +122,4 @@ def first_sentence(text: str, limit: int = 90) -> str | None:
         head, found, _ = text.partition(mark)
         if found:
             text = head + mark.strip()
-    return text if len(text) <= limit and text[-1:] in ".!?" else None
+    return text if len(text) <= limit and text.endswith((".", "!", "?")) else None

@@ -53,6 +53,8 @@ class Recipe:
     save_every: int
     opener_share: float
     confidence: float
+    written: int
+    written_share: float
 
 
 def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:

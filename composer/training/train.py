@@ -13,26 +13,32 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from composer.model.base import Base
 from composer.training.card import write_card
-from composer.training.data import Sample, confident, first_sentence, pack, read_rows
+from composer.training.data import Sample, first_sentence, pack
+from composer.training.library import Library
 from composer.training.recipes import Recipe
+from composer.training.write import written
 
 log = logging.getLogger(__name__)
 
 
-def make_samples(recipe: Recipe, data: Path | None, tokenizer) -> list[Sample]:
-    """The recipe's training sequences, the same for the same recipe and data."""
-    pools: list[list[str]] = []
-    for corpus in recipe.corpora:
-        rows = confident(read_rows(corpus, data), recipe.confidence, recipe.seed)
-        own = [row.text for row in rows if row.label == recipe.label]
-        log.info("%s: %d rows of %s", recipe.name, len(own), corpus.name)
-        pools.append(own)
-    candidates = (first_sentence(row.text) for corpus in recipe.openers for row in read_rows(corpus, data))
+def make_samples(recipe: Recipe, base: Base, library: Library, work: Path) -> list[Sample]:
+    """The recipe's sequences: real rows of its label, and what the base wrote from their first words.
+
+    The base's Linear layers are wrapped on the way: load another one to train.
+    """
+    labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
+    real = [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
+    pools = [((1 - recipe.written_share) / len(real), texts) for texts in real]
+    if recipe.written:
+        own = written(recipe, base, labelled, work / f"{recipe.name}-{recipe.written}.jsonl")
+        pools.append((recipe.written_share, own))
+    log.info("%s: %s texts", recipe.name, " + ".join(str(len(texts)) for _, texts in pools))
+    candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
     openers = sorted({sentence for sentence in candidates if sentence})
     return pack(
         pools,
         openers,
-        tokenizer,
+        base.tokenizer,
         count=recipe.steps * recipe.batch,
         length=recipe.length,
         opener_share=recipe.opener_share,
@@ -40,14 +46,13 @@ def make_samples(recipe: Recipe, data: Path | None, tokenizer) -> list[Sample]:
     )
 
 
-def train(recipe: Recipe, base: Base, data: Path | None, out: Path, work: Path) -> Path:
+def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Path) -> Path:
     """Train `recipe` on `base` and write the adapter to out/<name>. Returns that folder.
 
     A base loaded in 4 bits is trained as QLoRA (Dettmers et al. 2023, arXiv 2305.14314), any other as
     plain LoRA. Checkpoints go to work/<name>; a run that was cut off goes on from the newest one.
     The base model passed in is changed by PEFT: load a fresh one per adapter.
     """
-    samples = make_samples(recipe, data, base.tokenizer)
     model = base.model
     if base.spec.quantization != "none":
         model = prepare_model_for_kbit_training(model)
@@ -74,7 +79,7 @@ def train(recipe: Recipe, base: Base, data: Path | None, out: Path, work: Path) 
         data_seed=recipe.seed,
         save_steps=recipe.save_every,
         save_total_limit=1,
-        logging_steps=10,
+        logging_steps=min(10, recipe.steps),
         report_to=[],
         remove_unused_columns=False,
         use_cpu=base.device.type == "cpu",

@@ -1,0 +1,114 @@
+"""Rows and sequences: what is read, what is kept, what carries loss."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+
+import pytest
+
+from composer.spec import ComposerError
+from composer.training.data import IGNORED, first_sentence, pack, read_rows, side
+from composer.training.library import Library
+from composer.training.recipes import load_recipes
+from tests.tools import tiny
+
+TOKENIZER = tiny.tokenizer()
+NEWS = load_recipes()["sports"].corpora[0]
+
+
+def write_news(folder, rows) -> None:
+    path = folder / NEWS.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+
+
+def test_sides_split_texts_about_in_half_and_ignore_case_and_spaces():
+    sides = [side(f"text number {i}") for i in range(1000)]
+    assert 450 < sides.count("adapter") < 550
+    assert side("The  Same\ntext") == side("the same text")
+
+
+def test_only_known_labels_of_the_adapters_side_are_read(tmp_path):
+    texts = [f"lead number {i}" for i in range(40)]
+    write_news(tmp_path, [(text, "sports") for text in texts] + [("odd one", "weather")])
+    got = [row.text for row in read_rows(NEWS, tmp_path)]
+    assert got == [text for text in texts if side(text) == "adapter"]
+    everything = read_rows(replace(NEWS, side="all"), tmp_path)
+    assert len(everything) == len(texts)
+
+
+def test_a_missing_file_is_a_sentence_with_the_cure(tmp_path):
+    with pytest.raises(ComposerError, match="--data"):
+        read_rows(NEWS, tmp_path)
+
+
+def test_sequences_have_one_length_and_openers_carry_no_loss():
+    samples = pack([(1.0, ["aaaa"])], ["OPEN."], TOKENIZER, count=200, length=12, opener_share=0.5, seed=1)
+    opened = [sample for sample in samples if sample.labels[0] == IGNORED]
+    assert 70 < len(opened) < 130
+    for sample in samples:
+        assert len(sample.ids) == len(sample.labels) == 12
+    # A third of twelve tokens of the opener, then text with loss, each joined by a space.
+    assert TOKENIZER.decode(opened[0].ids) == "OPEN aaaa aa"
+    assert [label == IGNORED for label in opened[0].labels] == [True] * 4 + [False] * 8
+
+
+def test_pools_are_drawn_by_chance_and_evenly_within():
+    samples = pack(
+        [(0.8, ["a", "b"]), (0.2, ["c"])], [], TOKENIZER, count=300, length=9, opener_share=0, seed=1
+    )
+    text = "".join(TOKENIZER.decode(sample.ids) for sample in samples).replace(" ", "")
+    assert 0.15 < text.count("c") / len(text) < 0.25
+    assert abs(text.count("a") - text.count("b")) < 0.05 * len(text)
+
+
+def test_the_same_seed_packs_the_same():
+    options = {"count": 20, "length": 10, "opener_share": 0.5}
+    pools = [(1.0, list("abcdefgh"))]
+    assert pack(pools, ["x."], TOKENIZER, seed=3, **options) == pack(
+        pools, ["x."], TOKENIZER, seed=3, **options
+    )
+    assert pack(pools, ["x."], TOKENIZER, seed=3, **options) != pack(
+        pools, ["x."], TOKENIZER, seed=4, **options
+    )
+
+
+def test_an_empty_pool_is_a_sentence_with_the_cure():
+    with pytest.raises(ComposerError, match="confidence"):
+        pack([(1.0, [])], [], TOKENIZER, count=1, length=4, opener_share=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("It rained. Then it stopped.", "It rained."),
+        ("Stop! Who goes there?", "Stop!"),
+        ("One short sentence.", "One short sentence."),
+        ("no end in sight", None),
+        ("x" * 100 + ".", None),
+        ("", None),
+    ],
+)
+def test_openers_are_short_whole_sentences(text, sentence):
+    assert first_sentence(text) == sentence
+
+
+def test_mislabelled_rows_are_dropped_and_the_classifier_knows_the_labels(tmp_path):
+    goals = [f"the striker scored goal number {i} in the match" for i in range(120)]
+    shares = [f"shares fell by {i} percent on the market" for i in range(120)]
+    write_news(
+        tmp_path,
+        [(text, "sports") for text in goals]
+        + [(text, "business") for text in shares[:-4]]
+        # Planted: four market texts labelled as sport.
+        + [(text, "sports") for text in shares[-4:]],
+    )
+    corpus = replace(NEWS, side="all")
+    labelled = Library(tmp_path).labelled([corpus], confidence=0.6, seed=0)
+    kept = {row.text for row in labelled.rows[NEWS.name] if row.label == "sports"}
+    assert kept == set(goals)
+    sport, market = labelled.probability(["a late goal in the match", "the market and its shares"], "sports")
+    assert sport > 0.7 > 0.3 > market

@@ -1,0 +1,135 @@
+"""A real training run at toy size: it learns, it resumes, and the engine takes what it saved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from composer import Composition
+from composer.model.base import Base, load_base
+from composer.spec import BaseSpec, ComposerError
+from composer.training.data import pack
+from composer.training.library import Library
+from composer.training.recipes import load_recipes
+from composer.training.train import make_samples, train
+from composer.training.write import written
+from tests.tools import tiny
+from tests.training.test_data import NEWS, write_news
+
+SPEC = BaseSpec("llama", "tiny/llama")
+RECIPE = replace(
+    load_recipes()["sports"],
+    corpora=(replace(NEWS, side="all"),),
+    openers=(),
+    steps=12,
+    batch=4,
+    length=16,
+    save_every=5,
+    learning_rate=0.02,
+    written=0,
+    confidence=0.0,
+)
+TEXT = "goal goal goal "
+
+
+def base() -> Base:
+    return Base(SPEC, "memory", "folder", tiny.model("llama"), tiny.tokenizer())
+
+
+def samples(recipe=RECIPE):
+    size = {"count": recipe.steps * recipe.batch, "length": recipe.length}
+    return pack([(1.0, [TEXT])], [], tiny.tokenizer(), opener_share=0, seed=0, **size)
+
+
+def perplexity(engine, composition: Composition) -> float:
+    return math.exp(-float(np.mean(engine.log_probs([TEXT * 3], composition)[0])))
+
+
+def test_training_teaches_and_the_engine_loads_the_result(tmp_path):
+    folder = train(RECIPE, base(), samples(), tmp_path / "out", tmp_path / "work")
+    assert {file.name for file in folder.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+    }
+    engine = tiny.engine("llama", {"sports": folder})
+    with_it = perplexity(engine, Composition(weights={"sports": 1}))
+    assert with_it < 0.5 * perplexity(engine, Composition())
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    whole = train(RECIPE, base(), samples(), tmp_path / "whole", tmp_path / "work1")
+
+    from transformers import Trainer
+
+    step = Trainer.training_step
+
+    def cut(self, *args, **kwargs):
+        if self.state.global_step == 7:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, base(), samples(), tmp_path / "cut", tmp_path / "work2")
+    seen = []
+
+    def count(self, *args, **kwargs):
+        seen.append(self.state.global_step)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", count)
+    resumed = train(RECIPE, base(), samples(), tmp_path / "cut", tmp_path / "work2")
+    assert seen[0] == 5, "it goes on from the checkpoint at step 5, not from the start"
+    engine = tiny.engine("llama", {"whole": whole, "resumed": resumed})
+    one, other = (engine.next_token_logits("goal", Composition(weights={name: 1})) for name in engine.names)
+    np.testing.assert_allclose(one, other, atol=0.02)
+
+
+def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
+    write_news(
+        tmp_path,
+        [(f"goal number {i} fell late in the match", "sports") for i in range(60)]
+        + [(f"share number {i} fell late on the market", "business") for i in range(60)],
+    )
+    library = Library(tmp_path)
+    recipe = replace(RECIPE, written=5, length=40)
+    labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
+    file = tmp_path / "written.jsonl"
+    first = written(recipe, base(), labelled, file)
+    assert len(first) == 5
+    assert all(text.split()[0] == "goal" for text in first)
+    before = file.read_bytes()
+    assert written(recipe, base(), labelled, file) == first
+    assert file.read_bytes() == before
+    mixed = make_samples(replace(recipe, steps=3), base(), library, tmp_path)
+    assert len(mixed) == 3 * recipe.batch
+
+
+def test_the_card_says_what_it_was_made_of(tmp_path):
+    folder = train(replace(RECIPE, steps=2), base(), samples(), tmp_path / "out", tmp_path / "work")
+    card = (folder / "README.md").read_text("utf-8")
+    assert "fancyzhx/ag_news" in card and NEWS.licence in card
+    assert "<!-- measured -->" in card and "rank 8" in card
+
+
+def test_qlora_trains_on_a_four_bit_base(tmp_path):
+    stored = tmp_path / "base"
+    tiny.model("llama").save_pretrained(stored)
+    tiny.tokenizer().save_pretrained(stored)
+    quantised = load_base(replace(SPEC, folder=str(stored), quantization="nf4"), device="cpu")
+    folder = train(replace(RECIPE, steps=2), quantised, samples(), tmp_path / "out", tmp_path / "work")
+    assert "QLoRA" in (folder / "README.md").read_text("utf-8")
+    assert tiny.engine("llama", {"sports": folder}).names == ("sports",)
+
+
+def test_recipes_with_keys_nobody_reads_are_refused(tmp_path):
+    text = Path("composer/training/recipes.yaml").read_text("utf-8")
+    path = tmp_path / "recipes.yaml"
+    path.write_text(text.replace("  rank: 8", "  rank: 8\n  rnak: 9"), "utf-8")
+    with pytest.raises(ComposerError, match="rnak"):
+        load_recipes(path)
