@@ -14,11 +14,15 @@ except ImportError:
 from composer import Engine
 from composer.spec import ComposerError
 from composer.ui.page import launch
-from composer.ui.settings import Settings
+from composer.ui.settings import VARIABLES, Settings
 
 
 def main() -> int:
     """Serve the page; 2 with one line on stderr when something must be put right first."""
+    if "--help" in sys.argv[1:]:
+        print(__doc__, "\n\nEnvironment variables:")
+        print("\n".join(f"  {name:<26}{help}" for name, help in VARIABLES.items()))
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
     try:

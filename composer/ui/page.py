@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -15,11 +16,13 @@ from composer.ui import compose, guide, live, shelf
 from composer.ui.api import make_endpoints
 from composer.ui.forms import check_source, make_request
 from composer.ui.live import Status
-from composer.ui.runner import Runner, bursts
 from composer.ui.progress import Progress
+from composer.ui.runner import Runner, bursts
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
 from composer.ui.theme import make_css, make_theme, page_script
+
+log = logging.getLogger(__name__)
 
 HEADER = """<header class="masthead"><div><h1>{{value.title}}</h1><p>{{value.line}}</p></div>
 <p class="base"><b>{{value.base}}</b> {{value.facts}}</p></header>"""
@@ -108,6 +111,10 @@ class Page:
         except (ComposerError, gr.Error) as fault:
             sentence = str(fault) if isinstance(fault, ComposerError) else fault.message
             yield remark(sentence), skip, skip, None, off
+        except Exception:
+            # The last place that can tell the visitor anything; the log has what happened.
+            log.exception("a generation failed")
+            yield remark("The server met a fault of its own; try again."), skip, skip, None, off
 
     def stopped(self, progress: Progress | None) -> tuple:
         """After a cancel: the last picture of what there is."""

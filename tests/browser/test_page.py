@@ -1,0 +1,228 @@
+"""The page as a visitor meets it: real Chromium, real server, real model."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from playwright.sync_api import expect
+
+WATCH_TEXT = """() => {
+  const tokens = document.querySelector(".live-tokens");
+  window.seen = [];
+  new MutationObserver(() => window.seen.push(tokens.textContent)).observe(tokens, {childList: true});
+}"""
+PIXELS = """(canvas) => {
+  const ratio = window.devicePixelRatio, map = canvas.getContext("2d");
+  const at = (x, y) =>
+    Array.from(map.getImageData(Math.round(x * ratio), Math.round(y * ratio), 1, 1).data).join();
+  const left = 34, step = Math.min((canvas.clientWidth - 38) / Math.max(ROOM, 1), 18);
+  const colors = [];
+  for (let y = 6; y < canvas.clientHeight - 20; y += 3) colors.push(at(left + step / 2, y));
+  return {drawn: new Set(colors).size, ground: at(canvas.clientWidth - 6, 20)};
+}"""
+TRACES = "(plot) => plot.calcdata.map((trace) => ({type: trace[0].trace.type, points: trace.length}))"
+
+
+def set_weight(page, slot, value):
+    field = page.locator(f"#{slot} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def set_tokens(page, number):
+    page.locator("#sampling button").first.click()
+    field = page.locator("#max-new-tokens input[type=number]")
+    field.fill(str(number))
+    field.press("Tab")
+
+
+def generate(page, phase="done"):
+    page.click("#generate")
+    page.wait_for_selector(f".live-status[data-phase={phase}]")
+
+
+def data(page, what):
+    return page.eval_on_selector(
+        "#live canvas", f"(canvas) => {{ const d = canvas.composer; return {what}; }}"
+    )
+
+
+def test_type_move_sliders_generate_and_watch(visit, catalog):
+    page = visit()
+    page.fill("#prompt textarea", "The match last night")
+    set_weight(page, "pair-sentiment", 1.5)
+    set_weight(page, "one-sports", 1)
+    set_tokens(page, 12)
+    page.evaluate(WATCH_TEXT)
+    generate(page)
+
+    seen = [text for text in page.evaluate("window.seen") if text]
+    assert len(set(seen)) >= 3, "the text came at once instead of growing"
+    assert [len(text) for text in seen] == sorted(len(text) for text in seen)
+    assert page.inner_text(".live-prompt") == "The match last night"
+    assert page.text_content(".live-tokens") == data(page, "d.chars.join('')") == seen[-1]
+
+    count, layers = data(page, "d.count"), data(page, "d.layers")
+    assert 1 <= count <= 12
+    assert data(page, "d.columns.filter(Boolean).length") == count
+    assert page.get_attribute("#live canvas", "data-columns") == str(count)
+    active = data(page, "d.active().map((k) => d.adapters[k].name)")
+    assert sorted(active) == ["positive", "sports"]
+    pixels = page.eval_on_selector("#live canvas", PIXELS.replace("ROOM", "12"))
+    assert pixels["drawn"] >= 5, "the first column of the map has no colours"
+
+    status = page.inner_text(".live-status")
+    for words in (f"{count} tokens", "tokens/s", "first token after", "seed 0"):
+        assert words in status
+
+    page.wait_for_selector("#fusion .js-plotly-plot .scatterlayer")
+    page.wait_for_selector("#contribution .js-plotly-plot .scatterlayer .trace")
+    fusion = page.eval_on_selector("#fusion .js-plotly-plot", TRACES)
+    assert fusion == [{"type": kind, "points": layers} for kind in ("bar", "bar", "scatter", "scatter")]
+    contribution = page.eval_on_selector("#contribution .js-plotly-plot", TRACES)
+    assert contribution == [{"type": "scatter", "points": layers}] * 2
+
+    if os.environ.get("COMPOSER_SCREENSHOT"):
+        page.mouse.move(0, 0)
+        page.screenshot(path=os.environ["COMPOSER_SCREENSHOT"], full_page=True)
+
+
+def test_weights_at_0_are_the_base_alone(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The movie")
+    page.click("#zero")
+    set_tokens(page, 3)
+    generate(page)
+    assert data(page, "d.active()") == []
+    pixels = page.eval_on_selector("#live canvas", PIXELS.replace("ROOM", "3"))
+    assert pixels["drawn"] == 1, "something is drawn though no adapter took part"
+    expect(page.locator("#contribution")).to_contain_text("base wrote alone")
+
+
+def test_stop_ends_early_and_shows_what_there_is(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The government announced")
+    set_weight(page, "one-world", 1)
+    set_tokens(page, 150)
+    page.click("#generate")
+    page.wait_for_function("document.querySelector('#live canvas').composer.columns.length >= 2")
+    page.click("#stop")
+    page.wait_for_selector(".live-status[data-phase=stopped]")
+    count = data(page, "d.count")
+    assert 2 <= count < 150
+    assert data(page, "d.columns.filter(Boolean).length") == count
+    page.wait_for_selector("#contribution .js-plotly-plot .scatterlayer .trace")
+    expect(page.locator("#stop")).to_be_disabled()
+
+    field = page.locator("#max-new-tokens input[type=number]")
+    field.fill("2")
+    field.press("Tab")
+    generate(page)
+    assert data(page, "d.count") <= 2, "the generation before was not over"
+
+
+def test_ctrl_enter_generates(visit):
+    page = visit()
+    set_tokens(page, 2)
+    page.fill("#prompt textarea", "The movie")
+    page.press("#prompt textarea", "Control+Enter")
+    page.wait_for_selector(".live-status[data-phase=done]")
+
+
+@pytest.mark.parametrize("method", ["sum", "contrast", "kl"])
+def test_an_example_loads_prompt_weights_method_and_its_dials(visit, catalog, method):
+    index, example = next((i, each) for i, each in enumerate(catalog.examples) if each.method == method)
+    page = visit()
+    page.locator("#examples button").nth(index).click()
+    expect(page.locator("#prompt textarea")).to_have_value(example.prompt)
+    expect(page.locator(".live-status")).to_have_text(example.note)
+    for name, weight in example.weights.items():
+        slot = "pair-sentiment" if name in ("positive", "negative") else f"one-{name}"
+        value = -weight if name == "negative" else weight
+        expect(page.locator(f"#{slot} input[type=number]")).to_have_value(f"{value:g}")
+    dials = {"sum": (), "contrast": ("contrast",), "kl": ("blend", "scale")}[method]
+    for dial in ("contrast", "blend", "scale"):
+        expect(page.locator(f"#{dial}")).to_be_visible(visible=dial in dials)
+
+
+def test_the_switch_carries_the_two_way_slider_over_and_back(visit):
+    page = visit()
+    set_weight(page, "pair-sentiment", -1.5)
+    page.click("#every input")
+    expect(page.locator("#one-negative input[type=number]")).to_have_value("1.5")
+    expect(page.locator("#one-positive input[type=number]")).to_have_value("0")
+    expect(page.locator("#pair-sentiment")).to_be_hidden()
+    set_weight(page, "one-negative", 0.5)
+    page.click("#every input")
+    expect(page.locator("#pair-sentiment input[type=number]")).to_have_value("-0.5")
+    expect(page.locator("#one-negative")).to_be_hidden()
+
+
+def test_what_a_visitor_writes_stays_text(visit):
+    attack = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>${window.hacked=1}{{7*7}}'
+    page = visit()
+    page.fill("#prompt textarea", attack)
+    set_tokens(page, 2)
+    generate(page)
+    assert page.text_content(".live-prompt") == attack
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#live img, #live script").count() == 0
+
+
+def test_an_empty_prompt_gets_a_sentence_and_leaves_the_picture(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The movie")
+    set_tokens(page, 2)
+    generate(page)
+    count = data(page, "d.count")
+    page.fill("#prompt textarea", " ")
+    generate(page, phase="error")
+    expect(page.locator(".live-status")).to_contain_text("prompt is empty")
+    assert data(page, "d.count") == count
+
+
+def test_pointing_at_a_cell_tells_its_numbers(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The match last night")
+    set_weight(page, "one-sports", 1)
+    set_tokens(page, 3)
+    generate(page)
+    canvas = page.locator("#live canvas")
+    canvas.hover(position={"x": 40, "y": 60})
+    tip = page.locator(".live-tip")
+    expect(tip).to_contain_text("token 1, layer")
+    expect(tip).to_contain_text("Sports")
+    canvas.focus()
+    canvas.press("ArrowRight")
+    expect(page.locator(".live-tip, .live-status").first).to_be_visible()
+    page.click(".live-modes [data-mode=lanes]")
+    assert canvas.get_attribute("data-mode") == "lanes"
+
+
+def test_the_first_screen_has_everything(visit):
+    page = visit(1280, 800)
+    for part in ("#prompt", "#pair-sentiment", "#generate", ".live-text", "#live canvas"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0, part
+        assert box["y"] + box["height"] <= 800, part
+
+
+LUMINANCE = """(selector) => {
+  const rgb = getComputedStyle(document.querySelector(selector)).color.match(/[\\d.]+/g).map(Number);
+  return (0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]) / 255;
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_dark_and_light_are_readable_and_nothing_sticks_out(visit, width, height, tmp_path):
+    grounds = {}
+    for theme in ("light", "dark"):
+        page = visit(width, height, theme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        grounds[theme] = page.eval_on_selector("#live canvas", PIXELS.replace("ROOM", "40"))["ground"]
+        ink = page.evaluate(LUMINANCE, ".live-text")
+        assert ink > 0.6 if theme == "dark" else ink < 0.4
+        page.screenshot(path=tmp_path / f"{theme}.png")
+    light, dark = (int(grounds[theme].split(",")[0]) for theme in ("light", "dark"))
+    assert light > 200 > 60 > dark, "the map's ground does not follow the theme"
