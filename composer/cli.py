@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -257,7 +258,9 @@ def _engine(args: argparse.Namespace) -> Engine:
     from composer.engine import Engine
 
     if not args.verbose:
+        # Other libraries' loading bars and deprecations would bury the one line that says what to do.
         progress.disable_progress_bar()
+        warnings.simplefilter("ignore")
     engine = Engine.from_catalog(args.catalog, args.base)
     for report in engine.reports:
         if not report.ok:

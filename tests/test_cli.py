@@ -216,9 +216,6 @@ def start(catalog: str, *argv: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, env=environment)
 
 
-LONG = ("--max-new-tokens", "4000")
-
-
 def test_stdout_of_the_process_is_nothing_but_the_object(catalog):
     out, err = start(catalog, "--max-new-tokens", "3", "--json", "-v").communicate()
     assert json.loads(out)["base"] == "tiny/llama"
@@ -227,7 +224,7 @@ def test_stdout_of_the_process_is_nothing_but_the_object(catalog):
 
 def test_ctrl_c_exits_130_without_a_word(catalog):
     # Greedy, so that no end token is drawn before the signal arrives.
-    process = start(catalog, *LONG, "--temperature", "0")
+    process = start(catalog, "--max-new-tokens", "4000", "--temperature", "0")
     assert process.stdout.read(4)  # it generates
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
@@ -236,7 +233,7 @@ def test_ctrl_c_exits_130_without_a_word(catalog):
 
 
 def test_a_reader_that_leaves_early_is_no_fault(catalog):
-    process = start(catalog, *LONG)
+    process = start(catalog, "--max-new-tokens", "200")
     assert process.stdout.read(4)
     process.stdout.close()
     err = process.stderr.read()
