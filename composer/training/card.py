@@ -10,7 +10,7 @@ from composer.training.recipes import Recipe
 MEASURED = ("<!-- measured -->", "<!-- /measured -->")
 
 
-def write_card(folder: Path, recipe: Recipe, base: Base, *, seconds: float, loss: float) -> None:
+def write_card(folder: Path, recipe: Recipe, base: Base, *, loss: float) -> None:
     """Write folder/README.md. The measured row between the markers is filled in by `composer evaluate`."""
     how = "QLoRA (nf4 base)" if base.spec.quantization == "nf4" else "LoRA"
     corpora = "\n".join(
@@ -21,6 +21,12 @@ def write_card(folder: Path, recipe: Recipe, base: Base, *, seconds: float, loss
         "Only the half of the rows that `composer.training.data.side` gives to adapters was used; "
         "the judges were trained on the other half.\n\n"
         if any(corpus.side == "adapter" for corpus in recipe.corpora)
+        else ""
+    )
+    own = (
+        f"{recipe.written_share:.0%} of the text is the base's own: {recipe.written} continuations it wrote "
+        "of those\nrows' first words and that a classifier trained on the rows found to be of this label.\n"
+        if recipe.written
         else ""
     )
     folder.joinpath("README.md").write_text(
@@ -47,15 +53,15 @@ Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
 {corpora}
 
 {half}Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely were
-dropped as mislabelled. One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated sentence from
+dropped as mislabelled. {own}One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated sentence from
 {openers} that carries no loss, so that the adapter pulls other domains' text its way too.
 
 ## Training
 
-{how}, rank {recipe.rank}, alpha {recipe.alpha:g}, all linear layers, {recipe.steps} steps of {recipe.batch}
+{how}, rank {recipe.rank}, alpha {recipe.alpha:g} (stored as {recipe.alpha * recipe.gain:g}, so that
+weight 1 is where the adapter does its job alone), all linear layers, {recipe.steps} steps of {recipe.batch}
 sequences of {recipe.length} tokens, learning rate {recipe.learning_rate:g} (cosine), seed {recipe.seed};
-last training loss {loss:.2f}; {seconds / 60:.0f} minutes on {base.device.type}.
-Weights are stored in bfloat16.
+last training loss {loss:.2f}; on {base.device.type}. Weights are stored in bfloat16.
 Repeat it with `python -m composer train {recipe.name} --data FOLDER`.
 
 ## Limits

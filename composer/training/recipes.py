@@ -53,6 +53,7 @@ class Recipe:
     save_every: int
     opener_share: float
     confidence: float
+    gain: float
     written: int
     written_share: float
 

@@ -88,11 +88,11 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
         dataloader_pin_memory=base.device.type == "cuda",
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=_collate)
-    result = trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
     folder = out / recipe.name
-    _save(model, folder)
+    _save(model, folder, recipe.gain)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    write_card(folder, recipe, base, seconds=result.metrics["train_runtime"], loss=losses[-1])
+    write_card(folder, recipe, base, loss=losses[-1])
     return folder
 
 
@@ -102,8 +102,13 @@ def _collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
     return batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
 
 
-def _save(model, folder: Path) -> None:
-    """PEFT's own format, with weights in bfloat16: half the size, and far finer than training noise."""
+def _save(model, folder: Path, gain: float) -> None:
+    """PEFT's own format, with weights in bfloat16: half the size, and far finer than training noise.
+
+    The gain goes into alpha, so that every loader gives weight 1 the same meaning.
+    """
+    for config in model.peft_config.values():
+        config.lora_alpha *= gain
     model.save_pretrained(folder)
     weights = folder / "adapter_model.safetensors"
     save_file(
