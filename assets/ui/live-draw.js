@@ -45,6 +45,7 @@ class LiveMap {
 
   draw() {
     const geometry = this.geometry();
+    if (geometry.area.w <= 0) return; // on a hidden tab; the resize observer draws when it is shown again
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.round(geometry.width * ratio);
     this.canvas.height = Math.round(geometry.height * ratio);

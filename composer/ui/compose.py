@@ -238,7 +238,7 @@ def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], 
                 label="Seed (same seed, same text)",
                 elem_id="seed",
             )
-            dice = gr.Button("🎲 New seed", size="sm", elem_id="dice", min_width=110)
+            dice = gr.Button("New seed", size="sm", elem_id="dice", min_width=110)
         fields: Mapping[str, gr.Slider | gr.Number] = {
             "max_new_tokens": gr.Slider(
                 1,

@@ -84,8 +84,21 @@ def test_type_move_sliders_generate_and_watch(visit, catalog):
     assert contribution == [{"type": "scatter", "points": layers}] * 2
 
     if os.environ.get("COMPOSER_SCREENSHOT"):
-        page.mouse.move(0, 0)
-        page.screenshot(path=os.environ["COMPOSER_SCREENSHOT"], full_page=True)
+        photograph(page, os.environ["COMPOSER_SCREENSHOT"])
+
+
+def photograph(page, path):
+    """The README's picture: a longer text, and the sampling controls folded away."""
+    field = page.locator("#max-new-tokens input[type=number]")
+    field.fill("60")
+    field.press("Tab")
+    page.locator("#sampling button").first.click()
+    page.click("#generate")
+    page.wait_for_selector(".live-status[data-phase=writing]")
+    page.wait_for_selector(".live-status[data-phase=done]")
+    page.wait_for_function("document.querySelector('#live canvas').composer.count > 12")
+    page.mouse.move(0, 0)
+    page.screenshot(path=path, full_page=True)
 
 
 def test_weights_at_0_are_the_base_alone(visit):
