@@ -25,7 +25,7 @@ def test_there_is_a_card_for_every_adapter(visit, catalog):
         expect(card).to_contain_text("rank")
 
 
-@pytest.mark.parametrize("source", ["nothing", "<img src=x onerror=window.hacked=1>", "../../etc"])
+@pytest.mark.parametrize("source", ["nothing", "<img src=x onerror=window.hacked=1>", "no/such/folder"])
 def test_what_cannot_be_an_adapter_is_refused(visit, source):
     page = visit()
     open_shelf(page)
