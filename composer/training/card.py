@@ -53,8 +53,8 @@ Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
 {corpora}
 
 {half}Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely were
-dropped as mislabelled. {own}One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated sentence from
-{openers} that carries no loss, so that the adapter pulls other domains' text its way too.
+dropped as mislabelled. {own}One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated
+sentence from {openers} that carries no loss, so that the adapter pulls other domains' text its way too.
 
 ## Training
 

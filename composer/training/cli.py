@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from composer.options import add_common
-from composer.spec import ComposerError
+from composer.spec import BaseSpec, ComposerError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,12 @@ def command(commands) -> None:
         help="checkpoints; a run goes on from them (%(default)s)",
     )
     parser.add_argument("--recipes", type=Path, help="a recipe file (the bundled one)")
+    parser.add_argument(
+        "--quantization",
+        choices=("auto", "none", "nf4"),
+        default="auto",
+        help="of the base while training; auto: nf4 (QLoRA) on a GPU, none on a CPU",
+    )
     parser.add_argument("--force", action="store_true", help="train again what --out already has")
     parser.set_defaults(run=_run)
 
@@ -49,7 +56,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         )
     if args.data is not None and not args.data.is_dir():
         raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
-    spec = load_catalog(args.catalog).base(args.base)
+    spec = _quantised(load_catalog(args.catalog).base(args.base), args.quantization)
     made, library = {}, None
     for name in names:
         folder = args.out / name
@@ -70,3 +77,12 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     if args.json:
         print(json.dumps({"adapters": made}), file=out)
     return 0
+
+
+def _quantised(spec: BaseSpec, wanted: str) -> BaseSpec:
+    """The base as it is trained on, whatever the catalog serves it in."""
+    if wanted == "auto":
+        import torch
+
+        wanted = "nf4" if torch.cuda.is_available() else spec.quantization
+    return replace(spec, quantization=wanted, dtype="bfloat16" if wanted == "nf4" else spec.dtype)

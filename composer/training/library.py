@@ -11,19 +11,27 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from composer.spec import ComposerError
 from composer.training.data import Row, read_rows
 from composer.training.recipes import Corpus
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows per corpus name, less those that look mislabelled, and a classifier fitted on all of them."""
+    """Rows per corpus name, less those that look mislabelled, and a classifier fitted on all of them.
+
+    classifier: None where all rows carry one label, so that there is nothing to tell apart.
+    """
 
     rows: dict[str, list[Row]]
-    classifier: Pipeline
+    classifier: Pipeline | None
 
     def probability(self, texts: Sequence[str], label: str) -> list[float]:
         """How likely each text carries the label, by the classifier."""
+        if self.classifier is None:
+            raise ComposerError(
+                "A recipe that lets the base write needs rows of at least two labels; add them or set written: 0."
+            )
         column = list(self.classifier.classes_).index(label)
         return self.classifier.predict_proba(texts)[:, column].tolist()
 
@@ -55,6 +63,8 @@ class Library:
     def _clean(self, corpora: Sequence[Corpus], confidence: float, seed: int) -> Labelled:
         rows = [(corpus.name, row) for corpus in corpora for row in self.rows(corpus)]
         texts, labels = [row.text for _, row in rows], [row.label for _, row in rows]
+        if len(set(labels)) < 2:
+            return Labelled({corpus.name: self.rows(corpus) for corpus in corpora}, None)
         classifier = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
             LogisticRegression(C=10, max_iter=300),

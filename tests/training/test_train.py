@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from composer import Composition
+from composer.cli import main
 from composer.model.base import Base, load_base
 from composer.spec import BaseSpec, ComposerError
 from composer.training.data import pack
@@ -125,6 +128,31 @@ def test_qlora_trains_on_a_four_bit_base(tmp_path):
     folder = train(replace(RECIPE, steps=2), quantised, samples(), tmp_path / "out", tmp_path / "work")
     assert "QLoRA" in (folder / "README.md").read_text("utf-8")
     assert tiny.engine("llama", {"sports": folder}).names == ("sports",)
+
+
+def test_the_shell_trains_a_recipe_on_a_local_base(tmp_path, capsys, monkeypatch):
+    stored = tmp_path / "base"
+    tiny.model("llama").save_pretrained(stored)
+    tiny.tokenizer().save_pretrained(stored)
+    write_news(tmp_path, [(f"goal {i} in the match", "sports") for i in range(40)])
+    catalog = tmp_path / "adapters.yaml"
+    catalog.write_text("default: tiny\nbases:\n  tiny: {id: tiny/llama, folder: base}\n", "utf-8")
+    recipes = yaml.safe_load(Path("composer/training/recipes.yaml").read_text("utf-8"))
+    small = {"steps": 2, "batch": 2, "length": 12, "written": 0, "confidence": 0}
+    news = {**recipes["corpora"]["ag_news"], "side": "all"}
+    own = {"label": "sports", "corpora": ["ag_news"]}
+    recipes = {
+        "defaults": recipes["defaults"] | small,
+        "corpora": {"ag_news": news},
+        "adapters": {"sports": own},
+    }
+    (tmp_path / "recipes.yaml").write_text(yaml.safe_dump(recipes), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "sports", "--json", "--catalog", "adapters.yaml", "--recipes", "recipes.yaml"]
+    words += ["--data", str(tmp_path), "--out", "out", "--work", "work"]
+    assert main(words) == 0
+    made = json.loads(capsys.readouterr().out)["adapters"]
+    assert tiny.engine("llama", {"sports": tmp_path / made["sports"]}).names == ("sports",)
 
 
 def test_recipes_with_keys_nobody_reads_are_refused(tmp_path):
