@@ -30,7 +30,8 @@ class Labelled:
         """How likely each text carries the label, by the classifier."""
         if self.classifier is None:
             raise ComposerError(
-                "A recipe that lets the base write needs rows of at least two labels; add them or set written: 0."
+                "A recipe that lets the base write needs rows of two labels or more; "
+                "add them or set written: 0."
             )
         column = list(self.classifier.classes_).index(label)
         return self.classifier.predict_proba(texts)[:, column].tolist()
