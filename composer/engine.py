@@ -6,9 +6,10 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -47,6 +48,15 @@ PROMPT_TOKENS = 1024
 Row = tuple[str, Composition, Sampling]
 
 
+@dataclass(frozen=True)
+class _Shelf:
+    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change."""
+
+    bank: Bank
+    adapters: tuple[AdapterSpec, ...]
+    contribution: Contribution
+
+
 class Engine:
     """A base model with a bank of adapters, ready to compose. The one mutable object of the project.
 
@@ -57,12 +67,11 @@ class Engine:
     def __init__(self, catalog: Catalog, base: Base):
         self.catalog = catalog
         self.base = base
-        self.bank = Bank()
-        self.adapters: tuple[AdapterSpec, ...] = ()
         self.reports: tuple[FitReport, ...] = ()
         self._model = GatedModel(base.model)
         self._lens = Lens(base.model)
-        self._contribution = Contribution(self.bank, self._model.layer_of, self.layers)
+        self._shelf = self._shelve(Bank(), ())
+        self._adding = Lock()
         self._ends = _end_tokens(base)
 
     @classmethod
@@ -85,6 +94,16 @@ class Engine:
     @property
     def spec(self) -> BaseSpec:
         return self.base.spec
+
+    @property
+    def bank(self) -> Bank:
+        """All loaded adapters' factors. Immutable: adding an adapter puts another bank in its place."""
+        return self._shelf.bank
+
+    @property
+    def adapters(self) -> tuple[AdapterSpec, ...]:
+        """What the catalog, or whoever added them, says of the adapters in `names`."""
+        return self._shelf.adapters
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -126,6 +145,10 @@ class Engine:
         return self._add(AdapterSpec(name or self._free_name(source), source, revision))
 
     def _add(self, spec: AdapterSpec) -> FitReport:
+        with self._adding:
+            return self._add_alone(spec)
+
+    def _add_alone(self, spec: AdapterSpec) -> FitReport:
         report, files = self._inspect(spec)
         if report.ok:
             try:
@@ -140,13 +163,14 @@ class Engine:
             except ComposerError as fault:
                 report = replace(report, ok=False, reasons=(str(fault),))
             else:
-                self._contribution = Contribution(bank, self._model.layer_of, self.layers)
-                self.adapters = (*self.adapters, replace(spec, label=spec.label or spec.name))
-                # Last, because a generation that starts meanwhile reads the bank first.
-                self.bank = bank
+                named = replace(spec, label=spec.label or spec.name)
+                self._shelf = self._shelve(bank, (*self.adapters, named))
         log.info("%s", report)
         self.reports = (*self.reports, report)
         return report
+
+    def _shelve(self, bank: Bank, adapters: tuple[AdapterSpec, ...]) -> _Shelf:
+        return _Shelf(bank, adapters, Contribution(bank, self._model.layer_of, self.layers))
 
     def _inspect(self, spec: AdapterSpec) -> tuple[FitReport, AdapterFiles | None]:
         try:
@@ -190,7 +214,8 @@ class Engine:
         return self._run(list(rows), None, stop)
 
     def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
-        bank, contribution = self.bank, self._contribution
+        shelf = self._shelf
+        bank, contribution = shelf.bank, shelf.contribution
         prompts = [self._encode(prompt) for prompt, _, _ in rows]
         samplings = []
         for ids, (_, _, sampling) in zip(prompts, rows, strict=True):

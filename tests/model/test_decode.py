@@ -98,3 +98,16 @@ def test_multibyte_characters_arrive_whole():
     pieces = [growing.push(token, last=False) for token in tokens]
     assert pieces == ["", "é", "", "", "€"]
     assert growing.push(tokens[0], last=True) == "\ufffd"
+
+
+def test_an_adapter_added_meanwhile_waits_for_the_next_generation(engine, tmp_path):
+    own = tiny.engine("llama", {"one": tiny.adapter(tmp_path / "one", "llama", 1, r=2)})
+    steps = own.generate("abc", Composition(weights={"one": 1}), Sampling(max_new_tokens=6, temperature=0))
+    before = [next(steps)]
+    assert own.add_adapter(str(tiny.adapter(tmp_path / "two", "llama", 2, r=4))).ok
+    before += steps
+    assert {step.contribution.shape for step in before} == {(own.layers, 1)}
+    composition = Composition(weights={"one": 1})
+    after = list(own.generate("abc", composition, Sampling(max_new_tokens=6, temperature=0)))
+    assert {step.contribution.shape for step in after} == {(own.layers, 2)}
+    assert [step.token for step in after] == [step.token for step in before]

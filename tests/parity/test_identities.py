@@ -104,7 +104,7 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
     prefill(engine, gates, meter=meter)
     for hook in hooks:
         hook.remove()
-    got = engine._contribution(meter.coded, meter.base)[0].numpy()
+    got = engine._shelf.contribution(meter.coded, meter.base)[0].numpy()
 
     added = np.zeros((engine.layers, len(engine.names)))
     base = np.zeros(engine.layers)
@@ -123,7 +123,7 @@ def test_steps_carry_the_contribution_of_the_pass_that_chose_the_token(engine):
     step = next(engine.generate(PROMPT, composition, GREEDY))
     meter = Meter()
     prefill(engine, torch.tensor([[[1.0, -1.0, 0.0]] * engine.layers]), meter=meter)
-    expected = engine._contribution(meter.coded, meter.base)[0].numpy()
+    expected = engine._shelf.contribution(meter.coded, meter.base)[0].numpy()
     np.testing.assert_allclose(step.contribution, expected, rtol=1e-3, atol=1e-6)
     assert (step.contribution[:, 2] == 0).all()
     assert (step.contribution[:, :2] > 0).any()
