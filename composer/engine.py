@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -26,7 +25,7 @@ from composer.model.decode import decode
 from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.lens import Lens
 from composer.model.score import token_log_probs
-from composer.model.text import Continuation, encode_prompt
+from composer.model.text import Continuation, encode_prompt, read_prompt
 from composer.spec import (
     AdapterSpec,
     Attribute,
@@ -314,23 +313,7 @@ class Engine:
     # --- inside --------------------------------------------------------------------------------
 
     def _encode(self, prompt: str, limit: int | None = None) -> list[int]:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ComposerError("The prompt is empty; type a few words for the model to continue.")
-        if any(unicodedata.category(char) == "Cs" for char in prompt):
-            raise ComposerError(
-                "The prompt has broken characters (lone surrogates); type it again as plain text."
-            )
-        limit = limit or self.prompt_limit
-        # No tokenizer merges more than a few dozen characters: refuse a flood before tokenising it.
-        ids = (
-            encode_prompt(self.base.tokenizer, prompt, self.spec.prompting)
-            if len(prompt) <= 64 * limit
-            else None
-        )
-        if ids is None or len(ids) > limit:
-            size = f"{len(ids)} tokens" if ids is not None else f"{len(prompt)} characters"
-            raise ComposerError(f"The prompt is too long ({size}); shorten it to at most {limit} tokens.")
-        return ids
+        return read_prompt(self.base.tokenizer, prompt, self.spec.prompting, limit or self.prompt_limit)
 
     def _divergence(self, bank: Bank, ids: list[int], columns: list[int], norm: bool) -> np.ndarray:
         alone = np.zeros((len(columns) + 1, self.layers, len(bank.names)), np.float32)  # [1 + N, L, N]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+from composer.spec import ComposerError
 
 
 def encode_prompt(tokenizer, prompt: str, prompting: str) -> list[int]:
@@ -11,6 +14,22 @@ def encode_prompt(tokenizer, prompt: str, prompting: str) -> list[int]:
         turn = [{"role": "user", "content": prompt}]
         return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"]
     return tokenizer(prompt)["input_ids"]
+
+
+def read_prompt(tokenizer, prompt: object, prompting: str, limit: int) -> list[int]:
+    """Token ids of what somebody typed; ComposerError if it is no text, empty or over `limit` tokens."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ComposerError("The prompt is empty; type a few words for the model to continue.")
+    if any(unicodedata.category(char) == "Cs" for char in prompt):
+        raise ComposerError(
+            "The prompt has broken characters (lone surrogates); type it again as plain text."
+        )
+    # No tokenizer merges more than a few dozen characters: refuse a flood before tokenising it.
+    ids = encode_prompt(tokenizer, prompt, prompting) if len(prompt) <= 64 * limit else None
+    if ids is None or len(ids) > limit:
+        size = f"{len(ids)} tokens" if ids is not None else f"{len(prompt)} characters"
+        raise ComposerError(f"The prompt is too long ({size}); shorten it to at most {limit} tokens.")
+    return ids
 
 
 class Continuation:
