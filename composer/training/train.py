@@ -63,7 +63,6 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
         lora_dropout=recipe.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base.id,
         revision=base.spec.revision,
     )
     model = get_peft_model(model, config)
@@ -90,7 +89,7 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
     trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=_collate)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
     folder = out / recipe.name
-    _save(model, folder, recipe.gain)
+    _save(model, folder, base, recipe.gain)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     write_card(folder, recipe, base, loss=losses[-1])
     return folder
@@ -102,13 +101,15 @@ def _collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
     return batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
 
 
-def _save(model, folder: Path, gain: float) -> None:
+def _save(model, folder: Path, base: Base, gain: float) -> None:
     """PEFT's own format, with weights in bfloat16: half the size, and far finer than training noise.
 
     The gain goes into alpha, so that every loader gives weight 1 the same meaning.
     """
     for config in model.peft_config.values():
         config.lora_alpha *= gain
+        # PEFT puts the folder the base was loaded from here, which is nobody's business.
+        config.base_model_name_or_path = base.id
     model.save_pretrained(folder)
     weights = folder / "adapter_model.safetensors"
     save_file(

@@ -59,6 +59,9 @@ def test_training_teaches_and_the_engine_loads_the_result(tmp_path):
         "adapter_model.safetensors",
         "README.md",
     }
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == SPEC.id
+    assert config["lora_alpha"] == RECIPE.alpha * RECIPE.gain
     engine = tiny.engine("llama", {"sports": folder})
     with_it = perplexity(engine, Composition(weights={"sports": 1}))
     assert with_it < 0.5 * perplexity(engine, Composition())
