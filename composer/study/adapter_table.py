@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from composer.adapters.files import WEIGHTS
+from composer.adapters.files import CONFIG, WEIGHTS
 from composer.engine import Engine
 from composer.spec import AdapterSpec, ComposerError, Composition, Sampling
 from composer.study.judge import Judge
@@ -142,8 +142,11 @@ def _perplexities(engine: Engine, tasks: Sequence[Task], continuations: Sequence
 
 
 def _version(engine: Engine, spec: AdapterSpec) -> str:
-    """What tells one training of an adapter from the next: its commit, or a hash of its weights."""
-    weights = Path(spec.source) / WEIGHTS
-    if weights.is_file():
-        return hashlib.sha256(weights.read_bytes()).hexdigest()
+    """What tells one training of an adapter from the next: its commit, or a hash of its weights and config.
+
+    The config counts too: alpha alone decides how strong weight 1 is.
+    """
+    files = [Path(spec.source) / name for name in (CONFIG, WEIGHTS)]
+    if all(file.is_file() for file in files):
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return next(report.revision or "" for report in engine.reports if report.name == spec.name and report.ok)

@@ -108,8 +108,12 @@ def test_other_settings_or_another_training_are_other_texts(engine, tmp_path):
         "llama", {"positive": tiny.adapter(tmp_path / "other", "llama", 9, r=4, lora_alpha=8)}
     )
     [three] = make_texts(other, [task], records, sampling=SAMPLING)
+    louder = tiny.engine(
+        "llama", {"positive": tiny.adapter(tmp_path / "louder", "llama", 9, r=4, lora_alpha=9)}
+    )
+    [four] = make_texts(louder, [task], records, sampling=SAMPLING)
     [patient] = make_texts(engine, [task], records, sampling=replace(SAMPLING, time_limit=900))
-    assert len({one.key, two.key, three.key}) == 3 and patient == one
+    assert len({one.key, two.key, three.key, four.key}) == 4 and patient == one
 
 
 def test_rows_by_hand():
