@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,9 @@ def start(catalog: str, *argv: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "composer", "generate", "--prompt", "The", "--catalog", catalog, *argv]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, env=environment)
+    # A shell that runs the tests in the background ignores SIGINT, and a child would inherit that.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, env=environment, preexec_fn=listen)
 
 
 def test_stdout_of_the_process_is_nothing_but_the_object(catalog):
