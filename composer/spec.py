@@ -7,8 +7,8 @@ V vocabulary, d width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -214,9 +214,6 @@ class Composition:
         if self.scale not in ("unit", "paper"):
             raise ComposerError("Scale must be 'unit' or 'paper'.")
 
-    def with_(self, **changes) -> Composition:
-        return replace(self, **changes)
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -317,6 +314,3 @@ class Trace:
             return 0.0
         span = self.steps[-1].seconds - self.steps[0].seconds
         return (len(self.steps) - 1) / span if span > 0 else 0.0
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self.steps)
