@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -17,15 +16,18 @@ from composer.adapters.bank import Bank, load_adapter
 from composer.adapters.catalog import load_catalog
 from composer.adapters.compat import fit
 from composer.adapters.hub import AdapterFiles, download, inspect
-from composer.insight.contribution import Contribution
+from composer.gating import Gating
 from composer.insight.loudness import norm_correlation
-from composer.methods import METHODS, Method, Question, fuse, gates
+from composer.methods import fuse
 from composer.model.base import Base, load_base
-from composer.model.decode import decode
+from composer.model.batch import Batch
+from composer.model.batch import Row as BatchRow
 from composer.model.inject import GateCall, GatedModel, gates_tensor
-from composer.model.lens import Lens
+from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
-from composer.model.text import Continuation, encode_prompt, read_prompt
+from composer.model.text import encode_prompt, read_prompt
+from composer.run import Run
+from composer.shelf import Shelf
 from composer.spec import (
     AdapterSpec,
     Attribute,
@@ -43,17 +45,10 @@ from composer.spec import (
 log = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 1024
+# A cache's room is a multiple of this, so that few shapes occur.
+ROOM = 2048
 
 Row = tuple[str, Composition, Sampling]
-
-
-@dataclass(frozen=True)
-class _Shelf:
-    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change."""
-
-    bank: Bank
-    adapters: tuple[AdapterSpec, ...]
-    contribution: Contribution
 
 
 class Engine:
@@ -68,8 +63,9 @@ class Engine:
         self.base = base
         self.reports: tuple[FitReport, ...] = ()
         self._model = GatedModel(base.model)
-        self._lens = Lens(base.model)
-        self._shelf = self._shelve(Bank(), ())
+        self._gating = Gating(self._model, base.spec)
+        self._shelf = Shelf.of(self._model, Bank(), ())
+        self._pass = decode_pass(self._model)
         self._adding = Lock()
         self._ends = _end_tokens(base)
 
@@ -163,13 +159,10 @@ class Engine:
                 report = replace(report, ok=False, reasons=(str(fault),))
             else:
                 named = replace(spec, label=spec.label or spec.name)
-                self._shelf = self._shelve(bank, (*self.adapters, named))
+                self._shelf = Shelf.of(self._model, bank, (*self.adapters, named))
         log.info("%s", report)
         self.reports = (*self.reports, report)
         return report
-
-    def _shelve(self, bank: Bank, adapters: tuple[AdapterSpec, ...]) -> _Shelf:
-        return _Shelf(bank, adapters, Contribution(bank, self._model.layer_of, self.layers))
 
     def _inspect(self, spec: AdapterSpec) -> tuple[FitReport, AdapterFiles | None]:
         try:
@@ -214,33 +207,41 @@ class Engine:
 
     def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
         shelf = self._shelf
-        bank, contribution = shelf.bank, shelf.contribution
-        prompts = [self._encode(prompt) for prompt, _, _ in rows]
-        samplings = []
-        for ids, (_, _, sampling) in zip(prompts, rows, strict=True):
-            room = self.base.context - len(ids)
-            samplings.append(replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)))
-        gates = gates_tensor(self._row_gates(bank, rows, prompts, fusion), self.base.device)
-        return self._steps(bank, contribution, prompts, gates, samplings, stop)
+        made = [self.row(shelf, place, *row, fusion) for place, row in enumerate(rows)]
+        room = max(len(row.ids) + row.sampling.max_new_tokens for row in made)
+        return self._steps(self.start(len(made), room), shelf, made, stop)
 
-    def _steps(self, bank, contribution, prompts, gates, samplings, stop) -> Iterator[Step]:
-        texts = [Continuation(self.base.tokenizer, ids, self._ends) for ids in prompts]
-        passes = decode(self._model, bank, prompts, gates, samplings, self._ends, stop)
-        for index, drawn in enumerate(passes):
-            shares = contribution(drawn.meter.coded, drawn.meter.base).cpu().numpy()  # [B, L, N]
-            shares = np.broadcast_to(shares, (len(prompts), *shares.shape[1:]))
-            for row, token in drawn.tokens.items():
-                piece = texts[row].push(token, last=drawn.finish[row] is not None)
-                yield Step(
-                    row=row,
-                    index=index,
-                    token=token,
-                    piece=piece,
-                    text=texts[row].text,
-                    contribution=shares[row],
-                    seconds=drawn.seconds,
-                    finish=drawn.finish[row],
-                )
+    def _steps(
+        self, run: Run, shelf: Shelf, rows: list[BatchRow], stop: Callable[[], bool]
+    ) -> Iterator[Step]:
+        while (rows or run.keys) and not stop():
+            yield from run.join(rows, shelf) if rows else run.step()
+            rows = []
+
+    @property
+    def shelf(self) -> Shelf:
+        """The adapters as they are now. Immutable."""
+        return self._shelf
+
+    def start(self, slots: int, room: int) -> Run:
+        """A run for up to `slots` rows of up to `room` tokens each, prompt and continuation together."""
+        batch = Batch(self._model, self._pass, self._shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
+        return Run(batch, self._shelf, self.base.tokenizer, self._ends)
+
+    def row(
+        self,
+        shelf: Shelf,
+        key: Hashable,
+        prompt: str,
+        composition: Composition,
+        sampling: Sampling,
+        fusion: Fusion | None = None,
+    ) -> BatchRow:
+        """A generation ready to join a run: the prompt's tokens, and its gates over the shelf's adapters."""
+        ids = self._encode(prompt)
+        count = min(sampling.max_new_tokens, self.base.context - len(ids))
+        gates = self._gating.gates(shelf, composition, ids, fusion)
+        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count))
 
     def trace(
         self,
@@ -252,7 +253,7 @@ class Engine:
     ) -> Trace:
         """Gather a generation's Steps, and the fusion it used, into one value."""
         if fusion is not None:
-            fusion = fuse(fusion.kl, self._weights(self.bank, composition) != 0)
+            fusion = fuse(fusion.kl, self._gating.weights(self._shelf, composition) != 0)
         return Trace(
             self.base.id, prompt, composition, sampling, self.names, self.layers, tuple(steps), fusion
         )
@@ -264,9 +265,9 @@ class Engine:
 
         With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
         """
-        bank, ids = self.bank, self._encode(prompt)
-        row_gates = self._row_gates(bank, [(prompt, composition, None)], [ids], None)
-        call = GateCall(bank, gates_tensor(row_gates, self.base.device))
+        shelf, ids = self._shelf, self._encode(prompt)
+        gates = self._gating.gates(shelf, composition, ids)  # [L, N]
+        call = GateCall(shelf.layout, gates_tensor([gates], self.base.device))
         # Every position is unembedded, as a plain pass does: a product of another shape rounds otherwise.
         logits = self._model(call, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
@@ -282,9 +283,9 @@ class Engine:
         names: which adapters, in which order (None: all). norm: the lens applies the final norm before the
         unembedding. Returns Fusion: kl [L, N] in nats, alpha [L, N].
         """
-        bank = self.bank
-        columns = [self._index(bank, name) for name in (bank.names if names is None else names)]
-        return fuse(self._divergence(bank, self._encode(prompt), columns, norm))
+        shelf = self._shelf
+        columns = [shelf.index(name) for name in (shelf.names if names is None else names)]
+        return fuse(self._gating.divergence(shelf, self._encode(prompt), columns, norm))
 
     def norm_correlation(self, fusion: Fusion, names: Sequence[str] | None = None) -> float | None:
         """Correlation of alpha with the adapters' own norms, over layers and adapters; None if undefined.
@@ -297,10 +298,12 @@ class Engine:
 
     def log_probs(self, texts: Sequence[str], composition: Composition = Composition()) -> list[np.ndarray]:
         """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
-        bank = self.bank
+        shelf = self._shelf
         encoded = [self._encode(text, limit=self.base.context) for text in texts]
-        gates = self._row_gates(bank, [(text, composition, None) for text in texts], encoded, None)
-        return token_log_probs(self._model, bank, encoded, gates_tensor(gates, self.base.device))
+        gates = gates_tensor(
+            [self._gating.gates(shelf, composition, ids) for ids in encoded], self.base.device
+        )
+        return token_log_probs(self._model, shelf.layout, encoded, gates)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text is as a prompt, the chat template's own included."""
@@ -314,65 +317,6 @@ class Engine:
 
     def _encode(self, prompt: str, limit: int | None = None) -> list[int]:
         return read_prompt(self.base.tokenizer, prompt, self.spec.prompting, limit or self.prompt_limit)
-
-    def _divergence(self, bank: Bank, ids: list[int], columns: list[int], norm: bool) -> np.ndarray:
-        alone = np.zeros((len(columns) + 1, self.layers, len(bank.names)), np.float32)  # [1 + N, L, N]
-        for row, column in enumerate(columns, start=1):
-            alone[row, :, column] = 1
-        call = GateCall(bank, gates_tensor(alone, self.base.device), capture=True)
-        inputs = torch.tensor([ids] * len(alone), device=self.base.device)  # [1 + N, T]
-        self._model(call, input_ids=inputs, use_cache=False, logits_to_keep=1)
-        return self._lens.divergence(call.hidden, norm).cpu().numpy()
-
-    def _row_gates(self, bank, rows, prompts, fusion: Fusion | None) -> list[np.ndarray]:
-        read: dict[tuple, np.ndarray] = {}
-        gated = []
-        for (_, composition, _), ids in zip(rows, prompts, strict=True):
-            method = self._method(composition)
-            kl = None
-            if method.needs_kl:
-                key = (tuple(ids), composition.norm)
-                if fusion is not None and fusion.kl.shape == (self.layers, len(bank.names)):
-                    kl = fusion.kl
-                else:
-                    if key not in read:
-                        read[key] = self._divergence(
-                            bank, ids, list(range(len(bank.names))), composition.norm
-                        )
-                    kl = read[key]
-            weights = self._weights(bank, composition)
-            gated.append(gates(method, Question(weights, self.layers, self._groups(bank), composition, kl)))
-        return gated
-
-    def _weights(self, bank: Bank, composition: Composition) -> np.ndarray:
-        weights = np.zeros(len(bank.names))  # [N]
-        for name, weight in composition.weights.items():
-            weights[self._index(bank, name)] = weight
-        return weights
-
-    def _groups(self, bank: Bank) -> tuple[tuple[int, ...], ...]:
-        groups = (
-            tuple(bank.names.index(name) for name in group.members if name in bank.names)
-            for group in self.spec.attributes
-        )
-        return tuple(group for group in groups if len(group) > 1)
-
-    def _method(self, composition: Composition) -> Method:
-        if composition.method not in METHODS:
-            raise ComposerError(_unknown("method", composition.method, METHODS))
-        return METHODS[composition.method]
-
-    def _index(self, bank: Bank, name: str) -> int:
-        if name not in bank.names:
-            raise ComposerError(_unknown("adapter", name, bank.names))
-        return bank.names.index(name)
-
-
-def _unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    known = list(known)
-    close = get_close_matches(str(name), known, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"There is no {kind} called {str(name)[:60]!r};{hint} there are: {', '.join(known) or 'none'}."
 
 
 def _end_tokens(base: Base) -> frozenset[int]:

@@ -7,57 +7,52 @@ with y_i = s_i (x A_i^T) B_i^T. |y_i|^2 = z_i^T G_ii z_i, where z = (x A^T) * s 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from composer.adapters.bank import Bank
+from composer.model.layout import Layout, Reading
 
 
 @dataclass(frozen=True)
 class _Stack:
     """Sites of equal summed rank, stacked so that one batched product reads them all."""
 
-    paths: tuple[str, ...]
+    columns: torch.Tensor  # [S, R] int64: places on Z
     gram: torch.Tensor  # [S, R, R]
-    cell: torch.Tensor  # [S, R] int64: layer * N + owner
+    cell: torch.Tensor  # [S * R] int64: layer * N + owner
 
 
 class Contribution:
     """Turns a pass's readings into contributions. Built once per bank, used every token."""
 
-    def __init__(self, bank: Bank, layer_of: Mapping[str, int], layers: int):
-        self._adapters, self._layers = len(bank.names), layers
-        self._layer_of = layer_of
+    def __init__(self, layout: Layout):
+        self._layout = layout
         by_rank: dict[int, list[str]] = {}
-        for path, site in bank.sites.items():
-            by_rank.setdefault(len(site.owner), []).append(path)
-        self._stacks = [
-            _Stack(
-                tuple(paths),
-                torch.stack([bank.sites[path].gram for path in paths]),
-                torch.stack([layer_of[path] * self._adapters + bank.sites[path].owner for path in paths]),
-            )
-            for paths in by_rank.values()
-        ]
+        for path, (start, end) in layout.spans.items():
+            by_rank.setdefault(end - start, []).append(path)
+        adapters = len(layout.bank.names)
+        place = torch.arange(len(layout.owner), device=layout.owner.device)  # [Z]
+        cell = layout.layer * adapters + layout.owner  # [Z]
+        self._stacks = []
+        for paths in by_rank.values():
+            columns = torch.stack([place[slice(*layout.spans[path])] for path in paths])  # [S, R]
+            gram = torch.stack([layout.bank.sites[path].gram for path in paths])  # [S, R, R]
+            self._stacks.append(_Stack(columns, gram, cell[columns].flatten()))
 
-    def __call__(self, coded: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """coded: path -> z [B, R]; base: path -> |W0 x| [B]. Returns [B, L, N] float32, dimensionless.
+    def __call__(self, reading: Reading | None) -> torch.Tensor:
+        """[B, L, N] float32, dimensionless; B is 1 where a bank without sites left nothing to read.
 
         Layers without any site of the bank read 0.
         """
-        if not self._stacks:
-            return torch.zeros(1, self._layers, self._adapters)
-        rows = len(next(iter(base.values())))
-        device = self._stacks[0].gram.device
-        added = torch.zeros(rows, self._layers * self._adapters, device=device)
+        layers, adapters = self._layout.layers, len(self._layout.bank.names)
+        if reading is None:
+            return torch.zeros(1, layers, adapters)
+        coded, energy = reading.coded.float(), reading.energy
+        added = energy.new_zeros(len(coded), layers * adapters)
         for stack in self._stacks:
-            z = torch.stack([coded[path] for path in stack.paths]).float()  # [S, B, R]
-            energy = (torch.bmm(z, stack.gram) * z).transpose(0, 1)  # [B, S, R]
-            added.index_add_(1, stack.cell.flatten(), energy.flatten(1))
-        layers = torch.tensor([self._layer_of[path] for path in base], device=device)
-        norms = torch.stack(list(base.values()), dim=1).square()  # [B, S]
-        total = torch.zeros(rows, self._layers, device=device).index_add_(1, layers, norms)  # [B, L]
-        added = added.view(rows, self._layers, self._adapters).clamp_min(0)
-        return (added / total.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(-1)).sqrt()
+            z = coded[:, stack.columns].transpose(0, 1)  # [S, B, R]
+            squared = (torch.bmm(z, stack.gram) * z).transpose(0, 1)  # [B, S, R]
+            added.index_add_(1, stack.cell, squared.flatten(1))
+        added = added.view(len(coded), layers, adapters).clamp_min(0)
+        return (added / energy.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(-1)).sqrt()

@@ -6,7 +6,7 @@ its bank and its gates; passes in other threads bring their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from composer.adapters.bank import Bank, Site
+from composer.adapters.bank import Bank
+from composer.model.layout import Layout, Reading, layer_energy
 from composer.spec import ComposerError
 
 
@@ -27,23 +28,22 @@ class GateCall:
     last-token hidden state in `hidden`.
     """
 
-    def __init__(self, bank: Bank, gates: torch.Tensor, *, meter: Meter | None = None, capture: bool = False):
-        self.bank = bank
-        self.gates = gates  # [B, L, N]
+    def __init__(
+        self, layout: Layout, gates: torch.Tensor, *, meter: Meter | None = None, capture: bool = False
+    ):
+        self.layout = layout
+        self.scales = layout.scales(gates)  # [B, Z]
         self.meter = meter
         self.hidden: list[torch.Tensor] | None = [] if capture else None  # L of [B, d]
-        self._scales: dict[str, torch.Tensor] = {}
 
-    def scale(self, path: str, layer: int, site: Site) -> torch.Tensor:
+    def scale(self, path: str) -> torch.Tensor:
         """[B, 1, R]: gate times the adapter's own scaling, for each rank column of the site."""
-        if path not in self._scales:
-            gate = self.gates[:, layer].index_select(1, site.owner)  # [B, R]
-            self._scales[path] = (gate * site.scaling).to(site.A.dtype).unsqueeze(1)
-        return self._scales[path]
+        start, end = self.layout.spans[path]
+        return self.scales[:, None, start:end]
 
 
 class Meter:
-    """Collects, site by site, what a contribution is made of; read by insight.contribution.
+    """Collects, site by site, what a contribution is made of.
 
     coded: path -> z = (x A^T) * s of the last token, [B, R]. base: path -> |W0 x| of it, [B].
     """
@@ -56,21 +56,30 @@ class Meter:
         self.coded[path] = z[:, -1]
         self.base[path] = torch.linalg.vector_norm(out[:, -1], dim=-1, dtype=torch.float32)
 
+    def reading(self, layout: Layout, layer_of: Mapping[str, int]) -> Reading | None:
+        """The pass as one value; None for a bank without sites."""
+        if not layout.spans:
+            return None
+        coded = torch.cat([self.coded[path] for path in layout.spans], dim=1)  # [B, Z]
+        norms = torch.stack([self.base[path] for path in layout.spans], dim=1)  # [B, S]
+        layer = torch.tensor([layer_of[path] for path in layout.spans], device=norms.device)  # [S]
+        return Reading(coded, layer_energy(norms, layer, layout.layers))
+
 
 class GatedLinear(nn.Module):
     """A base layer (dense or bitsandbytes) with the gate beside it; alone it is the base layer."""
 
-    def __init__(self, base: nn.Linear, path: str, layer: int, current: ContextVar[GateCall | None]):
+    def __init__(self, base: nn.Linear, path: str, current: ContextVar[GateCall | None]):
         super().__init__()
-        self.base, self.path, self.layer, self.current = base, path, layer, current
+        self.base, self.path, self.current = base, path, current
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.base(x)  # [B, T, d_out]
         call = self.current.get()
-        site = call.bank.sites.get(self.path) if call is not None else None
+        site = call.layout.bank.sites.get(self.path) if call is not None else None
         if site is None:
             return out
-        z = F.linear(x.to(site.A.dtype), site.A) * call.scale(self.path, self.layer, site)  # [B, T, R]
+        z = F.linear(x.to(site.A.dtype), site.A) * call.scale(self.path)  # [B, T, R]
         if call.meter is not None:
             call.meter.note(self.path, z, out)
         return out + F.linear(z, site.B).to(out.dtype)
@@ -98,7 +107,7 @@ class GatedModel:
 
     def _gate(self, block: nn.Module, name: str, path: str, layer: int, linear: nn.Linear) -> None:
         parent, _, child = name.rpartition(".")
-        setattr(block.get_submodule(parent), child, GatedLinear(linear, path, layer, self._current))
+        setattr(block.get_submodule(parent), child, GatedLinear(linear, path, self._current))
         self.sites[path] = (linear.out_features, linear.in_features)
         self.layer_of[path] = layer
 
@@ -107,6 +116,10 @@ class GatedModel:
         if call is not None and call.hidden is not None:
             hidden = output[0] if isinstance(output, tuple) else output  # [B, T, d]
             call.hidden.append(hidden[:, -1])
+
+    def layout(self, bank: Bank) -> Layout:
+        """The bank's place in this model."""
+        return Layout.of(bank, self.layer_of, self.layers, self.model.get_input_embeddings().weight.device)
 
     @contextmanager
     def under(self, call: GateCall | None) -> Iterator[None]:
@@ -121,6 +134,11 @@ class GatedModel:
         """One forward pass under `call`, without gradients."""
         with self.under(call), torch.inference_mode():
             return self.model(**inputs)
+
+    def body(self, call: GateCall | None, **inputs) -> None:
+        """The same without the unembedding, for what `call` writes down."""
+        with self.under(call), torch.inference_mode():
+            self.model.base_model(**inputs)
 
 
 def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:

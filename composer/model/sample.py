@@ -8,45 +8,52 @@ import torch
 from transformers import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
-    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from composer.spec import Sampling
 
 
-class Sampler:
-    """Draws for B rows, each with its own settings and its own stream of random numbers.
+class Stream:
+    """One row's settings and its own random numbers.
 
-    A row's stream depends on its seed alone, so a row draws the same tokens in any company (up to
+    The numbers depend on the seed alone, so a row draws the same tokens in any company (up to
     floating-point differences of the logits).
     """
 
-    def __init__(self, samplings: Sequence[Sampling]):
-        self._streams = [torch.Generator().manual_seed(sampling.seed) for sampling in samplings]
-        self._groups: dict[tuple, list[int]] = {}
-        for row, s in enumerate(samplings):
-            key = (s.temperature, s.top_k, s.top_p, s.repetition_penalty)
-            self._groups.setdefault(key, []).append(row)
+    def __init__(self, sampling: Sampling):
+        self.sampling = sampling
+        self._generator = torch.Generator().manual_seed(sampling.seed)
 
-    def draw(self, logits: torch.Tensor, history: Sequence[torch.Tensor]) -> list[int]:
-        """One token id per row. logits: [B, V]. history: per row the ids so far, prompt included."""
-        uniform = torch.stack([torch.rand((), generator=stream) for stream in self._streams])  # [B]
-        drawn = [0] * len(logits)
-        for (temperature, top_k, top_p, penalty), rows in self._groups.items():
-            scores = logits[rows].float()  # [G, V]
-            if penalty != 1.0:
-                process = RepetitionPenaltyLogitsProcessor(penalty)
-                scores = torch.cat(
-                    [process(history[row][None], scores[i : i + 1]) for i, row in enumerate(rows)]
-                )
-            if temperature == 0:
-                tokens = scores.argmax(dim=-1)
-            else:
-                tokens = _filtered_draw(scores, uniform[rows], temperature, top_k, top_p)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                drawn[row] = token
-        return drawn
+    def uniform(self) -> float:
+        """The next number in [0, 1)."""
+        return float(torch.rand((), generator=self._generator))
+
+
+def draw(streams: Sequence[Stream], histories: Sequence[Sequence[int]], logits: torch.Tensor) -> list[int]:
+    """One token id per row. logits: [B, V]. histories: per row the ids so far, prompt included.
+
+    Rows with the same settings are drawn together, on the logits' device; one copy brings all tokens back.
+    """
+    uniform = torch.tensor([stream.uniform() for stream in streams]).to(logits.device)  # [B]
+    drawn = torch.empty(len(streams), dtype=torch.int64, device=logits.device)
+    groups: dict[tuple, list[int]] = {}
+    for row, stream in enumerate(streams):
+        s = stream.sampling
+        groups.setdefault((s.temperature, s.top_k, s.top_p, s.repetition_penalty), []).append(row)
+    for (temperature, top_k, top_p, penalty), rows in groups.items():
+        alone = len(groups) == 1
+        scores = (logits if alone else logits[rows]).float()  # [G, V]
+        if penalty != 1.0:
+            process = RepetitionPenaltyLogitsProcessor(penalty)
+            past = [torch.tensor([histories[row]], device=logits.device) for row in rows]
+            scores = torch.cat([process(past[i], scores[i : i + 1]) for i in range(len(rows))])
+        if temperature == 0:
+            tokens = scores.argmax(dim=-1)
+        else:
+            tokens = _filtered_draw(scores, uniform if alone else uniform[rows], temperature, top_k, top_p)
+        drawn[rows] = tokens
+    return drawn.tolist()
 
 
 def _filtered_draw(
@@ -54,11 +61,11 @@ def _filtered_draw(
 ) -> torch.Tensor:
     """Inverse-CDF draw from the filtered distribution; [G, V] scores and [G] uniforms -> [G] ids."""
     unused = torch.empty((len(scores), 0), dtype=torch.long)
-    scores = TemperatureLogitsWarper(float(temperature))(unused, scores)
     ids = None
     if 0 < top_k < scores.shape[-1]:
-        # top-p sorts whatever it is given: hand it the k survivors instead of the whole vocabulary.
-        scores, ids = TopKLogitsWarper(top_k)(unused, scores).topk(top_k, dim=-1)  # [G, k]
+        # The k survivors first: temperature does not change who they are, and top-p sorts what it is given.
+        scores, ids = scores.topk(top_k, dim=-1)  # [G, k]
+    scores = TemperatureLogitsWarper(float(temperature))(unused, scores)
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(unused, scores)
     cumulative = scores.softmax(dim=-1).cumsum(dim=-1)  # [G, k or V]

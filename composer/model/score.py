@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from composer.adapters.bank import Bank
 from composer.model.inject import GateCall, GatedModel
+from composer.model.layout import Layout
 
 CHUNK_TOKENS = 2048
 
 
 def token_log_probs(
-    model: GatedModel, bank: Bank, texts: Sequence[Sequence[int]], gates: torch.Tensor
+    model: GatedModel, layout: Layout, texts: Sequence[Sequence[int]], gates: torch.Tensor
 ) -> list[np.ndarray]:
     """Log-probability in nats of every token after the first; texts are token ids, gates [B, L, N].
 
@@ -28,7 +28,7 @@ def token_log_probs(
         # Causal attention never looks right, so padding there needs no mask.
         ids = [list(texts[row]) + [0] * (width - len(texts[row])) for row in rows]
         inputs = torch.tensor(ids, device=gates.device)  # [G, T]
-        logits = model(GateCall(bank, gates[rows]), input_ids=inputs, use_cache=False).logits  # [G, T, V]
+        logits = model(GateCall(layout, gates[rows]), input_ids=inputs, use_cache=False).logits  # [G, T, V]
         logs = torch.log_softmax(logits[:, :-1].float(), dim=-1).gather(2, inputs[:, 1:, None])  # [G, T-1, 1]
         for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):
             scores[row] = log[: len(texts[row]) - 1]

@@ -14,13 +14,14 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 from tqdm import tqdm
 
 from composer.adapters.bank import Bank
 from composer.model.base import Base
-from composer.model.decode import decode
+from composer.model.batch import Batch, Row
 from composer.model.inject import GatedModel
+from composer.model.passes import decode_pass
 from composer.model.text import Continuation
 from composer.spec import Sampling
 from composer.training.library import Labelled
@@ -78,13 +79,21 @@ def _continue(
 ) -> Iterator[str]:
     prompts = [base.tokenizer(opening)["input_ids"] for opening in openings]
     room = max(recipe.length - min(map(len, prompts)), 1)
-    samplings = [Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)) for _ in prompts]
     ends = frozenset({base.tokenizer.eos_token_id})
     texts = [Continuation(base.tokenizer, ids, ends) for ids in prompts]
-    gates = torch.zeros(len(prompts), model.layers, 0, device=base.device)  # [B, L, 0]
-    for drawn in decode(model, Bank(), prompts, gates, samplings, ends):
-        for row, token in drawn.tokens.items():
-            texts[row].push(token, last=drawn.finish[row] is not None)
+    bare = np.zeros((model.layers, 0))  # [L, 0]
+    rows = [
+        Row(place, ids, bare, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)))
+        for place, ids in enumerate(prompts)
+    ]
+    layout = model.layout(Bank())
+    batch = Batch(model, decode_pass(model), layout, ends, len(rows), max(map(len, prompts)) + room)
+    drawn, _ = batch.join(rows, layout)
+    while drawn:
+        for each in drawn:
+            texts[each.row.key].push(each.token, last=each.finish is not None)
+        batch.leave([each.row.key for each in drawn if each.finish])
+        drawn = batch.step()[0] if batch.rows else []
     for opening, text in zip(openings, texts, strict=True):
         # A blank line is where the base changes the subject.
         yield opening + text.text.partition("\n\n")[0]

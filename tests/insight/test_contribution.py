@@ -8,6 +8,7 @@ import torch
 from composer.adapters.bank import Bank, Factors
 from composer.insight.contribution import Contribution
 from composer.insight.loudness import layer_norms, norm_correlation
+from composer.model.layout import Layout, Reading, layer_energy
 
 PATH = "layers.0.q"
 
@@ -18,25 +19,29 @@ def bank() -> Bank:
     return Bank().add("one", {PATH: one}).add("two", {PATH: two})
 
 
+def reader(bank: Bank, layer_of: dict[str, int], layers: int) -> Contribution:
+    return Contribution(Layout.of(bank, layer_of, layers, torch.device("cpu")))
+
+
 def test_contribution_is_the_share_of_the_base_output():
     # z already holds gate and scaling: |y_one| = 2 * |(3, 4)| = 10, |y_two| = 3 * 2 = 6, |W0 x| = 20.
-    read = Contribution(bank(), {PATH: 0}, 2)
-    got = read({PATH: torch.tensor([[2.0, 3.0]])}, {PATH: torch.tensor([20.0])})
+    read = reader(bank(), {PATH: 0}, 2)
+    got = read(Reading(torch.tensor([[2.0, 3.0]]), torch.tensor([[400.0, 0.0]])))
     np.testing.assert_allclose(got.numpy(), [[[0.5, 0.3], [0.0, 0.0]]], rtol=1e-6)
 
 
 def test_sites_of_a_layer_add_up_as_squares():
     twin = "layers.0.k"
     factors = Factors(torch.eye(1), torch.ones(1, 1), 1.0)
-    read = Contribution(Bank().add("a", {PATH: factors, twin: factors}), {PATH: 0, twin: 0}, 1)
-    coded = {PATH: torch.tensor([[3.0]]), twin: torch.tensor([[4.0]])}
-    base = {PATH: torch.tensor([6.0]), twin: torch.tensor([8.0])}
-    np.testing.assert_allclose(read(coded, base).numpy(), [[[0.5]]], rtol=1e-6)
+    read = reader(Bank().add("a", {PATH: factors, twin: factors}), {PATH: 0, twin: 0}, 1)
+    energy = layer_energy(torch.tensor([[6.0, 8.0]]), torch.tensor([0, 0]), 1)
+    got = read(Reading(torch.tensor([[3.0, 4.0]]), energy))
+    np.testing.assert_allclose(got.numpy(), [[[0.5]]], rtol=1e-6)
 
 
 def test_a_zero_base_output_gives_a_finite_number():
-    read = Contribution(bank(), {PATH: 0}, 1)
-    assert torch.isfinite(read({PATH: torch.zeros(1, 2)}, {PATH: torch.zeros(1)})).all()
+    read = reader(bank(), {PATH: 0}, 1)
+    assert torch.isfinite(read(Reading(torch.zeros(1, 2), torch.zeros(1, 1)))).all()
 
 
 def test_layer_norms_take_the_sites_of_a_layer_together():

@@ -7,15 +7,15 @@ from collections import Counter
 import pytest
 import torch
 
-from composer.model.sample import Sampler
+from composer.model.sample import Stream, draw
 from composer.spec import Sampling
 
 LOGITS = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
 
 
 def draws(count: int, **settings) -> Counter:
-    sampler = Sampler([Sampling(**settings)])
-    return Counter(sampler.draw(LOGITS[None], [torch.tensor([0])])[0] for _ in range(count))
+    stream = Stream(Sampling(**settings))
+    return Counter(draw([stream], [[0]], LOGITS[None])[0] for _ in range(count))
 
 
 def test_frequencies_follow_the_distribution():
@@ -46,26 +46,22 @@ def test_a_row_draws_the_same_alone_and_in_company():
     torch.manual_seed(0)
     logits = torch.randn(20, 3, 50)
     rows = [Sampling(seed=1), Sampling(seed=2, temperature=0.7), Sampling(seed=1, top_k=5)]
-    history = [torch.tensor([0])] * 3
-    company = Sampler(rows)
-    together = [company.draw(step, history) for step in logits]
+    company = [Stream(row) for row in rows]
+    together = [draw(company, [[0]] * 3, step) for step in logits]
     for row, sampling in enumerate(rows):
-        alone = Sampler([sampling])
-        assert [alone.draw(step[row : row + 1], history[:1])[0] for step in logits] == [
+        alone = Stream(sampling)
+        assert [draw([alone], [[0]], step[row : row + 1])[0] for step in logits] == [
             tokens[row] for tokens in together
         ]
 
 
 def test_seeds_differ_and_repeat():
     assert draws(50, seed=1) == draws(50, seed=1)
-    first = [
-        Sampler([Sampling(seed=seed, top_p=1)]).draw(LOGITS[None], [torch.tensor([0])])[0]
-        for seed in range(40)
-    ]
+    first = [draw([Stream(Sampling(seed=seed, top_p=1))], [[0]], LOGITS[None])[0] for seed in range(40)]
     assert len(set(first)) > 1
 
 
 def test_repetition_penalty_looks_at_the_rows_own_history():
-    sampler = Sampler([Sampling(temperature=0, repetition_penalty=5)] * 2)
+    streams = [Stream(Sampling(temperature=0, repetition_penalty=5)) for _ in range(2)]
     logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
-    assert sampler.draw(logits, [torch.tensor([0]), torch.tensor([1])]) == [1, 0]
+    assert draw(streams, [[0], [1]], logits) == [1, 0]

@@ -28,7 +28,7 @@ def logits(engine, **weights):
 
 def prefill(engine, gates: torch.Tensor, prompt: str = PROMPT, **call):
     ids = torch.tensor([engine.base.tokenizer(prompt)["input_ids"]] * len(gates))
-    call = GateCall(engine.bank, gates, **call)
+    call = GateCall(engine.shelf.layout, gates, **call)
     return call, engine._model(call, input_ids=ids, use_cache=False).logits
 
 
@@ -68,7 +68,7 @@ def test_cached_and_uncached_decoding_agree(engine):
     ids = engine.base.tokenizer(PROMPT)["input_ids"]
     gates = torch.tensor([[[0.8, 0.5, 0.0]] * engine.layers])
     for step in steps:
-        call = GateCall(engine.bank, gates)
+        call = GateCall(engine.shelf.layout, gates)
         full = engine._model(call, input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
         assert full.max() - full[step.token] < 1e-4
         ids = [*ids, step.token]
@@ -104,7 +104,7 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
     prefill(engine, gates, meter=meter)
     for hook in hooks:
         hook.remove()
-    got = engine._shelf.contribution(meter.coded, meter.base)[0].numpy()
+    got = engine.shelf.contribution(meter.reading(engine.shelf.layout, engine._model.layer_of))[0].numpy()
 
     added = np.zeros((engine.layers, len(engine.names)))
     base = np.zeros(engine.layers)
@@ -123,7 +123,9 @@ def test_steps_carry_the_contribution_of_the_pass_that_chose_the_token(engine):
     step = next(engine.generate(PROMPT, composition, GREEDY))
     meter = Meter()
     prefill(engine, torch.tensor([[[1.0, -1.0, 0.0]] * engine.layers]), meter=meter)
-    expected = engine._shelf.contribution(meter.coded, meter.base)[0].numpy()
+    expected = engine.shelf.contribution(meter.reading(engine.shelf.layout, engine._model.layer_of))[
+        0
+    ].numpy()
     np.testing.assert_allclose(step.contribution, expected, rtol=1e-3, atol=1e-6)
     assert (step.contribution[:, 2] == 0).all()
     assert (step.contribution[:, :2] > 0).any()

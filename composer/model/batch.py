@@ -1,0 +1,156 @@
+"""A batch that rows join and leave between passes (continuous batching, Yu et al. 2022, Orca)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from composer.model.inject import GateCall, GatedModel, Meter, gates_tensor
+from composer.model.kv import KVCache
+from composer.model.layout import Layout, Reading
+from composer.model.sample import Stream, draw
+from composer.model.step import Inputs, Pass
+from composer.spec import Sampling
+
+# Attention looks at this many places or a multiple, so that few shapes occur.
+REACH = 64
+
+
+@dataclass
+class Row:
+    """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
+
+    gates: [L, N].
+    """
+
+    key: Hashable
+    ids: list[int]
+    gates: np.ndarray
+    sampling: Sampling
+    stream: Stream = field(init=False)
+    began: float = field(default_factory=time.monotonic)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.stream = Stream(self.sampling)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token of one row. finish: why the row ended with it, else None. seconds: of the row's life."""
+
+    row: Row
+    token: int
+    finish: str | None
+    seconds: float
+
+
+class Batch:
+    """Up to `slots` rows of at most `room` tokens; the first len(rows) slots are the rows', in order.
+
+    A row's tokens do not depend on its company (up to rounding): it has its own gates, random numbers,
+    position and end.
+    """
+
+    def __init__(
+        self, model: GatedModel, decode: Pass, layout: Layout, ends: Collection[int], slots: int, room: int
+    ):
+        self.layout, self.rows = layout, list[Row]()
+        self._model, self._decode, self._ends = model, decode, ends
+        self._cache = KVCache(slots, room)
+        self._changed = True
+
+    @property
+    def free(self) -> int:
+        return self._cache.slots - len(self.rows)
+
+    def join(self, rows: Sequence[Row], layout: Layout) -> tuple[list[Drawn], Reading | None]:
+        """Read new rows' prompts together and draw each one's first token; at most `free` rows.
+
+        layout: where it is of a newer bank, adapters came in as last columns, and the rows under way go on as
+        they were. The reading has the new rows, in their order.
+        """
+        self.layout = layout
+        lengths = [len(row.ids) for row in rows]
+        device = self.layout.owner.device
+        ids, mask = _left_pad([row.ids for row in rows], device)  # [B, T]
+        prompts = DynamicCache()
+        call = GateCall(self.layout, self._gates(rows), meter=Meter())
+        logits = self._model(
+            call,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=-1) - 1).clamp_min(0),
+            past_key_values=prompts,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]  # [B, V]
+        first = len(self.rows)
+        self._cache.write(range(first, first + len(rows)), lengths, prompts)
+        self.rows += rows
+        self._changed = True
+        return self._push(rows, logits), call.meter.reading(self.layout, self._model.layer_of)
+
+    def step(self) -> tuple[list[Drawn], Reading | None]:
+        """One more token for every row. Rows that ended stay until they are told to `leave`."""
+        device = self.layout.owner.device
+        if self._changed:
+            self._under = self._decode.prepare(self.layout, self._gates(self.rows))
+            self._changed = False
+        lengths = [len(row.ids) for row in self.rows]
+        inputs = Inputs(
+            torch.tensor([row.ids[-1] for row in self.rows], device=device),
+            torch.tensor([length - 1 for length in lengths], device=device),
+            min(-(-max(lengths) // REACH) * REACH, self._cache.room),
+        )
+        logits, reading = self._decode(self._under, inputs, self._cache)
+        return self._push(self.rows, logits), reading
+
+    def leave(self, keys: Collection[Hashable]) -> None:
+        """Take rows out; the last rows move into their slots. Keys that are not here are no fault."""
+        for place in reversed(range(len(self.rows))):
+            if self.rows[place].key in keys:
+                last = self.rows.pop()
+                if place < len(self.rows):
+                    self.rows[place] = last
+                    self._cache.move(len(self.rows), place, len(last.ids))
+                self._changed = True
+
+    def _push(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Drawn]:
+        tokens = draw([row.stream for row in rows], [row.ids for row in rows], logits)
+        now = time.monotonic()
+        drawn = []
+        for row, token in zip(rows, tokens, strict=True):
+            row.ids.append(token)
+            row.count += 1
+            seconds = now - row.began
+            drawn.append(Drawn(row, token, self._finish(row, seconds), seconds))
+        return drawn
+
+    def _finish(self, row: Row, seconds: float) -> str | None:
+        if row.ids[-1] in self._ends:
+            return "end"
+        if row.count >= row.sampling.max_new_tokens:
+            return "length"
+        return "time" if seconds >= row.sampling.time_limit else None
+
+    def _gates(self, rows: Sequence[Row]) -> torch.Tensor:
+        """[B, L, N]; a row that began before the newest adapters came has gate 0 for them."""
+        count = len(self.layout.bank.names)
+        padded = [np.pad(row.gates, ((0, 0), (0, count - row.gates.shape[1]))) for row in rows]
+        return gates_tensor(padded, self.layout.owner.device)
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of unlike length, right-aligned so that the last column is every row's newest token."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor(
+        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )
+    return ids, mask  # [B, T] both

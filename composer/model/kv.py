@@ -1,0 +1,75 @@
+"""The KV cache of a running batch: preallocated, a slot per row, every row at its own position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache
+
+
+class KVCache:
+    """`slots` rows of at most `room` tokens. Keys and values of a layer share one buffer.
+
+    buffers: per layer [S, 2H, room, D], keys in the first H heads; made when the first prompt shows their
+    shape. On a CPU fresh zeros cost no memory until they are written, so `room` may be generous.
+    """
+
+    def __init__(self, slots: int, room: int):
+        self.slots, self.room = slots, room
+        self.buffers: list[torch.Tensor] = []
+
+    def write(self, slots: Sequence[int], lengths: Sequence[int], prompts: DynamicCache) -> None:
+        """Take over a left-padded prefill: the last lengths[b] places of its row b go to slots[b]."""
+        for index, layer in enumerate(prompts.layers):
+            both = torch.cat([layer.keys, layer.values], dim=1)  # [B, 2H, T, D]
+            if len(self.buffers) == index:
+                # Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN.
+                shape = (self.slots, both.shape[1], self.room, both.shape[3])
+                self.buffers.append(torch.zeros(shape, dtype=both.dtype, device=both.device))
+            for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+                self.buffers[index][slot, :, :length] = both[row, :, both.shape[2] - length :]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row of `length` tokens into another slot."""
+        for buffer in self.buffers:
+            buffer[target, :, :length] = buffer[source, :, :length]
+
+
+class Window:
+    """What transformers' attention sees of the cache in one pass: the first B slots, up to the longest row.
+
+    It writes each row's new token at the row's own position, which no cache of the library does.
+    """
+
+    is_compileable = False
+
+    def __init__(self, cache: KVCache, positions: torch.Tensor, length: int):
+        self._cache, self._positions, self._length = cache, positions, length
+        self._rows = torch.arange(len(positions), device=positions.device)
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args, **_kwargs):
+        """keys, values: [B, H, 1, D]. Returns both with the past, [B, H, length, D]."""
+        buffer, heads = self._cache.buffers[layer], keys.shape[1]
+        buffer[self._rows, :, self._positions] = torch.cat([keys, values], dim=1)[:, :, 0]
+        seen = buffer[: len(keys), :, : self._length]
+        return seen[:, :heads], seen[:, heads:]
+
+    def get_seq_length(self, *_args) -> int:
+        """How much of the past there is; transformers asks, our positions and masks answer."""
+        return self._length - 1
+
+
+def visible(
+    positions: torch.Tensor, length: int, dtype: torch.dtype, window: int | None = None
+) -> torch.Tensor:
+    """[B] positions -> additive mask [B, 1, 1, length]: 0 where a row may look, -inf elsewhere.
+
+    window: how many tokens a sliding-window layer sees, the row's own among them.
+    """
+    place = torch.arange(length, device=positions.device)
+    seen = place <= positions[:, None]  # [B, length]
+    if window is not None:
+        seen &= place > positions[:, None] - window
+    mask = torch.zeros(seen.shape, dtype=dtype, device=positions.device)
+    return mask.masked_fill_(~seen, float("-inf"))[:, None, None]

@@ -1,0 +1,71 @@
+"""One decoding pass over a running batch: a token per row in, logits and readings out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+
+from composer.model.inject import GateCall, GatedModel, Meter
+from composer.model.kv import KVCache, Window, visible
+from composer.model.layout import Layout, Reading
+
+SLIDING = "sliding_attention"
+
+Under = TypeVar("Under")
+
+
+class Inputs(NamedTuple):
+    """tokens, positions: [B] int64, row b in slot b. length: how far attention looks, over every position."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    length: int
+
+
+class Pass(Protocol[Under]):
+    """A decoding pass. It belongs to the base and holds nothing of a batch, so that many may use it."""
+
+    def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
+        """What passes under a layout and the rows' gates, [B, L, N], need; good until either changes."""
+        ...
+
+    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        """Logits [B, V] of the next token, and the pass's reading."""
+        ...
+
+
+class ModulePass:
+    """The pass for any architecture: transformers' own modules with the gates beside them."""
+
+    def __init__(self, model: GatedModel):
+        self._model = model
+        config = model.model.config.get_text_config()
+        self._kinds = frozenset(getattr(config, "layer_types", None) or ())
+        self._window = getattr(config, "sliding_window", None)
+
+    def prepare(self, layout: Layout, gates: torch.Tensor) -> GateCall:
+        return GateCall(layout, gates)
+
+    def __call__(
+        self, under: GateCall, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, Reading | None]:
+        under.meter = Meter()
+        logits = self._model(
+            under,
+            input_ids=inputs.tokens[:, None],
+            attention_mask=self._mask(inputs),
+            position_ids=inputs.positions[:, None],
+            past_key_values=Window(cache, inputs.positions, inputs.length),
+            use_cache=True,
+        ).logits[:, -1]  # [B, V]
+        return logits, under.meter.reading(under.layout, self._model.layer_of)
+
+    def _mask(self, inputs: Inputs) -> torch.Tensor | dict[str, torch.Tensor]:
+        def seen(window: int | None) -> torch.Tensor:
+            return visible(inputs.positions, inputs.length, self._model.model.dtype, window)
+
+        if SLIDING in self._kinds:
+            return {kind: seen(self._window if kind == SLIDING else None) for kind in self._kinds}
+        # A base that names no kinds of layers slides in all of them (Mistral), or in none.
+        return seen(None if self._kinds else self._window)

@@ -1,0 +1,70 @@
+"""Generations that decode together: a batch, each row's text so far, and what its adapters contribute."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+
+import numpy as np
+
+from composer.model.batch import Batch, Drawn, Row
+from composer.model.layout import Reading
+from composer.model.text import Continuation
+from composer.shelf import Shelf
+from composer.spec import Step
+
+
+class Run:
+    """A batch's tokens as Steps; Step.row is the row's key. Rows join and leave between passes."""
+
+    def __init__(self, batch: Batch, shelf: Shelf, tokenizer, ends: frozenset[int]):
+        self._batch, self._shelf, self._tokenizer, self._ends = batch, shelf, tokenizer, ends
+        self._texts: dict[Hashable, Continuation] = {}
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """The rows that are still running."""
+        return [row.key for row in self._batch.rows]
+
+    @property
+    def free(self) -> int:
+        """How many more rows have a place."""
+        return self._batch.free
+
+    def join(self, rows: Sequence[Row], shelf: Shelf) -> list[Step]:
+        """Read the rows' prompts together; their first tokens. shelf: the one their gates were made for."""
+        self._shelf = shelf
+        self._texts |= {row.key: Continuation(self._tokenizer, row.ids, self._ends) for row in rows}
+        return self._steps(*self._batch.join(rows, shelf.layout))
+
+    def step(self) -> list[Step]:
+        """One more token of every row; rows that end with it are gone afterwards."""
+        return self._steps(*self._batch.step())
+
+    def leave(self, keys: Collection[Hashable]) -> None:
+        """Take rows out before their end."""
+        self._batch.leave(keys)
+        for key in keys:
+            self._texts.pop(key, None)
+
+    def _steps(self, drawn: list[Drawn], reading: Reading | None) -> list[Step]:
+        shares = self._shelf.contribution(reading).cpu().numpy()  # [B, L, N]
+        shares = np.broadcast_to(shares, (len(drawn), *shares.shape[1:]))
+        steps = []
+        for place, each in enumerate(drawn):
+            text = self._texts[each.row.key]
+            piece = text.push(each.token, last=each.finish is not None)
+            steps.append(
+                Step(
+                    row=each.row.key,
+                    index=each.row.count - 1,
+                    token=each.token,
+                    piece=piece,
+                    text=text.text,
+                    # Adapters that came in after the row began are none of its business.
+                    contribution=shares[place, :, : each.row.gates.shape[1]],
+                    seconds=each.seconds,
+                    finish=each.finish,
+                )
+            )
+        self.leave([each.row.key for each in drawn if each.finish])
+        return steps

@@ -1,0 +1,46 @@
+"""The loaded adapters as one value, with what is worked out once per set of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from composer.adapters.bank import Bank
+from composer.insight.contribution import Contribution
+from composer.model.inject import GatedModel
+from composer.model.layout import Layout
+from composer.spec import AdapterSpec, ComposerError
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change."""
+
+    bank: Bank
+    adapters: tuple[AdapterSpec, ...]
+    layout: Layout
+    contribution: Contribution
+
+    @classmethod
+    def of(cls, model: GatedModel, bank: Bank, adapters: tuple[AdapterSpec, ...]) -> Shelf:
+        layout = model.layout(bank)
+        return cls(bank, adapters, layout, Contribution(layout))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.bank.names
+
+    def index(self, name: str) -> int:
+        """The adapter's column. Raises ComposerError for a name that is not here."""
+        if name not in self.names:
+            raise ComposerError(unknown("adapter", name, self.names))
+        return self.names.index(name)
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The sentence for a name that nobody bears, with the nearest one that somebody does."""
+    known = list(known)
+    close = get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"There is no {kind} called {str(name)[:60]!r};{hint} there are: {', '.join(known) or 'none'}."
