@@ -1,0 +1,115 @@
+"""The bars this project set itself, judged by the measurements alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+MISSING = (KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One claim. device: "CPU" or "GPU". most: True where the figure may be `need` at most, else at least."""
+
+    device: str
+    claim: str
+    need: float
+    unit: str
+    read: Callable[[Mapping], float]
+    most: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """measured: None when the run did not measure it."""
+
+    bar: Bar
+    measured: float | None
+
+    @property
+    def word(self) -> str:
+        if self.measured is None:
+            return "not yet measured"
+        met = self.measured <= self.bar.need if self.bar.most else self.measured >= self.bar.need
+        return "yes" if met else "no"
+
+
+def judge(results: Mapping[str, Mapping]) -> list[Verdict]:
+    """results: "cpu" and "cuda" -> what a run on that device measured; either may be absent."""
+    cpu, gpu = results.get("cpu"), results.get("cuda")
+    if cpu is not None and (cpu.get("base") or {}).get("dtype") != "float32":
+        cpu = None  # the bars on a CPU are for float32
+    eight = ((gpu or {}).get("gpu") or {}).get("dtypes", {}).get("bf16")
+    return [Verdict(bar, _read(bar, cpu if bar.device == "CPU" else eight)) for bar in BARS]
+
+
+def _read(bar: Bar, sections: Mapping | None) -> float | None:
+    try:
+        return bar.read(sections)
+    except MISSING:
+        return None
+
+
+def speed(faster: str, slower: str) -> Callable[[Mapping], float]:
+    """How many times the tokens a second of one arm are the other's."""
+
+    def read(sections: Mapping) -> float:
+        arms = sections["single"]["arms"]
+        return arms[slower]["median"] / arms[faster]["median"]
+
+    return read
+
+
+def fusion_cost(sections: Mapping) -> float:
+    """The worst over N of: fusion with N adapters / base prefill of N+1 rows."""
+    fusion = sections["fusion"]
+    arms = fusion["arms"]
+    return max(arms[f"fusion {n}"]["median"] / arms[f"rows {n + 1}"]["median"] for n in fusion["fusions"])
+
+
+def floor_share(sections: Mapping) -> float:
+    return sections["floor"]["seconds"] / sections["single"]["arms"]["ours 0"]["median"]
+
+
+def crowd(sections: Mapping) -> float:
+    counts = sections["users"]["counts"]
+    return counts["32"]["total"] / counts["1"]["total"]
+
+
+def _both(claim: str, need: tuple[float, float], unit: str, read, most: bool = False) -> list[Bar]:
+    return [Bar("CPU", claim, need[0], unit, read, most), Bar("GPU", claim, need[1], unit, read, most)]
+
+
+BARS = (
+    *_both("ours with 3 adapters / PEFT with 3 active", (2.5, 3), "x", speed("ours 3", "peft 3")),
+    Bar(
+        "CPU",
+        "ours with 3 adapters, int8 / PEFT with 3 active",
+        4,
+        "x",
+        speed("ours int8 3", "peft 3"),
+    ),
+    *_both("ours with 3 adapters / ours base", (0.85, 0.9), "x", speed("ours 3", "ours 0")),
+    *_both("ours with 8 adapters / ours with 1", (0.8, 0.8), "x", speed("ours 8", "ours 1")),
+    Bar("CPU", "ours base / bare matrix-vector products", 0.8, "x", speed("ours 0", "wall")),
+    Bar("GPU", "ours base / memory-bandwidth floor (bf16, 8B shape)", 0.7, "x", floor_share),
+    *_both("KL fusion with N adapters / (N+1)-row base prefill", (1.5, 1.5), "x", fusion_cost, most=True),
+    *_both("32 users' total tokens/s / one user's", (8, 15), "x", crowd),
+    *_both(
+        "32 users, first token p95",
+        (3, 1),
+        " s",
+        lambda sections: sections["users"]["counts"]["32"]["first_p95"],
+        most=True,
+    ),
+    Bar("CPU", "slider to preview p95", 0.2, " s", lambda sections: sections["preview"]["p95"], most=True),
+    Bar(
+        "CPU",
+        "start to first token, files in cache",
+        15,
+        " s",
+        lambda sections: sections["start"]["first_token"]["median"],
+        most=True,
+    ),
+)

@@ -1,0 +1,81 @@
+"""Start-up: a fresh process until its first token is on the pipe, and what loading an adapter takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import composer
+from composer.bench.plan import Plan, prompt_of
+from composer.bench.stand import Stand, add
+from composer.bench.timing import Reading, quantile, summary, timed
+from composer.spec import ComposerError
+
+ADAPTERS = 3
+
+
+@dataclass(frozen=True)
+class _Start:
+    """first: from before the process was made to its first token. peak: bytes of RAM it held at most."""
+
+    first: Reading
+    peak: int
+
+
+def measure(stand: Stand, plan: Plan) -> dict:
+    """Seconds to the first token, with files in the system's cache; seconds per adapter; peak memory."""
+    catalog = _catalog(stand)
+    prompt = prompt_of(stand.count_tokens, plan.preview_prompt)
+    starts = [_start(stand, catalog, prompt) for _ in range(plan.starts)]
+    starts = starts[1:] or starts
+    engine = stand.fresh()
+    loads = [timed(lambda path=path: add(engine, [path]), stand.device) for path in stand.adapters]
+    return {
+        "adapters": ADAPTERS,
+        "first_token": summary([start.first for start in starts]),
+        "peak": int(quantile([start.peak for start in starts], 0.5)),
+        "adapter_load": summary(loads),
+    }
+
+
+def _catalog(stand: Stand) -> Path:
+    """A catalog of the base as it lies on this disk, with the random adapters. JSON is YAML, too."""
+    keys = ("id", "quantization", "dtype", "prompting")
+    base = {key: value for key, value in asdict(stand.spec).items() if key in keys}
+    base["folder"] = str(Path(stand.base.path).resolve())
+    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:ADAPTERS]}
+    path = stand.folder / "adapters.yaml"
+    path.write_text(json.dumps({"default": "base", "bases": {"base": base}}), "utf-8")
+    return path
+
+
+def _start(stand: Stand, catalog: Path, prompt: str) -> _Start:
+    weights = ",".join(f"{path.name}=1" for path in stand.adapters[:ADAPTERS])
+    argv = ["generate", "--catalog", str(catalog), "--prompt", prompt, "--weights", weights]
+    command = [sys.executable, "-m", "composer", *argv, "--max-new-tokens", "1", "--temperature", "0"]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=Path(composer.__file__).parents[1],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process.stdout:
+        # The command line flushes with each token, and not before the first.
+        process.stdout.read(1)
+        seconds = time.perf_counter() - began
+        process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise ComposerError(
+            "The start-up run failed; see why with: python -m composer generate --prompt Hello --verbose."
+        )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _Start(Reading(seconds, used.ru_utime + used.ru_stime), used.ru_maxrss * unit)
