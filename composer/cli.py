@@ -1,4 +1,4 @@
-"""The engine from a shell: python -m composer generate | fuse | check | train | evaluate.
+"""The engine from a shell: python -m composer generate | fuse | check | train | evaluate | bench.
 
 Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input (one line on stderr says
 what to do), 130 interrupted.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import numpy as np
 
+from composer.bench import cli as bench
 from composer.options import add_common, parse_names, parse_numbers, parse_weights
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step, Trace
 from composer.study import cli as study
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     training.command(commands)
     study.command(commands)
+    bench.command(commands)
     return parser
 
 
