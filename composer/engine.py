@@ -26,7 +26,7 @@ from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
-from composer.run import Run
+from composer.run import Failed, Run
 from composer.shelf import Shelf
 from composer.spec import (
     AdapterSpec,
@@ -215,7 +215,10 @@ class Engine:
         self, run: Run, shelf: Shelf, rows: list[BatchRow], stop: Callable[[], bool]
     ) -> Iterator[Step]:
         while (rows or run.keys) and not stop():
-            yield from run.join(rows, shelf) if rows else run.step()
+            for outcome in run.join(rows, shelf) if rows else run.step():
+                if isinstance(outcome, Failed):
+                    raise outcome.fault
+                yield outcome
             rows = []
 
     @property

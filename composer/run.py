@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +13,16 @@ from composer.model.layout import Reading
 from composer.model.text import Continuation
 from composer.shelf import Shelf
 from composer.spec import Step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A row that could not go on, and why. It is out of the run; the others are not touched."""
+
+    row: Hashable
+    fault: Exception
 
 
 class Run:
@@ -30,13 +42,14 @@ class Run:
         """How many more rows have a place."""
         return self._batch.free
 
-    def join(self, rows: Sequence[Row], shelf: Shelf) -> list[Step]:
-        """Read the rows' prompts together; their first tokens. shelf: the one their gates were made for."""
-        self._shelf = shelf
+    def join(self, rows: Sequence[Row], shelf: Shelf) -> list[Step | Failed]:
+        """Read the rows' prompts together; their first tokens. shelf: the newest of their gates' shelves."""
+        # Adapters only ever come in as last columns, so the longer shelf serves everybody.
+        self._shelf = max(self._shelf, shelf, key=lambda each: len(each.names))
         self._texts |= {row.key: Continuation(self._tokenizer, row.ids, self._ends) for row in rows}
-        return self._steps(*self._batch.join(rows, shelf.layout))
+        return self._steps(*self._batch.join(rows, self._shelf.layout))
 
-    def step(self) -> list[Step]:
+    def step(self) -> list[Step | Failed]:
         """One more token of every row; rows that end with it are gone afterwards."""
         return self._steps(*self._batch.step())
 
@@ -46,13 +59,18 @@ class Run:
         for key in keys:
             self._texts.pop(key, None)
 
-    def _steps(self, drawn: list[Drawn], reading: Reading | None) -> list[Step]:
+    def _steps(self, drawn: list[Drawn], reading: Reading | None) -> list[Step | Failed]:
         shares = self._shelf.contribution(reading).cpu().numpy()  # [B, L, N]
         shares = np.broadcast_to(shares, (len(drawn), *shares.shape[1:]))
-        steps = []
+        steps: list[Step | Failed] = []
         for place, each in enumerate(drawn):
             text = self._texts[each.row.key]
-            piece = text.push(each.token, last=each.finish is not None)
+            try:
+                piece = text.push(each.token, last=each.finish is not None)
+            except Exception as fault:  # a tokenizer's, on this row's tokens alone
+                log.exception("a row's tokens could not be read back")
+                steps.append(Failed(each.row.key, fault))
+                continue
             steps.append(
                 Step(
                     row=each.row.key,
@@ -66,5 +84,5 @@ class Run:
                     finish=each.finish,
                 )
             )
-        self.leave([each.row.key for each in drawn if each.finish])
+        self.leave([step.row for step in steps if isinstance(step, Failed) or step.finish])
         return steps

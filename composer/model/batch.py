@@ -76,6 +76,8 @@ class Batch:
         they were. The reading has the new rows, in their order.
         """
         self.layout = layout
+        for row in rows:
+            row.began = time.monotonic()
         lengths = [len(row.ids) for row in rows]
         device = self.layout.owner.device
         ids, mask = _left_pad([row.ids for row in rows], device)  # [B, T]

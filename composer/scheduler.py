@@ -1,0 +1,253 @@
+"""Many people, one model: a thread that decodes everybody's rows in one batch, which they join and leave.
+
+Continuous batching as in Orca (Yu et al. 2022): a newcomer waits for one pass, not for somebody's last word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Condition, Lock, Thread
+
+from composer.engine import Engine
+from composer.model.batch import Row
+from composer.run import Failed, Run
+from composer.shelf import Shelf
+from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
+
+log = logging.getLogger(__name__)
+
+# Prompt tokens read between two passes: more would make those who are being served wait for newcomers.
+READ_TOKENS = 512
+# How often somebody who waits hears of their place, in seconds.
+POLL = 0.25
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """All places are taken. place: 1 is next."""
+
+    place: int
+
+
+class Ticket:
+    """One request's way through the scheduler. Closing it, at any moment, frees its place."""
+
+    def __init__(self, scheduler: Scheduler, row: Row, shelf: Shelf):
+        self.row, self.shelf = row, shelf
+        self.gone = False
+        self.outbox: SimpleQueue[Step | Exception] = SimpleQueue()
+        self._scheduler = scheduler
+
+    def events(self) -> Iterator[Step | Waiting]:
+        """Steps as they come; before the first, Waiting whenever the place in the queue has changed.
+
+        Raises ComposerError when the row failed. Ends with the step that has a finish.
+        """
+        told = 0
+        try:
+            while True:
+                try:
+                    item = self.outbox.get(timeout=POLL)
+                except Empty:
+                    place = self._scheduler.place(self)
+                    if place and place != told:
+                        told = place
+                        yield Waiting(place)
+                    continue
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if item.finish is not None:
+                    return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave: the row ends before the next pass."""
+        self.gone = True
+        self._scheduler.wake()
+
+
+class Scheduler:
+    """Feeds one running batch of an engine from any number of threads.
+
+    slots: how many rows decode together. queue: how many more may wait. room: longest row in tokens, prompt
+    and continuation. Results are those of Engine.generate, token for token, up to rounding.
+    """
+
+    def __init__(self, engine: Engine, slots: int = 32, queue: int = 64, room: int = 2048):
+        self.engine, self.slots, self.queue = engine, slots, queue
+        self.room = min(room, engine.base.context)
+        self._waiting: deque[Ticket] = deque()
+        self._running: set[Ticket] = set()
+        self._changed = Condition()
+        self._reading = Lock()
+        self._thread: Thread | None = None
+        self._closed = False
+
+    @property
+    def busy(self) -> int:
+        """How many requests are running or waiting."""
+        with self._changed:
+            return len(self._running) + len(self._waiting)
+
+    def generate(
+        self,
+        prompt: str,
+        composition: Composition = Composition(),
+        sampling: Sampling = Sampling(),
+        *,
+        fusion: Fusion | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Step]:
+        """As Engine.generate, in everybody's batch; waits for a place without a word."""
+        ticket = self.enter(prompt, composition, sampling, fusion)
+        events = ticket.events()
+        try:
+            for event in events:
+                if stop():
+                    return
+                if isinstance(event, Step):
+                    yield event
+        finally:
+            events.close()
+
+    def enter(
+        self, prompt: str, composition: Composition, sampling: Sampling, fusion: Fusion | None = None
+    ) -> Ticket:
+        """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full."""
+        self._check_room()
+        shelf = self.engine.shelf
+        # Reading a prompt for its gates takes all cores: one at a time, or the running batch starves.
+        with self._reading:
+            row = self.engine.row(shelf, None, prompt, composition, sampling, fusion)
+        if len(row.ids) + row.sampling.max_new_tokens > self.room:
+            raise ComposerError(
+                f"Prompt and continuation are longer than the {self.room} tokens a place has; "
+                "shorten the prompt or ask for fewer new tokens."
+            )
+        ticket = Ticket(self, row, shelf)
+        row.key = ticket
+        with self._changed:
+            self._check_room()
+            self._waiting.append(ticket)
+            if self._thread is None:
+                self._thread = Thread(target=self._loop, name="decoding", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return ticket
+
+    def place(self, ticket: Ticket) -> int:
+        """Where the ticket stands in the queue: 1 is next, 0 is running or over."""
+        with self._changed:
+            waiting = [each for each in self._waiting if not each.gone]
+            if len(self._running) < self.slots or ticket not in waiting:
+                return 0
+            return waiting.index(ticket) + 1
+
+    def wake(self) -> None:
+        """Have the loop look at its tickets again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread; requests under way end with a ComposerError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _check_room(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise ComposerError("The server is shutting down; try again when it is back.")
+            here = len(self._running) + len(self._waiting)
+            if here >= self.slots + self.queue:
+                raise ComposerError(
+                    f"The house is full: {self.slots} are being served and {here - self.slots} wait. "
+                    "Try again in a minute."
+                )
+
+    # --- the decoding thread -------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        run = None
+        while (joining := self._next()) is not None:
+            run = run or self.engine.start(self.slots, self.room)
+            try:
+                run.leave([ticket for ticket in run.keys if ticket.gone])
+                if joining:
+                    self._join(run, joining)
+                if run.keys:
+                    self._hand_out(run.step())
+            except Exception as fault:
+                # Only a fault of the model itself comes here; nobody's row can be trusted after it.
+                log.exception("the running batch was given up")
+                self._give_up(fault)
+                run = None
+        self._give_up(ComposerError("The server is shutting down; try again when it is back."))
+
+    def _next(self) -> list[Ticket] | None:
+        """Who joins before the next pass; waits while there is nothing to do; None at the end."""
+        with self._changed:
+            while True:
+                self._running = {each for each in self._running if not each.gone}
+                self._waiting = deque(each for each in self._waiting if not each.gone)
+                if self._closed:
+                    return None
+                if self._waiting or self._running:
+                    return self._admit()
+                self._changed.wait()
+
+    def _admit(self) -> list[Ticket]:
+        joining: list[Ticket] = []
+        longest = 0
+        while self._waiting and len(self._running) < self.slots:
+            longest = max(longest, len(self._waiting[0].row.ids))
+            if joining and longest * (len(joining) + 1) > READ_TOKENS:
+                break
+            ticket = self._waiting.popleft()
+            self._running.add(ticket)
+            joining.append(ticket)
+        return joining
+
+    def _join(self, run: Run, joining: list[Ticket]) -> None:
+        shelf = max((ticket.shelf for ticket in joining), key=lambda each: len(each.names))
+        try:
+            self._hand_out(run.join([ticket.row for ticket in joining], shelf))
+        except Exception as fault:
+            if len(joining) == 1:
+                log.exception("a row could not join")
+                self._hand_out([Failed(joining[0], fault)])
+                return
+            for ticket in joining:
+                self._join(run, [ticket])
+
+    def _hand_out(self, outcomes: list[Step | Failed]) -> None:
+        for outcome in outcomes:
+            ticket: Ticket = outcome.row
+            if isinstance(outcome, Failed):
+                ticket.outbox.put(_sentence(outcome.fault))
+            else:
+                ticket.outbox.put(outcome)
+            if isinstance(outcome, Failed) or outcome.finish is not None:
+                with self._changed:
+                    self._running.discard(ticket)
+
+    def _give_up(self, fault: Exception) -> None:
+        with self._changed:
+            tickets = [*self._running, *(self._waiting if self._closed else ())]
+            self._running.clear()
+        for ticket in tickets:
+            ticket.outbox.put(_sentence(fault))
+
+
+def _sentence(fault: Exception) -> ComposerError:
+    if isinstance(fault, ComposerError):
+        return fault
+    return ComposerError("This text could not be continued; try again. The log has the details.")
