@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import warnings
 from pathlib import Path
 from typing import TextIO
 
@@ -31,9 +32,15 @@ def command(commands) -> None:
 def _run(args: argparse.Namespace, out: TextIO) -> int:
     chosen = _chosen(args.only)
 
+    from transformers.utils import logging as progress
+
     from composer.bench.run import run
     from composer.bench.store import publish, stored
 
+    if not args.verbose:
+        # Other libraries' loading bars and deprecations would bury what is being measured.
+        progress.disable_progress_bar()
+        warnings.simplefilter("ignore")
     # Before anything is measured: a folder that cannot be used would cost the figures.
     earlier = stored(args.out)
     result = run(args.catalog, args.base, chosen, QUICK if args.quick else FULL)

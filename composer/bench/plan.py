@@ -27,7 +27,7 @@ class Plan:
     """
 
     tokens: int = 48
-    rounds: int = 7
+    rounds: int = 5
     prompt: int = 32
     fusions: tuple[int, ...] = (2, 4, 8)
     users: tuple[int, ...] = (1, 8, 32)

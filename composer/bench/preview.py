@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from composer.bench.plan import Plan, prompt_of
-from composer.bench.stand import Stand
+from composer.bench.stand import USUAL, Stand
 from composer.bench.timing import Reading, quantile, timed
 from composer.spec import Composition
-
-ADAPTERS = 3
 
 
 def measure(stand: Stand, plan: Plan) -> dict:
     """Seconds from new weights to the logits of the next token; every call has weights of its own."""
-    engine = stand.ours(ADAPTERS)
+    engine = stand.ours(USUAL)
     prompt = prompt_of(stand.count_tokens, plan.preview_prompt)
 
     def move(call: int) -> Reading:

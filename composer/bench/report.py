@@ -193,7 +193,7 @@ def _users(users: Mapping) -> Iterator[str]:
     )
     yield from _table(head, rows)
     yield ""
-    yield "Memory is the whole bench process's, with every other arm's models in it."
+    yield "Memory is the whole bench process's, PEFT's copy of the base included."
 
 
 def _preview(preview: Mapping) -> Iterator[str]:
@@ -236,6 +236,8 @@ def _gpu(gpu: Mapping) -> Iterator[str]:
 def _named(names: Mapping[str, str], arm: str) -> str:
     stem, _, number = arm.rpartition(" ")
     name = names[stem or number].format(number)
+    if number == "1":
+        name = name.replace("adapters", "adapter").replace("rows", "row")
     return name.replace("ours, 0 adapters", "ours, base").replace(
         "`generate()`, 0 active", "`generate()`, base"
     )

@@ -44,6 +44,7 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
             for name in sections:
                 print(f"bench: {name} ...", file=sys.stderr)
                 result[name] = MEASURES[name](stand, plan)
+                stand.release()
             del stand
         if "gpu" in chosen and cuda:
             result["gpu"] = gpu.measure(plan, Path(folder) / "gpu")

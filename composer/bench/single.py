@@ -8,14 +8,13 @@ from composer.bench import peft_side
 from composer.bench.int8 import change
 from composer.bench.plan import Plan, expect, greedy, prompt_of
 from composer.bench.profile import operators
-from composer.bench.stand import Stand
+from composer.bench.stand import USUAL, Stand
 from composer.bench.timing import Arm, Reading, between, interleave, now
 from composer.bench.wall import gemv_wall
 from composer.engine import Engine
 from composer.spec import Composition
 
 COUNTS = (0, 1, 3, 8)
-ENSEMBLE = PROFILED = 3
 
 
 def measure(stand: Stand, plan: Plan) -> dict:
@@ -27,7 +26,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
         "arms": interleave(made, plan.rounds),
         "compiled": dict(stand.compiled),
         "wall_forms": wall.forms,
-        "profile": operators(stand.ours(PROFILED), prompt_of(stand.count_tokens, plan.prompt), plan.tokens),
+        "profile": operators(stand.ours(USUAL), prompt_of(stand.count_tokens, plan.prompt), plan.tokens),
     }
     if "ours int8 3" in made:
         result["int8"] = change(stand)
@@ -47,7 +46,7 @@ def arms(stand: Stand, plan: Plan, wall: Callable[[int], Reading]) -> dict[str, 
 
     bare, several = peft_side.plain(stand), peft_side.peft_model(stand)
     names = [folder.name for folder in stand.adapters]
-    cat = peft_side.concatenate(several, names[:ENSEMBLE], "cat")
+    cat = peft_side.concatenate(several, names[:USUAL], "cat")
     made["peft 0"] = lambda: peft_side.generate(bare, ids, tokens)
 
     def active(chosen: list[str]) -> Arm:
@@ -58,8 +57,8 @@ def arms(stand: Stand, plan: Plan, wall: Callable[[int], Reading]) -> dict[str, 
         return run
 
     made |= {f"peft {n}": active(names[:n]) for n in COUNTS[1:]}
-    made[f"peft cat {ENSEMBLE}"] = active([cat])
-    models = peft_side.separate(stand, ENSEMBLE)
+    made[f"peft cat {USUAL}"] = active([cat])
+    models = peft_side.separate(stand, USUAL)
     made[f"passes {len(models)}"] = lambda: peft_side.ensemble(models, ids, tokens)
     made["wall"] = lambda: wall(tokens)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +20,8 @@ from composer.model.text import encode_prompt
 from composer.spec import BaseSpec, Catalog, ComposerError
 
 ADAPTERS = 8
+# The number of adapters that most figures are about.
+USUAL = 3
 # Compiling may take minutes on a slow machine; a bench can wait, an answer never does.
 COMPILE_TIMEOUT = 900.0
 
@@ -61,6 +64,13 @@ class Stand:
                 self.compiled[f"{count} adapters, {weights} weights"] = warm(engine)
             self._engines[key] = engine
         return self._engines[key]
+
+    def release(self) -> None:
+        """Let go of every engine but the compiled one of USUAL adapters, which most sections measure."""
+        self._engines = {key: made for key, made in self._engines.items() if key == (USUAL, True, "same")}
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def fresh(self, weights: str = "same") -> Engine:
         """A new engine over the base, without adapters."""

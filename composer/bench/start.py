@@ -12,11 +12,9 @@ from pathlib import Path
 
 import composer
 from composer.bench.plan import Plan, prompt_of
-from composer.bench.stand import Stand, add
+from composer.bench.stand import USUAL, Stand, add
 from composer.bench.timing import Reading, quantile, summary, timed
 from composer.spec import ComposerError
-
-ADAPTERS = 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
     engine = stand.fresh()
     loads = [timed(lambda path=path: add(engine, [path]), stand.device) for path in stand.adapters]
     return {
-        "adapters": ADAPTERS,
+        "adapters": USUAL,
         "first_token": summary([start.first for start in starts]),
         "peak": int(quantile([start.peak for start in starts], 0.5)),
         "adapter_load": summary(loads),
@@ -48,14 +46,14 @@ def _catalog(stand: Stand) -> Path:
     keys = ("id", "quantization", "dtype", "prompting")
     base = {key: value for key, value in asdict(stand.spec).items() if key in keys}
     base["folder"] = str(Path(stand.base.path).resolve())
-    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:ADAPTERS]}
+    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:USUAL]}
     path = stand.folder / "adapters.yaml"
     path.write_text(json.dumps({"default": "base", "bases": {"base": base}}), "utf-8")
     return path
 
 
 def _start(stand: Stand, catalog: Path, prompt: str) -> _Start:
-    weights = ",".join(f"{path.name}=1" for path in stand.adapters[:ADAPTERS])
+    weights = ",".join(f"{path.name}=1" for path in stand.adapters[:USUAL])
     argv = ["generate", "--catalog", str(catalog), "--prompt", prompt, "--weights", weights]
     command = [sys.executable, "-m", "composer", *argv, "--max-new-tokens", "1", "--temperature", "0"]
     began = time.perf_counter()

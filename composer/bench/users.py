@@ -10,12 +10,11 @@ import psutil
 import torch
 
 from composer.bench.plan import Plan, expect, prompt_of
-from composer.bench.stand import Stand
+from composer.bench.stand import USUAL, Stand
 from composer.bench.timing import Moment, now, quantile
 from composer.scheduler import Scheduler
 from composer.spec import Composition, Sampling
 
-ADAPTERS = 3
 SLOTS = 32
 
 
@@ -32,7 +31,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
     """Per number of users: tokens a second together and each, seconds to the first token, memory."""
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
-    engine = stand.ours(ADAPTERS)
+    engine = stand.ours(USUAL)
     scheduler = Scheduler(engine, slots=SLOTS)
     try:
         for turn in range(-1, plan.user_rounds):
@@ -53,7 +52,7 @@ def _crowd(stand: Stand, scheduler: Scheduler, plan: Plan, count: int) -> list[_
 
     def user(number: int) -> _User:
         prompt = prompt_of(stand.count_tokens, plan.prompt, first=number)
-        names = (folder.name for folder in stand.adapters[:ADAPTERS])
+        names = (folder.name for folder in stand.adapters[:USUAL])
         weights = {name: 0.5 + (number + place) % 4 / 4 for place, name in enumerate(names)}
         sampling = Sampling(max_new_tokens=plan.user_tokens, seed=number, time_limit=3600)
         start.wait()
