@@ -15,7 +15,7 @@ SHOWN = 12
 def operators(engine: Engine, prompt: str, tokens: int) -> dict:
     """Milliseconds per decoded token of each operator itself, all adapters at weight 1, prefill left out.
 
-    rest: what no operator accounts for: Python between them, and waiting. The profiler slows all of it down,
+    others: all the operators that are not listed. rest: what no operator accounts for: Python between them, and waiting. The profiler slows all of it down,
     so only the shares count. On a GPU the operators' time is the device's.
     """
     device = engine.base.device
@@ -35,8 +35,11 @@ def operators(engine: Engine, prompt: str, tokens: int) -> dict:
     count = tokens - 1
     total = (ended.wall - began.wall) * 1e3 / count
     costly = sorted(spent, key=spent.__getitem__, reverse=True)[:SHOWN]
+    shown = {name: spent[name] / count for name in costly}
+    counted = sum(spent.values()) / count
     return {
         "total": total,
-        "operators": {name: spent[name] / count for name in costly},
-        "rest": max(0.0, total - sum(spent.values()) / count),
+        "operators": shown,
+        "others": counted - sum(shown.values()),
+        "rest": max(0.0, total - counted),
     }

@@ -68,7 +68,7 @@ def _machine(machine: Mapping) -> Iterator[str]:
     gpu, packages = machine["gpu"], machine["packages"]
     yield (
         f"{machine['cpu']}, {machine['cores']} cores ({machine['logical_cores']} logical), "
-        f"{machine['threads']} threads, {_gigabytes(machine['ram'])} RAM, load {machine['load']:.1f} at the "
+        f"torch threads {machine['threads']}, {_gigabytes(machine['ram'])} RAM, load {machine['load']:.1f} at the "
         f"start; {machine['system']}."
     )
     if gpu:
@@ -121,7 +121,7 @@ def _single(single: Mapping) -> Iterator[str]:
                 count,
                 f"{change['max']:.3f}",
                 f"{change['mean']:.4f}",
-                f"{change['kl']:.5f}",
+                f"{change['kl']:.1e}",
                 f"{change['agree']:.1%}",
                 str(change["positions"]),
             ]
@@ -135,8 +135,9 @@ def _profile(profile: Mapping) -> Iterator[str]:
     total = profile["total"]
     yield "Where a token of ours with 3 adapters goes, under a profiler that slows all of it down:"
     yield ""
-    parts = {**profile["operators"], "no operator: Python and waiting": profile["rest"]}
-    rows = [[f"`{name}`", f"{spent:.3f}", f"{spent / total:.1%}"] for name, spent in parts.items()]
+    parts = {f"`{name}`": spent for name, spent in profile["operators"].items()}
+    parts |= {"other operators": profile["others"], "no operator: Python and waiting": profile["rest"]}
+    rows = [[name, f"{spent:.3f}", f"{spent / total:.1%}"] for name, spent in parts.items()]
     yield from _table(("operator itself", "ms/token", "share"), rows)
 
 

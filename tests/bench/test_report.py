@@ -53,7 +53,7 @@ def sections() -> dict:
             "arms": {name: taken(seconds) for name, seconds in arms.items()},
             "compiled": {"0 adapters, same weights": True, "3 adapters, same weights": True},
             "wall_forms": {"576x576": "blocks"},
-            "profile": {"total": 40.0, "operators": {"aten::addmm": 30.0}, "rest": 10.0},
+            "profile": {"total": 40.0, "operators": {"aten::addmm": 30.0}, "others": 2.0, "rest": 8.0},
             "int8": {"0": change},
         },
         "fusion": {
@@ -181,9 +181,10 @@ def test_tables_say_what_was_measured():
     assert "| 32 | 225.0 | 9.0 - 11.0 | 5.0 | 1.50 | 2.50 | 20.00 | 2.00 GB |" in text
     assert "| 90.00 | 250.00 | 100.00 | 60 |" in text
     assert "| process start to first token | 6.500 |" in text
-    assert "| 0 | 0.500 | 0.0200 | 0.00100 | 97.5% | 80 |" in text
+    assert "| 0 | 0.500 | 0.0200 | 1.0e-03 | 97.5% | 80 |" in text
     assert "| `aten::addmm` | 30.000 | 75.0% |" in text
-    assert "A CPU, 2 cores (4 logical), 2 threads, 16.00 GB RAM" in text
+    assert "| other operators | 2.000 | 5.0% |" in text and "Python and waiting | 8.000 | 20.0% |" in text
+    assert "A CPU, 2 cores (4 logical), torch threads 2, 16.00 GB RAM" in text
     assert "Python 3.12.1, torch 2.13.0." in text
     assert text.rstrip().endswith("## On a GPU\n\nNot yet measured.")
 
