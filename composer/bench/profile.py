@@ -15,8 +15,9 @@ SHOWN = 12
 def operators(engine: Engine, prompt: str, tokens: int) -> dict:
     """Milliseconds per decoded token of each operator itself, all adapters at weight 1, prefill left out.
 
-    others: all the operators that are not listed. rest: what no operator accounts for: Python between them, and waiting. The profiler slows all of it down,
-    so only the shares count. On a GPU the operators' time is the device's.
+    others: all the operators that are not listed. rest: what no operator accounts for: Python between them,
+    and waiting. The profiler slows all of it down, so only the shares count. On a GPU the operators' time is
+    the device's.
     """
     device = engine.base.device
     cuda = device.type == "cuda"

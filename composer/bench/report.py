@@ -68,8 +68,8 @@ def _machine(machine: Mapping) -> Iterator[str]:
     gpu, packages = machine["gpu"], machine["packages"]
     yield (
         f"{machine['cpu']}, {machine['cores']} cores ({machine['logical_cores']} logical), "
-        f"torch threads {machine['threads']}, {_gigabytes(machine['ram'])} RAM, load {machine['load']:.1f} at the "
-        f"start; {machine['system']}."
+        f"torch threads {machine['threads']}, {_gigabytes(machine['ram'])} RAM, "
+        f"load {machine['load']:.1f} at the start; {machine['system']}."
     )
     if gpu:
         yield f"GPU {gpu['name']}, {_gigabytes(gpu['memory'])}, CUDA {gpu['cuda']}."

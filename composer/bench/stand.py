@@ -75,7 +75,8 @@ class Stand:
     def fresh(self, weights: str = "same") -> Engine:
         """A new engine over the base, without adapters."""
         catalog = Catalog(".", self.spec.name, {self.spec.name: self.spec})
-        return Engine(catalog, twin(self.base), decode_weights=weights)
+        options = {"decode_weights": weights} if weights != "same" else {}
+        return Engine(catalog, twin(self.base), **options)
 
     def count_tokens(self, text: str) -> int:
         return len(self.encode(text))
