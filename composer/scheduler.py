@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 # Prompt tokens read between two passes: more would make those who are being served wait for newcomers.
 READ_TOKENS = 512
-# How often somebody who waits hears of their place, in seconds.
+# How long somebody hears nothing at most, in seconds.
 POLL = 0.25
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """All places are taken. place: 1 is next."""
+    """No step yet. place: in the queue when all places are taken, 1 is next; 0: it is being worked on."""
 
     place: int
 
@@ -43,20 +43,16 @@ class Ticket:
         self._scheduler = scheduler
 
     def events(self) -> Iterator[Step | Waiting]:
-        """Steps as they come; before the first, Waiting whenever the place in the queue has changed.
+        """Steps as they come, and a Waiting whenever POLL seconds bring none, so that a listener may leave.
 
         Raises ComposerError when the row failed. Ends with the step that has a finish.
         """
-        told = 0
         try:
             while True:
                 try:
                     item = self.outbox.get(timeout=POLL)
                 except Empty:
-                    place = self._scheduler.place(self)
-                    if place and place != told:
-                        told = place
-                        yield Waiting(place)
+                    yield Waiting(self._scheduler.place(self))
                     continue
                 if isinstance(item, Exception):
                     raise item
@@ -120,7 +116,7 @@ class Scheduler:
         self, prompt: str, composition: Composition, sampling: Sampling, fusion: Fusion | None = None
     ) -> Ticket:
         """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full."""
-        self._check_room()
+        self.check_room()
         shelf = self.engine.shelf
         # Reading a prompt for its gates takes all cores: one at a time, or the running batch starves.
         with self._reading:
@@ -133,13 +129,25 @@ class Scheduler:
         ticket = Ticket(self, row, shelf)
         row.key = ticket
         with self._changed:
-            self._check_room()
+            self.check_room()
             self._waiting.append(ticket)
             if self._thread is None:
                 self._thread = Thread(target=self._loop, name="decoding", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
         return ticket
+
+    def check_room(self) -> None:
+        """Raise the ComposerError that entering now would raise, before any work was done for it."""
+        with self._changed:
+            if self._closed:
+                raise ComposerError("The server is shutting down; try again when it is back.")
+            here = len(self._running) + len(self._waiting)
+            if here >= self.slots + self.queue:
+                raise ComposerError(
+                    f"The house is full: {self.slots} are being served and {here - self.slots} wait. "
+                    "Try again in a minute."
+                )
 
     def place(self, ticket: Ticket) -> int:
         """Where the ticket stands in the queue: 1 is next, 0 is running or over."""
@@ -161,17 +169,6 @@ class Scheduler:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-
-    def _check_room(self) -> None:
-        with self._changed:
-            if self._closed:
-                raise ComposerError("The server is shutting down; try again when it is back.")
-            here = len(self._running) + len(self._waiting)
-            if here >= self.slots + self.queue:
-                raise ComposerError(
-                    f"The house is full: {self.slots} are being served and {here - self.slots} wait. "
-                    "Try again in a minute."
-                )
 
     # --- the decoding thread -------------------------------------------------------------------
 

@@ -50,6 +50,14 @@ def tokens(steps) -> list[int]:
     return [step.token for step in steps]
 
 
+def first(events) -> Step:
+    return next(event for event in events if isinstance(event, Step))
+
+
+def queued(events) -> Waiting:
+    return next(event for event in events if event != Waiting(0))
+
+
 def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
     alone = [list(engine.generate(*request)) for request in REQUESTS]
     with ThreadPoolExecutor(len(REQUESTS)) as people:
@@ -64,9 +72,8 @@ def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
 
 
 def test_a_newcomer_does_not_wait_for_the_last_word(scheduler):
-    first = scheduler.enter("I was here", Composition(), LONG)
-    early = first.events()
-    next(early)
+    early = scheduler.enter("I was here", Composition(), LONG).events()
+    first(early)
     short = list(scheduler.generate("Me too", Composition(), Sampling(max_new_tokens=2)))
     assert len(short) == 2 and scheduler.busy == 1
     early.close()
@@ -75,10 +82,10 @@ def test_a_newcomer_does_not_wait_for_the_last_word(scheduler):
 def test_whoever_leaves_frees_the_place(engine, scheduler):
     held = [scheduler.enter("Held", Composition(), LONG).events() for _ in range(4)]
     for events in held:
-        next(events)
+        first(events)
     short = Sampling(max_new_tokens=3, seed=9)
     events = scheduler.enter("Waits", Composition(), short).events()
-    assert next(events) == Waiting(1)
+    assert queued(events) == Waiting(1)
     held.pop().close()
     steps = [event for event in events if isinstance(event, Step)]
     assert tokens(steps) == tokens(engine.generate("Waits", Composition(), short))
@@ -101,7 +108,7 @@ def test_stop_ends_one_and_not_the_other(engine, scheduler):
 def test_a_full_house_says_so(scheduler):
     held = [scheduler.enter("Guest", Composition(), LONG).events() for _ in range(4)]
     for events in held:
-        next(events)
+        first(events)
     queue = [scheduler.enter("Next", Composition(), LONG) for _ in range(5)]
     with pytest.raises(ComposerError, match="full: 4 are being served and 5 wait"):
         scheduler.enter("One too many", Composition(), LONG)
@@ -169,11 +176,11 @@ def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):
     expected = tokens(engine.generate("Before", old, LONG))
     scheduler = Scheduler(engine, slots=4)
     running = scheduler.enter("Before", old, LONG).events()
-    steps = [next(running)]
+    steps = [first(running)]
     assert engine.add_adapter(str(late), name="patterned").ok
     new = Composition(weights={"patterned": 1})
     joined = list(scheduler.generate("After", new, Sampling(max_new_tokens=5, seed=1)))
-    steps += running
+    steps += [event for event in running if isinstance(event, Step)]
     assert tokens(steps) == expected
     assert steps[-1].contribution.shape[1] == 2 and joined[-1].contribution.shape[1] == 3
     assert tokens(joined) == tokens(engine.generate("After", new, Sampling(max_new_tokens=5, seed=1)))
@@ -183,7 +190,7 @@ def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):
 def test_closing_ends_everything_with_a_sentence(engine):
     scheduler = Scheduler(engine, slots=1)
     events = scheduler.enter("Endless", Composition(), LONG).events()
-    next(events)
+    first(events)
     scheduler.close()
     with pytest.raises(ComposerError, match="shutting down"):
         list(events)
