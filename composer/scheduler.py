@@ -89,7 +89,7 @@ class Scheduler:
     def busy(self) -> int:
         """How many requests are running or waiting."""
         with self._changed:
-            return len(self._running) + len(self._waiting)
+            return sum(not each.gone for each in (*self._running, *self._waiting))
 
     def generate(
         self,
@@ -142,7 +142,7 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise ComposerError("The server is shutting down; try again when it is back.")
-            here = len(self._running) + len(self._waiting)
+            here = self.busy
             if here >= self.slots + self.queue:
                 raise ComposerError(
                     f"The house is full: {self.slots} are being served and {here - self.slots} wait. "
