@@ -13,7 +13,7 @@ except ImportError:
 
 from composer import Engine
 from composer.spec import ComposerError
-from composer.ui.page import launch
+from composer.ui.launch import launch
 from composer.ui.settings import VARIABLES, Settings
 
 
@@ -31,7 +31,8 @@ def main() -> int:
     except ComposerError as fault:
         print(fault, file=sys.stderr)
         return 2
-    launch(engine, settings, spaces.GPU(duration=30) if spaces else lambda function: function)
+    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)
     return 0
 
 

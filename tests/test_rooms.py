@@ -26,7 +26,7 @@ DOORS = {
     "training": LOW | {"options"},
     "study": LOW | {"engine", "options", "training"},
     "bench": LOW | {"engine", "options", "scheduler"},
-    "ui": LOW | {"engine"},
+    "ui": LOW | {"engine", "scheduler"},
     "cli": LOW | {"engine", "options", "study", "training", "bench"},
     "__main__": {"cli"},
     "__init__": {"spec", "engine"},

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 
-from composer.spec import ComposerError, Fusion
+from composer.scheduler import Waiting
+from composer.spec import ComposerError, Fusion, Step
+from composer.ui.bursts import bursts
 from composer.ui.forms import check_prompt, make_request
-from composer.ui.runner import Runner, bursts
+from composer.ui.runner import Runner
 from composer.ui.settings import Settings
 from composer.ui.sliders import read_weights
 
@@ -19,7 +21,7 @@ from composer.ui.sliders import read_weights
 def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callable]:
     """The two functions that `gr.api` publishes. Faults reach the caller as one sentence."""
 
-    def generate(
+    async def generate(
         prompt: str,
         weights: dict[str, float],
         method: str = "sum",
@@ -35,8 +37,9 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         repetition_penalty: float = 1.0,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Continue a prompt under a composition. Streams {"text", "count"}; the last message adds tokens,
-        adapters, layers, contribution [T][L][N], fusion {kl, alpha} [L][N] and finish."""
+        """Continue a prompt under a composition. Streams {"text", "count", "place"}: of the text so far, and
+        in the queue (0: no longer in it). The last message has text, count, tokens, adapters, layers,
+        contribution [T][L][N], fusion {kl, alpha} [L][N] and finish."""
         with _sentences():
             request = make_request(
                 prompt,
@@ -54,13 +57,14 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
                 },
                 settings,
             )
-        adapters = list(runner.engine.names)
-        steps = []
-        with closing(runner.run(request)) as items:
-            fusion = next(items)
-            for burst in bursts(items, settings.updates_per_second):
-                steps.extend(burst)
-                yield {"text": steps[-1].text, "count": len(steps)}
+            adapters = list(runner.engine.names)
+            steps, fusion, place = [], None, 0
+            async with aclosing(bursts(runner.run(request, adapters), settings.updates_per_second)) as groups:
+                async for group in groups:
+                    steps += [each for each in group if isinstance(each, Step)]
+                    fusion = next((each for each in group if isinstance(each, Fusion)), fusion)
+                    place = next((each.place for each in group if isinstance(each, Waiting)), place)
+                    yield {"text": steps[-1].text if steps else "", "count": len(steps), "place": place}
         yield {
             "text": steps[-1].text if steps else "",
             "count": len(steps),
@@ -77,7 +81,7 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         with _sentences():
             text = check_prompt(prompt, settings.max_prompt_chars)
             names = _as_names(adapters, runner.engine.names)
-        fusion = runner.fuse(text, names, bool(norm))
+            fusion = runner.fuse(text, names, bool(norm))
         return {"adapters": list(names), **_plain(fusion), "undecided": fusion.undecided.tolist()}
 
     return generate, fuse

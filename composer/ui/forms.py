@@ -22,11 +22,15 @@ class Request:
 
 
 def check_prompt(prompt: object, limit: int) -> str:
-    """The prompt as text. Raises ComposerError if it is not text, empty or longer than `limit`."""
+    """The prompt as text. Raises ComposerError if it is not text, empty, longer than `limit` or broken."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise ComposerError("The prompt is empty; write the beginning of a text for the model to continue.")
     if len(prompt) > limit:
         raise ComposerError(f"The prompt has {len(prompt)} characters; shorten it to {limit}.")
+    try:
+        prompt.encode()  # JSON carries lone surrogates in, but no answer that quotes them gets out
+    except UnicodeEncodeError:
+        raise ComposerError("The prompt has broken characters; type it again as plain text.") from None
     return prompt
 
 

@@ -26,7 +26,8 @@ FULL_SCALE = 65535
 
 @dataclass(frozen=True)
 class Status:
-    """What the line under the text says. phase: idle, reading, writing, done, stopped or error."""
+    """What the line under the text says. phase: idle, waiting, reading, writing, fusing, done,
+    stopped or error."""
 
     phase: str = "idle"
     message: str = ""

@@ -1,26 +1,27 @@
-"""The page: lays the tabs out, connects their events, and starts the server."""
+"""The page: lays the tabs out and connects their events."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 
 import gradio as gr
 
 from composer.engine import Engine
-from composer.spec import BaseSpec, ComposerError, Example
+from composer.scheduler import Waiting
+from composer.spec import BaseSpec, ComposerError, Example, Fusion, Step
 from composer.ui import compose, guide, live, shelf
 from composer.ui.api import make_endpoints
+from composer.ui.bursts import bursts
 from composer.ui.forms import check_source, make_request
 from composer.ui.live import Status
 from composer.ui.progress import Progress
-from composer.ui.runner import Runner, bursts
+from composer.ui.runner import Runner
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
-from composer.ui.theme import make_css, make_theme, page_script
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ SOURCES = {
     "wheel": "from its wheel",
     "hub": "from the Hub",
 }
-MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+# Events beside the generations: adapters, fusions, sliders, and whoever is told that the house is full.
+OTHERS = 16
 CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 # In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
 ON_CLICK = """() => [{__type__: "update", interactive: true},
@@ -70,10 +72,19 @@ class Page:
             self._connect_sliders(tab)
             self._connect_shelf(blocks, tab, rack)
             generate, fuse = make_endpoints(self.runner, self.settings)
-            shared = {"concurrency_id": "model", "concurrency_limit": 1}
-            gr.api(generate, api_name="generate", **shared)
-            gr.api(fuse, api_name="fuse", **shared)
-        return blocks.queue(max_size=self.settings.queue_size)
+            gr.api(generate, api_name="generate", **self._generations)
+            gr.api(fuse, api_name="fuse", concurrency_id="fuse", concurrency_limit=1)
+        # Where the runner has people wait, all must come through to it: Gradio's queue tells them nothing.
+        return blocks.queue(max_size=self.events if self.runner.limit is None else self.settings.queue_size)
+
+    @property
+    def events(self) -> int:
+        """How many events may be under way. A text's place is free while its visitor waits for figures."""
+        return 2 * self.settings.slots + self.settings.queue_size + OTHERS
+
+    @property
+    def _generations(self) -> dict[str, object]:
+        return {"concurrency_id": "model", "concurrency_limit": self.runner.limit}
 
     # --- generating ----------------------------------------------------------------------------
 
@@ -84,14 +95,15 @@ class Page:
             tab.controls.inputs,
             [tab.live, tab.fusion, tab.contribution, progress, tab.stop],
             show_progress="hidden",
-            **MODEL,
+            api_visibility="private",
+            **self._generations,
         )
         tab.stop.click(
             self.stopped, [progress], [tab.live, tab.contribution, progress, tab.stop], cancels=[run], **CHEAP
         )
         tab.dice.click(compose.new_seed, None, tab.controls.sampling["seed"], **CHEAP)
 
-    def generate(self, controls: compose.Controls, *values) -> Iterator[tuple]:
+    async def generate(self, controls: compose.Controls, *values) -> AsyncIterator[tuple]:
         """Yields (live view, fusion figure, contribution figure, progress, Stop button)."""
         skip = gr.skip()
         off = gr.update(interactive=False)
@@ -103,11 +115,12 @@ class Page:
             request = make_request(weights=weights, settings=self.settings, **read)
             progress = Progress(request, engine.names, self.legend(), engine.layers)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
-            with closing(self.runner.run(request)) as items:
-                yield skip, progress.fusion_figure(next(items)), skip, skip, skip
-                for burst in bursts(items, self.settings.updates_per_second):
-                    yield progress.writing(burst), skip, skip, skip, skip
-            yield progress.finished(), skip, progress.contribution_figure(), None, off
+            items = self.runner.run(request, progress.names)
+            async with aclosing(bursts(items, self.settings.updates_per_second)) as groups:
+                async for group in groups:
+                    yield *self._tell(progress, group), skip, skip
+            contribution = skip if progress.drawn else progress.contribution_figure()
+            yield progress.finished(), skip, contribution, None, off
         except (ComposerError, gr.Error) as fault:
             sentence = str(fault) if isinstance(fault, ComposerError) else fault.message
             yield remark(sentence), skip, skip, None, off
@@ -115,6 +128,24 @@ class Page:
             # The last place that can tell the visitor anything; the log has what happened.
             log.exception("a generation failed")
             yield remark("The server met a fault of its own; try again."), skip, skip, None, off
+
+    def _tell(self, progress: Progress, group: Sequence[Fusion | Step | Waiting]) -> tuple:
+        """Live view, fusion figure and contribution figure after a burst."""
+        view = fusion = contribution = gr.skip()
+        for event in group:
+            if isinstance(event, Waiting):
+                view = progress.waiting(event.place, self.settings.slots)
+            elif isinstance(event, Fusion):
+                fusion, progress.fused = progress.fusion_figure(event), True
+        if steps := [event for event in group if isinstance(event, Step)]:
+            begins = not progress.steps
+            view = progress.writing(steps)
+            if begins and not progress.fused:
+                fusion = None  # the figure that stands there is another prompt's
+            if steps[-1].finish is not None and not progress.fused:
+                view, contribution = progress.fusing(), progress.contribution_figure()
+                progress.drawn = True
+        return view, fusion, contribution
 
     def stopped(self, progress: Progress | None) -> tuple:
         """After a cancel: the last picture of what there is."""
@@ -173,7 +204,9 @@ class Page:
             self.add,
             rack.source,
             [rack.report, rack.cards, *spares],
-            **MODEL,
+            concurrency_id="shelf",
+            concurrency_limit=1,
+            api_visibility="private",
         )
 
     def refresh(self) -> list:
@@ -234,24 +267,3 @@ def header(engine: Engine) -> dict[str, str]:
         "base": base.label or base.id,
         "facts": " · ".join(facts),
     }
-
-
-def launch(engine: Engine, settings: Settings, on_gpu=lambda function: function) -> None:
-    """Serve the page until it is interrupted. on_gpu: wraps the one function that touches the model."""
-    page = Page(Runner(engine, on_gpu), settings)
-    page.blocks().launch(
-        server_name=settings.host,
-        server_port=settings.port,
-        theme=make_theme(),
-        css=make_css(page.slots),
-        js=page_script(),
-        show_error=False,
-        footer_links=["api"],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        share=False,
-        max_file_size="1mb",
-        state_session_capacity=200,
-    )

@@ -29,7 +29,8 @@ FINISHES: Mapping[str | None, tuple[str, str]] = {
 class Progress:
     """What a generation has brought so far; Stop reads it after the generator was cancelled.
 
-    names, adapters: the N adapters of this run and their legend entries.
+    names, adapters: the N adapters of this run and their legend entries. fused, drawn: whether their
+    fusion weights and their contributions have been shown.
     """
 
     request: Request
@@ -38,15 +39,29 @@ class Progress:
     layers: int
     run: str = field(default_factory=lambda: secrets.token_hex(6))
     steps: list[Step] = field(default_factory=list)
+    fused: bool = False
+    drawn: bool = False
 
     def reading(self) -> dict[str, object]:
         """The live view while the prompt is read."""
         return self._message(Status("reading", "Reading the prompt…"), fresh=0)
 
+    def waiting(self, place: int, slots: int) -> dict[str, object]:
+        """The live view of a visitor in the queue; place 0: no longer in it."""
+        if place == 0:
+            return self.reading()
+        taken = "The only place is taken" if slots == 1 else f"All {slots} places are taken"
+        words = f"{taken}; you are number {place} in the queue."
+        return self._message(Status("waiting", words), fresh=0)
+
     def writing(self, burst: Sequence[Step]) -> dict[str, object]:
         """The live view after one more burst of steps."""
         self.steps.extend(burst)
         return self._message(self._status("writing", ""), fresh=len(burst))
+
+    def fusing(self) -> dict[str, object]:
+        """The live view when the text is whole and its fusion weights are still to come; every column."""
+        return self._message(self._status("fusing", "Done; reading the fusion weights…"), fresh=None)
 
     def finished(self) -> dict[str, object]:
         """The live view at the end, with every column; also after a cancel."""

@@ -13,7 +13,8 @@ from composer.spec import ComposerError
 class Settings:
     """Limits and places. Each field's environment variable is named in `VARIABLES`.
 
-    time_limit: wall-clock seconds one generation may take. queue_size: visitors who may wait.
+    time_limit: wall-clock seconds one generation may take. slots: texts that are written at the same time;
+    each takes memory for its keys and values. queue_size: visitors who may wait for one of these places.
     spares: how many adapters visitors may add by id until a restart (0 switches adding off).
     folders: whether an adapter may be added from a folder of the machine the page runs on; only
     sensible where the visitor is its owner. updates_per_second: how often the live view is sent.
@@ -26,6 +27,7 @@ class Settings:
     max_prompt_chars: int = 4000
     max_new_tokens: int = 200
     time_limit: float = 120.0
+    slots: int = 32
     queue_size: int = 16
     spares: int = 4
     folders: bool = False
@@ -44,6 +46,7 @@ class Settings:
             max_prompt_chars=_number(env, "COMPOSER_MAX_PROMPT_CHARS", cls.max_prompt_chars, 1, 100_000, int),
             max_new_tokens=_number(env, "COMPOSER_MAX_NEW_TOKENS", cls.max_new_tokens, 1, 4096, int),
             time_limit=_number(env, "COMPOSER_TIME_LIMIT", cls.time_limit, 1, 3600, float),
+            slots=_number(env, "COMPOSER_SLOTS", cls.slots, 1, 256, int),
             queue_size=_number(env, "COMPOSER_QUEUE_SIZE", cls.queue_size, 1, 1000, int),
             spares=_number(env, "COMPOSER_MAX_ADDED", cls.spares, 0, 16, int),
             folders=_switch(env, "COMPOSER_LOCAL_FOLDERS", at_home),
@@ -59,7 +62,8 @@ VARIABLES: Mapping[str, str] = {
     "COMPOSER_MAX_PROMPT_CHARS": "longest prompt in characters (4000)",
     "COMPOSER_MAX_NEW_TOKENS": "most tokens one request may ask for (200)",
     "COMPOSER_TIME_LIMIT": "seconds one generation may take (120)",
-    "COMPOSER_QUEUE_SIZE": "requests that may wait for their turn (16)",
+    "COMPOSER_SLOTS": "texts that are written at the same time (32; one on ZeroGPU)",
+    "COMPOSER_QUEUE_SIZE": "requests that may wait for a place (16)",
     "COMPOSER_MAX_ADDED": "adapters that visitors may add until a restart (4; 0 = none)",
     "COMPOSER_LOCAL_FOLDERS": "1 lets visitors add an adapter from a folder here (1 only on 127.0.0.1)",
     "COMPOSER_UPDATES": "updates of the live view per second (12)",

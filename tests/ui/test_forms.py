@@ -42,6 +42,7 @@ def test_a_good_form_becomes_a_request():
         ({"prompt": None}, "empty"),
         ({"prompt": ["x"]}, "empty"),
         ({"prompt": "x" * 21}, "shorten it to 20"),
+        ({"prompt": "half \ud83d"}, "broken characters"),
         ({"method": "merge"}, "no method 'merge'"),
         ({"method": ["sum"]}, "no method"),
         ({"weights": {"positive": math.nan}}, "weight of positive"),

@@ -46,6 +46,21 @@ def test_how_it_ended(finish, phase):
     assert run.finished()["status"]["phase"] == phase
 
 
+def test_who_waits_reads_their_place_and_then_that_it_is_their_turn():
+    run = progress(a=1)
+    sent = run.waiting(3, slots=32)
+    assert sent["status"]["phase"] == "waiting"
+    assert sent["status"]["message"] == "All 32 places are taken; you are number 3 in the queue."
+    assert run.waiting(0, slots=32) == run.reading()
+
+
+def test_a_whole_text_whose_fusion_is_still_read_has_every_column():
+    run = progress(a=1)
+    run.writing([step(i, 0.1 * i) for i in range(40)])
+    sent = run.fusing()
+    assert (sent["status"]["phase"], len(sent["columns"])) == ("fusing", 40)
+
+
 def test_stopped_before_the_first_token():
     run = progress(a=1)
     assert run.finished()["status"]["phase"] == "stopped"

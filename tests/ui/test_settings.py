@@ -19,6 +19,7 @@ def test_every_variable_is_read():
         "COMPOSER_MAX_PROMPT_CHARS": "100",
         "COMPOSER_MAX_NEW_TOKENS": "20",
         "COMPOSER_TIME_LIMIT": "2.5",
+        "COMPOSER_SLOTS": "7",
         "COMPOSER_QUEUE_SIZE": "3",
         "COMPOSER_MAX_ADDED": "0",
         "COMPOSER_LOCAL_FOLDERS": "yes",
@@ -26,7 +27,7 @@ def test_every_variable_is_read():
     }
     assert set(env) == set(VARIABLES)
     assert Settings.from_env(env) == Settings(
-        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 3, 0, True, 5.0
+        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, True, 5.0
     )
 
 
@@ -46,6 +47,7 @@ def test_a_space_listens_to_everybody():
         ("PORT", "0"),
         ("COMPOSER_MAX_NEW_TOKENS", "1.5"),
         ("COMPOSER_TIME_LIMIT", "nan"),
+        ("COMPOSER_SLOTS", "0"),
         ("COMPOSER_QUEUE_SIZE", "-1"),
         ("COMPOSER_LOCAL_FOLDERS", "maybe"),
     ],

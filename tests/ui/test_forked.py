@@ -1,18 +1,22 @@
-"""Bursts, and the way from a request to the engine and back."""
+"""ZeroGPU's way from a request to the engine and back."""
 
 import pickle
-from itertools import count
+from contextlib import closing
 
 import gradio as gr
 import numpy as np
 import pytest
 
 from composer.spec import ComposerError, Composition, FitReport, Fusion, Sampling, Step
+from composer.ui.forked import Forked
 from composer.ui.forms import Request
-from composer.ui.runner import Runner, bursts
 
 FUSION = Fusion(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
 REQUEST = Request("The", Composition({"a": 0.5}, "kl", blend=0.25), Sampling(3, seed=7))
+
+
+def here(work):
+    return work
 
 
 def steps(number):
@@ -27,11 +31,9 @@ class RecordingEngine:
         self.asked = []
         self.closed = False
 
-    def check_prompt(self, prompt):
+    def fusion(self, prompt, names, norm):
         if prompt == "bad":
             raise ComposerError("The prompt is bad; write another.")
-
-    def fusion(self, prompt, names=None, norm=True):
         self.asked.append(("fusion", prompt, names, norm))
         return FUSION
 
@@ -51,43 +53,27 @@ class RecordingEngine:
         return FitReport(name, source, ok=True, revision="c" * 40)
 
 
-def test_bursts_send_the_first_step_at_once_and_the_rest_at_the_rate():
-    seconds = count(0, 0.1)  # each look at the clock is 0.1 s later
-    groups = list(bursts(iter(range(7)), per_second=3, clock=lambda: next(seconds)))
-    assert groups == [[0], [1, 2, 3, 4], [5, 6]]
-
-
-def test_slow_steps_are_sent_one_by_one():
-    seconds = count()
-    assert list(bursts(iter("abc"), per_second=12, clock=lambda: next(seconds))) == [["a"], ["b"], ["c"]]
-
-
-def test_nothing_makes_no_burst():
-    assert list(bursts(iter(()), per_second=12)) == []
-
-
 def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
     engine = RecordingEngine()
-    items = list(Runner(engine).run(REQUEST))
+    items = list(Forked(engine, here).run(REQUEST, engine.names))
     assert items[0] is FUSION
     assert [item.index for item in items[1:]] == [0, 1, 2]
     assert engine.asked == [
-        ("fusion", "The", None, True),
+        ("fusion", "The", ("a",), True),
         ("generate", "The", REQUEST.composition, REQUEST.sampling, FUSION),
     ]
 
 
 def test_closing_a_run_closes_the_engines_iterator():
     engine = RecordingEngine()
-    items = Runner(engine).run(REQUEST)
-    next(items), next(items)
-    items.close()
+    with closing(Forked(engine, here).run(REQUEST, ("a",))) as items:
+        next(items), next(items)
     assert engine.closed
 
 
 def test_a_fault_crosses_as_its_sentence():
     with pytest.raises(gr.Error) as refusal:
-        list(Runner(RecordingEngine()).run(Request("bad", Composition(), Sampling())))
+        list(Forked(RecordingEngine(), here).run(Request("bad", Composition(), Sampling()), ("a",)))
     assert refusal.value.message == "The prompt is bad; write another."
     assert refusal.value.__cause__ is None
 
@@ -104,30 +90,30 @@ def test_everything_that_crosses_to_a_worker_can_be_pickled():
         return fork
 
     engine = RecordingEngine()
-    runner = Runner(engine, on_gpu)
+    runner = Forked(engine, on_gpu)
     runner.add("owner/extra")
-    assert len(list(runner.run(REQUEST))) == 4
+    assert len(list(runner.run(REQUEST, engine.names))) == 4
     assert engine.asked[-1][2] == REQUEST.composition
     assert len(crossed) == 1
 
 
 def test_a_worker_that_was_forked_earlier_loads_the_added_adapter_at_the_same_commit():
     main, worker = RecordingEngine(), RecordingEngine()
-    runner = Runner(main, lambda _: Runner(worker)._work_here)
+    runner = Forked(main, lambda _: Forked(worker, here)._work)
     runner.add("owner/extra")
     assert runner.added == ("extra",)
-    list(runner.run(REQUEST))
-    list(runner.run(REQUEST))
+    list(runner.run(REQUEST, main.names))
+    list(runner.run(REQUEST, main.names))
     assert [each for each in worker.asked if each[0] == "add"] == [("add", "owner/extra", "c" * 40, "extra")]
 
 
 def test_an_adapter_that_does_not_fit_is_not_added():
-    runner = Runner(RecordingEngine())
+    runner = Forked(RecordingEngine(), here)
     assert not runner.add("bad/one").ok
     assert runner.added == ()
 
 
-def test_fuse_passes_names_and_norm():
+def test_fuse_passes_names_and_norm_and_writes_nothing():
     engine = RecordingEngine()
-    assert Runner(engine).fuse("The", ("a",), False) is FUSION
+    assert Forked(engine, here).fuse("The", ("a",), False) is FUSION
     assert engine.asked == [("fusion", "The", ("a",), False)]

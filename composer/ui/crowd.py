@@ -1,0 +1,74 @@
+"""Many visitors, one engine in this process: texts in one running batch, fusions one prompt at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from threading import Lock
+
+from composer.engine import Engine
+from composer.methods import METHODS
+from composer.scheduler import POLL, Scheduler, Ticket, Waiting
+from composer.spec import Fusion, Step
+from composer.ui.forms import Request
+from composer.ui.runner import Runner
+from composer.ui.settings import Settings
+
+
+class Crowd(Runner):
+    """Feeds a scheduler; any number of threads may run generations."""
+
+    def __init__(self, engine: Engine, settings: Settings):
+        super().__init__(engine)
+        room = engine.prompt_limit + settings.max_new_tokens
+        self._scheduler = Scheduler(engine, settings.slots, settings.queue_size, room)
+        # A prefill of N+1 rows takes every core: thirty of them at once would each take thirty times as long.
+        self._reading = Lock()
+
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step | Waiting | None]:
+        """See Runner. The fusion weights come first where the method needs them or nobody else is here."""
+        prompt, composition = request.prompt, request.composition
+        self.engine.check_prompt(prompt)
+        self._scheduler.check_room()
+        alone = self._scheduler.busy == 0 and not self._reading.locked()
+        fusion = None
+        if METHODS[composition.method].needs_kl or alone:
+            for fusion in self._read(prompt, names, composition.norm):
+                yield fusion
+        ticket = self._scheduler.enter(prompt, composition, request.sampling, fusion)
+        try:
+            yield from _follow(ticket, len(names))
+        finally:
+            ticket.close()
+        if fusion is None:
+            yield from self._read(prompt, names, composition.norm)
+
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool) -> Fusion:
+        """See Runner."""
+        with self._reading:
+            return self.engine.fusion(prompt, names, norm)
+
+    def close(self) -> None:
+        """End the scheduler's thread; generations under way end with a ComposerError."""
+        self._scheduler.close()
+
+    def _read(self, prompt: str, names: Sequence[str], norm: bool) -> Iterator[Fusion | None]:
+        """The prompt's fusion weights, after some Nones while others' are read."""
+        while not self._reading.acquire(timeout=POLL):
+            yield None
+        try:
+            fusion = self.engine.fusion(prompt, names, norm)
+        finally:
+            self._reading.release()
+        yield fusion
+
+
+def _follow(ticket: Ticket, count: int) -> Iterator[Step | Waiting | None]:
+    place = 0
+    for event in ticket.events():
+        if isinstance(event, Step):
+            # An adapter that came in since the visitor asked is a last column, and has no part in this.
+            yield replace(event, contribution=event.contribution[:, :count])
+        else:
+            yield event if event.place != place else None
+            place = event.place

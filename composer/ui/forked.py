@@ -1,0 +1,68 @@
+"""ZeroGPU: every call runs in a forked worker, where no thread of this process lives on.
+
+Everything that crosses is plain Python or numpy, adapters that were added after the fork are named so
+that the worker can load them itself, and a fault crosses as gr.Error, the only exception whose text
+survives the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+
+import gradio as gr
+
+from composer.engine import Engine
+from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
+from composer.ui.forms import Request
+from composer.ui.runner import Added, Runner
+
+
+class Forked(Runner):
+    """One generation at a time, each in a worker. on_gpu: wraps the one generator that touches the model."""
+
+    limit = 1
+
+    def __init__(self, engine: Engine, on_gpu: Callable[[Callable], Callable]):
+        super().__init__(engine)
+        self._work = on_gpu(self._work_here)
+
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step]:
+        """See Runner. The fusion weights come first."""
+        composition = {f.name: getattr(request.composition, f.name) for f in fields(request.composition)}
+        composition["weights"] = dict(request.composition.weights)  # a mapping proxy does not pickle
+        yield from self._work(
+            request.prompt, tuple(names), composition, asdict(request.sampling), self._added
+        )
+
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool) -> Fusion:
+        """See Runner."""
+        work = self._work(prompt, tuple(names), {"norm": norm}, None, self._added)
+        try:
+            return next(work)
+        finally:
+            work.close()
+
+    def close(self) -> None:
+        """Nothing of this runner's stays behind."""
+
+    def _work_here(
+        self,
+        prompt: str,
+        names: Sequence[str],
+        composition: Mapping,
+        sampling: Mapping | None,
+        added: Added,
+    ) -> Iterator[Fusion | Step]:
+        """sampling None: the fusion weights alone."""
+        try:
+            for name, source, commit in added:
+                if name not in self.engine.names:
+                    self.engine.add_adapter(source, commit, name)
+            wanted = Composition(**composition)
+            fusion = self.engine.fusion(prompt, names, wanted.norm)
+            yield fusion
+            if sampling is not None:
+                yield from self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)
+        except ComposerError as fault:
+            raise gr.Error(str(fault), print_exception=False) from None
