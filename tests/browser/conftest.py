@@ -10,6 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,11 +35,17 @@ PATIENCE = (
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The address of app.py, started as a visitor would start it."""
+    with serving(tmp_path_factory.mktemp("server") / "log", COMPOSER_MAX_NEW_TOKENS="150") as address:
+        yield address
+
+
+@contextmanager
+def serving(log: Path, **settings: str) -> Iterator[str]:
+    """app.py with these environment variables, until the end of the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    env = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), "COMPOSER_MAX_NEW_TOKENS": "150"}
+    env = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), **settings}
     with log.open("w") as out:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=out, stderr=out)
         try:
@@ -81,21 +89,19 @@ def chromium():
 
 @pytest.fixture
 def visit(server, chromium):
-    """visit(width, height, theme) -> a page with the composer ready. Fails the test for any console error,
-    any script error and any request to another host."""
+    """visit(width, height, theme, at) -> a page with the composer ready, of the common server or of the one
+    at that address. Fails the test for any console error, script error and request to another host."""
     contexts, faults = [], []
 
-    def open_page(width=1280, height=800, theme="light"):
+    def open_page(width=1280, height=800, theme="light", at=server):
         context = chromium.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
         page.on("console", lambda line: faults.append(f"console: {line.text}") if _is_error(line) else None)
-        page.on(
-            "request", lambda sent: None if _is_ours(sent.url, server) else faults.append(f"to {sent.url}")
-        )
-        page.goto(f"{server}/?__theme={theme}")
+        page.on("request", lambda sent: None if _is_ours(sent.url, at) else faults.append(f"to {sent.url}"))
+        page.goto(f"{at}/?__theme={theme}")
         page.wait_for_selector(".live-status:has-text('Ready')")
         return page
 

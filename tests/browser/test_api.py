@@ -105,22 +105,33 @@ def last_message(server, body):
     pytest.fail("the stream ended without an answer")
 
 
-def test_a_nan_on_a_slider_is_refused_on_the_server(server, client):
-    """Gradio's own bounds let a NaN pass; the page's handler is reached without the page."""
+@pytest.mark.parametrize(
+    ("widget", "value", "words"),
+    [
+        ("one-sports", math.nan, "weight of sports"),  # Gradio's own bounds let a NaN pass
+        ("prompt", "half a smile: \ud83d", "broken characters"),
+    ],
+)
+def test_what_a_page_would_not_send_is_refused_on_the_server(server, client, widget, value, words):
+    """The page's handler is reached without the page."""
     config = client.config
     generate = next(dep for dep in config["dependencies"] if len(dep["inputs"]) > 15 and dep["backend_fn"])
     kinds = {each["id"]: each for each in config["components"]}
     values = [kinds[number]["props"].get("value") for number in generate["inputs"]]
     values[0] = "The movie"
-    place = next(
-        i
-        for i, number in enumerate(generate["inputs"])
-        if kinds[number]["props"].get("elem_id") == "one-sports"
-    )
-    values[place] = math.nan
-    body = {"data": values, "fn_index": generate["id"], "session_hash": "nan-test", "event_data": None}
+    names = [kinds[number]["props"].get("elem_id") for number in generate["inputs"]]
+    values[names.index(widget)] = value
+    body = {"data": values, "fn_index": generate["id"], "session_hash": f"raw-{widget}", "event_data": None}
     answer = last_message(server, body)
     assert answer["success"]
     status = answer["output"]["data"][0]["status"]
     assert status["phase"] == "error"
-    assert "weight of sports" in status["message"]
+    assert words in status["message"]
+
+
+def test_half_a_character_in_a_call_gets_its_sentence(server, client):
+    generate = next(dep for dep in client.config["dependencies"] if dep["api_name"] == "generate")
+    body = {"data": ["half a smile: \ud83d", {}], "fn_index": generate["id"], "session_hash": "raw-call"}
+    answer = last_message(server, body)
+    assert not answer["success"]
+    assert "broken characters" in answer["output"]["error"]
