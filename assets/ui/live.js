@@ -156,6 +156,8 @@ new MutationObserver(() => live.map.draw()).observe(document.body, { attributeFi
 watch("value", () => {
   const message = props.value ?? {};
   if (message.run) {
+    // What was on its way when Stop was pressed may come after the last picture.
+    if (message.run === live.data.run && ["done", "stopped"].includes(live.data.status.phase)) return;
     const begins = message.run !== live.data.run;
     live.data.apply(message);
     liveRefresh();

@@ -118,6 +118,8 @@ class Page:
             items = self.runner.run(request, progress.names)
             async with aclosing(bursts(items, self.settings.updates_per_second)) as groups:
                 async for group in groups:
+                    if progress.stopped:
+                        return  # the last picture is on its way: nothing may follow it
                     yield *self._tell(progress, group), skip, skip
             contribution = skip if progress.drawn else progress.contribution_figure()
             yield progress.finished(), skip, contribution, None, off
@@ -147,11 +149,12 @@ class Page:
                 progress.drawn = True
         return view, fusion, contribution
 
-    def stopped(self, progress: Progress | None) -> tuple:
-        """After a cancel: the last picture of what there is."""
+    async def stopped(self, progress: Progress | None) -> tuple:
+        """With a cancel: the last picture of what there is. In the event loop, so between two bursts."""
         off = gr.update(interactive=False)
         if progress is None:
             return remark("Stopped before the model began.", "stopped"), gr.skip(), None, off
+        progress.stopped = True
         return progress.finished(), progress.contribution_figure(), None, off
 
     # --- sliders -------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class Progress:
     """What a generation has brought so far; Stop reads it after the generator was cancelled.
 
     names, adapters: the N adapters of this run and their legend entries. fused, drawn: whether their
-    fusion weights and their contributions have been shown.
+    fusion weights and their contributions have been shown. stopped: by the visitor; nothing more is shown.
     """
 
     request: Request
@@ -41,6 +41,7 @@ class Progress:
     steps: list[Step] = field(default_factory=list)
     fused: bool = False
     drawn: bool = False
+    stopped: bool = False
 
     def reading(self) -> dict[str, object]:
         """The live view while the prompt is read."""
