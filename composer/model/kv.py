@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
@@ -24,9 +26,7 @@ class KVCache:
         for index, layer in enumerate(prompts.layers):
             both = torch.cat([layer.keys, layer.values], dim=1)  # [B, 2H, T, D]
             if len(self.buffers) == index:
-                # Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN.
-                shape = (self.slots, both.shape[1], self.room, both.shape[3])
-                self.buffers.append(torch.zeros(shape, dtype=both.dtype, device=both.device))
+                self.buffers.append(_zeros((self.slots, both.shape[1], self.room, both.shape[3]), both))
             for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
                 self.buffers[index][slot, :, :length] = both[row, :, both.shape[2] - length :]
 
@@ -34,6 +34,17 @@ class KVCache:
         """Copy a row of `length` tokens into another slot."""
         for buffer in self.buffers:
             buffer[target, :, :length] = buffer[source, :, :length]
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN.
+
+    On a CPU they are numpy's, whose pages cost nothing until somebody writes there; torch's are written.
+    """
+    if like.device.type != "cpu":
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    raw = np.zeros(math.prod(shape) * like.element_size(), np.uint8)
+    return torch.from_numpy(raw).view(like.dtype).view(shape)
 
 
 class Window:

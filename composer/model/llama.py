@@ -2,22 +2,20 @@
 
 One token a row leaves so little arithmetic that the way through transformers' modules costs as much as the
 weights do. The prompt still goes that way; this pass takes over after it and must agree with it, which the
-tests hold it to. Every shape is fixed by the batch size and the reach of attention, so that the pass can be
-compiled, or captured as a CUDA graph, and replayed under other gates.
+tests hold it to. A layer is one function of tensors, the same for every layer, so that it can be compiled
+once for all of them; gates are tensors too, and never a reason to compile again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from composer.model.inject import GatedLinear, GatedModel
 from composer.model.kv import KVCache, visible
-from composer.model.layout import Layout, Reading, layer_energy
+from composer.model.layout import Layout, Reading
 from composer.model.product import Product, product
 from composer.model.step import Inputs
 
@@ -32,65 +30,79 @@ GROUPS = (
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Layers with one input: their common product, each one's path and width."""
+class Group:
+    """Layers with one input, and what a bank adds to them, its sites side by side.
+
+    start, end: the group's span on its layer's part of Z. covered: the columns of the group's output that
+    belong to sites of the bank. B: None without such sites; one product with zeros between the sites is
+    quicker than one for each.
+    """
 
     product: Product
-    paths: tuple[str, ...]
     widths: tuple[int, ...]
+    B: torch.Tensor | None = None  # [R, d_out of the group]
+    start: int = 0
+    end: int = 0
+    covered: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
-class _Added:
-    """What a bank adds to a group. A: the sites' A, stacked. parts: per layer of the group its B^T and its
-    span of A's rows, or None where the bank has no such site. start, end: the group's span on Z."""
+class Layer:
+    """What a decoder layer is made of under a bank. The norms' weights are [d]."""
 
-    A: torch.Tensor  # [R, d_in]
-    parts: tuple[tuple[torch.Tensor, int, int] | None, ...]
-    start: int
-    end: int
+    attend: Group
+    close: Group
+    widen: Group
+    narrow: Group
+    attention_norm: torch.Tensor
+    mlp_norm: torch.Tensor
 
 
 @dataclass(frozen=True)
-class _Layer:
-    groups: tuple[_Group, ...]
-    attention_norm: nn.Module
-    mlp_norm: nn.Module
+class Shape:
+    """heads, kv_heads: how many. eps: the norms'."""
+
+    heads: int
+    kv_heads: int
+    eps: float
 
 
-class _Table(NamedTuple):
-    """What a bank adds, per layer and group. site_layer: each site's layer, [S] int64."""
+@dataclass(frozen=True)
+class _Table:
+    """The layers under a bank. spans: each layer's part of Z."""
 
     layout: Layout
-    added: list[list[_Added | None]]
-    site_layer: torch.Tensor
+    layers: tuple[Layer, ...]
+    spans: tuple[tuple[int, int], ...]
 
 
-class _Under(NamedTuple):
-    """scales: [B, Z]."""
+@dataclass(frozen=True)
+class _Under:
+    """scales: per layer its part of [B, Z]."""
 
     table: _Table
-    scales: torch.Tensor
+    scales: tuple[torch.Tensor, ...]
 
 
 class LlamaPass:
-    """See composer.model.step.Pass. Made once per base by `of`."""
+    """See composer.model.step.Pass. Made once per base.
+
+    layer: the function that runs a layer; a compiled one may take its place at any time.
+    """
 
     def __init__(self, model: GatedModel, weights: str):
         body, config = model.model.model, model.model.config
-        self._model, self._config = model, config
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._width = body.layers[0].self_attn.head_dim
-        self._embedding, self._norm, self._rotary = body.embed_tokens, body.norm, body.rotary_emb
-        self._layers = [
-            _Layer(
-                tuple(_group(block, names, index, weights) for names in GROUPS),
-                block.input_layernorm,
-                block.post_attention_layernorm,
-            )
-            for index, block in enumerate(body.layers)
-        ]
-        self._head = product([model.model.lm_head], weights)
+        self.layer = run_layer
+        self._model = model
+        first = body.layers[0]
+        self._shape = Shape(
+            config.num_attention_heads, config.num_key_value_heads, first.input_layernorm.variance_epsilon
+        )
+        self._width = first.self_attn.head_dim
+        self._embedding, self._rotary = body.embed_tokens.weight, body.rotary_emb
+        self._norm = body.norm.weight
+        self._blocks, self._weights = body.layers, weights
+        self._head = product([model.model.lm_head], weights=weights)
         self._turns: torch.Tensor | None = None
         self._table: _Table | None = None
 
@@ -107,119 +119,135 @@ class LlamaPass:
         )
 
     def prepare(self, layout: Layout, gates: torch.Tensor) -> _Under:
-        if self._table is None or self._table.layout is not layout:
-            added = [[_added(layout, group) for group in layer.groups] for layer in self._layers]
-            layers = [self._model.layer_of[path] for path in layout.spans]
-            site_layer = torch.tensor(layers, dtype=torch.int64, device=gates.device)
-            self._table = _Table(layout, added, site_layer)
-        return _Under(self._table, layout.scales(gates))
+        table = self._table
+        if table is None or table.layout is not layout:
+            table = self._table = self._tabulate(layout)
+        scales = layout.scales(gates)  # [B, Z]
+        return _Under(table, tuple(scales[:, start:end] for start, end in table.spans))
 
     @torch.no_grad()
     def __call__(self, under: _Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
         tokens, positions, length = inputs
-        table, scales = under
-        mask = visible(positions, length, self._embedding.weight.dtype)
+        table, rows = under.table, torch.arange(len(tokens), device=tokens.device)
+        mask = visible(positions, length, self._embedding.dtype)
         turns = self._turn_table(cache)[:, positions]  # [2, B, H + 2K, D]
-        logits, coded, norms = self._forward(
-            table.added, tokens, positions, mask, turns, scales, cache.buffers
-        )
-        if coded is None:
+        coded, norms = [], []
+        hidden = F.embedding(tokens, self._embedding)  # [B, d]
+        for layer, scales, buffer in zip(table.layers, under.scales, cache.buffers, strict=True):
+            hidden, z, norm = self.layer(
+                layer, self._shape, hidden, rows, positions, mask, turns, scales, buffer[: len(tokens)]
+            )
+            coded.append(z)
+            norms.append(norm)
+        logits, _ = self._head(normed(hidden, self._norm, self._shape.eps))
+        if not table.layout.spans:
             return logits, None
-        return logits, Reading(coded, layer_energy(norms, table.site_layer, table.layout.layers))
+        return logits, Reading(torch.cat(coded, dim=1), torch.cat(norms, dim=1).square())
 
-    def _forward(self, table, tokens, positions, mask, turns, scales, buffers):
-        """table: what the bank adds, per layer and group. tokens, positions [B]; mask [B, 1, 1, length];
-        turns [2, B, H + 2K, D]; scales [B, Z]. Returns logits [B, V], z [B, Z] and |W0 x| [B, S]."""
-        rows = torch.arange(len(tokens), device=tokens.device)
-        coded: list[torch.Tensor] = []  # z of each group, [B, R]
-        norms: list[torch.Tensor] = []  # |W0 x| of each site, [B]
-        hidden = self._embedding(tokens)  # [B, d]
-        for layer, added, buffer in zip(self._layers, table, buffers, strict=True):
-            attend, close, widen, narrow = layer.groups
-
-            def through(group: _Group, own: _Added | None, x: torch.Tensor) -> list[torch.Tensor]:
-                return _through(group, own, x, scales, coded, norms)
-
-            x = _normed(layer.attention_norm, hidden)
-            heads = torch.cat(through(attend, added[0], x), dim=1).view(len(tokens), -1, self._width)
-            # Values turn by nothing (cos 1, sin 0), so that one turn serves q, k and v.
-            heads = torch.addcmul(
-                heads * turns[0], heads.roll(self._width // 2, -1), turns[1]
-            )  # [B, H + 2K, D]
-            buffer[rows, :, positions] = heads[:, self._heads :]
-            past = buffer[: len(tokens), :, : mask.shape[-1]]  # [B, 2K, length, D]
-            # Queries that share a key head stand as its rows: no key is copied for them.
-            queries = heads[:, : self._heads].reshape(len(tokens), self._kv_heads, -1, self._width)
-            seen = F.scaled_dot_product_attention(
-                queries, past[:, : self._kv_heads], past[:, self._kv_heads :], attn_mask=mask
-            )  # [B, K, H / K, D]
-            (out,) = through(close, added[1], seen.reshape(len(tokens), -1))
-            hidden = hidden + out
-
-            x = _normed(layer.mlp_norm, hidden)
-            gate, up = through(widen, added[2], x)
-            (out,) = through(narrow, added[3], F.silu(gate) * up)
-            hidden = hidden + out
-        logits = self._head(_normed(self._norm, hidden))
-        return (logits, torch.cat(coded, dim=1), torch.stack(norms, dim=1)) if coded else (logits, None, None)
+    def _tabulate(self, layout: Layout) -> _Table:
+        layers, spans, end = [], [], 0
+        for block in self._blocks:
+            start = end
+            groups = []
+            for names in GROUPS:
+                group = _group([block.get_submodule(name) for name in names], layout, start, self._weights)
+                groups.append(group)
+                end = max(end, start + group.end)
+            layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
+            spans.append((start, end))
+        return _Table(layout, tuple(layers), tuple(spans))
 
     def _turn_table(self, cache: KVCache) -> torch.Tensor:
         """[2, room, H + 2K, D]: each position's cos and signed sin, per head of the joint q, k, v product."""
         if self._turns is None or self._turns.shape[1] < cache.room:
-            weight = self._embedding.weight
-            places = torch.arange(cache.room, device=weight.device)[None]
-            cos, sin = self._rotary(weight[:1], places)  # [1, room, D]
-            sin = torch.cat([-sin[..., : self._width // 2], sin[..., self._width // 2 :]], dim=-1)
-            turned = torch.stack([cos[0], sin[0]])[:, :, None]  # [2, room, 1, D]
-            still = torch.stack([torch.ones_like(cos[0]), torch.zeros_like(sin[0])])[:, :, None]
-            q_and_k = turned.expand(-1, -1, self._heads + self._kv_heads, -1)
-            self._turns = torch.cat([q_and_k, still.expand(-1, -1, self._kv_heads, -1)], dim=2).contiguous()
+            shape, half = self._shape, self._width // 2
+            places = torch.arange(cache.room, device=self._embedding.device)[None]
+            cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
+            sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
+            turned = torch.stack([cos, sin])[:, :, None]  # [2, room, 1, D]
+            # Values turn by nothing, so that one turn serves q, k and v.
+            still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
+            turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
+            self._turns = torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2).contiguous()
         return self._turns
 
 
-def _group(block: nn.Module, names: tuple[str, ...], index: int, weights: str) -> _Group:
-    layers = [block.get_submodule(name) for name in names]
-    bases = [layer.base if isinstance(layer, GatedLinear) else layer for layer in layers]
-    return _Group(
-        product(bases, weights),
-        tuple(layer.path for layer in layers),
-        tuple(base.out_features for base in bases),
+def run_layer(
+    layer: Layer,
+    shape: Shape,
+    hidden: torch.Tensor,  # [B, d]
+    rows: torch.Tensor,  # [B]: 0, 1, ...
+    positions: torch.Tensor,  # [B]
+    mask: torch.Tensor,  # [B, 1, 1, length]
+    turns: torch.Tensor,  # [2, B, H + 2K, D]
+    scales: torch.Tensor,  # [B, Z of this layer]
+    buffer: torch.Tensor,  # [B, 2K, room, D]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One decoder layer: the new hidden states [B, d], z [B, Z of this layer] and its |W0 x| [B, 1]."""
+    count, width = hidden.shape[0], turns.shape[-1]
+    coded: list[torch.Tensor] = [scales[:, :0]]
+    raw: list[torch.Tensor] = [hidden[:, :0]]
+
+    def through(group: Group, x: torch.Tensor) -> torch.Tensor:
+        """The gate at a group: W0 x + ((x A^T) * s) B^T, its layers' outputs side by side."""
+        out, z = group.product(x)  # [B, d_out], [B, R]
+        if group.B is None:
+            return out
+        z = z * scales[:, group.start : group.end]
+        coded.append(z)
+        raw.extend(out[:, start:end] for start, end in group.covered)
+        return out + times(z, group.B).to(out.dtype)
+
+    x = normed(hidden, layer.attention_norm, shape.eps)
+    heads = through(layer.attend, x).view(count, -1, width)  # [B, H + 2K, D]
+    heads = torch.addcmul(heads * turns[0], heads.roll(width // 2, -1), turns[1])
+    buffer[rows, :, positions] = heads[:, shape.heads :]
+    past = buffer[:, :, : mask.shape[-1]]  # [B, 2K, length, D]
+    # Queries that share a key head stand as its rows: no key is copied for them.
+    queries = heads[:, : shape.heads].reshape(count, shape.kv_heads, -1, width)
+    seen = F.scaled_dot_product_attention(
+        queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=mask
+    )  # [B, K, H / K, D]
+    hidden = hidden + through(layer.close, seen.reshape(count, -1))
+
+    gate, up = through(layer.widen, normed(hidden, layer.mlp_norm, shape.eps)).split(
+        layer.widen.widths, dim=1
     )
+    hidden = hidden + through(layer.narrow, F.silu(gate) * up)
+    norm = torch.linalg.vector_norm(torch.cat(raw, dim=1), dim=1, keepdim=True, dtype=torch.float32)
+    return hidden, torch.cat(coded, dim=1), norm
 
 
-def _added(layout: Layout, group: _Group) -> _Added | None:
-    spans = [layout.spans[path] for path in group.paths if path in layout.spans]
-    if not spans:
-        return None
-    sites, start = layout.bank.sites, spans[0][0]
-    parts = tuple(
-        (sites[path].B.t(), layout.spans[path][0] - start, layout.spans[path][1] - start)
-        if path in layout.spans
-        else None
-        for path in group.paths
-    )
-    stacked = [sites[path].A for path in group.paths if path in sites]
-    A = stacked[0] if len(stacked) == 1 else torch.cat(stacked)
-    return _Added(A, parts, start, spans[-1][1])
+def times(z: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    """z [B, R] times a thin matrix [R, O].
+
+    One row goes as a batch of one, which inductor turns into a loop of its own, fused with what surrounds
+    it and spread over the threads; for a plain product it calls BLAS.
+    """
+    return torch.bmm(z[None], B[None])[0] if len(z) == 1 else z @ B
 
 
-def _through(group, own, x, scales, coded, norms) -> list[torch.Tensor]:
-    """The gate at a group: out = W0 x + ((x A^T) * s) B^T for each of its layers, [B, d_out] each."""
-    outs = list(group.product(x).split(group.widths, dim=1))
-    if own is None:
-        return outs
-    z = F.linear(x, own.A) * scales[:, own.start : own.end]  # [B, R]
-    coded.append(z)
-    for place, part in enumerate(own.parts):
-        if part is not None:
-            B, start, end = part
-            norms.append(torch.linalg.vector_norm(outs[place], dim=-1, dtype=torch.float32))
-            outs[place] = torch.addmm(outs[place], z[:, start:end], B)
-    return outs
-
-
-def _normed(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """transformers' RMSNorm in the fewest kernels."""
+def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """transformers' RMSNorm in the fewest kernels; [B, d] -> [B, d]."""
     wide = x.float()
-    scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-    return norm.weight * scaled.to(x.dtype)
+    scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return weight * scaled.to(x.dtype)
+
+
+def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) -> Group:
+    """The group of these layers under a bank; origin: where their decoder layer's part of Z begins."""
+    bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
+    here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
+    if not here:
+        return Group(product(bases, weights=weights), widths)
+    sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
+    start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
+    B = sites[here[0][1]].B.new_zeros(end - start, sum(widths))  # [R, d_out]
+    covered = []
+    for place, path in here:
+        top, bottom = layout.spans[path]
+        left, right = starts[place], starts[place] + widths[place]
+        B[top - start : bottom - start, left:right] = sites[path].B.t()
+        covered.append((left, right))
+    A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
+    return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(covered))

@@ -2,89 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-Product = Callable[[torch.Tensor], torch.Tensor]  # [B, d_in] -> [B, d_out of all the layers]
+
+class Product(Protocol):
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, K] -> W x of all the layers side by side, [B, O], and x A^T, [B, R]."""
+        ...
 
 
-def product(layers: Sequence[nn.Module], weights: str = "same") -> Product:
-    """One product for Linear layers that read the same input; their outputs stand side by side.
+def product(layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights: str = "same") -> Product:
+    """One product for Linear layers that read the same input, and for the factors beside them.
 
-    weights: "same" as the layers', or "int8": weight-only, a scale per output row. Layers that are not
-    plain dense ones (bitsandbytes) are called one by one.
+    A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "int8":
+    weight-only, a scale per output row. Layers that are not plain dense ones (bitsandbytes) are called one
+    by one.
     """
+    first = layers[0]
     if not all(type(layer) is nn.Linear for layer in layers):
-        return Apart(layers)
-    return Int8(layers) if weights == "int8" else Dense(layers)
+        return Apart(layers, A)
+    if A is None:
+        A = first.weight.new_empty(0, first.in_features)
+    if weights == "int8":
+        return Int8(layers, A)
+    return Joint(layers, A) if first.weight.device.type == "cpu" else Dense(layers, A)
+
+
+class Joint:
+    """On a CPU: the layers' weights and A as the rows of one matrix, because there every further product
+    costs more than its bytes. The layers go on as views of it, so memory stays the same."""
+
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
+        self._chunks = torch.get_num_threads()
+        rows = sum(layer.out_features for layer in layers)
+        spare = A.new_zeros(-(rows + len(A)) % self._chunks, A.shape[1])
+        self._weight = _stacked(layers, [A, spare] if len(A) + len(spare) else [])  # [O + R, K]
+        self._bias, self._rows, self._rank = _bias(layers), rows, len(A)
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(x) > 1:
+            both = F.linear(x, self._weight)  # [B, O + R]
+        else:
+            # MKL runs a one-row product on one thread of some CPUs; a batch of row blocks runs on all.
+            blocks = self._weight.view(self._chunks, -1, x.shape[1]).transpose(1, 2)  # [c, K, (O + R) / c]
+            both = torch.bmm(x.expand(self._chunks, 1, -1), blocks).view(1, -1)
+        out = both[:, : self._rows]
+        return _biased(out, self._bias), both[:, self._rows : self._rows + self._rank]
 
 
 class Dense:
-    """The layers' weights as one matrix. The layers go on as views of it, so memory stays the same."""
+    """The layers' weights as one matrix, A as another. The layers go on as views of the first."""
 
-    def __init__(self, layers: Sequence[nn.Linear]):
-        self.weight = layers[0].weight.data
-        if len(layers) > 1:
-            self.weight = torch.cat([layer.weight.data for layer in layers])  # [O, K]
-            parts = self.weight.split([layer.out_features for layer in layers])
-            for layer, part in zip(layers, parts, strict=True):
-                layer.weight.data = part
-        self.bias = _bias(layers)
-        self._chunks = _chunks(self.weight)
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
+        self._weight, self._bias, self._A = _stacked(layers, []), _bias(layers), A
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) > 1 or self._chunks == 1:
-            return F.linear(x, self.weight, self.bias)  # [B, O]
-        # MKL runs a one-row product on one thread of some CPUs; a batch of row blocks runs on all.
-        blocks = self.weight.view(self._chunks, -1, self.weight.shape[1]).transpose(1, 2)  # [c, K, O/c]
-        out = torch.bmm(x.expand(self._chunks, 1, -1), blocks).view(1, -1)
-        return out if self.bias is None else out + self.bias
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return F.linear(x, self._weight, self._bias), F.linear(x, self._A)
 
 
 class Int8:
     """Weight-only int8: symmetric, a scale per output row, activations rounded to bfloat16.
 
-    A quarter of float32's bytes, which is what decoding one token waits for.
+    A quarter of float32's bytes, which is what decoding one token waits for. A is rounded like the rest.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear]):
-        weight = torch.cat([layer.weight.data.float() for layer in layers])  # [O, K]
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
+        weight = torch.cat([*(layer.weight.data.float() for layer in layers), A.float()])  # [O + R, K]
         # Rounded to what the product takes before it is divided by, so that its rounding does no harm.
-        self.scale = (weight.abs().amax(dim=1).clamp_min(1e-20) / 127).to(torch.bfloat16)  # [O]
-        self.weight = (weight / self.scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
-        self.bias = _bias(layers)
+        self._scale = (weight.abs().amax(dim=1).clamp_min(1e-20) / 127).to(torch.bfloat16)  # [O + R]
+        self._weight = (weight / self._scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
+        self._bias, self._rows = _bias(layers), len(weight) - len(A)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        out = torch._weight_int8pack_mm(x.to(torch.bfloat16), self.weight, self.scale).to(x.dtype)
-        return out if self.bias is None else out + self.bias
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        both = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._weight, self._scale).to(x.dtype)
+        return _biased(both[:, : self._rows], self._bias), both[:, self._rows :]
 
 
 class Apart:
     """Layers of any kind, one after another."""
 
-    def __init__(self, layers: Sequence[nn.Module]):
-        self._layers = list(layers)
+    def __init__(self, layers: Sequence[nn.Module], A: torch.Tensor | None):
+        self._layers, self._A = list(layers), A
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([layer(x) for layer in self._layers], dim=-1)
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = torch.cat([layer(x) for layer in self._layers], dim=-1)  # [B, O]
+        return out, x[:, :0] if self._A is None else F.linear(x.to(self._A.dtype), self._A)
+
+
+def _stacked(layers: Sequence[nn.Linear], below: list[torch.Tensor]) -> torch.Tensor:
+    """The weights and what comes below them as one matrix, [rows, K], of which the layers become views."""
+    if len(layers) == 1 and not below:
+        return layers[0].weight.data
+    whole = torch.cat([*(layer.weight.data for layer in layers), *below])
+    start = 0
+    for layer in layers:
+        layer.weight.data = whole[start : start + layer.out_features]
+        start += layer.out_features
+    return whole
 
 
 def _bias(layers: Sequence[nn.Linear]) -> torch.Tensor | None:
     if all(layer.bias is None for layer in layers):
         return None
-    return torch.cat(
-        [
-            layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data
-            for layer in layers
-        ]
-    )
+    parts = [
+        layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data
+        for layer in layers
+    ]
+    return torch.cat(parts)
 
 
-def _chunks(weight: torch.Tensor) -> int:
-    """Into how many equal row blocks a one-row product is cut: as many as there are threads, on a CPU."""
-    if weight.device.type != "cpu":
-        return 1
-    return max(count for count in range(1, torch.get_num_threads() + 1) if len(weight) % count == 0)
+def _biased(out: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return out if bias is None else out + bias
