@@ -36,6 +36,8 @@ def ask(page, prompt, number, **fields):
         field = page.locator(f"#{name} input[type=number]")
         field.fill(str(value))
         field.press("Tab")
+        for half in page.locator(f"#{name} input").all():  # a slider's number and its handle
+            expect(half).to_have_value(f"{value:g}")
     page.click("#generate")
 
 
