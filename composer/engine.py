@@ -22,7 +22,9 @@ from composer.methods import fuse
 from composer.model.base import Base, load_base
 from composer.model.batch import Batch
 from composer.model.batch import Row as BatchRow
+from composer.model.compiled import WarmUp
 from composer.model.inject import GateCall, GatedModel, gates_tensor
+from composer.model.kv import ROOM
 from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
@@ -45,8 +47,6 @@ from composer.spec import (
 log = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 1024
-# A cache's room is a multiple of this, so that few shapes occur.
-ROOM = 2048
 
 Row = tuple[str, Composition, Sampling]
 
@@ -58,31 +58,47 @@ class Engine:
     so calls from several threads do not disturb each other.
     """
 
-    def __init__(self, catalog: Catalog, base: Base):
+    def __init__(self, catalog: Catalog, base: Base, decode_weights: str = "same"):
         self.catalog = catalog
         self.base = base
         self.reports: tuple[FitReport, ...] = ()
         self._model = GatedModel(base.model)
         self._gating = Gating(self._model, base.spec)
         self._shelf = Shelf.of(self._model, Bank(), ())
-        self._pass = decode_pass(self._model)
+        self._pass = decode_pass(self._model, decode_weights)
+        self._warm: WarmUp | None = None
         self._adding = Lock()
         self._ends = _end_tokens(base)
 
     @classmethod
     def from_catalog(
-        cls, path: str | Path = "adapters.yaml", base: str | None = None, device: str | None = None
+        cls,
+        path: str | Path = "adapters.yaml",
+        base: str | None = None,
+        device: str | None = None,
+        decode_weights: str = "same",
     ) -> Engine:
         """Load a base of the catalog (None: its default) and every adapter of it that fits.
+
+        decode_weights: "same" as the base's, or "int8": decoding reads weight-only int8, which is quicker
+        on a CPU and changes the logits a little; prompts are still read with the base's own weights.
 
         An adapter that cannot be had or does not fit is left out, with the reason in `reports`. Raises
         ComposerError when the catalog or the base cannot be used.
         """
         catalog = load_catalog(path)
-        engine = cls(catalog, load_base(catalog.base(base), device))
+        engine = cls(catalog, load_base(catalog.base(base), device), decode_weights)
         for spec in engine.spec.adapters:
             engine._add(spec)
         return engine
+
+    def warm_up(self) -> WarmUp:
+        """Compile the decoding step for one row, in the background, and again when adapters are added.
+
+        Nobody waits for it: until it is there, and wherever it cannot be, decoding runs uncompiled.
+        """
+        self._warm = WarmUp(self._pass, self._shelf.layout)
+        return self._warm
 
     # --- what is here --------------------------------------------------------------------------
 
@@ -160,6 +176,8 @@ class Engine:
             else:
                 named = replace(spec, label=spec.label or spec.name)
                 self._shelf = Shelf.of(self._model, bank, (*self.adapters, named))
+                if self._warm is not None:
+                    self.warm_up()
         log.info("%s", report)
         self.reports = (*self.reports, report)
         return report

@@ -117,9 +117,19 @@ class GatedModel:
             hidden = output[0] if isinstance(output, tuple) else output  # [B, T, d]
             call.hidden.append(hidden[:, -1])
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def quantised(self) -> bool:
+        """Whether a gated layer is anything but a plain dense one."""
+        gated = (self.model.get_submodule(path) for path in self.sites)
+        return any(type(layer.base) is not nn.Linear for layer in gated)
+
     def layout(self, bank: Bank) -> Layout:
         """The bank's place in this model."""
-        return Layout.of(bank, self.layer_of, self.layers, self.model.get_input_embeddings().weight.device)
+        return Layout.of(bank, self.layer_of, self.layers, self.device)
 
     @contextmanager
     def under(self, call: GateCall | None) -> Iterator[None]:

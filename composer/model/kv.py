@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+# A cache has room for this many tokens a row or a multiple, so that few shapes occur.
+ROOM = 2048
+
 
 class KVCache:
     """`slots` rows of at most `room` tokens. Keys and values of a layer share one buffer.
@@ -20,31 +23,34 @@ class KVCache:
     def __init__(self, slots: int, room: int):
         self.slots, self.room = slots, room
         self.buffers: list[torch.Tensor] = []
+        # Whatever a pass records of its work in these buffers: as good as they are, and gone with them.
+        self.graphs: dict[tuple, object] = {}
 
     def write(self, slots: Sequence[int], lengths: Sequence[int], prompts: DynamicCache) -> None:
         """Take over a left-padded prefill: the last lengths[b] places of its row b go to slots[b]."""
         for index, layer in enumerate(prompts.layers):
             both = torch.cat([layer.keys, layer.values], dim=1)  # [B, 2H, T, D]
             if len(self.buffers) == index:
-                self.buffers.append(_zeros((self.slots, both.shape[1], self.room, both.shape[3]), both))
+                self.buffers.append(self.zeros(both.shape[1], both.shape[3], both))
             for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
                 self.buffers[index][slot, :, :length] = both[row, :, both.shape[2] - length :]
+
+    def zeros(self, heads: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """A layer's buffer [S, heads, room, width], of `like`'s type and device.
+
+        Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN. On a CPU they are
+        numpy's, whose pages cost nothing until somebody writes there; torch's are written.
+        """
+        shape = (self.slots, heads, self.room, width)
+        if like.device.type != "cpu":
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        raw = np.zeros(math.prod(shape) * like.element_size(), np.uint8)
+        return torch.from_numpy(raw).view(like.dtype).view(shape)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row of `length` tokens into another slot."""
         for buffer in self.buffers:
             buffer[target, :, :length] = buffer[source, :, :length]
-
-
-def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN.
-
-    On a CPU they are numpy's, whose pages cost nothing until somebody writes there; torch's are written.
-    """
-    if like.device.type != "cpu":
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
-    raw = np.zeros(math.prod(shape) * like.element_size(), np.uint8)
-    return torch.from_numpy(raw).view(like.dtype).view(shape)
 
 
 class Window:

@@ -8,13 +8,15 @@ once for all of them; gates are tensors too, and never a reason to compile again
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch.nn import functional as F
 
 from composer.model.inject import GatedLinear, GatedModel
-from composer.model.kv import KVCache, visible
+from composer.model.kv import ROOM, KVCache, visible
 from composer.model.layout import Layout, Reading
 from composer.model.product import Product, product
 from composer.model.step import Inputs
@@ -57,6 +59,10 @@ class Layer:
     attention_norm: torch.Tensor
     mlp_norm: torch.Tensor
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.attend, self.close, self.widen, self.narrow
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -68,31 +74,40 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """The layers under a bank. spans: each layer's part of Z."""
+class Table:
+    """The layers under a bank. spans: each layer's part of Z. kinds: what the compiled code depends on, a
+    shape per layer; tables of the same kinds run the same code."""
 
     layout: Layout
     layers: tuple[Layer, ...]
     spans: tuple[tuple[int, int], ...]
+    kinds: frozenset[tuple]
 
 
 @dataclass(frozen=True)
-class _Under:
-    """scales: per layer its part of [B, Z]."""
+class Under:
+    """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them."""
 
-    table: _Table
+    table: Table
+    flat: torch.Tensor
     scales: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, table: Table, flat: torch.Tensor) -> Under:
+        return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans))
 
 
 class LlamaPass:
     """See composer.model.step.Pass. Made once per base.
 
-    layer: the function that runs a layer; a compiled one may take its place at any time.
+    compiled: a compiled `run_layer` for one row, and the kinds of layers it knows; anything else runs as it
+    stands, so that nobody ever waits for a compiler.
     """
 
     def __init__(self, model: GatedModel, weights: str):
         body, config = model.model.model, model.model.config
-        self.layer = run_layer
+        self.compiled: tuple[Callable, frozenset[tuple]] = (run_layer, frozenset())
+        self._tabulating = Lock()
         self._model = model
         first = body.layers[0]
         self._shape = Shape(
@@ -104,7 +119,15 @@ class LlamaPass:
         self._blocks, self._weights = body.layers, weights
         self._head = product([model.model.lm_head], weights=weights)
         self._turns: torch.Tensor | None = None
-        self._table: _Table | None = None
+        self._table: Table | None = None
+
+    @property
+    def layers(self) -> int:
+        return len(self._blocks)
+
+    def empty_buffer(self, cache: KVCache) -> torch.Tensor:
+        """A layer's part of a cache, as the first prompt would make it."""
+        return cache.zeros(2 * self._shape.kv_heads, self._width, self._embedding)
 
     @staticmethod
     def fits(model: GatedModel) -> bool:
@@ -118,15 +141,26 @@ class LlamaPass:
             and rope.get("rope_type", "default") in ("default", "linear", "llama3")
         )
 
-    def prepare(self, layout: Layout, gates: torch.Tensor) -> _Under:
-        table = self._table
-        if table is None or table.layout is not layout:
-            table = self._table = self._tabulate(layout)
-        scales = layout.scales(gates)  # [B, Z]
-        return _Under(table, tuple(scales[:, start:end] for start, end in table.spans))
+    def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
+        return Under.of(self.table(layout), layout.scales(gates))
+
+    def table(self, layout: Layout) -> Table:
+        """The layers under a layout; made anew for every new bank, which takes a copy of the weights."""
+        with self._tabulating:
+            if self._table is None or self._table.layout is not layout:
+                self._table = self._tabulate(layout)
+            return self._table
+
+    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        compiled, known = self.compiled
+        fast = len(inputs.tokens) == 1 and cache.room == ROOM and under.table.kinds <= known
+        return self.run(under, inputs, cache, compiled if fast else run_layer)
 
     @torch.no_grad()
-    def __call__(self, under: _Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+    def run(
+        self, under: Under, inputs: Inputs, cache: KVCache, layer_function: Callable
+    ) -> tuple[torch.Tensor, Reading | None]:
+        """The pass, with `layer_function` in the place of `run_layer`."""
         tokens, positions, length = inputs
         table, rows = under.table, torch.arange(len(tokens), device=tokens.device)
         mask = visible(positions, length, self._embedding.dtype)
@@ -134,7 +168,7 @@ class LlamaPass:
         coded, norms = [], []
         hidden = F.embedding(tokens, self._embedding)  # [B, d]
         for layer, scales, buffer in zip(table.layers, under.scales, cache.buffers, strict=True):
-            hidden, z, norm = self.layer(
+            hidden, z, norm = layer_function(
                 layer, self._shape, hidden, rows, positions, mask, turns, scales, buffer[: len(tokens)]
             )
             coded.append(z)
@@ -144,7 +178,7 @@ class LlamaPass:
             return logits, None
         return logits, Reading(torch.cat(coded, dim=1), torch.cat(norms, dim=1).square())
 
-    def _tabulate(self, layout: Layout) -> _Table:
+    def _tabulate(self, layout: Layout) -> Table:
         layers, spans, end = [], [], 0
         for block in self._blocks:
             start = end
@@ -155,7 +189,7 @@ class LlamaPass:
                 end = max(end, start + group.end)
             layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
             spans.append((start, end))
-        return _Table(layout, tuple(layers), tuple(spans))
+        return Table(layout, tuple(layers), tuple(spans), frozenset(map(_kind, layers)))
 
     def _turn_table(self, cache: KVCache) -> torch.Tensor:
         """[2, room, H + 2K, D]: each position's cos and signed sin, per head of the joint q, k, v product."""
@@ -170,6 +204,13 @@ class LlamaPass:
             turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
             self._turns = torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2).contiguous()
         return self._turns
+
+
+def _kind(layer: Layer) -> tuple:
+    return tuple(
+        (group.start, group.end, group.covered, None if group.B is None else tuple(group.B.shape))
+        for group in layer.groups
+    )
 
 
 def run_layer(

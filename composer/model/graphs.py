@@ -1,0 +1,107 @@
+"""The Llama pass as CUDA graphs: a pass is a thousand small kernels, and a GPU waits for Python before each.
+
+A graph is captured once per table, batch size and reach of attention, and replayed with new tokens, positions
+and scales copied into its own inputs; other gates are other numbers in the same graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from composer.model.kv import KVCache
+from composer.model.layout import Layout, Reading
+from composer.model.llama import LlamaPass, Table, Under
+from composer.model.step import Inputs
+
+# Rows are padded up to one of these, so that few graphs are captured.
+SIZES = (1, 2, 4, 8, 16, 24, 32)
+# The shortest reach of attention; longer ones double it.
+REACH = 256
+
+Replay = Callable[[], tuple[torch.Tensor, Reading | None]]
+
+
+def capture(run: Replay) -> Replay:
+    """Record what `run` launches, and return what launches it again and hands out the same outputs."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries make their workspaces on first use, which no graph may record
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run()
+
+    def replay() -> tuple[torch.Tensor, Reading | None]:
+        graph.replay()
+        return outputs
+
+    return replay
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured pass and the inputs it reads."""
+
+    under: Under
+    inputs: Inputs
+    replay: Replay
+
+
+class GraphPass:
+    """LlamaPass under CUDA graphs; see composer.model.step.Pass.
+
+    capture: how a pass is recorded; one that returns `run` itself makes a GraphPass without a GPU.
+    """
+
+    def __init__(self, inner: LlamaPass, capture: Callable[[Replay], Replay] = capture):
+        self._inner, self._capture = inner, capture
+
+    def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
+        return self._inner.prepare(layout, gates)
+
+    @torch.no_grad()
+    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        count = len(inputs.tokens)
+        size = next((size for size in SIZES if count <= size <= cache.slots), count)
+        length = reach(inputs.length, cache.room)
+        # A cache keeps the graphs that write into it, and they go when it goes.
+        key = (id(under.table), size, length)
+        if key not in cache.graphs:
+            cache.graphs[key] = self._record(under.table, size, length, cache)
+        graph: _Graph = cache.graphs[key]
+        for mine, theirs in (
+            (graph.inputs.tokens, inputs.tokens),
+            (graph.inputs.positions, inputs.positions),
+        ):
+            mine.zero_()  # a row too many decodes token 0 at position 0 of a slot that nobody has
+            mine[:count].copy_(theirs)
+        graph.under.flat[:count].copy_(under.flat)
+        logits, reading = graph.replay()
+        if reading is None:
+            return logits[:count], None
+        return logits[:count], Reading(reading.coded[:count], reading.energy[:count])
+
+    def _record(self, table: Table, size: int, length: int, cache: KVCache) -> _Graph:
+        device = table.layout.owner.device
+        tokens, positions = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
+        flat = torch.zeros(size, len(table.layout.owner), dtype=table.layout.dtype, device=device)
+        under, inputs = Under.of(table, flat), Inputs(tokens, positions, length)
+        # Capturing writes at position 0 of the rows' slots; they are put back.
+        kept = [buffer[:size, :, 0].clone() for buffer in cache.buffers]
+        replay = self._capture(lambda: self._inner(under, inputs, cache))
+        for buffer, place in zip(cache.buffers, kept, strict=True):
+            buffer[:size, :, 0] = place
+        return _Graph(under, inputs, replay)
+
+
+def reach(length: int, room: int) -> int:
+    """The least of REACH, 2 REACH, 4 REACH... that is no less than `length`, and at most `room`."""
+    reached = REACH
+    while reached < length:
+        reached *= 2
+    return min(reached, room)

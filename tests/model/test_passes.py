@@ -1,0 +1,195 @@
+"""The decoding passes against the plain forward of the same model, and against one another."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from composer import Composition, Engine, Sampling
+from composer.model.batch import Batch, Row
+from composer.model.compiled import WarmUp
+from composer.model.graphs import REACH, GraphPass, reach
+from composer.model.inject import GateCall, GatedModel, Meter, gates_tensor
+from composer.model.kv import KVCache
+from composer.model.llama import LlamaPass
+from composer.model.passes import decode_pass
+from composer.model.step import ModulePass
+from composer.spec import ComposerError
+from tests.tools import tiny
+
+GREEDY = Sampling(max_new_tokens=40, temperature=0)
+
+
+def rows(layers: int, adapters: int) -> list[Row]:
+    """Three rows of unlike length and gates."""
+    draw = np.random.default_rng(0)
+    return [
+        Row(place, list(range(5, 5 + size)), draw.normal(size=(layers, adapters)), GREEDY)
+        for place, size in enumerate((3, 9, 6))
+    ]
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def engine(request, tmp_path_factory):
+    family = request.param
+    return tiny.engine(family, tiny.three_unlike(tmp_path_factory.mktemp(family), family))
+
+
+def decoded(engine: Engine, decode, steps: int = 6):
+    """Per pass the logits of all rows and the reading, after the rows' prompts were read."""
+    layout = engine.shelf.layout
+    heard = []
+
+    class Listening:
+        prepare = staticmethod(decode.prepare)
+
+        def __call__(self, under, inputs, cache):
+            logits, reading = decode(under, inputs, cache)
+            heard.append((logits.clone(), reading))
+            return logits, reading
+
+    batch = Batch(engine._model, Listening(), layout, frozenset(), slots=4, room=128)
+    batch.join(rows(engine.layers, len(engine.names)), layout)
+    for _ in range(steps):
+        batch.step()
+    return batch, heard
+
+
+def same(engine: Engine, one, other, atol: float) -> None:
+    for (logits, reading), (others, theirs) in zip(one, other, strict=True):
+        torch.testing.assert_close(logits, others, atol=atol, rtol=0)
+        mine, his = (engine.shelf.contribution(each) for each in (reading, theirs))
+        torch.testing.assert_close(mine, his, atol=atol, rtol=1e-3)
+
+
+def test_the_family_gets_its_own_pass_and_others_the_modules():
+    assert isinstance(decode_pass(GatedModel(tiny.model("llama"))), LlamaPass)
+    assert isinstance(decode_pass(GatedModel(tiny.model("gemma3"))), ModulePass)
+
+
+def test_the_llama_pass_decodes_as_the_modules_do(engine):
+    batch, own = decoded(engine, engine._pass)
+    modules, theirs = decoded(engine, ModulePass(engine._model))
+    assert [row.ids for row in batch.rows] == [row.ids for row in modules.rows]
+    same(engine, own, theirs, 1e-4)
+
+
+def test_every_decoded_token_is_the_plain_forwards_choice(engine):
+    batch, heard = decoded(engine, engine._pass)
+    for place, row in enumerate(batch.rows):
+        meter = Meter()
+        call = GateCall(engine.shelf.layout, gates_tensor([row.gates], engine.base.device), meter=meter)
+        full = engine._model(call, input_ids=torch.tensor([row.ids[:-1]]), use_cache=False).logits[0, -1]
+        torch.testing.assert_close(heard[-1][0][place], full, atol=1e-4, rtol=0)
+
+
+def test_rows_that_leave_take_nothing_of_the_others_along(engine):
+    layout = engine.shelf.layout
+    whole, _ = decoded(engine, engine._pass, steps=8)
+    batch, _ = decoded(engine, engine._pass, steps=3)
+    batch.leave([0])
+    late = rows(engine.layers, len(engine.names))[1]
+    late.key = "late"
+    batch.join([late], layout)
+    for _ in range(5):
+        batch.step()
+    expected = {row.key: row.ids for row in whole.rows}
+    assert {row.key: row.ids for row in batch.rows} == {
+        1: expected[1],
+        2: expected[2],
+        "late": expected[1][: len(late.ids)],
+    }
+
+
+def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
+    recorded = []
+
+    def capture(run):
+        recorded.append(run)
+        return run
+
+    graphs = GraphPass(engine._pass, capture)
+    layout = engine.shelf.layout
+    ours, theirs = (
+        Batch(engine._model, decode, layout, frozenset(), slots=4, room=128)
+        for decode in (graphs, engine._pass)
+    )
+    for batch in (ours, theirs):
+        batch.join(rows(engine.layers, len(engine.names)), layout)
+        for _ in range(4):
+            batch.step()
+        batch.leave([1])
+        for row in batch.rows:
+            row.gates = -row.gates
+        batch._changed = True
+        for _ in range(4):
+            batch.step()
+    assert [row.ids for row in ours.rows] == [row.ids for row in theirs.rows]
+    # Three rows run as four, two as two: a graph each, and none for the new gates.
+    assert len(recorded) == 2
+
+
+def test_the_reach_of_graphs_doubles_up_to_the_room():
+    assert [reach(length, 2048) for length in (1, REACH, REACH + 1, 2000)] == [REACH, REACH, 2 * REACH, 2048]
+    assert reach(10, 128) == 128
+
+
+def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):
+    rounded = tiny.model(engine.spec.name)
+    eight = Engine(engine.catalog, engine.base.__class__(**{**vars(engine.base), "model": rounded}), "int8")
+    for spec in engine.adapters:
+        assert eight.add_adapter(spec.source, name=spec.name).ok
+    composition = Composition(weights={"plain": 1, "rslora": 0.5})
+    exact, near = (each.next_token_logits("abc", composition) for each in (engine, eight))
+    np.testing.assert_array_equal(exact, near)
+    _, own = decoded(engine, engine._pass, steps=1)
+    _, other = decoded(eight, eight._pass, steps=1)
+    apart = (own[0][0] - other[0][0]).abs()
+    assert 0 < float(apart.max()) < 0.1 * float(own[0][0].abs().max())
+
+
+@pytest.mark.parametrize(("family", "weights"), [("gemma3", "int8"), ("llama", "int4"), ("llama", None)])
+def test_weights_that_cannot_be_are_refused_in_a_sentence(family, weights):
+    with pytest.raises(ComposerError, match="int8"):
+        decode_pass(GatedModel(tiny.model(family)), weights)
+
+
+def test_a_fresh_cache_costs_no_memory_until_it_is_written():
+    import psutil
+
+    before = psutil.Process().memory_info().rss
+    cache = KVCache(32, 2048)
+    cache.buffers = [cache.zeros(6, 64, torch.zeros(1)) for _ in range(30)]
+    assert float(cache.buffers[3][5, 2, 7].sum()) == 0
+    assert psutil.Process().memory_info().rss - before < 200e6  # they would take 3 GB
+
+
+def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPOSER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"))
+    composition = Composition(weights={"plain": 1, "rslora": -0.5})
+    plain = list(engine.generate("abc", composition, GREEDY))
+    assert engine.warm_up().wait(300)
+    _, known = engine._pass.compiled
+    assert engine._pass.table(engine.shelf.layout).kinds <= known
+    quick = list(engine.generate("abc", composition, GREEDY))
+    assert [step.token for step in quick] == [step.token for step in plain]
+    for one, other in zip(plain, quick, strict=True):
+        np.testing.assert_allclose(one.contribution, other.contribution, rtol=1e-3, atol=1e-5)
+    assert any((tmp_path / "cache" / "compiled").iterdir())
+
+
+def test_a_compiler_that_fails_changes_nothing(engine, monkeypatch, caplog):
+    monkeypatch.setattr(torch, "compile", lambda _: 1 / 0)
+    with caplog.at_level(logging.WARNING):
+        assert not WarmUp(engine._pass, engine.shelf.layout).wait(60)
+    assert "uncompiled" in caplog.text
+    assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
+
+
+def test_there_is_nothing_to_compile_outside_the_family():
+    assert not WarmUp(ModulePass(GatedModel(tiny.model("gemma3"))), None).wait()
