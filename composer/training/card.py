@@ -29,6 +29,11 @@ def write_card(folder: Path, recipe: Recipe, base: Base, *, loss: float) -> None
         if recipe.written
         else ""
     )
+    if recipe.rewritten:
+        own += (
+            f"{recipe.rewritten} more come from a first training round's adapter, which continued the first\n"
+            f"words of rows of {openers}; the adapter here was trained from the start on all of them.\n"
+        )
     folder.joinpath("README.md").write_text(
         f"""---
 base_model: {base.id}

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -66,11 +67,10 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
             # Late, so that --help and a wrong name answer at once; inside, because PEFT changes its base.
             from composer.model.base import load_base
             from composer.training.library import Library
-            from composer.training.train import make_samples, train
+            from composer.training.train import make
 
             library = library or Library(args.data)
-            samples = make_samples(recipes[name], load_base(spec), library, args.work)
-            train(recipes[name], load_base(spec), samples, args.out, args.work)
+            make(recipes[name], partial(load_base, spec), library, args.out, args.work)
         made[name] = str(folder)
         if not args.json:
             print(f"{name}: {folder}", file=out)

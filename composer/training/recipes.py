@@ -56,6 +56,7 @@ class Recipe:
     gain: float
     written: int
     written_share: float
+    rewritten: int
 
 
 def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:

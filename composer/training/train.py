@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,21 +17,42 @@ from composer.training.card import write_card
 from composer.training.data import Sample, first_sentence, pack
 from composer.training.library import Library
 from composer.training.recipes import Recipe
-from composer.training.write import written
+from composer.training.write import Author, other_openings, own_openings, written
 
 log = logging.getLogger(__name__)
 
 
-def make_samples(recipe: Recipe, base: Base, library: Library, work: Path) -> list[Sample]:
+def make(recipe: Recipe, load: Callable[[], Base], library: Library, out: Path, work: Path) -> Path:
+    """The whole of a recipe: write, train, and where it says so both once more. Returns out/<name>.
+
+    load: a fresh base each time it is called; writing and training both change theirs.
+    """
+    first = None
+    if recipe.rewritten:
+        folder = work / "first-round"
+        first = folder / recipe.name
+        if not (first / "adapter_model.safetensors").is_file():
+            train(recipe, load(), make_samples(recipe, load, library, work), folder, folder / "checkpoints")
+    return train(recipe, load(), make_samples(recipe, load, library, work, first), out, work)
+
+
+def make_samples(
+    recipe: Recipe, load: Callable[[], Base], library: Library, work: Path, first: Path | None = None
+) -> list[Sample]:
     """The recipe's sequences: real rows of its label, and what the base wrote from their first words.
 
-    The base's Linear layers are wrapped on the way: load another one to train.
+    first: the first round's adapter, which adds what it writes from other domains' first words.
     """
     labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
     real = [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
     pools = [((1 - recipe.written_share) / len(real), texts) for texts in real]
     if recipe.written:
-        own = written(recipe, base, labelled, work / f"{recipe.name}-{recipe.written}.jsonl")
+        file = work / f"{recipe.name}-{recipe.written}.jsonl"
+        own = written(recipe, Author(load()), own_openings(recipe, labelled), labelled, recipe.written, file)
+        if first is not None:
+            file = work / f"{recipe.name}-rewritten-{recipe.rewritten}.jsonl"
+            openings = other_openings(recipe, library)
+            own += written(recipe, Author(load(), first), openings, labelled, recipe.rewritten, file)
         pools.append((recipe.written_share, own))
     log.info("%s: %s texts", recipe.name, " + ".join(str(len(texts)) for _, texts in pools))
     candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
@@ -38,7 +60,7 @@ def make_samples(recipe: Recipe, base: Base, library: Library, work: Path) -> li
     return pack(
         pools,
         openers,
-        base.tokenizer,
+        load().tokenizer,
         count=recipe.steps * recipe.batch,
         length=recipe.length,
         opener_share=recipe.opener_share,

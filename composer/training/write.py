@@ -4,6 +4,9 @@ Trained on news or reviews alone, an adapter learns their idiom beside their att
 surprising to the base (three times the base's own perplexity, measured). The base's own continuations
 of the same openings carry the attribute in the base's idiom; a classifier trained on the real rows says
 which of them do. (Rejection sampling for fine-tuning, as in RAFT, Dong et al. 2023, arXiv 2304.06767.)
+
+Such openings are of the attribute's own domain, though. A second round has the first round's adapter go on
+from other domains' first words, where it is needed, and keeps what the classifier is as sure of.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import Bank, load_adapter
+from composer.adapters.compat import fit
+from composer.adapters.hub import inspect
 from composer.model.base import Base
 from composer.model.batch import Batch, Row
 from composer.model.inject import GatedModel
 from composer.model.passes import decode_pass
 from composer.model.text import Continuation
 from composer.spec import Sampling
-from composer.training.library import Labelled
+from composer.training.library import Labelled, Library
 from composer.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -33,26 +38,61 @@ BATCH = 96
 OPENING_WORDS = (3, 8)
 
 
-def written(recipe: Recipe, base: Base, labelled: Labelled, file: Path) -> list[str]:
-    """`recipe.written` texts of the recipe's label. `file` (JSON Lines) keeps them: a run goes on from it.
+class Author:
+    """Who writes: the base bare, or with one adapter at weight 1.
 
-    The base is used bare; its Linear layers are wrapped, so load another one to train.
+    The base's Linear layers are wrapped: load another one to train.
     """
+
+    def __init__(self, base: Base, adapter: Path | None = None):
+        self._base, self._model = base, GatedModel(base.model)
+        bank = Bank()
+        if adapter is not None:
+            files = inspect(str(adapter), None, adapter.name)
+            ranks = fit(files, self._model.sites).ranks
+            factors = load_adapter(adapter, files.config, ranks, device=base.device, dtype=base.dtype)
+            bank = bank.add(adapter.name, factors)
+        self._gates = np.ones((self._model.layers, len(bank.names)))  # [L, 0 or 1]
+        self._layout, self._pass = self._model.layout(bank), decode_pass(self._model)
+        self._ends = frozenset({base.tokenizer.eos_token_id})
+
+    def continued(self, openings: Sequence[str], length: int, draw: random.Random) -> Iterator[str]:
+        """Each opening with a continuation, about `length` tokens in all."""
+        tokenizer = self._base.tokenizer
+        prompts = [tokenizer(opening)["input_ids"] for opening in openings]
+        room = max(length - min(map(len, prompts)), 1)
+        texts = [Continuation(tokenizer, ids, self._ends) for ids in prompts]
+        rows = [
+            Row(place, ids, self._gates, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)))
+            for place, ids in enumerate(prompts)
+        ]
+        longest = max(map(len, prompts)) + room
+        batch = Batch(self._model, self._pass, self._layout, self._ends, len(rows), longest)
+        drawn, _ = batch.join(rows, self._layout)
+        while drawn:
+            for each in drawn:
+                texts[each.row.key].push(each.token, last=each.finish is not None)
+            batch.leave([each.row.key for each in drawn if each.finish])
+            drawn = batch.step()[0] if batch.rows else []
+        for opening, text in zip(openings, texts, strict=True):
+            # A blank line is where the base changes the subject.
+            yield opening + text.text.partition("\n\n")[0]
+
+
+def written(
+    recipe: Recipe, author: Author, openings: Sequence[str], labelled: Labelled, count: int, file: Path
+) -> list[str]:
+    """`count` texts of the recipe's label. `file` (JSON Lines) keeps them: a run goes on from it."""
     texts = (
         [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
     )
-    if len(texts) >= recipe.written:
-        return texts[: recipe.written]
     file.parent.mkdir(parents=True, exist_ok=True)
-    openings = _openings(recipe, labelled)
-    model = GatedModel(base.model)
-    with tqdm(total=recipe.written, initial=len(texts), desc=f"{recipe.name}: writing") as bar:
-        while len(texts) < recipe.written:
+    with tqdm(total=count, initial=min(len(texts), count), desc=f"{recipe.name}: writing") as bar:
+        while len(texts) < count:
             # Seeded by the count, so that a run that was cut off does not write the same texts again.
             draw = random.Random(f"{recipe.seed} {len(texts)}")
-            drafts = list(
-                _continue(model, base, draw.sample(openings, min(BATCH, len(openings))), recipe, draw)
-            )
+            chosen = draw.sample(list(openings), min(BATCH, len(openings)))
+            drafts = list(author.continued(chosen, recipe.length, draw))
             chances = labelled.probability(drafts, recipe.label)
             kept = [
                 draft for draft, chance in zip(drafts, chances, strict=True) if chance >= recipe.confidence
@@ -62,38 +102,23 @@ def written(recipe: Recipe, base: Base, labelled: Labelled, file: Path) -> list[
             texts += kept
             bar.update(len(kept))
             log.info("%s: kept %d of %d drafts", recipe.name, len(kept), len(drafts))
-    return texts[: recipe.written]
+    return texts[:count]
 
 
-def _openings(recipe: Recipe, labelled: Labelled) -> list[str]:
+def own_openings(recipe: Recipe, labelled: Labelled) -> list[str]:
     """The first few words of every real row of the label, equally many from each corpus."""
+    return _openings(
+        recipe, [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
+    )
+
+
+def other_openings(recipe: Recipe, library: Library) -> list[str]:
+    """The first few words of the rows that the recipe takes its openers from: other domains' text."""
+    return _openings(recipe, [[row.text for row in library.rows(corpus)] for corpus in recipe.openers])
+
+
+def _openings(recipe: Recipe, pools: Sequence[Sequence[str]]) -> list[str]:
     draw = random.Random(recipe.seed)
-    pools = [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
     count = min(map(len, pools))
     texts = [text for pool in pools for text in draw.sample(pool, count)]
     return [" ".join(text.split()[: draw.randint(*OPENING_WORDS)]) for text in texts]
-
-
-def _continue(
-    model: GatedModel, base: Base, openings: Sequence[str], recipe: Recipe, draw: random.Random
-) -> Iterator[str]:
-    prompts = [base.tokenizer(opening)["input_ids"] for opening in openings]
-    room = max(recipe.length - min(map(len, prompts)), 1)
-    ends = frozenset({base.tokenizer.eos_token_id})
-    texts = [Continuation(base.tokenizer, ids, ends) for ids in prompts]
-    bare = np.zeros((model.layers, 0))  # [L, 0]
-    rows = [
-        Row(place, ids, bare, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)))
-        for place, ids in enumerate(prompts)
-    ]
-    layout = model.layout(Bank())
-    batch = Batch(model, decode_pass(model), layout, ends, len(rows), max(map(len, prompts)) + room)
-    drawn, _ = batch.join(rows, layout)
-    while drawn:
-        for each in drawn:
-            texts[each.row.key].push(each.token, last=each.finish is not None)
-        batch.leave([each.row.key for each in drawn if each.finish])
-        drawn = batch.step()[0] if batch.rows else []
-    for opening, text in zip(openings, texts, strict=True):
-        # A blank line is where the base changes the subject.
-        yield opening + text.text.partition("\n\n")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from composer.spec import BaseSpec, ComposerError
 from composer.training.data import pack
 from composer.training.library import Library
 from composer.training.recipes import load_recipes
-from composer.training.train import make_samples, train
-from composer.training.write import written
+from composer.training.train import make, make_samples, train
+from composer.training.write import Author, own_openings, written
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
 
@@ -106,14 +107,43 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
     recipe = replace(RECIPE, written=5, length=40)
     labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
     file = tmp_path / "written.jsonl"
-    first = written(recipe, base(), labelled, file)
+    openings = own_openings(recipe, labelled)
+    first = written(recipe, Author(base()), openings, labelled, recipe.written, file)
     assert len(first) == 5
     assert all(text.split()[0] == "goal" for text in first)
     before = file.read_bytes()
-    assert written(recipe, base(), labelled, file) == first
+    assert written(recipe, Author(base()), openings, labelled, recipe.written, file) == first
     assert file.read_bytes() == before
-    mixed = make_samples(replace(recipe, steps=3), base(), library, tmp_path)
+    mixed = make_samples(replace(recipe, steps=3), base, library, tmp_path)
     assert len(mixed) == 3 * recipe.batch
+
+
+def test_a_second_round_trains_on_what_the_first_ones_adapter_wrote(tmp_path):
+    write_news(
+        tmp_path,
+        [(f"goal number {i} fell late in the match", "sports") for i in range(60)]
+        + [(f"share number {i} fell late on the market", "business") for i in range(60)],
+    )
+    recipe = replace(RECIPE, steps=2, written=3, rewritten=4, confidence=0.0, openers=RECIPE.corpora)
+    work = tmp_path / "work"
+    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", work)
+    first = work / "first-round" / recipe.name
+    texts = (work / f"{recipe.name}-rewritten-4.jsonl").read_text("utf-8").splitlines()
+    assert len(texts) >= 4
+    assert tiny.engine("llama", {"first": first, "second": folder}).names == ("first", "second")
+    weights = "adapter_model.safetensors"
+    assert (first / weights).read_bytes() != (folder / weights).read_bytes()
+    assert "first training round" in (folder / "README.md").read_text("utf-8")
+
+
+def test_an_author_with_an_adapter_writes_otherwise_than_the_base_alone(tmp_path):
+    folder = tiny.adapter(tmp_path / "loud", "llama", 5, r=8, lora_alpha=64)
+    bare, loud = (
+        list(author.continued(["goal"] * 3, 30, random.Random(1)))
+        for author in (Author(base()), Author(base(), folder))
+    )
+    assert all(text.startswith("goal") for text in (*bare, *loud))
+    assert bare != loud
 
 
 def test_the_card_says_what_it_was_made_of(tmp_path):
