@@ -42,7 +42,7 @@ class Site:
     """
 
     A: torch.Tensor  # [R, d_in]
-    B: torch.Tensor  # [d_out, R], a view of B^T: a rank's column is what one row of z reads at a stretch
+    B: torch.Tensor  # [d_out, R]
     owner: torch.Tensor  # [R] int64
     scaling: torch.Tensor  # [R]
 
@@ -74,7 +74,7 @@ class Bank:
             rank, device = own.A.shape[0], own.A.device
             new = Site(
                 own.A,
-                own.B.t().contiguous().t(),
+                own.B,
                 torch.full((rank,), index, dtype=torch.int64, device=device),
                 torch.full((rank,), own.scaling, dtype=own.A.dtype, device=device),
             )
@@ -86,7 +86,7 @@ class Bank:
 def _stack(old: Site, new: Site) -> Site:
     return Site(
         torch.cat([old.A, new.A]),
-        torch.cat([old.B.t(), new.B.t()]).t(),
+        torch.cat([old.B, new.B], dim=1),
         torch.cat([old.owner, new.owner]),
         torch.cat([old.scaling, new.scaling]),
     )
@@ -123,7 +123,7 @@ def load_adapter(
         halves[place] = tensor.to(device, dtype)
     try:
         return {
-            path: Factors(halves[path, "A"], halves[path, "B"], scaling(config, path, rank))
+            path: Factors(halves[path, "A"], halves[path, "B"].contiguous(), scaling(config, path, rank))
             for path, rank in ranks.items()
         }
     except KeyError as fault:

@@ -42,7 +42,7 @@ class Group:
 
     product: Product
     widths: tuple[int, ...]
-    B: torch.Tensor | None = None  # [R, d_out of the group]
+    B: torch.Tensor | None = None  # [d_out of the group, R]
     start: int = 0
     end: int = 0
     covered: tuple[tuple[int, int], ...] = ()
@@ -260,12 +260,12 @@ def run_layer(
 
 
 def times(z: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
-    """z [B, R] times a thin matrix [R, O].
+    """z B^T, [B, R] by [O, R].
 
     One row goes as a batch of one, which inductor turns into a loop of its own, fused with what surrounds
     it and spread over the threads; for a plain product it calls BLAS.
     """
-    return torch.bmm(z[None], B[None])[0] if len(z) == 1 else z @ B
+    return torch.bmm(z[None], B.t()[None])[0] if len(z) == 1 else F.linear(z, B)
 
 
 def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -283,12 +283,12 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) 
         return Group(product(bases, weights=weights), widths)
     sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
     start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
-    B = sites[here[0][1]].B.new_zeros(end - start, sum(widths))  # [R, d_out]
+    B = sites[here[0][1]].B.new_zeros(sum(widths), end - start)  # [d_out, R]
     covered = []
     for place, path in here:
         top, bottom = layout.spans[path]
         left, right = starts[place], starts[place] + widths[place]
-        B[top - start : bottom - start, left:right] = sites[path].B.t()
+        B[left:right, top - start : bottom - start] = sites[path].B
         covered.append((left, right))
     A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
     return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(covered))
