@@ -27,11 +27,14 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
     try:
         settings = Settings.from_env()
-        engine = Engine.from_catalog(settings.catalog, settings.base)
+        weights = "int8" if settings.int8 else "same"
+        engine = Engine.from_catalog(settings.catalog, settings.base, decode_weights=weights)
     except ComposerError as fault:
         print(fault, file=sys.stderr)
         return 2
     zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    if settings.compiled and not zero_gpu:  # ZeroGPU forbids compiling
+        engine.warm_up()
     launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)
     return 0
 

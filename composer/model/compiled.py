@@ -45,6 +45,8 @@ class WarmUp:
         folder = cache_folder() / "compiled"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        # In this thread: a pool of compiling processes would outlive its use and take memory for each.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         with _compiling:
             try:
                 table = decode.table(layout)

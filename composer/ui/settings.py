@@ -18,6 +18,7 @@ class Settings:
     spares: how many adapters visitors may add by id until a restart (0 switches adding off).
     folders: whether an adapter may be added from a folder of the machine the page runs on; only
     sensible where the visitor is its owner. updates_per_second: how often the live view is sent.
+    int8: decode with weight-only int8. compiled: compile the decoding step in the background after the start.
     """
 
     catalog: str = "adapters.yaml"
@@ -32,6 +33,8 @@ class Settings:
     spares: int = 4
     folders: bool = False
     updates_per_second: float = 12.0
+    int8: bool = False
+    compiled: bool = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -51,6 +54,8 @@ class Settings:
             spares=_number(env, "COMPOSER_MAX_ADDED", cls.spares, 0, 16, int),
             folders=_switch(env, "COMPOSER_LOCAL_FOLDERS", at_home),
             updates_per_second=_number(env, "COMPOSER_UPDATES", cls.updates_per_second, 1, 60, float),
+            int8=_switch(env, "COMPOSER_INT8", cls.int8),
+            compiled=_switch(env, "COMPOSER_COMPILE", cls.compiled),
         )
 
 
@@ -67,6 +72,8 @@ VARIABLES: Mapping[str, str] = {
     "COMPOSER_MAX_ADDED": "adapters that visitors may add until a restart (4; 0 = none)",
     "COMPOSER_LOCAL_FOLDERS": "1 lets visitors add an adapter from a folder here (1 only on 127.0.0.1)",
     "COMPOSER_UPDATES": "updates of the live view per second (12)",
+    "COMPOSER_INT8": "1 decodes with int8 weights: quicker on a CPU, slightly other texts (0)",
+    "COMPOSER_COMPILE": "0 leaves the decoding step uncompiled (1: compiled in the background on a CPU)",
 }
 
 

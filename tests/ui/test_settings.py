@@ -24,10 +24,12 @@ def test_every_variable_is_read():
         "COMPOSER_MAX_ADDED": "0",
         "COMPOSER_LOCAL_FOLDERS": "yes",
         "COMPOSER_UPDATES": "5",
+        "COMPOSER_INT8": "1",
+        "COMPOSER_COMPILE": "no",
     }
     assert set(env) == set(VARIABLES)
     assert Settings.from_env(env) == Settings(
-        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, True, 5.0
+        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, True, 5.0, True, False
     )
 
 
