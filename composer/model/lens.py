@@ -7,6 +7,7 @@ from torch import nn
 
 from composer.spec import ComposerError
 
+ROWS = 64
 FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
 
 
@@ -28,16 +29,25 @@ class Lens:
         """[rows, d] un-normed hidden states -> [rows, V] float32 log-probabilities."""
         return torch.log_softmax(self._head(self._norm(hidden) if norm else hidden).float(), dim=-1)
 
+    @torch.inference_mode()
     def divergence(self, hidden: list[torch.Tensor], norm: bool) -> torch.Tensor:
         """KL(p || q_i) in nats for each layer, p from row 0 (the base) and q_i from row i.
 
-        hidden: L tensors [1 + N, d]. Returns [L, N] float32. One layer at a time, so that no
-        [rows, L, V] tensor ever exists.
+        hidden: L tensors [1 + N, d]. Returns [L, N] float32. A few layers at a time: enough rows that the
+        unembedding is not read once a layer, and few enough that no [rows, L, V] tensor ever exists.
         """
-        return torch.stack([_kl(self.log_probs(layer, norm)) for layer in hidden])  # [L, N]
+        rows = len(hidden[0])
+        at_once = max(1, ROWS // rows)
+        parts = []
+        for start in range(0, len(hidden), at_once):
+            some = torch.cat(hidden[start : start + at_once])  # [l * (1 + N), d]
+            parts.append(_kl(self.log_probs(some, norm).view(-1, rows, self._head.out_features)))
+        return torch.cat(parts)  # [L, N]
 
 
 def _kl(log_probs: torch.Tensor) -> torch.Tensor:
-    p, q = log_probs[:1], log_probs[1:]  # [1, V], [N, V]
+    """[l, 1 + N, V], which it overwrites -> [l, N]."""
+    p = log_probs[:, :1]  # [l, 1, V]
+    apart = log_probs[:, 1:].neg_().add_(p)  # [l, N, V]: log p - log q
     # Rounding can leave a tiny negative where p and q agree; a divergence has none.
-    return (p.exp() * (p - q)).sum(dim=-1).clamp_min(0)  # [N]
+    return torch.bmm(apart, p.exp().transpose(1, 2)).squeeze(-1).clamp_min_(0)
