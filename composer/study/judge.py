@@ -6,18 +6,14 @@ nothing unpickled. It is no authority: its accuracy on its own held-out rows is 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from composer.spec import ComposerError
-from composer.training.data import side
+from composer.training.data import Row, normal, read_file, side
 from composer.training.recipes import load_recipes
-
-Row = tuple[str, str]  # text, label
 
 
 @dataclass(frozen=True)
@@ -128,16 +124,16 @@ def adapters_texts(data: Path) -> frozenset[str]:
         for corpus in (*recipe.corpora, *recipe.openers)
     }
     return frozenset(
-        normal(text)
+        normal(row.text)
         for corpus in corpora.values()
-        for text, _ in read_file(data, corpus.file)
-        if corpus.side in ("all", side(text))
+        for row in read_file(data, corpus.file)
+        if corpus.side in ("all", side(row.text))
     )
 
 
 def _train(plan: Plan, data: Path, seen: frozenset[str]) -> Judge:
     train, tests = split(plan, {source.file: read_file(data, source.file) for source in plan.sources}, seen)
-    if {label for _, label in train} != set(plan.labels) or not all(tests.values()):
+    if {row.label for row in train} != set(plan.labels) or not all(tests.values()):
         raise ComposerError(
             f"The data folder has too few rows to train the {plan.attribute} judge; use the whole sets."
         )
@@ -151,18 +147,13 @@ def split(
     train: list[Row] = []
     tests: dict[str, list[Row]] = {}
     for source in plan.sources:
-        for text, label in files[source.file]:
-            if label not in plan.labels or normal(text) in seen:
+        for row in files[source.file]:
+            if row.label not in plan.labels or normal(row.text) in seen:
                 continue
-            part = fold(text) if source.part == "fold" else source.part
-            (train if part == "train" else tests.setdefault(source.file, [])).append((text, label))
-    tested = {normal(text) for rows in tests.values() for text, _ in rows}
-    return [row for row in train if normal(row[0]) not in tested], tests
-
-
-def normal(text: str) -> str:
-    """A text as compared for identity: case and spacing do not count."""
-    return " ".join(text.lower().split())
+            part = fold(row.text) if source.part == "fold" else source.part
+            (train if part == "train" else tests.setdefault(source.file, [])).append(row)
+    tested = {normal(row.text) for rows in tests.values() for row in rows}
+    return [row for row in train if normal(row.text) not in tested], tests
 
 
 def fold(text: str) -> str:
@@ -171,19 +162,3 @@ def fold(text: str) -> str:
     composer.training.data.side() decides by the digest's first byte; the second is independent of it.
     """
     return "test" if hashlib.sha256(normal(text).encode()).digest()[1] % 5 == 0 else "train"
-
-
-def read_file(data: Path, file: str) -> list[Row]:
-    """The text and label of each row of a gzipped JSON Lines file."""
-    fault: Exception | None = None
-    rows: list[Row] = []
-    try:
-        with gzip.open(data / file, "rt", encoding="utf-8") as lines:
-            rows = [(str(row["text"]), str(row["label"])) for row in map(json.loads, lines)]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as caught:
-        fault = caught
-    if not rows:
-        raise ComposerError(
-            f"{file} is missing from the data folder or broken; the judges need it."
-        ) from fault
-    return rows

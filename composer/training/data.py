@@ -6,9 +6,11 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from composer.spec import ComposerError
 from composer.training.recipes import Corpus
@@ -16,8 +18,7 @@ from composer.training.recipes import Corpus
 IGNORED = -100  # the label that transformers' loss skips
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     text: str
     label: str
 
@@ -30,30 +31,40 @@ class Sample:
     labels: tuple[int, ...]
 
 
+def normal(text: str) -> str:
+    """A text as compared for identity: case and spacing do not count."""
+    return " ".join(text.lower().split())
+
+
 def side(text: str) -> str:
     """Which half of a shared corpus a text belongs to, "adapter" or "judge"; depends on the text alone."""
-    digest = hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
+    digest = hashlib.sha256(normal(text).encode()).digest()
     return "adapter" if digest[0] % 2 == 0 else "judge"
 
 
 def read_rows(corpus: Corpus, data: Path | None) -> list[Row]:
     """The corpus's rows on the adapters' side, from the data folder, or from the Hub when `data` is None."""
-    rows = _from_hub(corpus) if data is None else _from_file(corpus, data)
+    rows = _from_hub(corpus) if data is None else read_file(data, corpus.file)
     wanted = set(corpus.hub.labels.values())
     return [
         row for row in rows if row.label in wanted and (corpus.side == "all" or side(row.text) == corpus.side)
     ]
 
 
-def _from_file(corpus: Corpus, data: Path) -> list[Row]:
-    path = data / corpus.file
-    if not path.is_file():
+def read_file(data: Path, file: str) -> list[Row]:
+    """The rows of a gzipped JSON Lines file of the data folder. Raises ComposerError if it is none."""
+    fault: Exception | None = None
+    rows: list[Row] = []
+    try:
+        with gzip.open(data / file, "rt", encoding="utf-8") as lines:
+            rows = [Row(str(row["text"]).strip(), str(row["label"])) for row in map(json.loads, lines)]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as caught:
+        fault = caught
+    if not rows:
         raise ComposerError(
-            f"The data folder has no {corpus.file}; give the folder that holds it with --data, "
-            f"or leave --data out to take {corpus.hub.id} from the Hub."
-        )
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [Row(row["text"].strip(), row["label"]) for row in map(json.loads, lines)]
+            f"{file} is missing from the data folder or broken; give the folder that holds it with --data."
+        ) from fault
+    return rows
 
 
 def _from_hub(corpus: Corpus) -> list[Row]:

@@ -10,11 +10,10 @@ from composer.study.judge import (
     Source,
     adapters_texts,
     fold,
-    read_file,
     split,
     train_judges,
 )
-from composer.training.data import side
+from composer.training.data import Row, read_file, side
 from tests.study import toys
 
 SENTIMENT, TOPIC = PLANS
@@ -47,7 +46,7 @@ def test_a_judge_reports_each_source_it_was_tested_on(data):
 def test_accuracy_is_that_of_all_held_out_rows():
     train = toys.sentiment("The")
     right = toys.sentiment("A")
-    wrong = [(text, {"positive": "negative"}.get(label, "positive")) for text, label in right[:16]]
+    wrong = [Row(text, {"positive": "negative"}.get(label, "positive")) for text, label in right[:16]]
     judge = Judge("sentiment", ("positive", "negative"), train, {"right": right, "wrong": wrong})
     assert [score.accuracy for score in judge.scores] == [1, 0]
     assert judge.accuracy == pytest.approx(48 / 64)
