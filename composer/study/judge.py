@@ -147,11 +147,11 @@ def split(
     train: list[Row] = []
     tests: dict[str, list[Row]] = {}
     for source in plan.sources:
-        for row in files[source.file]:
-            if row.label not in plan.labels or normal(row.text) in seen:
+        for text, label in files[source.file]:
+            if label not in plan.labels or normal(text) in seen:
                 continue
-            part = fold(row.text) if source.part == "fold" else source.part
-            (train if part == "train" else tests.setdefault(source.file, [])).append(row)
+            part = fold(text) if source.part == "fold" else source.part
+            (train if part == "train" else tests.setdefault(source.file, [])).append(Row(text, label))
     tested = {normal(row.text) for rows in tests.values() for row in rows}
     return [row for row in train if normal(row.text) not in tested], tests
 
