@@ -33,12 +33,23 @@ def ask(page, prompt, number, **fields):
     page.fill("#prompt textarea", prompt)
     page.locator("#sampling button").first.click()
     for name, value in {"max-new-tokens": number, **fields}.items():
+        set_slider(page, name, value)
+    page.click("#generate")
+
+
+def set_slider(page, name, value):
+    """Type a slider's number; again, where a page that was still loading put its own back."""
+    for patience in (3_000, 10_000, 30_000):
         field = page.locator(f"#{name} input[type=number]")
         field.fill(str(value))
         field.press("Tab")
-        for half in page.locator(f"#{name} input").all():  # a slider's number and its handle
-            expect(half).to_have_value(f"{value:g}")
-    page.click("#generate")
+        try:
+            for half in page.locator(f"#{name} input").all():  # a slider's number and its handle
+                expect(half).to_have_value(f"{value:g}", timeout=patience)
+            return
+        except AssertionError:
+            if patience == 30_000:
+                raise
 
 
 def ask_for_long(page):

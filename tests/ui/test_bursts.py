@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import ContextVar
 from queue import SimpleQueue
@@ -13,6 +14,12 @@ import pytest
 from composer.ui.bursts import bursts
 
 OFTEN = 1000.0
+
+
+def run(coroutine):
+    """The coroutine's result, by another thread's event loop: the browser tests leave one running in this."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 async def gather(items, **options):
@@ -26,7 +33,7 @@ def fed(queue: SimpleQueue):
 
 
 def test_everything_comes_in_order():
-    groups = asyncio.run(gather(iter_of(range(50))))
+    groups = run(gather(iter_of(range(50))))
     assert [item for burst in groups for item in burst] == list(range(50))
     assert all(groups)
 
@@ -47,11 +54,11 @@ def test_the_first_goes_out_at_once_and_what_comes_meanwhile_together():
                         queue.put(item)
         return seen
 
-    assert asyncio.run(watch()) == [[0], [1, 2, 3]]
+    assert run(watch()) == [[0], [1, 2, 3]]
 
 
 def test_nothing_makes_no_burst():
-    assert asyncio.run(gather(iter_of(()))) == []
+    assert run(gather(iter_of(()))) == []
 
 
 def test_silence_is_an_empty_burst():
@@ -63,7 +70,7 @@ def test_silence_is_an_empty_burst():
             heard = [burst async for burst in until(groups, "a", queue)]
         return silence, heard[-1]
 
-    assert asyncio.run(watch()) == ([], ["a"])
+    assert run(watch()) == ([], ["a"])
 
 
 async def until(groups, item, queue):
@@ -75,7 +82,7 @@ async def until(groups, item, queue):
 
 
 def test_nones_are_not_handed_on():
-    assert asyncio.run(gather(iter_of([None, "a", None]))) == [["a"]]
+    assert run(gather(iter_of([None, "a", None]))) == [["a"]]
 
 
 def test_a_fault_comes_after_what_came_before_it():
@@ -90,7 +97,7 @@ def test_a_fault_comes_after_what_came_before_it():
                 seen += burst
         return seen
 
-    assert asyncio.run(watch()) == ["a"]
+    assert run(watch()) == ["a"]
 
 
 def test_the_iterator_runs_in_a_thread_of_its_own_and_in_the_callers_context():
@@ -103,7 +110,7 @@ def test_the_iterator_runs_in_a_thread_of_its_own_and_in_the_callers_context():
         visitor.set("me")
         return await gather(who())
 
-    [[(thread, name)]] = asyncio.run(watch())
+    [[(thread, name)]] = run(watch())
     assert name == "me" and thread != get_ident()
 
 
@@ -136,7 +143,7 @@ def test_leaving_closes_the_iterator_and_waits_for_nothing(how):
         await asyncio.wait([task])
         assert not closed.is_set()  # the iterator is still busy, and nobody waited for it
 
-    asyncio.run(leave())
+    run(leave())
     go_on.set()
     assert closed.wait(60)
 
@@ -157,6 +164,6 @@ def test_a_listener_that_is_gone_with_its_loop_is_no_fault(recwarn):
         await anext(groups)
         return groups
 
-    asyncio.run(listen())
+    run(listen())
     go_on.set()
     assert closed.wait(60)
