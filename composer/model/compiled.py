@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from threading import Lock, Thread
+from types import FunctionType
 
 import torch
 
@@ -50,19 +51,26 @@ class WarmUp:
         with _compiling:
             try:
                 table = decode.table(layout)
-                known = decode.compiled[1]
-                if not table.kinds <= known:
-                    run = torch.compile(run_layer)
+                if not table.kinds <= decode.compiled[1]:
+                    run = torch.compile(_copy(run_layer))
                     trial = _Trial(decode, run)
                     # Two reaches of attention, so that its length is compiled as one that varies.
                     for length in (64, 128):
                         trial.step(Under.of(table, table.layout.scaling[None].to(layout.dtype)), length)
-                    decode.compiled = run, known | table.kinds
+                    decode.compiled = run, table.kinds
                 self._compiled = True
                 log.info("the decoding step is compiled")
             except Exception as fault:  # whatever a compiler may come up with: decoding goes on without it
                 reason = str(fault).split("\n")[0][:200]
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    """The same function with code of its own.
+
+    Compiled variants are kept by code and limited in number: after a few banks nothing would be compiled.
+    """
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
 class _Trial:

@@ -186,6 +186,20 @@ def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
     assert any((tmp_path / "cache" / "compiled").iterdir())
 
 
+def test_every_bank_is_compiled_for_however_many_there_were(tmp_path):
+    folder = tiny.three_unlike(tmp_path, "llama")["rslora"]
+    engine = tiny.engine("llama", {})
+    for count in range(6):
+        assert engine.warm_up().wait(300)
+        run, known = engine._pass.compiled
+        assert known == engine._pass.table(engine.shelf.layout).kinds
+        entries = torch._dynamo.eval_frame._debug_get_cache_entry_list(
+            run._torchdynamo_orig_callable.__code__
+        )
+        assert 0 < len(entries) <= 2  # the reach of attention as it came first, and as one that varies
+        engine.add_adapter(str(folder), name=f"more-{count}")
+
+
 def test_a_compiler_that_fails_changes_nothing(engine, monkeypatch, caplog):
     monkeypatch.setattr(torch, "compile", lambda _: 1 / 0)
     with caplog.at_level(logging.WARNING):
