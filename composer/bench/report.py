@@ -213,7 +213,7 @@ def _start(start: Mapping) -> Iterator[str]:
         [_seconds("process start to first token", first), _seconds("loading one adapter", load)],
     )
     yield ""
-    yield f"Peak memory of that process: {_gigabytes(start['peak'])}."
+    yield f"Memory of that process at its first token: {_gigabytes(start['memory'])}."
 
 
 def _gpu(gpu: Mapping) -> Iterator[str]:

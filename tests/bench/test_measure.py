@@ -193,7 +193,7 @@ def test_preview(result, toy):
 def test_start_up(result):
     measured = result["start"]
     assert sound(measured["first_token"], 1) and sound(measured["adapter_load"], 8)
-    assert measured["peak"] > 1e8, "a process with torch in it"
+    assert measured["memory"] > 1e8, "a process with torch in it"
 
 
 def test_a_start_that_fails_is_a_fault_and_no_figure(stand, tmp_path, monkeypatch):

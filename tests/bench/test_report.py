@@ -63,7 +63,7 @@ def sections() -> dict:
         },
         "users": {"tokens": 32, "prompt_tokens": 32, "slots": 32, "counts": {"1": one, "32": many}},
         "preview": {"prompt_tokens": 20, "p50": 0.09, "p95": 0.25, "cpu": 0.1, "count": 60},
-        "start": {"adapters": 3, "first_token": taken(6.5), "peak": 9e8, "adapter_load": taken(0.05)},
+        "start": {"adapters": 3, "first_token": taken(6.5), "memory": 9e8, "adapter_load": taken(0.05)},
     }
 
 
