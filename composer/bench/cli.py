@@ -34,8 +34,13 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from transformers.utils import logging as progress
 
-    from composer.bench.run import run
-    from composer.bench.store import publish, stored
+    try:
+        from composer.bench.run import run
+        from composer.bench.store import publish, stored
+    except ImportError as fault:
+        raise ComposerError(
+            f"The bench needs {fault.name}; use `make bench`, or pip install -r requirements-dev.txt."
+        ) from fault
 
     if not args.verbose:
         # Other libraries' loading bars and deprecations would bury what is being measured.

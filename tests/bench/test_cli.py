@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -56,3 +57,12 @@ def test_only_gpu_without_one_is_refused_and_leaves_earlier_figures(toy_catalog,
     assert main(["bench", "--catalog", str(toy_catalog), "--only", "gpu", "--out", str(tmp_path)]) == 2
     assert "needs a CUDA GPU" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_without_the_benchs_own_packages_it_says_what_to_install(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("composer.bench.")]:
+        if name != "composer.bench.cli":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert main(["bench", "--only", "start"]) == 2
+    assert "psutil" in capsys.readouterr().err
