@@ -37,11 +37,6 @@ class Run:
         """The rows that are still running."""
         return [row.key for row in self._batch.rows]
 
-    @property
-    def free(self) -> int:
-        """How many more rows have a place."""
-        return self._batch.free
-
     def join(self, rows: Sequence[Row], shelf: Shelf) -> list[Step | Failed]:
         """Read the rows' prompts together; their first tokens. shelf: the newest of their gates' shelves."""
         # Adapters only ever come in as last columns, so the longer shelf serves everybody.

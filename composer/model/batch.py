@@ -25,7 +25,7 @@ REACH = 64
 class Row:
     """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
 
-    gates: [L, N].
+    gates: [L, N]. began: when it joined its batch, by the monotonic clock.
     """
 
     key: Hashable
@@ -33,7 +33,7 @@ class Row:
     gates: np.ndarray
     sampling: Sampling
     stream: Stream = field(init=False)
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(init=False)
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -65,12 +65,8 @@ class Batch:
         self._cache = KVCache(slots, room)
         self._changed = True
 
-    @property
-    def free(self) -> int:
-        return self._cache.slots - len(self.rows)
-
     def join(self, rows: Sequence[Row], layout: Layout) -> tuple[list[Drawn], Reading | None]:
-        """Read new rows' prompts together and draw each one's first token; at most `free` rows.
+        """Read new rows' prompts together and draw each one's first token; at most as many as slots are left.
 
         layout: where it is of a newer bank, adapters came in as last columns, and the rows under way go on as
         they were. The reading has the new rows, in their order.

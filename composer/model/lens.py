@@ -7,6 +7,7 @@ from torch import nn
 
 from composer.spec import ComposerError
 
+# Hidden states unembedded at once: many enough to be one good product, few enough to hold their logits.
 ROWS = 64
 FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
 
