@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +21,8 @@ from composer.training.write import Author, other_openings, own_openings, writte
 
 log = logging.getLogger(__name__)
 
+Pool = tuple[float, list[str]]  # chance of being drawn from, texts
+
 
 def make(recipe: Recipe, load: Callable[[], Base], library: Library, out: Path, work: Path) -> Path:
     """The whole of a recipe: write, train, and where it says so both once more. Returns out/<name>.
@@ -32,35 +34,50 @@ def make(recipe: Recipe, load: Callable[[], Base], library: Library, out: Path, 
         folder = work / "first-round"
         first = folder / recipe.name
         if not (first / "adapter_model.safetensors").is_file():
-            train(recipe, load(), make_samples(recipe, load, library, work), folder, folder / "checkpoints")
-    return train(recipe, load(), make_samples(recipe, load, library, work, first), out, work)
+            _round(
+                recipe, load, library, folder, folder / "checkpoints", make_pools(recipe, load, library, work)
+            )
+    return _round(recipe, load, library, out, work, make_pools(recipe, load, library, work, first))
 
 
-def make_samples(
+def _round(
+    recipe: Recipe, load: Callable[[], Base], library: Library, out: Path, work: Path, pools: list[Pool]
+) -> Path:
+    base = load()
+    return train(recipe, base, make_samples(recipe, pools, base.tokenizer, library), out, work)
+
+
+def make_pools(
     recipe: Recipe, load: Callable[[], Base], library: Library, work: Path, first: Path | None = None
-) -> list[Sample]:
-    """The recipe's sequences: real rows of its label, and what the base wrote from their first words.
+) -> list[Pool]:
+    """Real rows of the recipe's label, and what the base wrote from their first words, each with its chance.
 
     first: the first round's adapter, which adds what it writes from other domains' first words.
     """
     labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
     real = [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
-    pools = [((1 - recipe.written_share) / len(real), texts) for texts in real]
+    pools: list[Pool] = [((1 - recipe.written_share) / len(real), texts) for texts in real]
     if recipe.written:
         file = work / f"{recipe.name}-{recipe.written}.jsonl"
-        own = written(recipe, Author(load()), own_openings(recipe, labelled), labelled, recipe.written, file)
+        openings = own_openings(recipe, labelled)
+        own = written(recipe, lambda: Author(load()), openings, labelled, recipe.written, file)
         if first is not None:
             file = work / f"{recipe.name}-rewritten-{recipe.rewritten}.jsonl"
             openings = other_openings(recipe, library)
-            own += written(recipe, Author(load(), first), openings, labelled, recipe.rewritten, file)
+            own += written(recipe, lambda: Author(load(), first), openings, labelled, recipe.rewritten, file)
         pools.append((recipe.written_share, own))
     log.info("%s: %s texts", recipe.name, " + ".join(str(len(texts)) for _, texts in pools))
+    return pools
+
+
+def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: Library) -> list[Sample]:
+    """The recipe's sequences from its pools, some of them begun with an opener."""
     candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
     openers = sorted({sentence for sentence in candidates if sentence})
     return pack(
         pools,
         openers,
-        load().tokenizer,
+        tokenizer,
         count=recipe.steps * recipe.batch,
         length=recipe.length,
         opener_share=recipe.opener_share,

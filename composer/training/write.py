@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +80,25 @@ class Author:
 
 
 def written(
-    recipe: Recipe, author: Author, openings: Sequence[str], labelled: Labelled, count: int, file: Path
+    recipe: Recipe,
+    hire: Callable[[], Author],
+    openings: Sequence[str],
+    labelled: Labelled,
+    count: int,
+    file: Path,
 ) -> list[str]:
-    """`count` texts of the recipe's label. `file` (JSON Lines) keeps them: a run goes on from it."""
+    """`count` texts of the recipe's label. `file` (JSON Lines) keeps them: a run goes on from it.
+
+    hire: makes the author, a base to load, and only where texts are missing.
+    """
     texts = (
         [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
     )
+    if len(texts) >= count:
+        return texts[:count]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=count, initial=min(len(texts), count), desc=f"{recipe.name}: writing") as bar:
+    author = hire()
+    with tqdm(total=count, initial=len(texts), desc=f"{recipe.name}: writing") as bar:
         while len(texts) < count:
             # Seeded by the count, so that a run that was cut off does not write the same texts again.
             draw = random.Random(f"{recipe.seed} {len(texts)}")

@@ -19,7 +19,7 @@ from composer.spec import BaseSpec, ComposerError
 from composer.training.data import pack
 from composer.training.library import Library
 from composer.training.recipes import load_recipes
-from composer.training.train import make, make_samples, train
+from composer.training.train import make, make_pools, make_samples, train
 from composer.training.write import Author, own_openings, written
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
@@ -108,13 +108,14 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
     labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
     file = tmp_path / "written.jsonl"
     openings = own_openings(recipe, labelled)
-    first = written(recipe, Author(base()), openings, labelled, recipe.written, file)
+    first = written(recipe, lambda: Author(base()), openings, labelled, recipe.written, file)
     assert len(first) == 5
     assert all(text.split()[0] == "goal" for text in first)
     before = file.read_bytes()
-    assert written(recipe, Author(base()), openings, labelled, recipe.written, file) == first
+    assert written(recipe, lambda: pytest.fail(), openings, labelled, recipe.written, file) == first
     assert file.read_bytes() == before
-    mixed = make_samples(replace(recipe, steps=3), base, library, tmp_path)
+    pools = make_pools(recipe, base, library, tmp_path)
+    mixed = make_samples(replace(recipe, steps=3), pools, tiny.tokenizer(), library)
     assert len(mixed) == 3 * recipe.batch
 
 
