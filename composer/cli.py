@@ -10,18 +10,23 @@ import argparse
 import contextlib
 import json
 import logging
-import math
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-import numpy as np
-
 from composer.bench import cli as bench
-from composer.options import add_common, parse_names, parse_numbers, parse_weights
-from composer.spec import ComposerError, Composition, Fusion, Sampling, Step, Trace
+from composer.options import (
+    add_common,
+    add_composition,
+    add_sampling,
+    parse_names,
+    read_composition,
+    read_sampling,
+)
+from composer.plain import plain
+from composer.spec import ComposerError, Composition, Fusion, Step, Trace
 from composer.study import cli as study
 from composer.training import cli as training
 
@@ -87,57 +92,13 @@ def _add_generate(commands) -> None:
     parser = commands.add_parser("generate", help="continue a prompt under a composition of adapters")
     add_common(parser)
     parser.add_argument("--prompt", required=True)
-    parser.add_argument("--weights", default="", metavar="NAME=W,...", help="adapters left out have weight 0")
-    parser.add_argument("--method", default="sum", help="sum, contrast or kl (%(default)s)")
-    parser.add_argument("--strength", type=float, default=1.0, help="multiplies every gate (%(default)s)")
-    parser.add_argument(
-        "--bands", default="1,1,1", metavar="E,M,L", help="multipliers of the early, middle and late layers"
-    )
-    parser.add_argument("--blend", type=float, default=1.0, help="kl: 0 plain sum .. 1 fusion weights alone")
-    parser.add_argument(
-        "--scale", default="unit", help="kl: unit (mean multiplier 1) or paper (alpha itself)"
-    )
-    parser.add_argument(
-        "--contrast", type=float, default=1.0, help="contrast: how much of the opposites to subtract"
-    )
-    parser.add_argument(
-        "--no-norm", dest="norm", action="store_false", help="kl: lens without the final norm"
-    )
-    defaults = Sampling()
-    parser.add_argument("--max-new-tokens", type=int, default=defaults.max_new_tokens, help="(%(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)"
-    )
-    parser.add_argument("--top-p", type=float, default=defaults.top_p, help="(%(default)s)")
-    parser.add_argument("--top-k", type=int, default=defaults.top_k, help="0 switches it off (%(default)s)")
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=defaults.repetition_penalty, help="(%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="(%(default)s)")
-    parser.add_argument("--time-limit", type=float, default=defaults.time_limit, help="seconds (%(default)s)")
+    add_composition(parser)
+    add_sampling(parser)
     parser.set_defaults(run=_generate)
 
 
 def _generate(args: argparse.Namespace, out: TextIO) -> int:
-    composition = Composition(
-        weights=parse_weights(args.weights),
-        method=args.method,
-        strength=args.strength,
-        bands=parse_numbers("--bands", args.bands),
-        blend=args.blend,
-        scale=args.scale,
-        contrast=args.contrast,
-        norm=args.norm,
-    )
-    sampling = Sampling(
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        repetition_penalty=args.repetition_penalty,
-        seed=args.seed,
-        time_limit=args.time_limit,
-    )
+    composition, sampling = read_composition(args), read_sampling(args)
     engine = _engine(args)
     fusion = _fusion_for(engine, args.prompt, composition)
     steps: Iterable[Step] = engine.generate(args.prompt, composition, sampling, fusion=fusion)
@@ -273,16 +234,3 @@ def _engine(args: argparse.Namespace) -> Engine:
 def _write(answer: Mapping, out: TextIO) -> None:
     json.dump(plain(answer), out, allow_nan=False)
     out.write("\n")
-
-
-def plain(value: object) -> object:
-    """What JSON can say: arrays and tuples as lists, and null for a number that is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -126,6 +126,11 @@ class Engine:
         return self._model.layers
 
     @property
+    def model(self) -> GatedModel:
+        """The base with a gate at each site, for measurements that need passes of their own."""
+        return self._model
+
+    @property
     def attributes(self) -> tuple[Attribute, ...]:
         """The catalog's attribute groups, reduced to the adapters that are loaded."""
         groups = []

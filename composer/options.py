@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from composer.spec import ComposerError
+from composer.spec import ComposerError, Composition, Sampling
 
 CATALOG = "adapters.yaml"
 
@@ -17,6 +17,68 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="one JSON object on stdout, everything else on stderr"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is loaded and from where")
+
+
+def add_composition(parser: argparse.ArgumentParser) -> None:
+    """Every field of a Composition; `read_composition` makes it."""
+    parser.add_argument("--weights", default="", metavar="NAME=W,...", help="adapters left out have weight 0")
+    parser.add_argument("--method", default="sum", help="sum, contrast or kl (%(default)s)")
+    parser.add_argument("--strength", type=float, default=1.0, help="multiplies every gate (%(default)s)")
+    parser.add_argument(
+        "--bands", default="1,1,1", metavar="E,M,L", help="multipliers of the early, middle and late layers"
+    )
+    parser.add_argument("--blend", type=float, default=1.0, help="kl: 0 plain sum .. 1 fusion weights alone")
+    parser.add_argument(
+        "--scale", default="unit", help="kl: unit (mean multiplier 1) or paper (alpha itself)"
+    )
+    parser.add_argument(
+        "--contrast", type=float, default=1.0, help="contrast: how much of the opposites to subtract"
+    )
+    parser.add_argument(
+        "--no-norm", dest="norm", action="store_false", help="kl: lens without the final norm"
+    )
+
+
+def read_composition(args: argparse.Namespace) -> Composition:
+    """What `add_composition` was given. Raises ComposerError for what no Composition can hold."""
+    return Composition(
+        weights=parse_weights(args.weights),
+        method=args.method,
+        strength=args.strength,
+        bands=parse_numbers("--bands", args.bands),
+        blend=args.blend,
+        scale=args.scale,
+        contrast=args.contrast,
+        norm=args.norm,
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser, defaults: Sampling = Sampling()) -> None:
+    """Every field of a Sampling; `read_sampling` makes it."""
+    parser.add_argument("--max-new-tokens", type=int, default=defaults.max_new_tokens, help="(%(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)"
+    )
+    parser.add_argument("--top-p", type=float, default=defaults.top_p, help="(%(default)s)")
+    parser.add_argument("--top-k", type=int, default=defaults.top_k, help="0 switches it off (%(default)s)")
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=defaults.repetition_penalty, help="(%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="(%(default)s)")
+    parser.add_argument("--time-limit", type=float, default=defaults.time_limit, help="seconds (%(default)s)")
+
+
+def read_sampling(args: argparse.Namespace) -> Sampling:
+    """What `add_sampling` was given. Raises ComposerError for what no Sampling can hold."""
+    return Sampling(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+        time_limit=args.time_limit,
+    )
 
 
 def parse_weights(text: str) -> dict[str, float]:
