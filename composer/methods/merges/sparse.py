@@ -1,0 +1,108 @@
+"""Merges that first thin the deltas out: magnitude prune, TIES, DARE; on the delta, never on A and B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from composer.adapters.bank import Adapter
+from composer.methods.merges.dense import largest, through_deltas
+from composer.methods.merges.rule import Merge, Merged, Options
+
+
+def pruned(deltas: list[torch.Tensor], density: float) -> list[torch.Tensor]:
+    """Each delta with all but its largest entries at 0."""
+    return [delta * largest(delta, density) for delta in deltas]
+
+
+def dropped(deltas: list[torch.Tensor], density: float, draws: np.random.Generator) -> list[torch.Tensor]:
+    """Each delta with entries at 0 by chance and the rest divided by density, so that the mean is the delta.
+
+    PEFT's random_pruning draws from torch's global generator; numpy's own is also five times as fast.
+    """
+    return [delta * (_kept(delta, density, draws) / density) for delta in deltas]
+
+
+def elected(deltas: list[torch.Tensor]) -> torch.Tensor:
+    """Per entry the mean of the deltas on the side, plus or minus, whose sum weighs more.
+
+    The deltas come with their weights, so that a negative weight votes for the opposite side (PEFT lets
+    the unweighted ones vote). It is a mean over those that agree, not a sum.
+    """
+    # PEFT takes a second to import, which a start without TIES should not pay.
+    from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
+
+    stack = torch.stack(deltas)  # [N, d_out, d_in]
+    return disjoint_merge(stack, calculate_majority_sign_mask(stack))
+
+
+def _kept(delta: torch.Tensor, density: float, draws: np.random.Generator) -> torch.Tensor:
+    chance = draws.random(tuple(delta.shape), np.float32)  # [d_out, d_in] in [0, 1)
+    return torch.from_numpy(chance < density).to(delta.device)
+
+
+def _magnitude(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
+    return through_deltas(adapters, weights, options, lambda deltas: sum(pruned(deltas, options.density)))
+
+
+def _ties(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
+    return through_deltas(adapters, weights, options, lambda deltas: elected(pruned(deltas, options.density)))
+
+
+def _dare_linear(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
+    draws = np.random.default_rng(options.seed)
+    return through_deltas(
+        adapters, weights, options, lambda deltas: sum(dropped(deltas, options.density, draws))
+    )
+
+
+def _dare_ties(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
+    draws = np.random.default_rng(options.seed)
+    return through_deltas(
+        adapters, weights, options, lambda deltas: elected(dropped(deltas, options.density, draws))
+    )
+
+
+MAGNITUDE = Merge(
+    name="magnitude",
+    label="Magnitude prune",
+    help="Keeps the largest entries of each adapter's change and sums them.",
+    source="Hugging Face PEFT, magnitude_prune, on the delta; usual density as in TIES",
+    rule=_magnitude,
+    dials=("density", "rank"),
+    usual={"density": 0.2},
+)
+
+TIES = Merge(
+    name="ties",
+    label="TIES",
+    help="Keeps each change's largest entries, lets them vote on the sign, averages those that agree.",
+    source="Yadav et al., TIES-Merging, NeurIPS 2023, arXiv 2306.01708 (top 20 percent kept), on the delta",
+    rule=_ties,
+    dials=("density", "rank"),
+    usual={"density": 0.2},
+)
+
+DARE_LINEAR = Merge(
+    name="dare-linear",
+    label="DARE, linear",
+    help="Drops entries of each change by chance, scales up the rest to make good for it, and sums.",
+    source="Yu et al., DARE, ICML 2024, arXiv 2311.03099, on the delta (drop rate 0.2, as in its code's "
+    "examples of merging language models)",
+    rule=_dare_linear,
+    dials=("density", "seed", "rank"),
+    usual={"density": 0.8},
+)
+
+DARE_TIES = Merge(
+    name="dare-ties",
+    label="DARE, TIES",
+    help="Drops entries of each change by chance, then votes on the sign and averages those that agree.",
+    source="Yu et al., DARE, ICML 2024, arXiv 2311.03099, then the vote of TIES, arXiv 2306.01708, "
+    "on the delta",
+    rule=_dare_ties,
+    dials=("density", "seed", "rank"),
+    usual={"density": 0.8},
+)
