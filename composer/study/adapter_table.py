@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from pathlib import Path
 
-from composer.adapters.files import CONFIG, WEIGHTS
 from composer.engine import Engine
-from composer.spec import AdapterSpec, ComposerError, Composition, Sampling
+from composer.spec import ComposerError, Composition, Sampling
 from composer.study.judge import Judge
-from composer.study.metrics import bootstrap, distinct, median, perplexity
+from composer.study.metrics import bootstrap, distinct, median
 from composer.study.records import BASE, Records, Task, Text, digest
+from composer.study.scoring import perplexities
+from composer.study.versions import version
 
 # A batch is as slow as its slowest row; the limit only ends a run that hangs.
 SAMPLING = Sampling(max_new_tokens=60, temperature=1.0, top_p=0.95, top_k=50, time_limit=3600)
@@ -75,7 +74,7 @@ def make_texts(
         raise ComposerError(
             "The table needs a base that continues plain text; choose one whose prompting is plain."
         )
-    versions = {BASE: "", **{spec.name: _version(engine, spec) for spec in engine.adapters}}
+    versions = {BASE: "", **{spec.name: version(engine, spec) for spec in engine.adapters}}
     settings = (engine.base.id, engine.base.source, {**asdict(sampling), "time_limit": None})
     keys = {task: digest(settings, versions[task.subject], *asdict(task).values()) for task in tasks}
     missing = [task for task in tasks if records.get(keys[task]) is None]
@@ -83,7 +82,8 @@ def make_texts(
     for start in range(0, len(missing), batch):
         part = missing[start : start + batch]
         continuations = _generate(engine, part, sampling)
-        scores = _perplexities(engine, part, continuations)
+        prompts = [task.prompt for task in part]
+        scores = perplexities(engine, list(zip(prompts, continuations, strict=True)))
         records.add(
             Text(keys[task], task.subject, task.prompt, task.seed, continuation, score)
             for task, continuation, score in zip(part, continuations, scores, strict=True)
@@ -130,23 +130,3 @@ def _generate(engine: Engine, tasks: Sequence[Task], sampling: Sampling) -> list
 
 def _composition(subject: str) -> Composition:
     return Composition(weights={} if subject == BASE else {subject: 1.0})
-
-
-def _perplexities(engine: Engine, tasks: Sequence[Task], continuations: Sequence[str]) -> list[float | None]:
-    """Of each continuation given its prompt, under the base; the prompt's own tokens do not count."""
-    pairs = zip(tasks, continuations, strict=True)
-    scores = engine.log_probs([task.prompt + continuation for task, continuation in pairs])
-    # log_probs starts at the second token, so the continuation starts one before the prompt's length.
-    starts = [engine.count_tokens(task.prompt) - 1 for task in tasks]
-    return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]
-
-
-def _version(engine: Engine, spec: AdapterSpec) -> str:
-    """What tells one training of an adapter from the next: its commit, or a hash of its weights and config.
-
-    The config counts too: alpha alone decides how strong weight 1 is.
-    """
-    files = [Path(spec.source) / name for name in (CONFIG, WEIGHTS)]
-    if all(file.is_file() for file in files):
-        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return next(report.revision or "" for report in engine.reports if report.name == spec.name and report.ok)

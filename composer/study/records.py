@@ -1,4 +1,4 @@
-"""Finished texts, kept as JSON Lines so that a run that was cut off goes on where it stopped."""
+"""What is finished, kept as JSON Lines so that a run that was cut off goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from composer.spec import ComposerError
 
 BASE = "base"
+
+
+class Record(Protocol):
+    """A dataclass of plain values with a key that says all it was made from."""
+
+    @property
+    def key(self) -> str: ...
+
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -42,18 +53,21 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-class Records:
-    """The file of texts made so far. Only ever appended to."""
+class Records(Generic[R]):
+    """A file of records of one dataclass, `kind`. Only appended to; of two with one key the later counts.
 
-    def __init__(self, path: Path):
+    Raises ComposerError for a folder that cannot be used and for a file that holds something else.
+    """
+
+    def __init__(self, path: Path, kind: type[R] = Text):
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text("utf-8").split("\n") if path.is_file() else [""]
-            if lines.pop():
-                # The run before was cut off inside a line: drop it, or the next would be glued to it.
-                path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-            self._texts = {text.key: text for text in (Text(**json.loads(line)) for line in lines)}
+            whole = _whole_lines(path) if path.is_file() else b""
+            lines = whole.decode("utf-8").split("\n")[:-1]
+            self._records: dict[str, R] = {
+                record.key: record for record in (kind(**json.loads(line)) for line in lines)
+            }
         except OSError as fault:
             raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
         except (ValueError, TypeError) as fault:
@@ -61,11 +75,24 @@ class Records:
                 f"{path.name} in the output folder is damaged; delete it and run again."
             ) from fault
 
-    def get(self, key: str) -> Text | None:
-        return self._texts.get(key)
+    def get(self, key: str) -> R | None:
+        return self._records.get(key)
 
-    def add(self, texts: Iterable[Text]) -> None:
-        texts = tuple(texts)
+    def add(self, records: Iterable[R]) -> None:
+        records = tuple(records)
         with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(text)) + "\n" for text in texts)
-        self._texts.update((text.key, text) for text in texts)
+            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+        self._records.update((record.key, record) for record in records)
+
+
+def _whole_lines(path: Path) -> bytes:
+    """The file up to its last line end; what a killed run left of a line after that is cut off.
+
+    Cut in place, or the next line would be glued to it; never rewritten, or a second kill could lose it all.
+    """
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        with path.open("r+b") as file:
+            file.truncate(end)
+    return content[:end]

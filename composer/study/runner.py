@@ -1,0 +1,130 @@
+"""Work in one running batch: texts join as others finish, and what is finished is scored in between."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from composer.engine import Engine
+from composer.methods import METHODS
+from composer.model.batch import Row
+from composer.run import Failed
+from composer.spec import ComposerError, Composition, Fusion, Sampling
+from composer.study.scoring import perplexities
+from composer.study.work import Unit
+
+log = logging.getLogger(__name__)
+
+SLOTS = 32
+# Texts scored together: enough for full passes, few enough that a killed run scores little again.
+SCORED = 64
+
+
+@dataclass(frozen=True)
+class Made:
+    """A text, with what it was made from; or, with `fault`, why it could not be made."""
+
+    key: str
+    prompt: str
+    seed: int
+    asked: dict[str, object]
+    continuation: str = ""
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """perplexity: of the text's continuation under the base; None for an empty one."""
+
+    key: str
+    perplexity: float | None
+
+
+def work(
+    engine: Engine,
+    units: Sequence[Unit],
+    unscored: Sequence[Made],
+    sampling: Sampling,
+    slots: int = SLOTS,
+) -> Iterator[Made | Score]:
+    """Make the units' texts and score them, and those that a run before left unscored.
+
+    Yields each as soon as it is there. A unit that cannot be made comes back as a Made with its fault.
+    """
+    waiting = list(unscored)
+    for made in texts(engine, units, sampling, slots):
+        yield made
+        if made.fault is None:
+            waiting.append(made)
+        if len(waiting) >= SCORED:
+            yield from scores(engine, waiting)
+            waiting = []
+    for start in range(0, len(waiting), SCORED):
+        yield from scores(engine, waiting[start : start + SCORED])
+
+
+def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int) -> Iterator[Made]:
+    """Each unit's text as it ends, from a batch that is kept full until the units run out."""
+    if not units:
+        return
+    longest = min(
+        max(engine.count_tokens(told) for told in {unit.told for unit in units}), engine.prompt_limit
+    )
+    run = engine.start(slots, min(longest + sampling.max_new_tokens, engine.base.context))
+    queue = deque(units)
+    running: dict[str, Unit] = {}
+    fusions: dict[tuple[str, bool], Fusion] = {}
+    while queue or running:
+        rows: list[Row] = []
+        while queue and len(running) < slots:
+            unit = queue.popleft()
+            try:
+                rows.append(_row(engine, unit, sampling, fusions))
+            except ComposerError as fault:
+                yield _failed(unit, fault)
+            else:
+                running[unit.key] = unit
+        if not running:
+            return
+        for outcome in run.join(rows, engine.shelf) if rows else run.step():
+            if isinstance(outcome, Failed):
+                yield _failed(running.pop(outcome.row), outcome.fault)
+            elif outcome.finish is not None:
+                unit = running.pop(outcome.row)
+                yield Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), outcome.text)
+
+
+def _row(engine: Engine, unit: Unit, sampling: Sampling, fusions: dict[tuple[str, bool], Fusion]) -> Row:
+    """The unit ready to join. A prompt's fusion over all adapters serves every unit that asks for it."""
+    composition, fusion = Composition(**unit.asked), None
+    if METHODS[composition.method].needs_kl:
+        place = (unit.told, composition.norm)
+        fusion = fusions[place] if place in fusions else engine.fusion(unit.told, norm=composition.norm)
+        fusions[place] = fusion
+    own = replace(sampling, seed=unit.seed)
+    return engine.row(engine.shelf, unit.key, unit.told, composition, own, fusion)
+
+
+def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:
+    """Perplexities, in passes over many texts at once."""
+    try:
+        values = perplexities(engine, [(each.prompt, each.continuation) for each in made])
+    except ComposerError:
+        # One text, read back, is longer than the base's context: it alone goes without.
+        if len(made) == 1:
+            values = [None]
+        else:
+            yield from scores(engine, made[: len(made) // 2])
+            yield from scores(engine, made[len(made) // 2 :])
+            return
+    yield from (Score(each.key, value) for each, value in zip(made, values, strict=True))
+
+
+def _failed(unit: Unit, fault: Exception) -> Made:
+    sentence = str(fault)
+    if not isinstance(fault, ComposerError):
+        log.error("a text could not be made", exc_info=fault)
+        sentence = "This text could not be continued; run again. The log has the details."
+    return Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), fault=sentence)

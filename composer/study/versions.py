@@ -1,0 +1,21 @@
+"""What a text was made with, as far as its words depend on it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from composer.adapters.files import CONFIG, WEIGHTS
+from composer.engine import Engine
+from composer.spec import AdapterSpec
+
+
+def version(engine: Engine, spec: AdapterSpec) -> str:
+    """What tells one training of an adapter from the next: its commit, or a hash of its weights and config.
+
+    The config counts too: alpha alone decides how strong weight 1 is.
+    """
+    files = [Path(spec.source) / name for name in (CONFIG, WEIGHTS)]
+    if all(file.is_file() for file in files):
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return next(report.revision or "" for report in engine.reports if report.name == spec.name and report.ok)

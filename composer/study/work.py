@@ -1,0 +1,183 @@
+"""What there is to do: every text of the study, each to be made once, and who shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+
+from composer.engine import Engine
+from composer.methods import METHODS, Method
+from composer.spec import ComposerError, Composition, Sampling
+from composer.study.arms import Arm
+from composer.study.records import digest
+from composer.study.targets import Target
+from composer.study.versions import version
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end.
+
+    asked: fields of the Composition as plain values; those left out are the defaults.
+    """
+
+    key: str
+    prompt: str
+    told: str
+    seed: int
+    asked: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in the study's table, and the key of the text that stands there."""
+
+    arm: str
+    target: Target
+    strength: float
+    prompt: str
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something the study cannot have: an arm, or an arm for some targets; `reason` is a clause."""
+
+    arm: str
+    targets: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """cells: the whole table. units: its texts, each once. missing: what is left out, and why."""
+
+    cells: tuple[Cell, ...]
+    units: tuple[Unit, ...]
+    missing: tuple[Missing, ...]
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What a study has to work with, and everything besides a composition that a text depends on.
+
+    base: what tells one base from another. versions: of each adapter. peers: of an adapter, those of its
+    attribute. chat: (instruction, beginning of the answer) -> what the base reads; None without a template.
+    """
+
+    base: tuple[str, ...]
+    versions: Mapping[str, str]
+    peers: Mapping[str, tuple[str, ...]]
+    methods: Mapping[str, Method]
+    chat: Callable[[str, str], str] | None
+
+    @classmethod
+    def of(cls, engine: Engine) -> Stand:
+        """Raises ComposerError for a base prompted through a chat template, which continues no plain text."""
+        if engine.spec.prompting != "plain":
+            raise ComposerError(
+                "The study needs a base that continues plain text; choose one whose prompting is plain."
+            )
+        base, spec = engine.base, engine.spec
+        return cls(
+            (base.id, base.source, spec.quantization, spec.dtype),
+            {adapter.name: version(engine, adapter) for adapter in engine.adapters},
+            {name: group.members for group in engine.attributes for name in group.members},
+            METHODS,
+            _chat(base.tokenizer),
+        )
+
+    def key(self, told: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
+        """Changes with anything that could change the text.
+
+        A field at its default counts only where the method listens to it, so that a field that is new to
+        the project leaves old texts what they are.
+        """
+        whole, plain = asdict_of(Composition(**asked)), asdict_of(Composition())
+        method = self.methods[whole["method"]]
+        heard = {name: whole[name] for name in whole if name in method.dials or whole[name] != plain[name]}
+        names = set(whole["weights"])
+        if "contrast" in method.dials:
+            names |= {peer for name in names for peer in self.peers.get(name, ())}
+        settings = {**asdict(sampling), "seed": seed, "time_limit": None}
+        versions = {name: self.versions[name] for name in sorted(names)}
+        return digest(self.base, told, heard, versions, settings)
+
+
+def asdict_of(composition: Composition) -> dict[str, object]:
+    """A composition as plain values, fit for JSON."""
+    whole = {each.name: getattr(composition, each.name) for each in fields(composition)}
+    return {**whole, "weights": dict(composition.weights), "bands": list(composition.bands)}
+
+
+def plan(
+    stand: Stand,
+    arms: Sequence[Arm],
+    targets: Sequence[Target],
+    strengths: Sequence[float],
+    prompts: Sequence[str],
+    seeds: int,
+    sampling: Sampling,
+) -> Work:
+    """Every cell, and every text they need once, in the order in which batches stay full.
+
+    A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
+    so that arms differ by nothing but the arm.
+    """
+    cells: list[Cell] = []
+    units: dict[str, Unit] = {}
+    missing: list[Missing] = []
+    draws = [(prompt, seed * 10_000 + place) for seed in range(seeds) for place, prompt in enumerate(prompts)]
+    for arm in arms:
+        if reason := arm.lacks(stand.methods, stand.chat is not None):
+            missing.append(Missing(arm.name, (), reason))
+            continue
+        absent: dict[str, list[str]] = {}
+        for target, strength in product(targets, strengths):
+            asked = arm.asked(target, strength)
+            if asked is None:
+                continue
+            if lost := [name for name in asked.get("weights", ()) if name not in stand.versions]:
+                absent.setdefault(f"there is no adapter called {lost[0]}", []).append(target.name)
+                continue
+            for prompt, seed in draws:
+                told = _told(stand, arm, target, prompt)
+                key = stand.key(told, asked, sampling, seed)
+                cells.append(Cell(arm.name, target, strength, prompt, seed, key))
+                units[key] = Unit(key, prompt, told, seed, asked)
+        missing += [Missing(arm.name, tuple(dict.fromkeys(names)), why) for why, names in absent.items()]
+    return Work(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
+
+
+def _in_order(units) -> list[Unit]:
+    """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
+
+    Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
+    a study cut short still compares.
+    """
+    return sorted(units, key=lambda unit: (-len(unit.told), unit.told, unit.seed))
+
+
+def _told(stand: Stand, arm: Arm, target: Target, prompt: str) -> str:
+    if not (arm.told and stand.chat):
+        return prompt
+    return stand.chat(
+        f'Write a short, fluent text that begins with "{prompt}" and has {target.words}.', prompt
+    )
+
+
+def _chat(tokenizer) -> Callable[[str, str], str] | None:
+    """How this tokenizer's base is told something; None where it has no template for it."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+
+    def render(instruction: str, beginning: str) -> str:
+        turn = [{"role": "user", "content": instruction}]
+        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        # The text is tokenised like any prompt; a tokenizer that opens every text itself must not do it twice.
+        opens = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        return (text.removeprefix(tokenizer.bos_token) if opens else text) + beginning
+
+    return render

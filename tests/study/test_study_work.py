@@ -1,0 +1,252 @@
+"""The study's texts: planned once each, made in one batch, kept through any end of the run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from composer.methods import METHODS
+from composer.spec import Attribute, ComposerError, Composition, Sampling
+from composer.study.arms import ARMS, Arm
+from composer.study.runner import Made, Score, texts, work
+from composer.study.store import Store
+from composer.study.targets import MULTI, all_targets, choose
+from composer.study.work import Stand, plan
+from tests.tools import tiny
+
+SAMPLING = Sampling(max_new_tokens=6, time_limit=600)
+PROMPTS = ("The film", "A goal was")
+GROUPS = (
+    Attribute("sentiment", "Sentiment", ("negative", "positive"), ("negative", "positive")),
+    Attribute("topic", "Topic", ("sports", "world")),
+    Attribute("style", "Style", ("plain", "ornate")),
+)
+BY_NAME = {arm.name: arm for arm in ARMS}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    names = ("positive", "negative", "sports")
+    return {name: tiny.adapter(folder / name, "llama", seed, r=2) for seed, name in enumerate(names)}
+
+
+@pytest.fixture(scope="module")
+def engine(folders):
+    return tiny.engine("llama", folders, GROUPS)
+
+
+@pytest.fixture(scope="module")
+def stand(engine):
+    return Stand.of(engine)
+
+
+def arms(*names):
+    return [BY_NAME[name] for name in names]
+
+
+def work_of(stand, names, targets=None, strengths=(1.0,), prompts=PROMPTS, seeds=1, sampling=SAMPLING):
+    chosen = choose(all_targets(GROUPS), targets)
+    return plan(stand, arms(*names), chosen, strengths, prompts, seeds, sampling)
+
+
+# --- targets and arms ----------------------------------------------------------------------------
+
+
+def test_targets_are_singles_pairs_and_triples_of_what_judges_know():
+    targets = all_targets(GROUPS)
+    assert [target.name for target in targets if target.kind == "topic"] == ["sports", "world"]
+    pairs = [target for target in targets if target.kind == "pair"]
+    assert len(targets) == 2 + 2 + 4 + 4 and len(pairs) == 4
+    triple = next(target for target in targets if target.name == f"positive+sports+{MULTI}")
+    assert triple.modules == ("positive", "sports", MULTI)
+    assert triple.wanted == (("sentiment", "positive"), ("topic", "sports"))
+    assert pairs[0].words == "a negative sentiment and a sports topic"
+
+
+def test_targets_are_chosen_by_name_or_kind():
+    targets = all_targets(GROUPS)
+    assert [t.name for t in choose(targets, ("world", "sentiment"))] == ["negative", "positive", "world"]
+    with pytest.raises(ComposerError, match="there are: sentiment, negative"):
+        choose(targets, ("joy",))
+    with pytest.raises(ComposerError, match="nothing to study"):
+        choose((), None)
+
+
+def test_every_arm_of_the_project_says_what_it_is():
+    assert len(BY_NAME) == len(ARMS)
+    assert all(arm.label and arm.help and arm.source and arm.family and arm.requires for arm in ARMS)
+    assert {"sum", "average", "static", "balanced", "contrast", "kl", "kl-contrast", "cosine", "logo", "arrow",
+            "logits", "factor-average", "peft-linear", "svd", "ties", "dare-ties", "core", "pico"} == {
+        arm.method for arm in ARMS
+    }  # fmt: skip
+
+
+def test_what_an_arm_asks_for_makes_a_composition():
+    pair = next(target for target in all_targets(GROUPS) if target.name == "positive+sports")
+    asked = BY_NAME["kl-paper"].asked(pair, 1.25)
+    composition = Composition(**asked)
+    assert (composition.method, composition.scale, composition.strength) == ("kl", "paper", 1.25)
+    assert dict(composition.weights) == {"positive": 1, "sports": 1}
+    assert BY_NAME["base"].asked(pair, 1.25) == {}
+    assert BY_NAME["single-topic"].asked(pair, 1)["weights"] == {"sports": 1}
+    assert BY_NAME["sum-multi"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1, MULTI: 1}
+
+
+def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(stand):
+    found = work_of(stand, ["prompting", "logo", "sum"], ["pair"])
+    assert [(each.arm, each.targets, each.reason) for each in found.missing] == [
+        ("prompting", (), "the base has no chat template to be told through"),
+        ("logo", (), "there is no method called logo"),
+        ("sum", ("negative+world", "positive+world"), "there is no adapter called world"),
+    ]
+    assert {cell.target.name for cell in found.cells} == {"negative+sports", "positive+sports"}
+
+
+def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
+    later = replace(
+        stand,
+        methods={**METHODS, "logo": replace(METHODS["sum"], name="logo")},
+        versions={**stand.versions, "world": "1", MULTI: "1"},
+        chat=lambda instruction, beginning: f"<user>{instruction}</user>{beginning}",
+    )
+    found = work_of(later, ["prompting", "logo", "sum-multi"], ["pair"])
+    assert not found.missing and {cell.arm for cell in found.cells} == {"prompting", "logo", "sum-multi"}
+    told = next(unit.told for unit in found.units if not unit.asked)
+    assert told.startswith("<user>") and "has a negative sentiment and a sports topic" in told
+    assert told.endswith("</user>A goal was")
+
+
+def test_a_dial_that_compositions_do_not_have_is_a_reason():
+    arm = Arm("new", "x", "New", "-", "-", dials={"density": 0.5})
+    assert arm.lacks(METHODS, True) == "a composition has no dial called density"
+
+
+def test_a_base_that_is_chatted_with_is_refused(engine):
+    chatting = tiny.engine("llama", {})
+    chatting.base = replace(chatting.base, spec=replace(chatting.spec, prompting="chat"))
+    with pytest.raises(ComposerError, match="plain"):
+        Stand.of(chatting)
+
+
+# --- sharing -------------------------------------------------------------------------------------
+
+
+def test_the_same_text_is_one_unit(stand):
+    strengths = (0.5, 1.0)
+    found = work_of(stand, ["base"], ["sentiment", "pair"], strengths)
+    assert len(found.cells) == (2 + 4) * 2 * 2 and len(found.units) == 2  # targets, strengths, prompts
+    # With one module every way of composing is that module, and a pair's module alone is the same again.
+    names = ["single-sentiment", "sum", "kl-unit"]
+    found = work_of(stand, names, ["positive"], strengths)
+    assert len(found.cells) == 3 * 4 and len(found.units) == 4
+    assert len(work_of(stand, ["single-sentiment"], ["positive", "positive+sports"]).units) == 2
+    # Contrast is more than its one module.
+    assert len(work_of(stand, [*names, "contrast-1"], ["positive"]).units) == 4
+
+
+def test_a_seed_belongs_to_the_prompt(stand):
+    cells = work_of(stand, ["base", "sum"], ["positive"], seeds=2).cells
+    seeds = {arm: [(c.prompt, c.seed) for c in cells if c.arm == arm] for arm in ("base", "sum")}
+    assert seeds["base"] == seeds["sum"] and len({seed for _, seed in seeds["sum"]}) == 4
+
+
+def test_a_key_changes_with_what_the_text_depends_on_and_nothing_else(stand):
+    asked = {"method": "sum", "weights": {"positive": 1.0}, "strength": 1.0}
+    contrast = {**asked, "method": "contrast"}
+    key = stand.key("A", asked, SAMPLING, 0)
+    other = replace(stand, versions={**stand.versions, "positive": "retrained"})
+    peer = replace(stand, versions={**stand.versions, "negative": "retrained"})
+    far = replace(stand, versions={**stand.versions, "sports": "retrained"})
+    changed = [
+        stand.key("B", asked, SAMPLING, 0),
+        stand.key("A", asked, SAMPLING, 1),
+        stand.key("A", {**asked, "strength": 0.5}, SAMPLING, 0),
+        stand.key("A", contrast, SAMPLING, 0),
+        stand.key("A", {**contrast, "contrast": 0.5}, SAMPLING, 0),
+        stand.key("A", asked, replace(SAMPLING, temperature=0.5), 0),
+        replace(stand, base=("other",)).key("A", asked, SAMPLING, 0),
+        other.key("A", asked, SAMPLING, 0),
+        peer.key("A", contrast, SAMPLING, 0),
+    ]
+    assert len({key, *changed}) == len(changed) + 1
+    assert peer.key("A", asked, SAMPLING, 0) == far.key("A", asked, SAMPLING, 0) == key
+    assert stand.key("A", {**asked, "scale": "unit"}, replace(SAMPLING, time_limit=9), 0) == key
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def test_texts_are_those_of_the_engine_one_by_one(engine, stand):
+    found = work_of(stand, ["base", "sum", "kl-unit", "contrast-1"], ["positive+sports"], seeds=2)
+    made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=3)}
+    assert len(made) == len(found.units) == 16
+    for unit in found.units:
+        steps = list(engine.generate(unit.told, Composition(**unit.asked), replace(SAMPLING, seed=unit.seed)))
+        assert made[unit.key].continuation == steps[-1].text
+
+
+def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
+    found = work_of(stand, ["sum"], ["positive"])
+    left = Made("left", "The film", 0, {}, " is")
+    empty = Made("empty", "The film", 0, {}, "")
+    long = Made("long", "The film", 0, {}, "x" * 400)  # more than the base can read
+    results = list(work(engine, found.units, [left, empty, long], SAMPLING))
+    scores = {each.key: each.perplexity for each in results if isinstance(each, Score)}
+    assert set(scores) == {"left", "empty", "long"} | {unit.key for unit in found.units}
+    assert scores["left"] > 1 and scores["empty"] is None and scores["long"] is None
+
+
+def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
+    found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
+    store, counts = Store(tmp_path), []
+    store.carry_out(found.units, lambda *todo: work(engine, *todo, SAMPLING), counts.append)
+    [(key, sentence)] = store.faults(found.units).items()
+    assert "too long" in sentence and store.text(key).prompt == "x" * 500 and sum(counts) == 2
+
+    tried = []
+    again = Store(tmp_path)
+    again.carry_out(
+        found.units, lambda units, unscored: tried.extend(units) or [Made(key, "x", 0, {}, "now")]
+    )
+    assert [unit.key for unit in tried] == [key] and not again.faults(found.units)
+    assert Store(tmp_path).text(key).continuation == "now"
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: nothing may catch it."""
+
+
+def killed_after(results, count):
+    for place, result in enumerate(results):
+        if place == count:
+            raise Killed
+        yield result
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 13])
+@pytest.mark.parametrize("torn", [0, 17])
+def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, count, torn):
+    found = work_of(stand, ["base", "sum"], ["positive+sports"], seeds=2)
+    with pytest.raises(Killed):
+        Store(tmp_path).carry_out(
+            found.units, lambda *todo: killed_after(work(engine, *todo, SAMPLING, 3), count)
+        )
+    path = tmp_path / "texts.jsonl"
+    kept = path.read_bytes() if path.exists() else b""
+    if kept and torn:
+        path.write_bytes(kept[:-torn])  # the last line was being written
+    whole = kept[:-torn].count(b"\n") if torn else kept.count(b"\n")
+
+    todo = []
+    store = Store(tmp_path)
+    store.carry_out(
+        found.units,
+        lambda units, unscored: todo.append(len(units)) or work(engine, units, unscored, SAMPLING, 3),
+    )
+    assert todo == [len(found.units) - whole]
+    lines = path.read_text("utf-8").splitlines()
+    assert sorted(json.loads(line)["key"] for line in lines) == sorted(unit.key for unit in found.units)
+    straight = {made.key: made for made in texts(engine, found.units, SAMPLING, 3)}
+    assert all(store.text(key) == made for key, made in straight.items())
+    assert all(store.perplexity(unit.key) for unit in found.units)
