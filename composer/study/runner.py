@@ -69,10 +69,9 @@ def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int)
     """Each unit's text as it ends, from a batch that is kept full until the units run out."""
     if not units:
         return
-    longest = min(
-        max(engine.count_tokens(told) for told in {unit.told for unit in units}), engine.prompt_limit
-    )
-    run = engine.start(slots, min(longest + sampling.max_new_tokens, engine.base.context))
+    longest = max(engine.count_tokens(told) for told in {unit.told for unit in units})
+    room = min(longest, engine.prompt_limit) + sampling.max_new_tokens
+    run = engine.start(slots, min(room, engine.base.context))
     queue = deque(units)
     running: dict[str, Unit] = {}
     fusions: dict[tuple[str, bool], Fusion] = {}
