@@ -176,7 +176,7 @@ def _chat(tokenizer) -> Callable[[str, str], str] | None:
     def render(instruction: str, beginning: str) -> str:
         turn = [{"role": "user", "content": instruction}]
         text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        # The text is tokenised like any prompt; a tokenizer that opens every text itself must not do it twice.
+        # It is tokenised like any prompt; a tokenizer that opens every text must not open this one twice.
         opens = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
         return (text.removeprefix(tokenizer.bos_token) if opens else text) + beginning
 
