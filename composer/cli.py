@@ -1,4 +1,4 @@
-"""The engine from a shell: python -m composer generate | fuse | check | train | evaluate | bench.
+"""The engine from a shell: python -m composer generate | explain | fuse | check | train | evaluate | bench.
 
 Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input (one line on stderr says
 what to do), 130 interrupted.
@@ -26,7 +26,7 @@ from composer.options import (
     read_sampling,
 )
 from composer.plain import plain
-from composer.spec import ComposerError, Composition, Fusion, Step, Trace
+from composer.spec import ComposerError, Composition, Fusion, Sampling, Step, Trace
 from composer.study import cli as study
 from composer.training import cli as training
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
+    _add_explain(commands)
     _add_fuse(commands)
     _add_check(commands)
     training.command(commands)
@@ -150,6 +151,31 @@ def _trace_object(trace: Trace, engine: Engine) -> dict:
         "seed": trace.sampling.seed,
         "finish": trace.steps[-1].finish if trace.steps else None,
     }
+
+
+def _add_explain(commands) -> None:
+    parser = commands.add_parser("explain", help="why a composition does what it does, on one prompt")
+    add_common(parser)
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--text", help="the continuation to explain (one is generated)")
+    add_composition(parser)
+    # A page of tokens is enough to read, and greedy shows what the composition wants most.
+    add_sampling(parser, Sampling(max_new_tokens=30, temperature=0))
+    parser.set_defaults(run=_explain)
+
+
+def _explain(args: argparse.Namespace, out: TextIO) -> int:
+    composition, sampling = read_composition(args), read_sampling(args)
+    engine = _engine(args)
+
+    from composer.explain import as_text, explain
+
+    found = explain(engine, args.prompt, composition, sampling, args.text)
+    if args.json:
+        _write(found.to_json(), out)
+    else:
+        print(as_text(found), file=out)
+    return 0
 
 
 def _add_fuse(commands) -> None:

@@ -1,0 +1,81 @@
+"""What is known of one composition on one prompt, as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from composer.insight.attribution import NOBODY, Attribution
+from composer.insight.bands import BANDS, BandsOut
+from composer.insight.deltas import Deltas
+from composer.insight.subspace import Subspaces
+from composer.plain import plain
+from composer.spec import Composition
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """n adapters take part: those with a weight, and those that the method gives a gate besides.
+
+    pieces: the text's T tokens as they are shown. gates: [L, n], the composition's; "adapter i alone" below
+    always means with its own column of them. conflict_last, conflict_mean: [L, n, n] cosine of the adapters'
+    outputs as they are added, at the prompt's last token and averaged over its tokens. leakage: [L, n, n],
+    what j would add against what i adds, |y_j| / |y_i|, in the pass with i alone on the prompt. additivity:
+    of the logits after the prompt. The rest is explained where it is defined, in composer.insight.
+    What cannot be measured (a layer without sites, a composition that changes nothing) is NaN.
+    """
+
+    base: str
+    prompt: str
+    text: str
+    composition: Composition
+    adapters: tuple[str, ...]
+    layers: int
+    tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
+    gates: np.ndarray
+    conflict_last: np.ndarray
+    conflict_mean: np.ndarray
+    deltas: Deltas
+    subspaces: Subspaces
+    leakage: np.ndarray
+    additivity: float
+    attribution: Attribution
+    bands: BandsOut
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Every two adapters once, as places in `adapters`."""
+        count = len(self.adapters)
+        return tuple((i, j) for i in range(count) for j in range(i + 1, count))
+
+    @property
+    def winners(self) -> tuple[str | None, ...]:
+        """[T] the adapter that chose each token; None where nobody raised it."""
+        return tuple(None if i == NOBODY else self.adapters[i] for i in self.attribution.winner)
+
+    def to_json(self) -> dict:
+        """Everything as lists, numbers and text; null for what cannot be measured."""
+        made = {
+            "base": self.base,
+            "prompt": self.prompt,
+            "text": self.text,
+            "weights": self.composition.weights,
+            "method": self.composition.method,
+            "strength": self.composition.strength,
+            "adapters": self.adapters,
+            "layers": self.layers,
+            "tokens": self.tokens,
+            "pieces": self.pieces,
+            "gates": self.gates,
+            "conflict": {"last": self.conflict_last, "mean": self.conflict_mean},
+            "deltas": asdict(self.deltas),
+            "subspaces": asdict(self.subspaces),
+            "leakage": self.leakage,
+            "additivity": self.additivity,
+            "log_probs": asdict(self.attribution),
+            "winners": self.winners,
+            "bands": {"names": BANDS, "left_out": (*self.adapters, "all"), **asdict(self.bands)},
+        }
+        return plain(made)

@@ -1,0 +1,150 @@
+"""An explanation in words and short tables, for somebody who reads it in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from composer.explain.explanation import Explanation
+from composer.insight.bands import BANDS
+from composer.methods.registry import band_profile
+
+LONGEST = 40
+
+
+def as_text(found: Explanation) -> str:
+    """A few tables, each under one line that says how to read it. Layers are averaged per third."""
+    sections = [_head, _tokens, _superposition, _bands, _sizes]
+    if found.pairs:
+        sections += [_conflict, _leakage, _pairs]
+    return "\n\n".join("\n".join(section(found)) for section in sections)
+
+
+def _head(found: Explanation) -> Iterator[str]:
+    who = ", ".join(f"{name} ({_mean(found.gates[:, i]):+.2f})" for i, name in enumerate(found.adapters))
+    yield f"{found.prompt}{found.text}"
+    yield ""
+    yield f"{found.base}, {found.composition.method}. Taking part, with mean gates: {who or 'no adapter'}"
+    yield f"Layers: {_thirds(found.layers)}."
+
+
+def _tokens(found: Explanation) -> Iterator[str]:
+    yield "Who chose each token: the adapter that alone raised its log-probability most (nats over the base)."
+    rows = []
+    read = found.attribution
+    for place, (piece, winner) in enumerate(zip(found.pieces, found.winners, strict=True)):
+        raised = [f"{value:+.2f}" for value in read.raised[:, place]]
+        together = f"{read.composed[place] - read.base[place]:+.2f}"
+        rows.append([_shown(piece), winner or "nobody", *raised, together])
+    yield from _table(["token", "chosen by", *found.adapters, "together"], rows)
+
+
+def _superposition(found: Explanation) -> Iterator[str]:
+    yield "Additivity: 1 if the composition changes the next token's logits by the sum of what each adapter"
+    yield "does alone; 0 or less if the adapters mostly act on each other between the layers."
+    yield f"  {_number(found.additivity, '.2f')}"
+
+
+def _bands(found: Explanation) -> Iterator[str]:
+    yield "Without a third of the layers: change of the text's log-probability (nats per token; negative:"
+    yield "that third carried the text), and how far the next token's distribution moves (KL, nats)."
+    rows = [
+        [who, *(f"{found.bands.change[k, i]:+.3f} / {found.bands.kl[k, i]:.3f}" for k in range(len(BANDS)))]
+        for i, who in enumerate([*found.adapters, "all adapters"])
+    ]
+    yield from _table(["left out", *BANDS], rows)
+
+
+def _sizes(found: Explanation) -> Iterator[str]:
+    yield "Size of each adapter's change of the weights, as a share of the base's own (|DW| / |W0|)."
+    rows = [[name, *_by_third(found.deltas.relative[:, i], ".4f")] for i, name in enumerate(found.adapters)]
+    yield from _table(["adapter", *BANDS], rows)
+
+
+def _conflict(found: Explanation) -> Iterator[str]:
+    yield "Conflict on this prompt: cosine of two adapters' outputs as they are added, at the last token"
+    yield "(and averaged over the prompt). +1 they pull together, 0 they do not meet, -1 they fight."
+    rows = []
+    for i, j in found.pairs:
+        last = _by_third(found.conflict_last[:, i, j], "+.2f")
+        mean = _by_third(found.conflict_mean[:, i, j], "+.2f")
+        rows.append([_pair(found, i, j), *(f"{a} ({b})" for a, b in zip(last, mean, strict=True))])
+    yield from _table(["pair", *BANDS], rows)
+
+
+def _leakage(found: Explanation) -> Iterator[str]:
+    yield "Leakage: with the first adapter alone on this prompt, how large the second one's output would be"
+    yield "beside it. 0: it keeps out; 1: it would speak as loudly."
+    rows = [
+        [f"{found.adapters[i]} <- {found.adapters[j]}", *_by_third(found.leakage[:, i, j], ".2f")]
+        for pair in found.pairs
+        for i, j in (pair, pair[::-1])
+    ]
+    yield from _table(["adapters", *BANDS], rows)
+
+
+def _pairs(found: Explanation) -> Iterator[str]:
+    yield "By their weights alone, whatever the prompt; in brackets what chance would give. cosine: of the"
+    yield "two changes, root mean square over the sites. reads, writes: overlap of the directions they read"
+    yield "from (A) and write to (B), 0 to 1; adapters trained from one seed begin with the same A. louder:"
+    yield "|DW| of the first over the second's."
+    deltas, spaces = found.deltas, found.subspaces
+    rows = [
+        [
+            _pair(found, i, j),
+            _beside_chance(deltas.rms[i, j], deltas.chance[i, j]),
+            _beside_chance(_mean(spaces.reads[:, i, j]), _mean(spaces.reads_chance[:, i, j])),
+            _beside_chance(_mean(spaces.writes[:, i, j]), _mean(spaces.writes_chance[:, i, j])),
+            _number(deltas.ratio[i, j], ".2f"),
+        ]
+        for i, j in found.pairs
+    ]
+    yield from _table(["pair", "cosine", "reads", "writes", "louder"], rows)
+    yield ""
+    yield "Collision (Pico's c_1): share of the largest direction among all that the adapters write to;"
+    yield "1 means they all write along one line."
+    yield from _table(["", *BANDS], [["c_1", *_by_third(spaces.collision, ".2f")]])
+
+
+def _pair(found: Explanation, i: int, j: int) -> str:
+    return f"{found.adapters[i]} + {found.adapters[j]}"
+
+
+def _shown(piece: str) -> str:
+    """A token in one line; half a character and an end token have no text of their own."""
+    return repr(piece[:LONGEST])[1:-1] if piece else "(none)"
+
+
+def _thirds(layers: int) -> str:
+    third = band_profile((0, 1, 2), layers)
+    parts = [np.flatnonzero(third == k) for k in range(len(BANDS))]
+    return ", ".join(f"{name} {p[0]}-{p[-1]}" for name, p in zip(BANDS, parts, strict=True) if len(p))
+
+
+def _by_third(values: np.ndarray, form: str) -> list[str]:
+    """[L] -> the mean of each third, as text."""
+    third = band_profile((0, 1, 2), len(values))
+    return [_number(_mean(values[third == k]), form) for k in range(len(BANDS))]
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _beside_chance(value: float, chance: float) -> str:
+    return f"{_number(value, '.3f')} ({_number(chance, '.3f')})"
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "-"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they must be: the first to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    for row in [head, *rows]:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        yield ("  " + "  ".join(cells)).rstrip()

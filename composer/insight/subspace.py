@@ -1,0 +1,96 @@
+"""Do adapters read from and write to the same directions? On orthonormal bases, so that only the subspaces
+count and not how an adapter's factors are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from composer.adapters.bank import Bank, Site
+
+
+@dataclass(frozen=True)
+class Subspaces:
+    """Means over a layer's sites; NaN where none has both adapters.
+
+    reads, writes: [L, n, n] overlap |U_i^T U_j|_F^2 / min(r_i, r_j) of the spans of A's rows and of B's
+    columns: 0 orthogonal, 1 one inside the other. reads_chance, writes_chance: [L, n, n] what random
+    subspaces of these sizes would have. collision: [L] Pico's c_1, the share of the largest direction in all
+    adapters' B side by side (arXiv 2604.16826); as published it looks at B alone, so it does depend on how
+    the factors are written.
+    """
+
+    reads: np.ndarray
+    reads_chance: np.ndarray
+    writes: np.ndarray
+    writes_chance: np.ndarray
+    collision: np.ndarray
+
+
+def compare_subspaces(bank: Bank, layer_of: Mapping[str, int], layers: int) -> Subspaces:
+    """Compare all adapters of a bank, two or more; of fewer, every collision is NaN."""
+    count = len(bank.names)
+    means = [_Mean((layers, count, count)) for _ in range(4)]
+    crowding = _Mean((layers,))
+    for path, site in bank.sites.items():
+        layer, own = layer_of[path], [site.owner == column for column in range(count)]
+        read = _overlap([site.A[rows].T for rows in own])
+        write = _overlap([site.B[:, rows] for rows in own])
+        for mean, value in zip(means, (*read, *write), strict=True):
+            mean.add(layer, value)
+        crowding.add(layer, collision(site))
+    return Subspaces(*(mean.value for mean in means), crowding.value)
+
+
+def collision(site: Site) -> float:
+    """c_1 = sigma_1^2 / sum_k sigma_k^2 of [B_1 | ... | B_n]; NaN with fewer than two adapters there.
+
+    1 when all write along one line; never below 1 / (sum of ranks).
+    """
+    energy = torch.linalg.svdvals(site.B.float()).double().square()
+    if len(site.owner.unique()) < 2 or not energy.sum() > 0:
+        return float("nan")
+    return float(energy[0] / energy.sum())
+
+
+def _overlap(spans: list[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """n matrices [d, r_i] -> their column spaces' overlap and its chance level, [n, n] both."""
+    bases = [_basis(span) for span in spans]
+    ranks = np.array([basis.shape[1] for basis in bases], float)
+    smaller = np.minimum(ranks[:, None], ranks[None, :])
+    smaller[smaller == 0] = np.nan
+    inner = torch.cat(bases, dim=1)  # [d, K]
+    squares = (inner.T @ inner).square()  # [K, K]
+    sizes = ranks.astype(int).tolist()
+    shared = [[float(block.sum()) for block in rows.split(sizes, dim=1)] for rows in squares.split(sizes)]
+    # E |U_i^T U_j|_F^2 = r_i r_j / d for subspaces drawn at random.
+    return np.array(shared) / smaller, ranks[:, None] * ranks[None, :] / len(inner) / smaller
+
+
+def _basis(columns: torch.Tensor) -> torch.Tensor:
+    """[d, r] -> [d, k], orthonormal; k < r where columns depend on each other (merged adapters may).
+
+    QR finds a frame; the small SVD after it drops the directions that are rounding only.
+    """
+    frame, mixing = torch.linalg.qr(columns.float())
+    turned, sizes, _ = torch.linalg.svd(mixing, full_matrices=False)
+    tolerance = max(columns.shape) * torch.finfo(torch.float32).eps
+    return frame @ turned[:, sizes > tolerance * sizes.max()] if len(sizes) else frame
+
+
+class _Mean:
+    """Mean of what each layer was given, place by place, NaN left out."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._sum, self._count = np.zeros(shape), np.zeros(shape)
+
+    def add(self, layer: int, value: np.ndarray | float) -> None:
+        self._sum[layer] += np.nan_to_num(value)
+        self._count[layer] += ~np.isnan(value)
+
+    @property
+    def value(self) -> np.ndarray:
+        return np.divide(self._sum, self._count, out=np.full_like(self._sum, np.nan), where=self._count > 0)

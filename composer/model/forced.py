@@ -1,0 +1,58 @@
+"""One text under many gates: teacher-forced rows, nothing sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from composer.model.inject import GateCall, GatedModel
+from composer.model.layout import Layout
+from composer.model.score import CHUNK_TOKENS
+
+
+class Ear(Protocol):
+    """Told by a pass at every site, as a Meter is: z = (x A^T) * s [G, T, R] and W0 x [G, T, d_out]."""
+
+    def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None: ...
+
+
+class Forced(NamedTuple):
+    """What a pass's G rows say.
+
+    first: logits of the token after the prompt, [G, V] float32. log_probs: of every token of the text, in
+    nats, [G, T]. ear: what listened to the pass.
+    """
+
+    first: torch.Tensor
+    log_probs: torch.Tensor
+    ear: Ear | None
+
+
+def forced(
+    model: GatedModel,
+    layout: Layout,
+    prompt: Sequence[int],
+    text: Sequence[int],
+    gates: torch.Tensor,
+    listen: Callable[[], Ear] | None = None,
+) -> Iterator[Forced]:
+    """Read prompt + text once per row, a few thousand tokens a pass, in the rows' order.
+
+    gates: [B, L, N]. text: at least one token. listen: makes the ear of each pass.
+    """
+    ids = torch.tensor([*prompt, *text[:-1]], device=gates.device)
+    wanted = torch.tensor(text, device=gates.device)[None, :, None]  # [1, T, 1]
+    for part in gates.split(max(1, CHUNK_TOKENS // len(ids))):
+        ear = listen() if listen else None
+        logits = model(
+            GateCall(layout, part, meter=ear),
+            input_ids=ids.expand(len(part), -1),
+            use_cache=False,
+            logits_to_keep=len(text),
+        ).logits.float()  # [G, T, V]
+        picked = wanted.expand(len(part), -1, -1)
+        log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
+        # A copy: a view would keep every token's logits alive.
+        yield Forced(logits[:, 0].clone(), log_probs, ear)
