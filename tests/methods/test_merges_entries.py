@@ -154,6 +154,15 @@ def test_slerp_of_parallel_and_opposite_is_a_line():
     torch.testing.assert_close(slerp(one, -one, 0.25), 0.5 * one)
 
 
+def test_the_third_takes_part_with_a_third_of_the_arc():
+    rests = [torch.zeros(1, 4).index_fill(1, torch.tensor([i]), 1.0) for i in range(3)]
+    loud = torch.tensor([[0.0, 0.0, 0.0, 9.0]])  # the only core entry, the same in all
+    root = math.sqrt(0.75) * math.sqrt(0.5)
+    torch.testing.assert_close(
+        isolate([own + loud for own in rests], 0.25).merged, torch.tensor([[root, root, 0.5, 9.0]])
+    )
+
+
 def test_omega_pulls_towards_the_later_one():
     one, two = random(6, 6, seed=1), random(6, 6, seed=2)
     rest = ~(largest(one, 0.1) | largest(two, 0.1))
