@@ -157,5 +157,5 @@ def _heard(ears: list[Outputs], rows: int, layers: int, count: int) -> Heard:
     """All passes' rows together; NaN where no adapter takes part that could be heard."""
     if not ears:
         pair = np.full((rows, layers, count, count), np.nan)
-        return Heard(pair, pair, pair[..., 0])
+        return Heard(pair, pair, np.full((rows, layers, count), np.nan))
     return Heard(*(np.concatenate(parts) for parts in zip(*(ear.heard() for ear in ears), strict=True)))

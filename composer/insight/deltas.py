@@ -41,11 +41,10 @@ def compare_deltas(
     """Compare all adapters of a bank. weight_norms: |W0| of every site of the bank."""
     count, paths = len(bank.names), list(bank.sites)
     layer = np.array([layer_of[path] for path in paths], int)  # [S]
-    inner = np.array([_inner(bank.sites[path], count) for path in paths]).reshape(
-        -1, count, count
-    )  # [S, n, n]
+    products = np.array([_inner(bank.sites[path], count) for path in paths])
+    inner = products.reshape(len(paths), count, count)  # [S, n, n]
     squares = np.einsum("sii->si", inner)  # [S, n]
-    weight = np.array([weight_norms[path] for path in paths])[:, None] ** 2 * (squares > 0)  # [S, n]
+    own = np.array([weight_norms[path] for path in paths])[:, None] ** 2 * (squares > 0)  # [S, n]
     area = np.array([bank.sites[path].A.shape[1] * bank.sites[path].B.shape[0] for path in paths])  # [S]
 
     def per_layer(values: np.ndarray) -> np.ndarray:
@@ -64,7 +63,7 @@ def compare_deltas(
             rms=np.sqrt((cosine**2).sum(axis=0) / sites),
             chance=np.sqrt((shared / area[:, None, None]).sum(axis=0) / sites),
             norm=norm,
-            relative=norm / np.sqrt(per_layer(weight)),
+            relative=norm / np.sqrt(per_layer(own)),
             ratio=whole[:, None] / whole[None, :],
         )
 
