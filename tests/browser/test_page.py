@@ -7,6 +7,8 @@ import os
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.hands import set_slider
+
 WATCH_TEXT = """() => {
   const tokens = document.querySelector(".live-tokens");
   window.seen = [];
@@ -24,17 +26,9 @@ PIXELS = """(canvas) => {
 TRACES = "(plot) => plot.calcdata.map((trace) => ({type: trace[0].trace.type, points: trace.length}))"
 
 
-def set_weight(page, slot, value):
-    field = page.locator(f"#{slot} input[type=number]")
-    field.fill(str(value))
-    field.press("Tab")
-
-
 def set_tokens(page, number):
     page.locator("#sampling button").first.click()
-    field = page.locator("#max-new-tokens input[type=number]")
-    field.fill(str(number))
-    field.press("Tab")
+    set_slider(page, "max-new-tokens", number)
 
 
 def generate(page, phase="done"):
@@ -51,8 +45,8 @@ def data(page, what):
 def test_type_move_sliders_generate_and_watch(visit, catalog):
     page = visit()
     page.fill("#prompt textarea", "The match last night")
-    set_weight(page, "pair-sentiment", 1.5)
-    set_weight(page, "one-sports", 1)
+    set_slider(page, "pair-sentiment", 1.5)
+    set_slider(page, "one-sports", 1)
     set_tokens(page, 12)
     page.evaluate(WATCH_TEXT)
     generate(page)
@@ -89,9 +83,7 @@ def test_type_move_sliders_generate_and_watch(visit, catalog):
 
 def photograph(page, path):
     """The README's picture: a longer text, and the sampling controls folded away."""
-    field = page.locator("#max-new-tokens input[type=number]")
-    field.fill("60")
-    field.press("Tab")
+    set_slider(page, "max-new-tokens", 60)
     page.locator("#sampling button").first.click()
     page.click("#generate")
     page.wait_for_selector(".live-status[data-phase=writing]")
@@ -116,7 +108,7 @@ def test_weights_at_0_are_the_base_alone(visit):
 def test_stop_ends_early_and_shows_what_there_is(visit):
     page = visit()
     page.fill("#prompt textarea", "The government announced")
-    set_weight(page, "one-world", 1)
+    set_slider(page, "one-world", 1)
     set_tokens(page, 150)
     page.click("#generate")
     page.wait_for_function("document.querySelector('#live canvas').composer.columns.length >= 2")
@@ -161,12 +153,12 @@ def test_an_example_loads_prompt_weights_method_and_its_dials(visit, catalog, me
 
 def test_the_switch_carries_the_two_way_slider_over_and_back(visit):
     page = visit()
-    set_weight(page, "pair-sentiment", -1.5)
+    set_slider(page, "pair-sentiment", -1.5)
     page.click("#every input")
     expect(page.locator("#one-negative input[type=number]")).to_have_value("1.5")
     expect(page.locator("#one-positive input[type=number]")).to_have_value("0")
     expect(page.locator("#pair-sentiment")).to_be_hidden()
-    set_weight(page, "one-negative", 0.5)
+    set_slider(page, "one-negative", 0.5)
     page.click("#every input")
     expect(page.locator("#pair-sentiment input[type=number]")).to_have_value("-0.5")
     expect(page.locator("#one-negative")).to_be_hidden()
@@ -198,7 +190,7 @@ def test_an_empty_prompt_gets_a_sentence_and_leaves_the_picture(visit):
 def test_pointing_at_a_cell_tells_its_numbers(visit):
     page = visit()
     page.fill("#prompt textarea", "The match last night")
-    set_weight(page, "one-sports", 1)
+    set_slider(page, "one-sports", 1)
     set_tokens(page, 3)
     generate(page)
     canvas = page.locator("#live canvas")

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from composer import Composition, Sampling
 from tests.browser.conftest import serving
+from tests.browser.hands import set_slider
 
 COLUMNS = "document.querySelector('#live canvas').composer.columns.length"
 PHASE = "document.querySelector('.live-status').dataset.phase"
@@ -35,21 +36,6 @@ def ask(page, prompt, number, **fields):
     for name, value in {"max-new-tokens": number, **fields}.items():
         set_slider(page, name, value)
     page.click("#generate")
-
-
-def set_slider(page, name, value):
-    """Type a slider's number; again, where a page that was still loading put its own back."""
-    for patience in (3_000, 10_000, 30_000):
-        field = page.locator(f"#{name} input[type=number]")
-        field.fill(str(value))
-        field.press("Tab")
-        try:
-            for half in page.locator(f"#{name} input").all():  # a slider's number and its handle
-                expect(half).to_have_value(f"{value:g}", timeout=patience)
-            return
-        except AssertionError:
-            if patience == 30_000:
-                raise
 
 
 def ask_for_long(page):

@@ -1,0 +1,20 @@
+"""What a visitor's hands do that more than one test asks for."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+
+def set_slider(page, name, value):
+    """Type a slider's number; again, where a page that was still loading put its own back."""
+    for patience in (3_000, 10_000, 30_000):
+        field = page.locator(f"#{name} input[type=number]")
+        field.fill(str(value))
+        field.press("Tab")
+        try:
+            for half in page.locator(f"#{name} input").all():  # a slider's number and its handle
+                expect(half).to_have_value(f"{value:g}", timeout=patience)
+            return
+        except AssertionError:
+            if patience == 30_000:
+                raise
