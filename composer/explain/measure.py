@@ -78,8 +78,8 @@ def explain(
     heard = _heard(whole.ears if bank.sites else [], len(rows), layers, count)
 
     silent = leave_out(gates, band_profile((0, 1, 2), layers))  # [3, n + 1, L, n]
-    without = read(bank, silent.reshape(-1, layers, count))
     composed, shape = whole.log_probs[-1], silent.shape[:2]
+    without = read(bank, silent.reshape(np.prod(shape), layers, count))
 
     return Explanation(
         base=engine.base.id,

@@ -90,13 +90,13 @@ def _pairs(found: Explanation) -> Iterator[str]:
     yield "two changes, root mean square over the sites. reads, writes: overlap of the directions they read"
     yield "from (A) and write to (B), 0 to 1; adapters trained from one seed begin with the same A. louder:"
     yield "|DW| of the first over the second's."
-    deltas, spaces = found.deltas, found.subspaces
+    deltas, shared = found.deltas, found.subspaces
     rows = [
         [
             _pair(found, i, j),
             _beside_chance(deltas.rms[i, j], deltas.chance[i, j]),
-            _beside_chance(_mean(spaces.reads[:, i, j]), _mean(spaces.reads_chance[:, i, j])),
-            _beside_chance(_mean(spaces.writes[:, i, j]), _mean(spaces.writes_chance[:, i, j])),
+            _beside_chance(_mean(shared.reads[:, i, j]), _mean(shared.reads_chance[:, i, j])),
+            _beside_chance(_mean(shared.writes[:, i, j]), _mean(shared.writes_chance[:, i, j])),
             _number(deltas.ratio[i, j], ".2f"),
         ]
         for i, j in found.pairs
@@ -105,7 +105,7 @@ def _pairs(found: Explanation) -> Iterator[str]:
     yield ""
     yield "Collision (Pico's c_1): share of the largest direction among all that the adapters write to;"
     yield "1 means they all write along one line."
-    yield from _table(["", *BANDS], [["c_1", *_by_third(spaces.collision, ".2f")]])
+    yield from _table(["", *BANDS], [["c_1", *_by_third(shared.collision, ".2f")]])
 
 
 def _pair(found: Explanation, i: int, j: int) -> str:
