@@ -7,8 +7,8 @@ sphere. Here a model is a delta, and its source is silent on much, so that these
 - an entry in several core regions goes, whole, to the adapter whose value there is the largest;
 - CPI-FT merges into the model of its last training stage; here there is none, so the adapters are merged
   with each other, one after the other in the order given, the entries of any core left out;
-- omega is not published: the k-th adapter takes part with 1/k, as in a running mean. Two count alike; of more,
-  the later count for a little less where they are at right angles (0.61, 0.61, 0.5 for three);
+- omega is not published: the k-th adapter takes part with 1/k, as in a running mean. Two count alike; of
+  more, the later count for a little less where they are at right angles (0.61, 0.61, 0.5 for three);
 - spherical interpolation is per site, on lengths as they are; nearly parallel or opposite ones, where it
   divides by almost 0, are interpolated on the line; a zero delta has no direction and takes no part;
 - grouping by overlap and training in stages with frozen cores is for training, and has no counterpart.

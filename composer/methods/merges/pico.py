@@ -1,4 +1,7 @@
-"""Pico, a calibration before any sum: directions that several adapters' B's share are damped."""
+"""Pico, a calibration before any sum: directions that several adapters' B's share are damped.
+
+Source: "Crowded in B-Space", 2026, arXiv 2604.16826 (formula from its authors' released code).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ import torch
 
 from composer.adapters.bank import Adapter, Factors
 from composer.methods.merges.site import spectrum, stored
-
-SOURCE = "Pico, Crowded in B-Space, 2026, arXiv 2604.16826 and its released code"
 
 
 def calibrate(adapters: Sequence[Adapter]) -> list[Adapter]:

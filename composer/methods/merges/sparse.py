@@ -20,7 +20,7 @@ def pruned(deltas: list[torch.Tensor], density: float) -> list[torch.Tensor]:
 def dropped(deltas: list[torch.Tensor], density: float, draws: np.random.Generator) -> list[torch.Tensor]:
     """Each delta with entries at 0 by chance and the rest divided by density, so that the mean is the delta.
 
-    PEFT's random_pruning draws from torch's global generator; numpy's own is also five times as fast.
+    PEFT's random_pruning draws from torch's global generator; numpy's own is also three times as fast.
     """
     return [delta * (_kept(delta, density, draws) / density) for delta in deltas]
 
@@ -31,7 +31,7 @@ def elected(deltas: list[torch.Tensor]) -> torch.Tensor:
     The deltas come with their weights, so that a negative weight votes for the opposite side (PEFT lets
     the unweighted ones vote). It is a mean over those that agree, not a sum.
     """
-    # PEFT takes a second to import, which a start without TIES should not pay.
+    # PEFT takes seconds to import, which a start without TIES should not pay.
     from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
 
     stack = torch.stack(deltas)  # [N, d_out, d_in]
