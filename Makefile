@@ -16,7 +16,7 @@ sum  = $(shell cat $(1) /dev/null | cksum | cut -d' ' -f1)
 RUN := $(VENV)/.run-$(call sum,requirements.txt Makefile)
 DEV := $(VENV)/.dev-$(call sum,requirements.txt requirements-dev.txt Makefile)
 
-.PHONY: help demo test lint format train evaluate bench chromium clean
+.PHONY: help demo test lint format train evaluate study bench chromium clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,6 +41,9 @@ train: $(DEV) ## make the bundled adapters again (ARGS goes to `composer train`)
 
 evaluate: $(DEV) ## judge the base and every adapter alone on DATA
 	$(PY) -m composer evaluate --data $(DATA) $(ARGS)
+
+study: $(DEV) ## compare every way of composing, write runs/study (ARGS goes to `composer study`)
+	$(PY) -m composer study $(ARGS)
 
 bench: $(DEV) ## measure speed beside PEFT, write bench/RESULTS.md (ARGS goes to `composer bench`)
 	$(PY) -m composer bench $(ARGS)

@@ -26,7 +26,7 @@ DOORS = {
     "explain": LOW | {"shelf", "engine", "plain"},
     "options": {"spec"},
     "training": LOW | {"options"},
-    "study": LOW | {"engine", "options", "training"},
+    "study": LOW | {"engine", "run", "options", "plain", "training"},
     "bench": LOW | {"engine", "options", "scheduler"},
     "ui": LOW | {"engine", "scheduler"},
     "cli": LOW | {"engine", "explain", "options", "plain", "study", "training", "bench"},
@@ -39,7 +39,8 @@ HUB = ("composer/adapters/hub.py", "composer/adapters/faults.py")
 ONLY = {
     "gradio": ("composer/ui/", "app.py"),
     "spaces": ("composer/ui/", "app.py"),
-    "plotly": ("composer/ui/",),
+    "plotly": ("composer/ui/", "composer/study/figures.py"),
+    "ray": ("composer/study/ray_engine.py",),
     "yaml": ("composer/adapters/", "composer/training/"),
     "datasets": ("composer/training/",),
     "sklearn": ("composer/training/", "composer/study/"),

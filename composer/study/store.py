@@ -28,6 +28,11 @@ class Store:
         score = self._scores.get(key)
         return score.perplexity if score else None
 
+    def made(self, units: Iterable[Unit]) -> list[Made]:
+        """The units' texts that are there."""
+        found = (self.text(unit.key) for unit in units)
+        return [text for text in found if text and text.fault is None]
+
     def carry_out(
         self,
         units: Sequence[Unit],
@@ -36,11 +41,10 @@ class Store:
     ) -> None:
         """Have the worker do what is not done yet; what failed before is tried again.
 
-        progress is told how many of the units' texts became ready, made or given up.
+        progress is told how many texts became ready, made or given up.
         """
-        made = [text for unit in units if (text := self.text(unit.key)) and text.fault is None]
+        made = self.made(units)
         done = {text.key for text in made}
-        progress(len(done))
         unscored = [text for text in made if self._scores.get(text.key) is None]
         for result in worker([unit for unit in units if unit.key not in done], unscored):
             if isinstance(result, Score):

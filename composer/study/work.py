@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 
@@ -43,9 +43,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Missing:
-    """Something the study cannot have: an arm, or an arm for some targets; `reason` is a clause."""
+    """Something the study cannot have. arm: None for all of them. targets: names, or kinds of which every
+    target is missing; empty for all. reason: a clause.
+    """
 
-    arm: str
+    arm: str | None
     targets: tuple[str, ...]
     reason: str
 
@@ -128,30 +130,53 @@ def plan(
     """
     cells: list[Cell] = []
     units: dict[str, Unit] = {}
-    missing: list[Missing] = []
+    targets, missing = _present(stand, targets)
     draws = [(prompt, seed * 10_000 + place) for seed in range(seeds) for place, prompt in enumerate(prompts)]
     for arm in arms:
         if reason := arm.lacks(stand.methods, stand.chat is not None):
             missing.append(Missing(arm.name, (), reason))
             continue
-        absent: dict[str, list[str]] = {}
+        absent: dict[str, list[Target]] = {}
         for target, strength in product(targets, strengths):
             asked = arm.asked(target, strength)
             if asked is None:
                 continue
-            if lost := [name for name in asked.get("weights", ()) if name not in stand.versions]:
-                absent.setdefault(f"there is no adapter called {lost[0]}", []).append(target.name)
+            if reason := _lost(stand, asked.get("weights", ())):
+                absent.setdefault(reason, []).append(target)
                 continue
             for prompt, seed in draws:
                 told = _told(stand, arm, target, prompt)
                 key = stand.key(told, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))
                 units[key] = Unit(key, prompt, told, seed, asked)
-        missing += [Missing(arm.name, tuple(dict.fromkeys(names)), why) for why, names in absent.items()]
+        missing += [Missing(arm.name, _short(gone, targets), why) for why, gone in absent.items()]
     return Work(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
 
 
-def _in_order(units) -> list[Unit]:
+def _present(stand: Stand, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
+    """The targets whose modules are all here; the others by what they lack."""
+    absent: dict[str, list[Target]] = {}
+    for target in targets:
+        if reason := _lost(stand, target.modules):
+            absent.setdefault(reason, []).append(target)
+    gone = {target for lacking in absent.values() for target in lacking}
+    missing = [Missing(None, _short(lacking, targets), why) for why, lacking in absent.items()]
+    return [target for target in targets if target not in gone], missing
+
+
+def _lost(stand: Stand, adapters: Iterable[str]) -> str | None:
+    lost = next((name for name in adapters if name not in stand.versions), None)
+    return f"there is no adapter called {lost}" if lost else None
+
+
+def _short(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
+    """Their names, or a kind's where all of it is among them."""
+    some, whole = set(some), dict.fromkeys(target.kind for target in of)
+    whole = [kind for kind in whole if all(target in some for target in of if target.kind == kind)]
+    return (*whole, *(target.name for target in of if target in some and target.kind not in whole))
+
+
+def _in_order(units: Iterable[Unit]) -> list[Unit]:
     """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
 
     Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that

@@ -76,10 +76,10 @@ def test_targets_are_chosen_by_name_or_kind():
 def test_every_arm_of_the_project_says_what_it_is():
     assert len(BY_NAME) == len(ARMS)
     assert all(arm.label and arm.help and arm.source and arm.family and arm.requires for arm in ARMS)
-    assert {arm.method for arm in ARMS} == set(
-        "sum average static balanced contrast kl kl-contrast cosine logo arrow logits factor-average "
-        "peft-linear svd ties dare-ties core pico".split()
-    )
+    outputs = {"sum", "average", "static", "balanced", "contrast", "logits", "pico"}
+    adaptive = {"kl", "kl-contrast", "cosine", "logo", "arrow"}
+    weights = {"factor-average", "peft-linear", "svd", "ties", "dare-ties", "core"}
+    assert {arm.method for arm in ARMS} == outputs | adaptive | weights
 
 
 def test_what_an_arm_asks_for_makes_a_composition():
@@ -94,11 +94,12 @@ def test_what_an_arm_asks_for_makes_a_composition():
 
 
 def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(stand):
-    found = work_of(stand, ["prompting", "logo", "sum"], ["pair"])
+    found = work_of(stand, ["prompting", "logo", "sum", "sum-multi"], ["pair"])
     assert [(each.arm, each.targets, each.reason) for each in found.missing] == [
+        (None, ("negative+world", "positive+world"), "there is no adapter called world"),
         ("prompting", (), "the base has no chat template to be told through"),
         ("logo", (), "there is no method called logo"),
-        ("sum", ("negative+world", "positive+world"), "there is no adapter called world"),
+        ("sum-multi", ("pair",), f"there is no adapter called {MULTI}"),
     ]
     assert {cell.target.name for cell in found.cells} == {"negative+sports", "positive+sports"}
 
@@ -135,7 +136,7 @@ def test_a_base_that_is_chatted_with_is_refused(engine):
 def test_the_same_text_is_one_unit(stand):
     strengths = (0.5, 1.0)
     found = work_of(stand, ["base"], ["sentiment", "pair"], strengths)
-    assert len(found.cells) == (2 + 4) * 2 * 2 and len(found.units) == 2  # targets, strengths, prompts
+    assert len(found.cells) == (2 + 2) * 2 * 2 and len(found.units) == 2  # targets, strengths, prompts
     # With one module every way of composing is that module, and a pair's module alone is the same again.
     names = ["single-sentiment", "sum", "kl-unit"]
     found = work_of(stand, names, ["positive"], strengths)

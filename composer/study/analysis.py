@@ -1,0 +1,121 @@
+"""From judged texts to what can be claimed: control with its interval, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from composer.study.judged import Outcome
+from composer.study.metrics import bootstrap, median
+
+# A strength counts as fluent up to this many times the modules' own median perplexity at strength 1.
+FLUENT = 1.5
+
+Right = Callable[[Outcome], bool]
+ByStrength = Mapping[float, Sequence[Outcome]]
+
+
+def _all_right(outcome: Outcome) -> bool:
+    return outcome.right
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% interval, a bootstrap over prompts."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Best:
+    """An arm at its best strength, chosen and reported on different prompts.
+
+    The prompts fall into two halves; each half's outcomes are those at the strength that was best on the
+    other half. strengths: the two choices, first half first.
+    """
+
+    strengths: tuple[float, float]
+    outcomes: tuple[Outcome, ...]
+
+
+def control(outcomes: Sequence[Outcome], right: Right = _all_right) -> Interval | None:
+    """Share of outcomes that are right; None without any."""
+    return _interval([(each.cell.prompt, float(right(each))) for each in outcomes])
+
+
+def difference(
+    ours: Sequence[Outcome], theirs: Sequence[Outcome], right: Right = _all_right
+) -> Interval | None:
+    """Control of ours minus theirs over the texts both have: same target, prompt and seed.
+
+    The bootstrap draws prompts, each with all its pairs, so what the two have in common cancels. None
+    where they share nothing.
+    """
+    other = {_place(each): float(right(each)) for each in theirs}
+    return _interval(
+        [
+            (each.cell.prompt, float(right(each)) - other[_place(each)])
+            for each in ours
+            if _place(each) in other
+        ]
+    )
+
+
+def best(arm: ByStrength, bound: float | None) -> Best | None:
+    """The arm at its best strength; None with fewer than two prompts.
+
+    Best is the highest control among the strengths whose median perplexity is within `bound` (None: any);
+    where none is, the lowest perplexity. Of equals the strength nearest 1.
+    """
+    prompts = list(dict.fromkeys(each.cell.prompt for own in arm.values() for each in own))
+    if len(prompts) < 2:
+        return None
+    halves = set(prompts[0::2]), set(prompts[1::2])
+    strengths, kept = [], []
+    for own, other in (halves, halves[::-1]):
+        chosen = _choose({strength: _within(each, other) for strength, each in arm.items()}, bound)
+        strengths.append(chosen)
+        kept += _within(arm[chosen], own)
+    return Best((strengths[0], strengths[1]), tuple(kept))
+
+
+def fluency(outcomes: Sequence[Outcome]) -> float | None:
+    """Median perplexity."""
+    return median(each.perplexity for each in outcomes)
+
+
+def _choose(arm: ByStrength, bound: float | None) -> float:
+    spread = {strength: fluency(own) or 0.0 for strength, own in arm.items()}
+    fluent = [strength for strength in arm if bound is None or spread[strength] <= bound]
+    if not fluent:
+        return min(arm, key=lambda strength: (spread[strength], abs(strength - 1)))
+    return max(fluent, key=lambda strength: (_mean(arm[strength]), -abs(strength - 1)))
+
+
+def _mean(outcomes: Sequence[Outcome]) -> float:
+    return sum(each.right for each in outcomes) / len(outcomes) if outcomes else 0.0
+
+
+def _within(outcomes: Sequence[Outcome], prompts: set[str]) -> list[Outcome]:
+    return [each for each in outcomes if each.cell.prompt in prompts]
+
+
+def _place(outcome: Outcome) -> tuple[str, str, int]:
+    cell = outcome.cell
+    return cell.target.name, cell.prompt, cell.seed
+
+
+def _interval(values: Sequence[tuple[str, float]]) -> Interval | None:
+    """Mean of (prompt, value), its interval over prompts."""
+    groups: dict[str, list[float]] = {}
+    for prompt, value in values:
+        groups.setdefault(prompt, []).append(value)
+    if not groups:
+        return None
+    return Interval(sum(value for _, value in values) / len(values), *bootstrap(list(groups.values())))

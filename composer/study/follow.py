@@ -1,0 +1,77 @@
+"""Does KL's alpha follow the prompt at all? A permutation test over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+TEST = (
+    "Every prompt belongs to one adapter of its attribute (a prompt about a match to sports). Statistic: the "
+    "mean over prompts of the alpha that the prompt gives its own adapter, less the mean of what the other "
+    "prompts give that adapter. Null: alpha does not know whose prompt it is, so owners are shuffled among "
+    "the attribute's prompts. p: share of shuffles, the true order counted with them, that reach the "
+    "statistic (one-sided)."
+)
+
+
+@dataclass(frozen=True)
+class Follow:
+    """gain: how much more alpha an adapter gets from its own prompts than from the others. p: one-sided."""
+
+    gain: float
+    p: float
+    prompts: int
+
+    @property
+    def follows(self) -> bool:
+        return self.p < 0.05
+
+
+def follow(alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0) -> Follow:
+    """alpha: [P, N], a number per prompt and adapter. owners: [P], the adapter each prompt belongs to.
+
+    Adapters without a prompt of their own, or that own all of them, are left out of the statistic. Raises
+    ValueError if that leaves none.
+    """
+    owners = np.asarray(owners, dtype=np.int64)
+    counts = np.bincount(owners, minlength=alpha.shape[1])  # [N]
+    tested = np.flatnonzero((counts > 0) & (counts < len(owners)))
+    if not len(tested):
+        raise ValueError("two adapters with prompts of their own are needed")
+    orders = _orders(owners, draws, seed)  # [1 + D, P]
+    # Adapters are weighed by their prompts, so that the statistic is a mean over prompts.
+    gains = sum(counts[each] * _gains(alpha[:, each], orders == each) for each in tested)  # [1 + D]
+    return _verdict(gains / counts[tested].sum(), len(owners))
+
+
+def follow_each(
+    alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0
+) -> dict[int, Follow]:
+    """The same for each adapter by itself, its own prompts against all others: adapter -> Follow."""
+    owners = np.asarray(owners, dtype=np.int64)
+    orders = _orders(owners, draws, seed)  # [1 + D, P]
+    return {
+        each: _verdict(_gains(alpha[:, each], orders == each), int((owners == each).sum()))
+        for each in np.unique(owners).tolist()
+        if not (owners == each).all()
+    }
+
+
+def _orders(owners: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """[1 + D, P]: the true owners, then shuffles."""
+    random = np.random.default_rng(seed)
+    return np.stack([owners, *(random.permutation(owners) for _ in range(draws))])
+
+
+def _gains(column: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Mean of column [P] over an adapter's own prompts less that over the others, per row of own [D, P]."""
+    column, size = column.astype(np.float64), own.sum(axis=1)  # [P], [D]
+    inside = own @ column  # [D]
+    return inside / size - (column.sum() - inside) / (own.shape[1] - size)
+
+
+def _verdict(gains: np.ndarray, prompts: int) -> Follow:
+    # A shuffle that gives every prompt its own kind of owner must count as reaching, whatever the rounding.
+    return Follow(float(gains[0]), float(np.mean(gains >= gains[0] - 1e-12)), prompts)

@@ -1,0 +1,163 @@
+"""The study from an order to a report: which texts, what the judges say of them, what follows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from composer.engine import Engine
+from composer.plain import plain
+from composer.spec import ComposerError, Sampling
+from composer.study import document, figures
+from composer.study.arms import ARMS, Arm
+from composer.study.conflict import delta_cosine
+from composer.study.findings import by_kind, clashes, lines, parts
+from composer.study.judge import Reader
+from composer.study.judged import outcomes
+from composer.study.kl_reading import load_own, patterns
+from composer.study.report import machine
+from composer.study.store import Store
+from composer.study.study_report import TITLE, Findings, blocks
+from composer.study.targets import PAIR, all_targets, choose
+from composer.study.work import Stand, Work, plan
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt."""
+
+    prompts: tuple[str, ...]
+    arms: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    strengths: tuple[float, ...]
+    seeds: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Report:
+    markdown: str
+    html: str
+    json: str
+
+
+def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
+    """The arms of these names, in the project's order; None: all. Raises ComposerError for a strange name."""
+    known = [arm.name for arm in ARMS]
+    if strange := [name for name in names or () if name not in known]:
+        close = get_close_matches(strange[0], known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ComposerError(
+            f"There is no arm called {strange[0][:60]!r};{hint} there are: {', '.join(known)}."
+        )
+    return tuple(arm for arm in ARMS if names is None or arm.name in names)
+
+
+def prepare(engine: Engine, order: Order) -> Work:
+    """Every text to make. Raises ComposerError for names that are not there and numbers out of range."""
+    targets = choose(all_targets(engine.spec.attributes), order.targets)
+    return plan(
+        Stand.of(engine),
+        chosen(order.arms),
+        targets,
+        order.strengths,
+        order.prompts,
+        order.seeds,
+        order.sampling,
+    )
+
+
+def check_judges(work: Work, judges: Sequence[Reader]) -> None:
+    """Raise the ComposerError that judging would end in, before hours of work."""
+    decided = {judge.attribute for judge in judges}
+    wanted = {attribute for cell in work.cells for attribute, _ in cell.target.wanted}
+    if lost := sorted(wanted - decided):
+        raise ComposerError(
+            f"No judge decides {lost[0]}; make one with: python -m composer judges --data FOLDER"
+        )
+
+
+def findings(
+    engine: Engine,
+    order: Order,
+    work: Work,
+    store: Store,
+    judges: Sequence[Reader],
+    conflict: Callable[[str, str], float],
+    notes: Sequence[str],
+) -> Findings:
+    """What the finished texts say. conflict: (module, module) -> how far they point the same way."""
+    kinds = by_kind(outcomes(work.cells, store, judges))
+    pairs = kinds.get(PAIR, {})
+    return Findings(
+        {arm.name: arm for arm in chosen(order.arms)},
+        {kind: lines(arms) for kind, arms in kinds.items()},
+        parts(pairs),
+        patterns(engine, order.prompts, load_own()),
+        clashes(pairs, conflict),
+        work.missing,
+        Counter(store.faults(work.units).values()),
+        notes,
+    )
+
+
+def report(
+    engine: Engine, order: Order, work: Work, store: Store, judges: Sequence[Reader], command: str
+) -> Report:
+    """The finished texts judged, and told in words, figures and plain values."""
+    notes = _notes(engine, order, work, judges, command)
+    found = findings(engine, order, work, store, judges, delta_cosine(engine), notes)
+    told = blocks(found)
+    answer = {
+        "kinds": {kind: [asdict(line) for line in own] for kind, own in found.lines.items()},
+        "parts": [asdict(part) for part in found.parts],
+        "patterns": [asdict(pattern) for pattern in found.patterns],
+        "clashes": [asdict(clash) for clash in found.clashes],
+        "missing": [asdict(each) for each in found.missing],
+        "faults": dict(found.faults),
+        "notes": list(notes),
+    }
+    return Report(
+        document.markdown(told),
+        document.html(TITLE, told, figures.draw),
+        json.dumps(plain(answer), allow_nan=False) + "\n",
+    )
+
+
+def write(report: Report, folder: Path) -> None:
+    """report.md, report.html and report.json. Raises ComposerError for a folder that cannot be used."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix in ("md", "html", "json"):
+            text = {"md": report.markdown, "html": report.html, "json": report.json}[suffix]
+            (folder / f"report.{suffix}").write_text(text, "utf-8")
+    except OSError as fault:
+        raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
+
+
+def _notes(
+    engine: Engine, order: Order, work: Work, judges: Sequence[Reader], command: str
+) -> tuple[str, ...]:
+    sampling = order.sampling
+    strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
+    return (
+        f"{len(order.prompts)} prompts, {order.seeds} seeds, strengths {strengths}, "
+        f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
+        f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
+        f"texts fill {len(work.cells)} places of the table: what is the same text is made once.",
+        *(f"Judge {_judge(judge)}." for judge in judges),
+        f"Made by `{command}` on {engine.base.device} ({machine()}).",
+    )
+
+
+def _judge(judge: Reader) -> str:
+    """Its name, and how often it is right on rows it never saw, where that was measured."""
+    rows = sum(score.rows for score in judge.scores)
+    if not rows:
+        return f"{judge.name}: accuracy not measured here"
+    right = sum(score.accuracy * score.rows for score in judge.scores) / rows
+    return f"{judge.name}: {right:.1%} right on {rows} rows it never saw"

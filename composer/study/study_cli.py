@@ -1,0 +1,107 @@
+"""python -m composer study: which way of composing works? Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from composer.options import add_common, parse_names, parse_numbers
+from composer.spec import ComposerError, Sampling
+from composer.study import judges_cli
+
+if TYPE_CHECKING:
+    from composer.engine import Engine
+    from composer.study.store import Worker
+
+STRENGTHS = "0.5,0.75,1,1.25,1.5"
+
+
+def command(commands) -> None:
+    """Register `study` with the shell's subcommands."""
+    parser = commands.add_parser("study", help="compare every way of composing: texts, judges, report")
+    add_common(parser)
+    judges_cli.add_judges(parser)
+    parser.add_argument("--prompts", type=Path, help="a file with one prompt a line (the 35 of PPLM)")
+    parser.add_argument("--arms", metavar="NAME,...", help="which ways of composing (all)")
+    parser.add_argument("--targets", metavar="NAME,...", help="targets or kinds of them (all)")
+    parser.add_argument("--strengths", default=STRENGTHS, metavar="S,...", help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
+    parser.add_argument("--slots", type=int, default=32, help="texts made at a time (%(default)s)")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="(%(default)s)")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="a cluster's (ray on this machine)")
+    parser.add_argument("--ray-workers", type=int, default=1, help="engines at work in ray (%(default)s)")
+    parser.add_argument("--ray-cpus", type=int, default=1, help="cores of each (%(default)s)")
+    parser.add_argument("--ray-gpus", type=float, default=0, help="GPUs of each (%(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/study"),
+        help="texts and report; a run goes on from them (%(default)s)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    for option in ("seeds", "slots", "ray_workers", "ray_cpus"):
+        if getattr(args, option) < 1:
+            raise ComposerError(f"--{option.replace('_', '-')} must be at least 1.")
+    sampling = Sampling(max_new_tokens=args.tokens, time_limit=3600)
+
+    from composer.study.prompts import BUNDLED, load_prompts
+    from composer.study.study import Order
+
+    order = Order(
+        load_prompts(args.prompts or BUNDLED),
+        parse_names(args.arms),
+        parse_names(args.targets),
+        tuple(dict.fromkeys(parse_numbers("--strengths", args.strengths))),
+        args.seeds,
+        sampling,
+    )
+    judges = (*judges_cli.judges(args), *judges_cli.hub_judges(args))
+
+    from tqdm import tqdm
+
+    from composer.engine import Engine
+    from composer.study.store import Store
+    from composer.study.study import check_judges, prepare, report, write
+
+    engine = Engine.from_catalog(args.catalog, args.base)
+    work = prepare(engine, order)
+    check_judges(work, judges)
+    store = Store(args.out)
+    total, done = len(work.units), len(store.made(work.units))
+    with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
+        store.carry_out(work.units, _worker(args, engine, sampling), bar.update)
+    found = report(engine, order, work, store, judges, _command(args))
+    write(found, args.out)
+    print(found.json if args.json else found.markdown, file=out, end="")
+    return 0
+
+
+def _worker(args: argparse.Namespace, engine: Engine, sampling: Sampling) -> Worker:
+    if args.engine == "local":
+        from composer.study.runner import work
+
+        return lambda units, unscored: work(engine, units, unscored, sampling, args.slots)
+
+    from composer.study.ray_engine import Cluster, ray_work
+
+    cluster = Cluster(args.ray_address, args.ray_workers, args.ray_cpus, args.ray_gpus)
+    return partial(ray_work, cluster, args.catalog, args.base, sampling=sampling, slots=args.slots)
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What to type to get the same report; the folders are the reader's own."""
+    words = ["python", "-m", "composer", "study", "--seeds", str(args.seeds), "--tokens", str(args.tokens)]
+    for option in ("base", "arms", "targets"):
+        if value := getattr(args, option):
+            words += [f"--{option}", value]
+    if args.strengths != STRENGTHS:
+        words += ["--strengths", args.strengths]
+    return shlex.join(words) + (" --prompts FILE" if args.prompts else "")
