@@ -1,4 +1,6 @@
-"""The engine from a shell: python -m composer generate | explain | fuse | check | train | evaluate | bench.
+"""The engine from a shell: python -m composer and what to do.
+
+generate | explain | fuse | check | train | judges | evaluate | study | bench
 
 Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input (one line on stderr says
 what to do), 130 interrupted.

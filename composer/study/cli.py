@@ -1,4 +1,7 @@
-"""python -m composer evaluate: does each adapter do its job alone? Imports nothing heavy until it runs."""
+"""python -m composer evaluate and judges: does each adapter do its job alone, and who says so?
+
+Imports nothing heavy until it runs.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,27 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
 from composer.options import add_common, parse_names
 from composer.spec import ComposerError
+from composer.study import judges_cli, study_cli
 
 
 def command(commands) -> None:
-    """Register `evaluate` with the shell's subcommands."""
+    """Register `evaluate` and `judges` with the shell's subcommands."""
+    judges_cli.command(commands)
+    study_cli.command(commands)
     parser = commands.add_parser("evaluate", help="judge and measure the base and every adapter alone")
     add_common(parser)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the judges' labelled text")
+    judges_cli.add_judges(parser)
+    parser.add_argument(
+        "--second-model",
+        metavar="ID_OR_FOLDER",
+        help="a causal language model to measure perplexity under too",
+    )
     parser.add_argument("--adapters", metavar="NAME,...", help="which adapters (all)")
     parser.add_argument("--prompts", type=Path, help="a file with one prompt a line (the 35 of PPLM)")
     parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
@@ -37,8 +49,6 @@ def command(commands) -> None:
 def _run(args: argparse.Namespace, out: TextIO) -> int:
     if args.seeds < 1 or args.batch < 1:
         raise ComposerError("--seeds and --batch must be at least 1.")
-    if not args.data.is_dir():
-        raise ComposerError("--data is not a folder; give the folder that holds the labelled text.")
 
     from composer.study.prompts import BUNDLED, load_prompts
 
@@ -48,29 +58,45 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from composer.engine import Engine
     from composer.study.adapter_table import SAMPLING, make_texts, plan, summarise
-    from composer.study.judge import train_judges
+    from composer.study.fluency import as_markdown as fluency_table
+    from composer.study.fluency import measure_fluency, second_model
+    from composer.study.panel import as_markdown as panel_table
     from composer.study.records import BASE, Records
     from composer.study.report import Setting, as_markdown, as_object, write_card
 
+    judges = judges_cli.judges(args)
+    others = judges_cli.hub_judges(args)
     engine = Engine.from_catalog(args.catalog, args.base)
     names = parse_names(args.adapters) or engine.names
     if unknown := [name for name in names if name not in engine.names]:
         raise ComposerError(
             f"There is no adapter called {unknown[0][:60]!r}; there are: {', '.join(engine.names) or 'none'}."
         )
-    print("training the judges ...", file=sys.stderr)
-    judges = train_judges(args.data)
+    second = second_model(args.second_model) if args.second_model else None
     tasks = plan((BASE, *names), prompts, args.seeds)
     with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:
         texts = make_texts(
             engine, tasks, Records(args.out / "texts.jsonl"), batch=args.batch, progress=bar.update
         )
     rows = summarise(texts, judges)
+    with tqdm(total=len(texts) if second else 0, unit="text", file=sys.stderr, disable=not second) as bar:
+        fluency = measure_fluency(texts, engine, second, bar.update)
+    panels = judges_cli.panels(texts, judges, others)
 
     setting = Setting(
         engine.base.id, len(prompts), args.seeds, SAMPLING, str(engine.base.device), _command(args)
     )
-    table, answer = as_markdown(rows, judges, setting), as_object(rows, judges, setting)
+    table = "\n".join(
+        [
+            as_markdown(rows, judges, setting),
+            fluency_table(fluency, args.second_model),
+            *map(panel_table, panels),
+        ]
+    )
+    answer = as_object(rows, judges, setting) | {
+        "fluency": [asdict(row) for row in fluency],
+        "panels": [asdict(panel) for panel in panels],
+    }
     (args.out / "table.md").write_text(table, "utf-8")
     (args.out / "table.json").write_text(json.dumps(answer, indent=1, allow_nan=False), "utf-8")
     if args.write_cards:
@@ -84,8 +110,9 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
 def _command(args: argparse.Namespace) -> str:
     """What to type to get the same table; the folders are the reader's own."""
-    words = ["python", "-m", "composer", "evaluate", "--data", "DATA", "--seeds", str(args.seeds)]
+    words = ["python", "-m", "composer", "evaluate", "--seeds", str(args.seeds)]
     for option in ("base", "adapters"):
         if value := getattr(args, option):
             words += [f"--{option}", value]
-    return shlex.join(words) + (" --prompts FILE" if args.prompts else "")
+    places = (("--data DATA", args.data), ("--prompts FILE", args.prompts))
+    return " ".join([shlex.join(words), *(words for words, given in places if given)])

@@ -21,16 +21,55 @@ def median(values: Iterable[float | None]) -> float | None:
     return float(np.median(known)) if known else None
 
 
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None, for shares, which no outlier can rule."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 def distinct(texts: Iterable[str], n: int = 2) -> float | None:
     """Share of different word n-grams among all n-grams of all texts (Li et al. 2016, arXiv 1510.03055).
 
     It falls with the amount of text, so only sets of about equal size can be compared.
     """
-    grams: list[tuple[str, ...]] = []
-    for text in texts:
-        words = WORD.findall(text.lower())
-        grams += zip(*(words[start:] for start in range(n)), strict=False)
+    grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else None
+
+
+def repetition(text: str, n: int = 4) -> float | None:
+    """Share of one text's word n-grams that have been there before: 1 - different / all.
+
+    seq-rep-n of Welleck et al. 2020 (arXiv 1908.04319), there on tokens; None for a text
+    without an n-gram.
+    """
+    grams = _grams(text, n)
+    return 1 - len(set(grams)) / len(grams) if grams else None
+
+
+def unigrams(texts: Iterable[Sequence[int]], vocabulary: int) -> np.ndarray:
+    """Log-probability (nats) of every token by its frequency in `texts`, token ids; float64 [V].
+
+    Each count is one higher (Laplace), so that a token of none of the texts is unlikely, not impossible.
+    """
+    counts = np.ones(vocabulary)  # [V]
+    for ids in texts:
+        np.add.at(counts, np.asarray(ids, dtype=np.int64), 1)
+    return np.log(counts / counts.sum())
+
+
+def slor(log_prob: float, ids: Sequence[int], unigram: np.ndarray) -> float | None:
+    """How much likelier each token is in its context than alone, in nats a token; rare words cost nothing.
+
+    log_prob: mean log-probability (nats) of the text's tokens under a model, -log(perplexity). unigram:
+    the same tokens' own, [V]. Syntactic log-odds ratio of Pauls & Klein (ACL 2012), for
+    fluency Kann et al. 2018 (arXiv 1809.08731): (log p - sum of log unigram p) / length.
+    """
+    return float(log_prob - unigram[np.asarray(ids)].mean()) if len(ids) else None
+
+
+def _grams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = WORD.findall(text.lower())
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
 def bootstrap(groups: Sequence[Sequence[float]], draws: int = 2000, seed: int = 0) -> tuple[float, float]:

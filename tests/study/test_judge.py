@@ -1,22 +1,24 @@
 """Judges learn from what no adapter saw, and are tested on what they did not learn from."""
 
+from dataclasses import replace
+
 import pytest
 
 from composer.spec import ComposerError
-from composer.study.judge import (
+from composer.study.judge_training import (
     PLANS,
-    Judge,
     Plan,
     Source,
     adapters_texts,
     fold,
+    measure,
     split,
     train_judges,
 )
 from composer.training.data import Row, read_file, side
 from tests.study import toys
 
-SENTIMENT, TOPIC = PLANS
+SENTIMENT, TOPIC = PLANS["sentiment"], PLANS["topic"]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,31 @@ def test_a_judge_reports_each_source_it_was_tested_on(data):
     assert topic.labels == ("business", "sci-tech", "sports", "world")
 
 
-def test_accuracy_is_that_of_all_held_out_rows():
-    train = toys.sentiment("The")
-    right = toys.sentiment("A")
+def test_accuracy_is_that_of_all_held_out_rows(data):
+    right = [Row(text, label) for text, label in toys.sentiment("A")]
     wrong = [Row(text, {"positive": "negative"}.get(label, "positive")) for text, label in right[:16]]
-    judge = Judge("sentiment", ("positive", "negative"), train, {"right": right, "wrong": wrong})
+    [judge] = train_judges(data, [SENTIMENT])
+    judge = replace(judge, scores=measure(judge, {"right": right, "wrong": wrong}))
     assert [score.accuracy for score in judge.scores] == [1, 0]
     assert judge.accuracy == pytest.approx(48 / 64)
+
+
+def test_a_judge_is_the_same_however_often_it_is_trained(data):
+    for one, two in zip(train_judges(data), train_judges(data), strict=True):
+        assert one.weights.tobytes() == two.weights.tobytes() and one.bias.tobytes() == two.bias.tobytes()
+
+
+def test_one_more_plan_is_one_more_judge(data):
+    plan = Plan("rank", ("business", "sports", "world"), TOPIC.sources, columns=2**12)
+    [judge] = train_judges(data, [plan])
+    assert judge.labels == ("business", "sports", "world") and judge.weights.shape == (3, 2 * 2**12)
+    assert judge(["The coach and the goal", "The minister and the treaty"]) == ["sports", "world"]
+    assert judge([]) == []
+
+
+def test_a_text_without_any_known_word_still_has_a_label(data):
+    for judge in train_judges(data):
+        assert set(judge(["", "\u2603"])) <= set(judge.labels)
 
 
 def test_no_row_that_an_adapter_saw_reaches_a_judge(data):
@@ -71,7 +91,8 @@ def test_a_row_copied_from_the_adapters_files_is_dropped(data):
 def test_no_row_is_in_both_halves():
     plan = Plan("x", ("a",), (Source("one", "train"), Source("two", "test"), Source("three", "fold")))
     texts = [(f"text {i}", "a") for i in range(50)]
-    train, tests = split(plan, {"one": texts, "two": [("Text 7", "a")], "three": texts}, frozenset())
+    rows = {"one": texts, "two": [("Text 7", "a")], "three": texts}
+    train, tests = split(plan, rows, frozenset())
     tested = {text.lower() for rows in tests.values() for text, _ in rows}
     assert "text 7" in tested and tests["three"]
     assert not tested & {text for text, _ in train}

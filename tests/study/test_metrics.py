@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from composer.study.metrics import bootstrap, distinct, median, perplexity
+from composer.study.metrics import bootstrap, distinct, mean, median, perplexity
 
 
 def test_perplexity_of_a_fair_coin_is_two():
@@ -24,6 +24,11 @@ def test_no_tokens_have_no_perplexity():
 def test_median_leaves_out_what_is_not_known():
     assert median([3.0, None, 1.0, 2.0]) == 2.0
     assert median([None]) is None
+
+
+def test_a_mean_leaves_out_what_is_not_known():
+    assert mean([1.0, None, 0.0, 0.5]) == 0.5
+    assert mean([None]) is None
 
 
 def test_distinct_pairs():
