@@ -123,26 +123,39 @@ def load_hub_judge(
             f"choose one for {spec.attribute} with the labels {', '.join(labels)}."
         )
     try:
-        # These are read from a folder in both cases, so no revision can change in between.
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as fault:
+        judge = _load(spec, folder, said, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as fault:
         raise ComposerError(
             f"The classifier {spec.name} could not be loaded; "
-            "choose one with a tokenizer and safetensors weights."
+            "choose one with a tokenizer that fits it and all its weights in safetensors."
         ) from fault
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    judge = HubJudge(spec, said, model.eval().requires_grad_(False).to(device), tokenizer)
     judge.scores = measure(judge, tests or {})
+    return judge
+
+
+def _load(spec: Classifier, folder: Path, said: Sequence[str], device: str) -> HubJudge:
+    # From a folder in both cases, so that no revision can change in between.
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    # transformers would draw what is missing at random: a model without its head would judge by chance.
+    if info["missing_keys"] or model.config.num_labels != len(said):
+        raise ValueError("weights or labels are missing")
+    judge = HubJudge(spec, said, model.eval().requires_grad_(False).to(device), tokenizer)
+    judge(["A tokenizer of another model shows at once?"])
     return judge
 
 
 def parse_classifiers(text: str) -> tuple[Classifier, ...]:
     """ "sentiment=owner/name@commit,topic=FOLDER" as classifiers; an empty text is FIELD."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(map(_classifier, parts)) or FIELD
+    found = tuple(_classifier(part.strip()) for part in text.split(",") if part.strip())
+    names = [(each.attribute, each.name) for each in found]
+    if twice := [name for attribute, name in names if names.count((attribute, name)) > 1]:
+        raise ComposerError(
+            f"--hub-judges has two classifiers called {twice[0][:60]!r}; rename one or drop it."
+        )
+    return found or FIELD
 
 
 def _classifier(text: str) -> Classifier:

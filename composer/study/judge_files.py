@@ -62,7 +62,10 @@ def load_judge(path: Path) -> Judge:
         with safe_open(path, "numpy") as file:
             header = json.loads((file.metadata() or {})["judge"])
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
-        return _judge(header, weights, bias)
+        judge = _judge(header, weights, bias)
+        if judge.attribute != path.stem:
+            raise ValueError("two files of a folder could claim the same attribute")
+        return judge
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise ComposerError(
             f"The judge {path.stem[:60]!r} is damaged or of another version; "

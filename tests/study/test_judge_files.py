@@ -1,6 +1,7 @@
 """Stored judges: the same verdicts after as before, and one sentence for whatever else is in the file."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -75,7 +76,8 @@ BAD = {
     "a label that is Markdown": {"labels": ["a | b", "c"]},
     "a label that is a number": {"labels": [1, 2]},
     "more labels than weights": {"labels": ["a", "b", "c"]},
-    "an attribute with a path": {"attribute": "x\ny"},
+    "an attribute of two lines": {"attribute": "x\ny"},
+    "another file's attribute": {"attribute": "topic"},
     "no n-grams": {"grams": []},
     "an analyzer of its own": {
         "grams": [{"analyzer": "os.system", "shortest": 1, "longest": 2, "columns": 4096}]
@@ -130,6 +132,12 @@ def test_a_header_nested_without_end_is_one_sentence(judges, tmp_path):
     save_file(load_file(path), path, metadata={"judge": "[" * 200_000})
     with pytest.raises(ComposerError, match="'sentiment' is damaged"):
         load_judge(path)
+
+
+def test_without_scikit_learn_it_says_what_to_install(judges, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
+    with pytest.raises(ComposerError, match="pip install scikit-learn"):
+        judges[0](["A film."])
 
 
 def test_a_folder_without_judges_says_how_to_make_some(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from composer.adapters.hub import HubError
@@ -23,10 +24,10 @@ TEXTS = ["A lovely film.", "Awful!", "The coach and the goal of the season were 
 PAD = 1
 
 
-def save(folder: Path, labels=("NEGATIVE", "POSITIVE"), seed=0) -> RobertaForSequenceClassification:
-    torch.manual_seed(seed)
+def save(folder: Path, labels=("NEGATIVE", "POSITIVE"), vocabulary=260) -> RobertaForSequenceClassification:
+    torch.manual_seed(0)
     config = RobertaConfig(
-        vocab_size=260,
+        vocab_size=vocabulary,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -119,6 +120,19 @@ def spoil(folder, file, change):
     (folder / file).write_text(json.dumps(config))
 
 
+def without(folder, part):
+    """The classifier without the weights whose names begin so."""
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not name.startswith(part)}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def tiny_vocabulary(folder):
+    """A sound classifier that knows five tokens, beside a tokenizer that has hundreds."""
+    save(folder, vocabulary=5)
+
+
 BAD = {
     "labels of something else": (
         lambda f: spoil(f, "config.json", lambda c: c.update(id2label={0: "cat", 1: "dog"}))
@@ -133,6 +147,8 @@ BAD = {
     "weights cut short": lambda f: (f / "model.safetensors").write_bytes(b"\0" * 9),
     "pickled weights alone": lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
     "another shape": lambda f: spoil(f, "config.json", lambda c: c.update(hidden_size=64)),
+    "no head": lambda f: without(f, "classifier"),
+    "a tokenizer of more tokens": tiny_vocabulary,
     "an unknown type": lambda f: spoil(f, "config.json", lambda c: c.update(model_type="mine")),
 }
 
@@ -162,6 +178,8 @@ def test_the_option_names_classifiers(folder):
         Classifier("topic", "owner/name", "abc"),
     )
     assert parse_classifiers(f"sentiment={FIELD[0].source}") == FIELD[:1]
+    with pytest.raises(ComposerError, match="two classifiers called 'owner/name'"):
+        parse_classifiers("topic=owner/name@a, topic=owner/name@b")
     for text in ("owner/name", "mood=owner/name", "topic="):
         with pytest.raises(ComposerError, match="ATTRIBUTE=ID or FOLDER"):
             parse_classifiers(text)
