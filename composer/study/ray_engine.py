@@ -6,6 +6,7 @@ Ray is an optional extra, imported where it is used. What crosses is JSON text, 
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -104,6 +105,7 @@ def _ray():
 def _start(ray, cluster: Cluster) -> None:
     settings = {} if cluster.address else {"num_cpus": cluster.workers * cluster.cpus + 1}
     try:
+        _knock(cluster.address)
         ray.init(
             address=cluster.address or "local",
             include_dashboard=False if not cluster.address else None,
@@ -111,10 +113,17 @@ def _start(ray, cluster: Cluster) -> None:
             logging_level="ERROR",
             **settings,
         )
-    except (ConnectionError, ValueError, RuntimeError) as fault:
+    except (OSError, ValueError, RuntimeError) as fault:
         raise ComposerError(
             "That ray cluster cannot be reached; check --ray-address, or leave it out to use this machine."
         ) from fault
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody answers at host:port; Ray itself would go on trying for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _write(record: Unit | Made | Score) -> str:

@@ -1,0 +1,154 @@
+"""python -m composer study from the shell to the report, killed on the way, and on Ray."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from composer.cli import main
+from composer.engine import Engine
+from composer.spec import ComposerError, Sampling
+from composer.study.ray_engine import Cluster, ray_work
+from composer.study.runner import Made, Score, work
+from composer.study.work import Unit
+from tests.study import toys
+from tests.tools import tiny
+
+NAMES = ("negative", "positive", "sports", "world")
+SAMPLING = Sampling(max_new_tokens=6, time_limit=600)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A catalog with its base and adapters, a data folder for the judges, and prompts."""
+    folder = tmp_path_factory.mktemp("study")
+    tiny.model("llama").save_pretrained(folder / "base")
+    tiny.tokenizer().save_pretrained(folder / "base")
+    for seed, name in enumerate(NAMES):
+        tiny.adapter(folder / name, "llama", seed, r=2)
+    adapters = ", ".join(f"{name}: {{source: {name}}}" for name in NAMES)
+    (folder / "adapters.yaml").write_text(
+        "default: tiny\nbases:\n  tiny:\n    id: tiny/llama\n    folder: base\n    attributes:\n"
+        "      sentiment: {label: Sentiment, poles: [negative, positive]}\n"
+        f"      topic: {{label: Topic, members: [sports, world]}}\n    adapters: {{{adapters}}}\n"
+    )
+    (folder / "prompts.txt").write_text("The film\nA goal\nThe lake")
+    toys.write(folder / "data")
+    return folder
+
+
+def words(project, out, *more):
+    places = {"--catalog": "adapters.yaml", "--data": "data", "--prompts": "prompts.txt", "--out": out}
+    argv = [word for option, name in places.items() for word in (option, str(project / name))]
+    return ["study", *argv, "--tokens", "6", "--strengths", "0.5,1", *more]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_a_study_is_made_told_and_written(project, capsys):
+    assert main(words(project, "whole", "--seeds", "1", "--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == json.loads((project / "whole/report.json").read_text())
+    arms = {line["arm"] for line in answer["kinds"]["pair"]}
+    assert {"base", "single-sentiment", "single-topic", "sum", "contrast-0.5", "kl-unit", "kl-paper"} <= arms
+    assert {"prompting", "multi", None} <= {each["arm"] for each in answer["missing"]}
+    assert len(answer["clashes"]) == 4 and len(answer["patterns"]) == 2 and not answer["faults"]
+    told = (project / "whole/report.md").read_text()
+    assert "the base has no chat template" in told and "different texts fill" in told
+    assert str(project) not in told and "--tokens 6" in told
+    assert (project / "whole/report.html").stat().st_size < 6_000_000
+    keys = [text["key"] for text in lines(project / "whole/texts.jsonl")]
+    assert len(set(keys)) == len(keys) and {s["key"] for s in lines(project / "whole/scores.jsonl")} == set(
+        keys
+    )
+
+    texts = (project / "whole/texts.jsonl").read_bytes()
+    assert main(words(project, "whole", "--seeds", "1")) == 0
+    assert capsys.readouterr().out == told and (project / "whole/texts.jsonl").read_bytes() == texts
+
+
+def test_a_run_killed_from_outside_goes_on(project, capsys):
+    argv = words(project, "killed", "--seeds", "3", "--arms", "base,sum,kl-unit", "--targets", "pair")
+    path = project / "killed/texts.jsonl"
+    command = [sys.executable, "-m", "composer", *argv]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
+        while run.stderr.read(1) and not (path.exists() and path.read_bytes().count(b"\n") >= 5):
+            pass
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    kept = [line for line in path.read_text("utf-8").split("\n")[:-1]]
+
+    assert main(argv) == 0
+    after = path.read_text("utf-8").splitlines()
+    assert after[: len(kept)] == kept and len(after) == len({json.loads(line)["key"] for line in after})
+    assert (
+        main(words(project, "straight", "--seeds", "3", "--arms", "base,sum,kl-unit", "--targets", "pair"))
+        == 0
+    )
+    assert sorted(after) == sorted((project / "straight/texts.jsonl").read_text("utf-8").splitlines())
+    assert (project / "killed/report.md").read_text() == (project / "straight/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "cure"),
+    [
+        (["--arms", "summ"], "Did you mean sum?"),
+        (["--targets", "joy"], "there are: sentiment, negative"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--ray-workers", "0"], "--ray-workers must be at least 1"),
+        (["--strengths", "loud"], "--strengths takes numbers"),
+        (["--strengths", "9"], "Strength must be a number between 0 and 4"),
+        (["--tokens", "0"], "max_new_tokens"),
+        (["--prompts", "no-such-file"], "prompts file"),
+    ],
+)
+def test_bad_input_names_the_cure(project, capsys, more, cure):
+    assert main(words(project, "bad", *more)) == 2
+    assert cure in capsys.readouterr().err
+
+
+# --- Ray -----------------------------------------------------------------------------------------
+
+
+def units(count):
+    asked = ({}, {"method": "kl", "weights": {"positive": 1.0, "sports": 1.0}, "strength": 1.25})
+    long = Unit("long", "x", "x" * 500, 0, {})
+    return [
+        long,
+        *(Unit(f"{seed} {place}", "The film", "The film", seed, one)
+          for seed in range(count) for place, one in enumerate(asked)),
+    ]  # fmt: skip
+
+
+def test_ray_gives_what_the_local_engine_gives(project):
+    catalog = str(project / "adapters.yaml")
+    left = [Made("left", "The film", 0, {}, " is")]
+    here = list(work(Engine.from_catalog(catalog), units(5), left, SAMPLING, 4))
+    there = list(ray_work(Cluster(), catalog, None, units(5), left, SAMPLING, 4))
+    assert {each.key: each for each in there if isinstance(each, Made)} == {
+        each.key: each for each in here if isinstance(each, Made)
+    }
+    scores = {each.key: each.perplexity for each in here if isinstance(each, Score)}
+    assert {each.key: each.perplexity for each in there if isinstance(each, Score)} == pytest.approx(scores)
+    assert "left" in scores and len(there) == len(here) == 11 + 11
+
+
+def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch, project):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ComposerError, match=r'pip install "ray\[data\]"'):
+        list(ray_work(Cluster(), str(project / "adapters.yaml"), None, units(1), [], SAMPLING, 4))
+
+
+def test_nothing_to_do_starts_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert list(ray_work(Cluster(), "adapters.yaml", None, [], [], SAMPLING, 4)) == []
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence(project):
+    address = "127.0.0.1:1"
+    with pytest.raises(ComposerError, match="--ray-address"):
+        list(ray_work(Cluster(address), str(project / "adapters.yaml"), None, units(1), [], SAMPLING, 4))
