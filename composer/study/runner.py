@@ -49,14 +49,14 @@ def work(
     sampling: Sampling,
     slots: int = SLOTS,
 ) -> Iterator[Made | Score]:
-    """Make the units' texts and score them, and those that a run before left unscored.
+    """Make the units' texts and score those that want it, and what a run before left unscored.
 
     Yields each as soon as it is there. A unit that cannot be made comes back as a Made with its fault.
     """
-    waiting = list(unscored)
+    waiting, wanted = list(unscored), {unit.key for unit in units if unit.scored}
     for made in texts(engine, units, sampling, slots):
         yield made
-        if made.fault is None:
+        if made.fault is None and made.key in wanted:
             waiting.append(made)
         if len(waiting) >= SCORED:
             yield from scores(engine, waiting)

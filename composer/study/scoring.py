@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from composer.adapters.bank import Bank
 from composer.engine import Engine
+from composer.model.inject import gates_tensor
+from composer.model.score import token_log_probs
+from composer.model.text import read_prompt
 from composer.study.metrics import perplexity
 
 
 def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float | None]:
-    """Of each (prompt, continuation), under the base; the prompt's own tokens do not count."""
-    scores = engine.log_probs([prompt + continuation for prompt, continuation in texts])
-    # log_probs starts at the second token, so the continuation starts one before the prompt's length.
+    """Of each (prompt, continuation), under the base; the prompt's own tokens do not count.
+
+    Raises ComposerError for a text that is longer than the base can read.
+    """
+    base, prompting = engine.base, engine.spec.prompting
+    encoded = [read_prompt(base.tokenizer, "".join(text), prompting, base.context) for text in texts]
+    # A bank without adapters: at gate 0 their products would be worked out all the same.
+    gates = gates_tensor(np.zeros((len(texts), engine.layers, 0), np.float32), base.device)  # [B, L, 0]
+    scores = token_log_probs(engine.model, engine.model.layout(Bank()), encoded, gates)
+    # Scores start at the second token, so the continuation starts one before the prompt's length.
     starts = [engine.count_tokens(prompt) - 1 for prompt, _ in texts]
     return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]

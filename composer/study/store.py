@@ -45,7 +45,8 @@ class Store:
         """
         made = self.made(units)
         done = {text.key for text in made}
-        unscored = [text for text in made if self._scores.get(text.key) is None]
+        wanted = {unit.key for unit in units if unit.scored}
+        unscored = [text for text in made if text.key in wanted and self._scores.get(text.key) is None]
         for result in worker([unit for unit in units if unit.key not in done], unscored):
             if isinstance(result, Score):
                 self._scores.add([result])

@@ -28,7 +28,9 @@ from composer.study.work import Stand, Work, plan
 
 @dataclass(frozen=True)
 class Order:
-    """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt."""
+    """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt, of which
+    `scored` are scored.
+    """
 
     prompts: tuple[str, ...]
     arms: tuple[str, ...] | None
@@ -36,6 +38,7 @@ class Order:
     strengths: tuple[float, ...]
     seeds: int
     sampling: Sampling
+    scored: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def prepare(engine: Engine, order: Order) -> Work:
         order.prompts,
         order.seeds,
         order.sampling,
+        order.scored,
     )
 
 
@@ -148,7 +152,8 @@ def _notes(
         f"{len(order.prompts)} prompts, {order.seeds} seeds, strengths {strengths}, "
         f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
         f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
-        f"texts fill {len(work.cells)} places of the table: what is the same text is made once.",
+        f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "
+        f"is measured on {min(order.scored, order.seeds)} of the {order.seeds} texts of each prompt.",
         *(f"Judge {_judge(judge)}." for judge in judges),
         f"Made by `{command}` on {engine.base.device} ({machine()}).",
     )

@@ -30,6 +30,7 @@ def command(commands) -> None:
     parser.add_argument("--targets", metavar="NAME,...", help="targets or kinds of them (all)")
     parser.add_argument("--strengths", default=STRENGTHS, metavar="S,...", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
+    parser.add_argument("--scored", type=int, default=1, help="of them scored for fluency (%(default)s)")
     parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
     parser.add_argument("--slots", type=int, default=32, help="texts made at a time (%(default)s)")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="(%(default)s)")
@@ -47,7 +48,7 @@ def command(commands) -> None:
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    for option in ("seeds", "slots", "ray_workers", "ray_cpus"):
+    for option in ("seeds", "scored", "slots", "ray_workers", "ray_cpus"):
         if getattr(args, option) < 1:
             raise ComposerError(f"--{option.replace('_', '-')} must be at least 1.")
     sampling = Sampling(max_new_tokens=args.tokens, time_limit=3600)
@@ -62,6 +63,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         tuple(dict.fromkeys(parse_numbers("--strengths", args.strengths))),
         args.seeds,
         sampling,
+        args.scored,
     )
     judges = (*judges_cli.judges(args), *judges_cli.hub_judges(args))
 

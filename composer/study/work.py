@@ -19,7 +19,8 @@ from composer.study.versions import version
 class Unit:
     """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end.
 
-    asked: fields of the Composition as plain values; those left out are the defaults.
+    asked: fields of the Composition as plain values; those left out are the defaults. scored: whether its
+    perplexity is wanted.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Unit:
     told: str
     seed: int
     asked: Mapping[str, object]
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,12 @@ def plan(
     prompts: Sequence[str],
     seeds: int,
     sampling: Sampling,
+    scored: int | None = None,
 ) -> Work:
     """Every cell, and every text they need once, in the order in which batches stay full.
+
+    scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
+    making it, and a median over prompts needs few.
 
     A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
     so that arms differ by nothing but the arm.
@@ -131,7 +137,11 @@ def plan(
     cells: list[Cell] = []
     units: dict[str, Unit] = {}
     targets, missing = _present(stand, targets)
-    draws = [(prompt, seed * 10_000 + place) for seed in range(seeds) for place, prompt in enumerate(prompts)]
+    draws = [
+        (prompt, seed * 10_000 + place, scored is None or seed < scored)
+        for seed in range(seeds)
+        for place, prompt in enumerate(prompts)
+    ]
     for arm in arms:
         if reason := arm.lacks(stand.methods, stand.chat is not None):
             missing.append(Missing(arm.name, (), reason))
@@ -144,11 +154,11 @@ def plan(
             if reason := _lost(stand, asked.get("weights", ())):
                 absent.setdefault(reason, []).append(target)
                 continue
-            for prompt, seed in draws:
+            for prompt, seed, read in draws:
                 told = _told(stand, arm, target, prompt)
                 key = stand.key(told, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))
-                units[key] = Unit(key, prompt, told, seed, asked)
+                units[key] = Unit(key, prompt, told, seed, asked, read)
         missing += [Missing(arm.name, _short(gone, targets), why) for why, gone in absent.items()]
     return Work(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
 

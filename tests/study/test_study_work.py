@@ -198,6 +198,22 @@ def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
     assert scores["left"] > 1 and scores["empty"] is None and scores["long"] is None
 
 
+def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_path):
+    [target] = choose(all_targets(GROUPS), ["positive"])
+    few = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING, 1).units
+    every = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).units
+    assert [unit.key for unit in few] == [unit.key for unit in every] and len(few) == 6
+    store = Store(tmp_path)
+    store.carry_out(few, lambda *todo: work(engine, *todo, SAMPLING))
+    known = [unit.seed for unit in few if store.perplexity(unit.key)]
+    assert sorted(known) == [0, 1]
+    asked = []
+    store.carry_out(
+        every, lambda units, unscored: asked.extend(unscored) or work(engine, units, unscored, SAMPLING)
+    )
+    assert len(asked) == 4 and all(store.perplexity(unit.key) for unit in every)
+
+
 def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
     found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
     store, counts = Store(tmp_path), []
