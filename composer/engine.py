@@ -23,7 +23,7 @@ from composer.model.base import Base, load_base
 from composer.model.batch import Batch
 from composer.model.batch import Row as BatchRow
 from composer.model.compiled import WarmUp
-from composer.model.inject import GateCall, GatedModel, gates_tensor
+from composer.model.inject import GatedModel, gates_tensor
 from composer.model.kv import ROOM
 from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
@@ -63,9 +63,9 @@ class Engine:
         self.base = base
         self.reports: tuple[FitReport, ...] = ()
         self._model = GatedModel(base.model)
-        self._gating = Gating(self._model, base.spec)
-        self._shelf = Shelf.of(self._model, Bank(), ())
         self._pass = decode_pass(self._model, decode_weights)
+        self._gating = Gating(self._model, base.spec, self._pass)
+        self._shelf = Shelf.of(self._model, Bank(), ())
         self._warm: WarmUp | None = None
         self._adding = Lock()
         self._ends = _end_tokens(base)
@@ -251,7 +251,7 @@ class Engine:
 
     def start(self, slots: int, room: int) -> Run:
         """A run for up to `slots` rows of up to `room` tokens each, prompt and continuation together."""
-        batch = Batch(self._model, self._pass, self._shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
+        batch = Batch(self._pass, self._shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
         return Run(batch, self._shelf, self.base.tokenizer, self._ends)
 
     def row(
@@ -293,9 +293,11 @@ class Engine:
         """
         shelf, ids = self._shelf, self._encode(prompt)
         gates = self._gating.gates(shelf, composition, ids)  # [L, N]
-        call = GateCall(shelf.layout, gates_tensor([gates], self.base.device))
-        # Every position is unembedded, as a plain pass does: a product of another shape rounds otherwise.
-        logits = self._model(call, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
+        if gates.any():
+            read = self._pass.read(shelf.layout, gates_tensor([gates], self.base.device), [ids])
+            return read.logits[0].float().cpu().numpy()
+        # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
+        logits = self._model(None, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
 
     def fusion(self, prompt: str, names: Sequence[str] | None = None, norm: bool = True) -> Fusion:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from composer.methods import METHODS, Method, Question, gates
-from composer.model.inject import GateCall, GatedModel, gates_tensor
+from composer.model.inject import GatedModel, gates_tensor
 from composer.model.lens import Lens
+from composer.model.step import Pass
 from composer.shelf import Shelf, unknown
 from composer.spec import BaseSpec, ComposerError, Composition, Fusion
 
@@ -17,8 +17,8 @@ from composer.spec import BaseSpec, ComposerError, Composition, Fusion
 class Gating:
     """Answers compositions with gates [L, N]. Holds no state of its own."""
 
-    def __init__(self, model: GatedModel, spec: BaseSpec):
-        self._model, self._spec, self._lens = model, spec, Lens(model.model)
+    def __init__(self, model: GatedModel, spec: BaseSpec, reads: Pass):
+        self._model, self._spec, self._pass, self._lens = model, spec, reads, Lens(model.model)
 
     def gates(
         self, shelf: Shelf, composition: Composition, ids: Sequence[int], fusion: Fusion | None = None
@@ -54,10 +54,8 @@ class Gating:
         for row, column in enumerate(columns, start=1):
             alone[row, :, column] = 1
         device = shelf.layout.owner.device
-        call = GateCall(shelf.layout, gates_tensor(alone, device), capture=True)
-        inputs = torch.tensor([list(ids)] * len(alone), device=device)  # [1 + N, T]
-        self._model.body(call, input_ids=inputs, use_cache=False)
-        return self._lens.divergence(call.hidden, norm).cpu().numpy()
+        read = self._pass.read(shelf.layout, gates_tensor(alone, device), [ids] * rows, unembed=False)
+        return self._lens.divergence(read.hidden, norm).cpu().numpy()
 
     def _groups(self, shelf: Shelf) -> tuple[tuple[int, ...], ...]:
         groups = (

@@ -44,7 +44,7 @@ def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
     model = GatedModel(twin(stand.base).model)
     layout = model.layout(stand.ours(count).bank)
     listening = _Listening(decode_pass(model, weights))
-    batch = Batch(model, listening, layout, ends=(), slots=1, room=len(ids))
+    batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
     row = Row("forced", ids[:1], np.ones((model.layers, count), np.float32), greedy(len(ids)))
     batch.join([row], layout)
     for token in ids[1:]:
@@ -57,7 +57,7 @@ class _Listening:
     """A pass that keeps its logits."""
 
     def __init__(self, inner: Pass):
-        self._inner, self.prepare = inner, inner.prepare
+        self._inner, self.prepare, self.read = inner, inner.prepare, inner.read
         self.heard: list[torch.Tensor] = []
 
     def __call__(self, *inputs):

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
-from composer.model.inject import GateCall, GatedModel, Meter, gates_tensor
+from composer.model.inject import gates_tensor
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
 from composer.model.sample import Stream, draw
@@ -57,11 +56,9 @@ class Batch:
     position and end.
     """
 
-    def __init__(
-        self, model: GatedModel, decode: Pass, layout: Layout, ends: Collection[int], slots: int, room: int
-    ):
+    def __init__(self, model: Pass, layout: Layout, ends: Collection[int], slots: int, room: int):
         self.layout, self.rows = layout, list[Row]()
-        self._model, self._decode, self._ends = model, decode, ends
+        self._pass, self._ends = model, ends
         self._cache = KVCache(slots, room)
         self._changed = True
 
@@ -74,31 +71,18 @@ class Batch:
         self.layout = layout
         for row in rows:
             row.began = time.monotonic()
-        lengths = [len(row.ids) for row in rows]
-        device = self.layout.owner.device
-        ids, mask = _left_pad([row.ids for row in rows], device)  # [B, T]
-        prompts = DynamicCache()
-        call = GateCall(self.layout, self._gates(rows), meter=Meter())
-        logits = self._model(
-            call,
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(dim=-1) - 1).clamp_min(0),
-            past_key_values=prompts,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]  # [B, V]
-        first = len(self.rows)
-        self._cache.write(range(first, first + len(rows)), lengths, prompts)
+        read = self._pass.read(layout, self._gates(rows), [row.ids for row in rows])
+        for slot, row in enumerate(rows, start=len(self.rows)):
+            self._cache.write(slot, len(row.ids), read, slot - len(self.rows))
         self.rows += rows
         self._changed = True
-        return self._push(rows, logits), call.meter.reading(self.layout, self._model.layer_of)
+        return self._push(rows, read.logits), read.reading
 
     def step(self) -> tuple[list[Drawn], Reading | None]:
         """One more token for every row. Rows that ended stay until they are told to `leave`."""
         device = self.layout.owner.device
         if self._changed:
-            self._under = self._decode.prepare(self.layout, self._gates(self.rows))
+            self._under = self._pass.prepare(self.layout, self._gates(self.rows))
             self._changed = False
         lengths = [len(row.ids) for row in self.rows]
         inputs = Inputs(
@@ -106,7 +90,7 @@ class Batch:
             torch.tensor([length - 1 for length in lengths], device=device),
             min(-(-max(lengths) // REACH) * REACH, self._cache.room),
         )
-        logits, reading = self._decode(self._under, inputs, self._cache)
+        logits, reading = self._pass(self._under, inputs, self._cache)
         return self._push(self.rows, logits), reading
 
     def leave(self, keys: Collection[Hashable]) -> None:
@@ -142,13 +126,3 @@ class Batch:
         count = len(self.layout.bank.names)
         padded = [np.pad(row.gates, ((0, 0), (0, count - row.gates.shape[1]))) for row in rows]
         return gates_tensor(padded, self.layout.owner.device)
-
-
-def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts of unlike length, right-aligned so that the last column is every row's newest token."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor(
-        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
-    )
-    return ids, mask  # [B, T] both

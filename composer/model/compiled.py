@@ -12,8 +12,9 @@ import torch
 from composer.model.base import cache_folder
 from composer.model.kv import ROOM, KVCache
 from composer.model.layout import Layout
-from composer.model.llama import LlamaPass, Under, run_layer
+from composer.model.llama import LlamaPass, decode_layer
 from composer.model.step import Inputs, Pass
+from composer.model.table import Under
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class WarmUp:
             try:
                 table = decode.table(layout)
                 if not table.kinds <= decode.compiled[1]:
-                    run = torch.compile(_copy(run_layer))
+                    run = torch.compile(_copy(decode_layer))
                     trial = _Trial(decode, run)
                     # Two reaches of attention, so that its length is compiled as one that varies.
                     for length in (64, 128):

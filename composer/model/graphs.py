@@ -6,15 +6,17 @@ and scales copied into its own inputs; other gates are other numbers in the same
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
-from composer.model.llama import LlamaPass, Table, Under
+from composer.model.llama import LlamaPass
+from composer.model.prompt import Read
 from composer.model.step import Inputs
+from composer.model.table import Table, Under
 
 # Rows are padded up to one of these, so that few graphs are captured.
 SIZES = (1, 2, 4, 8, 16, 24, 32)
@@ -60,6 +62,11 @@ class GraphPass:
 
     def __init__(self, inner: LlamaPass, capture: Callable[[Replay], Replay] = capture):
         self._inner, self._capture = inner, capture
+
+    def read(
+        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+    ) -> Read:
+        return self._inner.read(layout, gates, prompts, unembed)
 
     def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
         return self._inner.prepare(layout, gates)

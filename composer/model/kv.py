@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+
+from composer.model.prompt import Read
 
 # A cache has room for this many tokens a row or a multiple, so that few shapes occur.
 ROOM = 2048
@@ -26,14 +26,13 @@ class KVCache:
         # Whatever a pass records of its work in these buffers: as good as they are, and gone with them.
         self.graphs: dict[tuple, object] = {}
 
-    def write(self, slots: Sequence[int], lengths: Sequence[int], prompts: DynamicCache) -> None:
-        """Take over a left-padded prefill: the last lengths[b] places of its row b go to slots[b]."""
-        for index, layer in enumerate(prompts.layers):
-            both = torch.cat([layer.keys, layer.values], dim=1)  # [B, 2H, T, D]
+    def write(self, slot: int, length: int, read: Read, row: int) -> None:
+        """Take over what was read of one prompt, row `row` of `read`, into a slot."""
+        start = read.starts[row]
+        for index, past in enumerate(read.past):
             if len(self.buffers) == index:
-                self.buffers.append(self.zeros(both.shape[1], both.shape[3], both))
-            for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-                self.buffers[index][slot, :, :length] = both[row, :, both.shape[2] - length :]
+                self.buffers.append(self.zeros(past.shape[1], past.shape[3], past))
+            self.buffers[index][slot, :, :length] = past[row, :, start : start + length]
 
     def zeros(self, heads: int, width: int, like: torch.Tensor) -> torch.Tensor:
         """A layer's buffer [S, heads, room, width], of `like`'s type and device.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from composer.model.product import product
 from composer.spec import ComposerError
 
 # Hidden states unembedded at once: many enough to be one good product, few enough to hold their logits.
-ROWS = 64
+ROWS = 128
 FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
 
 
@@ -18,17 +19,19 @@ class Lens:
     def __init__(self, model: nn.Module):
         body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
         self._norm = next((getattr(body, name) for name in FINAL_NORMS if hasattr(body, name)), None)
-        self._head = model.get_output_embeddings()
-        if self._norm is None or self._head is None:
+        head = model.get_output_embeddings()
+        if self._norm is None or head is None:
             raise ComposerError(
                 "This base's final norm or unembedding was not found, so KL fusion cannot "
                 "read it; choose another base."
             )
+        self._head = product([head])
 
     @torch.inference_mode()
     def log_probs(self, hidden: torch.Tensor, norm: bool) -> torch.Tensor:
         """[rows, d] un-normed hidden states -> [rows, V] float32 log-probabilities."""
-        return torch.log_softmax(self._head(self._norm(hidden) if norm else hidden).float(), dim=-1)
+        logits, _ = self._head(self._norm(hidden) if norm else hidden)
+        return torch.log_softmax(logits.float(), dim=-1)
 
     @torch.inference_mode()
     def divergence(self, hidden: list[torch.Tensor], norm: bool) -> torch.Tensor:
@@ -42,13 +45,14 @@ class Lens:
         parts = []
         for start in range(0, len(hidden), at_once):
             some = torch.cat(hidden[start : start + at_once])  # [l * (1 + N), d]
-            parts.append(_kl(self.log_probs(some, norm).view(-1, rows, self._head.out_features)))
+            parts.append(_kl(self.log_probs(some, norm).unflatten(0, (-1, rows))))
         return torch.cat(parts)  # [L, N]
 
 
 def _kl(log_probs: torch.Tensor) -> torch.Tensor:
     """[l, 1 + N, V], which it overwrites -> [l, N]."""
     p = log_probs[:, :1]  # [l, 1, V]
-    apart = log_probs[:, 1:].neg_().add_(p)  # [l, N, V]: log p - log q
+    q = log_probs[:, 1:]  # [l, N, V]
+    apart = torch.sub(p, q, out=q)
     # Rounding can leave a tiny negative where p and q agree; a divergence has none.
     return torch.bmm(apart, p.exp().transpose(1, 2)).squeeze(-1).clamp_min_(0)

@@ -38,21 +38,28 @@ class Joint:
     costs more than its bytes. The layers go on as views of it, so memory stays the same."""
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
-        self._chunks = torch.get_num_threads()
+        # Two blocks a thread: one keeps its thread busy, two also keep what it reads in its cache.
+        self._chunks = 2 * torch.get_num_threads()
         rows = sum(layer.out_features for layer in layers)
         spare = A.new_zeros(-(rows + len(A)) % self._chunks, A.shape[1])
         self._weight = _stacked(layers, [A, spare] if len(A) + len(spare) else [])  # [O + R, K]
         self._bias, self._rows, self._rank = _bias(layers), rows, len(A)
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(x) > 1:
-            both = F.linear(x, self._weight)  # [B, O + R]
-        else:
-            # MKL runs a one-row product on one thread of some CPUs; a batch of row blocks runs on all.
-            blocks = self._weight.view(self._chunks, -1, x.shape[1]).transpose(1, 2)  # [c, K, (O + R) / c]
-            both = torch.bmm(x.expand(self._chunks, 1, -1), blocks).view(1, -1)
+        both = in_blocks(x, self._weight, self._chunks)  # [B, O + R]
         out = both[:, : self._rows]
         return _biased(out, self._bias), both[:, self._rows : self._rows + self._rank]
+
+
+def in_blocks(x: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor:
+    """x W^T, [B, K] by [O, K], as a batch of `count` products with as many rows of W each.
+
+    BLAS splits a product of few rows badly over the threads of some CPUs, and a product of one row not at
+    all; a batch it spreads evenly. `bench/RESULTS.md` says what the forms take.
+    """
+    blocks = weight.view(count, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O / c]
+    out = torch.bmm(x.expand(count, -1, -1), blocks)  # [c, B, O / c]
+    return out.transpose(0, 1).reshape(len(x), -1)
 
 
 class Dense:

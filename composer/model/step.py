@@ -1,14 +1,17 @@
-"""One decoding pass over a running batch: a token per row in, logits and readings out."""
+"""How a base is run: over whole prompts, and over a running batch with one token a row."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
+from transformers import DynamicCache
 
 from composer.model.inject import GateCall, GatedModel, Meter
 from composer.model.kv import KVCache, Window, visible
 from composer.model.layout import Layout, Reading
+from composer.model.prompt import Read
 
 SLIDING = "sliding_attention"
 
@@ -24,7 +27,13 @@ class Inputs(NamedTuple):
 
 
 class Pass(Protocol[Under]):
-    """A decoding pass. It belongs to the base and holds nothing of a batch, so that many may use it."""
+    """A way to run a base. It belongs to the base and holds nothing of a batch, so that many may use it."""
+
+    def read(
+        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+    ) -> Read:
+        """B prompts' token ids, of any lengths, under gates [B, L, N]. unembed: whether logits are wanted."""
+        ...
 
     def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
         """What passes under a layout and the rows' gates, [B, L, N], need; good until either changes."""
@@ -43,6 +52,29 @@ class ModulePass:
         config = model.model.config.get_text_config()
         self._kinds = frozenset(getattr(config, "layer_types", None) or ())
         self._window = getattr(config, "sliding_window", None)
+
+    def read(
+        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+    ) -> Read:
+        ids, mask = _left_pad(prompts, gates.device)  # [B, T]
+        call, cache = GateCall(layout, gates, meter=Meter(), capture=True), DynamicCache()
+        out = (self._model if unembed else self._model.body)(
+            call,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=-1) - 1).clamp_min(0),
+            past_key_values=cache,
+            use_cache=True,
+            **({"logits_to_keep": 1} if unembed else {}),
+        )
+        past = [torch.cat([layer.keys, layer.values], dim=1) for layer in cache.layers]  # [B, 2H, T, D]
+        return Read(
+            out.logits[:, -1] if unembed else None,
+            call.meter.reading(layout, self._model.layer_of),
+            call.hidden,
+            past,
+            [ids.shape[1] - len(prompt) for prompt in prompts],
+        )
 
     def prepare(self, layout: Layout, gates: torch.Tensor) -> GateCall:
         return GateCall(layout, gates)
@@ -69,3 +101,13 @@ class ModulePass:
             return {kind: seen(self._window if kind == SLIDING else None) for kind in self._kinds}
         # A base that names no kinds of layers slides in all of them (Mistral), or in none.
         return seen(None if self._kinds else self._window)
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of unlike length, right-aligned so that the last column is every row's newest token."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor(
+        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )
+    return ids, mask  # [B, T] both

@@ -67,7 +67,7 @@ class Author:
             for place, ids in enumerate(prompts)
         ]
         longest = max(map(len, prompts)) + room
-        batch = Batch(self._model, self._pass, self._layout, self._ends, len(rows), longest)
+        batch = Batch(self._pass, self._layout, self._ends, len(rows), longest)
         drawn, _ = batch.join(rows, self._layout)
         while drawn:
             for each in drawn:

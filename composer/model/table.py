@@ -1,0 +1,79 @@
+"""A base's decoder layers under a bank, as run_layer takes them, and what a batch runs them with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from composer.model.inject import GatedLinear
+from composer.model.layer import Group, Layer, Place
+from composer.model.layout import Layout
+from composer.model.product import product
+
+# Linear layers that read the same input, in the order in which they run.
+GROUPS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The layers under a bank. spans: each layer's part of Z. kinds: of its layers."""
+
+    layout: Layout
+    layers: tuple[Layer, ...]
+    spans: tuple[tuple[int, int], ...]
+    kinds: frozenset[tuple]
+
+    @classmethod
+    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str) -> Table:
+        """weights: as in composer.model.product."""
+        layers, spans, end = [], [], 0
+        for block in blocks:
+            start = end
+            groups = []
+            for names in GROUPS:
+                group = _group([block.get_submodule(name) for name in names], layout, start, weights)
+                groups.append(group)
+                end = max(end, start + group.end)
+            layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
+            spans.append((start, end))
+        return cls(layout, tuple(layers), tuple(spans), frozenset(layer.kind for layer in layers))
+
+
+@dataclass(frozen=True)
+class Under:
+    """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them."""
+
+    table: Table
+    flat: torch.Tensor
+    scales: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, table: Table, flat: torch.Tensor) -> Under:
+        return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans))
+
+
+def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) -> Group:
+    """The group of these layers under a bank; origin: where their decoder layer's part of Z begins."""
+    bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
+    here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
+    if not here:
+        return Group(product(bases, weights=weights), widths)
+    sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
+    start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
+    B = sites[here[0][1]].B.new_zeros(sum(widths), end - start)  # [d_out, R]
+    places = []
+    for place, path in here:
+        top, bottom = layout.spans[path]
+        left, right = starts[place], starts[place] + widths[place]
+        B[left:right, top - start : bottom - start] = sites[path].B
+        places.append(Place(left, right, top - start, bottom - start))
+    A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
+    return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(places))
