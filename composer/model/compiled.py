@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from threading import Lock, Thread
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 
 import torch
 
 from composer.model.base import cache_folder
 from composer.model.kv import ROOM, KVCache
 from composer.model.layout import Layout
-from composer.model.llama import LlamaPass, decode_layer
+from composer.model.llama import DecodeLayers, LlamaPass, decode_layers
 from composer.model.step import Inputs, Pass
-from composer.model.table import Under
+from composer.model.table import Stretch, Table, Under
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,11 @@ class WarmUp:
         with _compiling:
             try:
                 table = decode.table(layout)
-                if not table.kinds <= decode.compiled[1]:
-                    run = torch.compile(_copy(decode_layer))
-                    trial = _Trial(decode, run)
-                    # Two reaches of attention, so that its length is compiled as one that varies.
-                    for length in (64, 128):
-                        trial.step(Under.of(table, table.layout.scaling[None].to(layout.dtype)), length)
-                    decode.compiled = run, table.kinds
+                compiled = {}
+                for stretch in table.stretches:
+                    known = compiled.get(stretch.kind) or decode.compiled.get(stretch.kind)
+                    compiled[stretch.kind] = known or _compile(decode, table, stretch)
+                decode.compiled = MappingProxyType(compiled)
                 self._compiled = True
                 log.info("the decoding step is compiled")
             except Exception as fault:  # whatever a compiler may come up with: decoding goes on without it
@@ -66,24 +64,27 @@ class WarmUp:
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
 
 
-def _copy(function: FunctionType) -> FunctionType:
-    """The same function with code of its own.
+def _compile(decode: LlamaPass, table: Table, stretch: Stretch) -> DecodeLayers:
+    """decode_layers for one row and one kind of stretch, after a trial that made the compiler work.
 
-    Compiled variants are kept by code and limited in number: after a few banks nothing would be compiled.
+    Without guards: checking before every call that the tensors are still what they were costs as much as a
+    layer does. They are: the pass asks for this code by the stretch's kind, for one row and this room.
     """
+    run = torch.compile(
+        _copy(decode_layers), options={"guard_filter_fn": lambda guards: [False] * len(guards)}
+    )
+    cache = KVCache(1, ROOM)
+    buffers = tuple(decode.empty_buffer(cache) for _ in stretch.layers)
+    device = table.layout.owner.device
+    zero = torch.zeros(1, dtype=torch.int64, device=device)
+    hidden, around = decode.enter(Inputs(zero, zero, ROOM // 2), ROOM)
+    torch._dynamo.mark_dynamic(around.mask, 3)
+    under = Under.of(table, table.layout.scaling[None].to(table.layout.dtype))
+    with torch.no_grad():
+        run(stretch.layers, decode.shape, hidden, around, under.scales[stretch.at], buffers)
+    return run
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    """The same function with code of its own: what is compiled is kept by code, one for each here."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-
-
-class _Trial:
-    """Passes over a cache of its own, so that the compiler sees what decoding will show it."""
-
-    def __init__(self, decode: LlamaPass, run):
-        self._decode, self._run = decode, run
-        self._cache = KVCache(1, ROOM)
-        self._cache.buffers = [decode.empty_buffer(self._cache) for _ in range(decode.layers)]
-
-    def step(self, under: Under, length: int) -> None:
-        device = under.flat.device
-        tokens = torch.zeros(1, dtype=torch.int64, device=device)
-        positions = torch.full((1,), length - 1, dtype=torch.int64, device=device)
-        self._decode.run(under, Inputs(tokens, positions, length), self._cache, self._run)

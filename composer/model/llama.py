@@ -6,15 +6,17 @@ weights do, and a short prompt is not far from that. It must agree with them, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from composer.model.inject import GatedModel
 from composer.model.kv import ROOM, KVCache, visible
-from composer.model.layer import Layer, Shape, normed, run_layer
+from composer.model.layer import Attention, Layer, Shape, normed, run_layer
 from composer.model.layout import Layout, Reading
 from composer.model.product import product
 from composer.model.prompt import Packed, Read
@@ -27,17 +29,17 @@ FAMILY = ("llama", "mistral", "qwen2")
 class LlamaPass:
     """See composer.model.step.Pass. Made once per base.
 
-    compiled: a compiled `decode_layer` for one row, and the kinds of layers it knows; anything else runs as
-    it stands, so that nobody ever waits for a compiler.
+    compiled: `decode_layers` compiled for one row, by the kind of stretch it was compiled for; anything else
+    runs as it stands, so that nobody ever waits for a compiler.
     """
 
     def __init__(self, model: GatedModel, weights: str):
         body, config = model.model.model, model.model.config
-        self.compiled: tuple[Callable, frozenset[tuple]] = (decode_layer, frozenset())
+        self.compiled: Mapping[tuple, DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
         self._model = model
         first = body.layers[0]
-        self._shape = Shape(
+        self.shape = Shape(
             config.num_attention_heads,
             config.num_key_value_heads,
             first.self_attn.head_dim,
@@ -58,7 +60,7 @@ class LlamaPass:
 
     def empty_buffer(self, cache: KVCache) -> torch.Tensor:
         """A layer's part of a cache, as the first prompt would make it."""
-        return cache.zeros(2 * self._shape.kv_heads, self._shape.width, self._embedding)
+        return cache.zeros(2 * self.shape.kv_heads, self.shape.width, self._embedding)
 
     @staticmethod
     def fits(model: GatedModel) -> bool:
@@ -96,9 +98,9 @@ class LlamaPass:
         kept, past, coded, energy = [], [], [], []
         hidden = F.embedding(pack.tokens, self._embedding)  # [M, d]
         for layer, scales in zip(under.table.layers, under.scales, strict=True):
-            keys = _Causal(self._shape, pack)
+            keys = _Causal(self.shape, pack)
             hidden, z, own = run_layer(
-                layer, self._shape, hidden, turns, scales[pack.row], keys, noted=pack.last
+                layer, self.shape, hidden, turns, scales[pack.row], keys, noted=pack.last
             )
             kept.append(hidden[pack.last])
             past.append(keys.past)
@@ -109,39 +111,42 @@ class LlamaPass:
 
     # --- one token a row -----------------------------------------------------------------------
 
-    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
-        compiled, known = self.compiled
-        fast = len(inputs.tokens) == 1 and cache.room == ROOM and under.table.kinds <= known
-        return self.run(under, inputs, cache, compiled if fast else decode_layer)
-
     @torch.no_grad()
-    def run(
-        self, under: Under, inputs: Inputs, cache: KVCache, layer_function: Callable
-    ) -> tuple[torch.Tensor, Reading | None]:
-        """The pass, with `layer_function` in the place of `decode_layer`."""
-        tokens, positions, length = inputs
-        rows = torch.arange(len(tokens), device=tokens.device)
-        mask = visible(positions, length, self._embedding.dtype)
-        turns = self._turn_table(cache.room)[:, positions]  # [2, B, H + 2K, D]
+    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        fast = len(inputs.tokens) == 1 and cache.room == ROOM
+        compiled = self.compiled if fast else {}
+        hidden, around = self.enter(inputs, cache.room)
+        buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
         coded, energy = [], []
-        hidden = F.embedding(tokens, self._embedding)  # [B, d]
-        for layer, scales, buffer in zip(under.table.layers, under.scales, cache.buffers, strict=True):
-            hidden, z, own = layer_function(
-                layer, self._shape, hidden, rows, positions, mask, turns, scales, buffer[: len(tokens)]
+        for stretch in under.table.stretches:
+            run, at = compiled.get(stretch.kind, decode_layers), stretch.at
+            hidden, z, own = run(
+                stretch.layers, self.shape, hidden, around, under.scales[at], tuple(buffers[at])
             )
             coded.append(z)
             energy.append(own)
         return self._logits(hidden), _reading(under.table.layout, coded, energy)
 
+    @torch.no_grad()
+    def enter(self, inputs: Inputs, room: int) -> tuple[torch.Tensor, Around]:
+        """The rows' tokens before the first layer, [B, d], and what every layer sees of their places."""
+        tokens, positions, length = inputs
+        return F.embedding(tokens, self._embedding), Around(
+            torch.arange(len(tokens), device=tokens.device),
+            positions,
+            visible(positions, length, self._embedding.dtype),
+            self._turn_table(room)[:, positions],
+        )
+
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._head(normed(hidden, self._norm, self._shape.eps))[0]
+        return self._head(normed(hidden, self._norm, self.shape.eps))[0]
 
     def _turn_table(self, room: int) -> torch.Tensor:
         """[2, room or more, H + 2K, D]: each position's cos and signed sin, per head of the joint product."""
         room = -(-room // ROOM) * ROOM
         # One a size, and none is given up: what was recorded with it reads it at its address.
         if room not in self._turns:
-            shape, half = self._shape, self._shape.width // 2
+            shape, half = self.shape, self.shape.width // 2
             places = torch.arange(room, device=self._embedding.device)[None]
             cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
             sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
@@ -153,30 +158,54 @@ class LlamaPass:
         return self._turns[room]
 
 
-def decode_layer(
-    layer: Layer,
+class Around(NamedTuple):
+    """What every layer sees of the rows' places: rows 0, 1, ... and their positions, [B]; mask, [B, 1, 1,
+    length]; turns, [2, B, H + 2K, D]."""
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    turns: torch.Tensor
+
+
+# Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it] and its buffer [B, 2K, room, D] ->
+# as run_layer: hidden [B, d], z [B, Z of all these layers], energy [B, layers].
+DecodeLayers = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def decode_layers(
+    layers: Sequence[Layer],
     shape: Shape,
-    hidden: torch.Tensor,  # [B, d]
-    rows: torch.Tensor,  # [B]: 0, 1, ...
-    positions: torch.Tensor,  # [B]
-    mask: torch.Tensor,  # [B, 1, 1, length]
-    turns: torch.Tensor,  # [2, B, H + 2K, D]
-    scales: torch.Tensor,  # [B, Z of this layer]
-    buffer: torch.Tensor,  # [B, 2K, room, D]
+    hidden: torch.Tensor,
+    around: Around,
+    scales: Sequence[torch.Tensor],
+    buffers: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One token of each row through a layer, which sees the row's past and adds to it; as run_layer."""
+    """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers."""
+    coded, energy = [], []
+    for layer, scale, buffer in zip(layers, scales, buffers, strict=True):
+        hidden, z, own = run_layer(
+            layer, shape, hidden, around.turns, scale, _looking_back(shape, around, buffer)
+        )
+        coded.append(z)
+        energy.append(own)
+    return hidden, torch.cat(coded, dim=1), torch.cat(energy, dim=1)
+
+
+def _looking_back(shape: Shape, around: Around, buffer: torch.Tensor) -> Attention:
+    """Attention of one token a row to the row's past in `buffer`, where its own keys and values go first."""
 
     def attention(heads: torch.Tensor) -> torch.Tensor:
-        buffer[rows, :, positions] = heads[:, shape.heads :]
-        past = buffer[:, :, : mask.shape[-1]]  # [B, 2K, length, D]
+        buffer[around.rows, :, around.positions] = heads[:, shape.heads :]
+        past = buffer[:, :, : around.mask.shape[-1]]  # [B, 2K, length, D]
         # Queries that share a key head stand as its rows: no key is copied for them.
         queries = heads[:, : shape.heads].reshape(len(heads), shape.kv_heads, -1, shape.width)
         seen = F.scaled_dot_product_attention(
-            queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=mask
+            queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=around.mask
         )  # [B, K, H / K, D]
         return seen.reshape(len(heads), -1)
 
-    return run_layer(layer, shape, hidden, turns, scales, attention)
+    return attention
 
 
 class _Causal:

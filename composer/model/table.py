@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -22,14 +23,37 @@ GROUPS = (
 )
 
 
+# Layers that are run as one. Compiled, each call costs as much as a layer's small kernels do; the compiler
+# takes about two seconds a layer.
+STRETCH = 12
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive layers. at: their places. kind: of all of them; those of one kind run the same code."""
+
+    at: slice
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def kind(self) -> tuple:
+        return tuple(layer.kind for layer in self.layers)
+
+
 @dataclass(frozen=True)
 class Table:
-    """The layers under a bank. spans: each layer's part of Z. kinds: of its layers."""
+    """The layers under a bank, in stretches of equal length. spans: each layer's part of Z."""
 
     layout: Layout
     layers: tuple[Layer, ...]
     spans: tuple[tuple[int, int], ...]
-    kinds: frozenset[tuple]
+
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        count = len(self.layers)
+        size = next(size for size in range(min(STRETCH, count), 0, -1) if count % size == 0)
+        places = (slice(start, start + size) for start in range(0, count, size))
+        return tuple(Stretch(at, self.layers[at]) for at in places)
 
     @classmethod
     def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str) -> Table:
@@ -44,7 +68,7 @@ class Table:
                 end = max(end, start + group.end)
             layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
             spans.append((start, end))
-        return cls(layout, tuple(layers), tuple(spans), frozenset(layer.kind for layer in layers))
+        return cls(layout, tuple(layers), tuple(spans))
 
 
 @dataclass(frozen=True)
