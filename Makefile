@@ -39,8 +39,8 @@ format: $(DEV) ## let ruff rewrite the files
 train: $(DEV) ## make the bundled adapters again (ARGS goes to `composer train`)
 	$(PY) -m composer train $(ARGS)
 
-evaluate: $(DEV) ## judge the base and every adapter alone on DATA
-	$(PY) -m composer evaluate --data $(DATA) $(ARGS)
+evaluate: $(DEV) ## judge the base and every adapter alone (ARGS goes to `composer evaluate`)
+	$(PY) -m composer evaluate $(ARGS)
 
 study: $(DEV) ## compare every way of composing, write runs/study (ARGS goes to `composer study`)
 	$(PY) -m composer study $(ARGS)

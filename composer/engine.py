@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +17,7 @@ from composer.adapters.bank import Bank, load_adapter
 from composer.adapters.catalog import load_catalog
 from composer.adapters.compat import fit
 from composer.adapters.hub import AdapterFiles, download, inspect
-from composer.gating import Gating
+from composer.gating import Gating, method_of
 from composer.insight.loudness import norm_correlation
 from composer.methods import fuse
 from composer.model.base import Base, load_base
@@ -28,6 +29,7 @@ from composer.model.kv import ROOM
 from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
+from composer.probing import Probe
 from composer.run import Failed, Run
 from composer.shelf import Shelf
 from composer.spec import (
@@ -64,7 +66,8 @@ class Engine:
         self.reports: tuple[FitReport, ...] = ()
         self._model = GatedModel(base.model)
         self._pass = decode_pass(self._model, decode_weights)
-        self._gating = Gating(self._model, base.spec, self._pass)
+        self._probe = Probe(self._model, self._pass)
+        self._gating = Gating(self._model.layers, base.spec, self._probe)
         self._shelf = Shelf.of(self._model, Bank(), ())
         self._warm: WarmUp | None = None
         self._adding = Lock()
@@ -267,7 +270,9 @@ class Engine:
         ids = self._encode(prompt)
         count = min(sampling.max_new_tokens, self.base.context - len(ids))
         gates = self._gating.gates(shelf, composition, ids, fusion)
-        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count))
+        live = partial(self._gating.gates, shelf, composition) if method_of(composition).needs else None
+        every = composition.live if live else 0
+        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), live, every)
 
     def trace(
         self,
@@ -313,7 +318,7 @@ class Engine:
         """
         shelf = self._shelf
         columns = [shelf.index(name) for name in (shelf.names if names is None else names)]
-        return fuse(self._gating.divergence(shelf, self._encode(prompt), columns, norm))
+        return fuse(self._probe.divergence(shelf, self._encode(prompt), columns, norm))
 
     def norm_correlation(self, fusion: Fusion, names: Sequence[str] | None = None) -> float | None:
         """Correlation of alpha with the adapters' own norms, over layers and adapters; None if undefined.

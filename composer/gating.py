@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.methods import METHODS, Method, Question, gates
-from composer.model.inject import GatedModel, gates_tensor
-from composer.model.lens import Lens
-from composer.model.step import Pass
+from composer.methods import METHODS, Method, Prompted, Question, gates
+from composer.probing import Probe
 from composer.shelf import Shelf, unknown
 from composer.spec import BaseSpec, ComposerError, Composition, Fusion
 
@@ -17,8 +15,8 @@ from composer.spec import BaseSpec, ComposerError, Composition, Fusion
 class Gating:
     """Answers compositions with gates [L, N]. Holds no state of its own."""
 
-    def __init__(self, model: GatedModel, spec: BaseSpec, reads: Pass):
-        self._model, self._spec, self._pass, self._lens = model, spec, reads, Lens(model.model)
+    def __init__(self, layers: int, spec: BaseSpec, probe: Probe):
+        self._layers, self._spec, self._probe = layers, spec, probe
 
     def gates(
         self, shelf: Shelf, composition: Composition, ids: Sequence[int], fusion: Fusion | None = None
@@ -28,17 +26,13 @@ class Gating:
         fusion: the prompt's fusion over all adapters of the shelf, if the caller has it; saves a prefill
         for the methods that need it. Raises ComposerError for a name or a method that is not here.
         """
-        method, weights = _method(composition), self.weights(shelf, composition)
-        kl = None
-        if method.needs_kl:
-            if fusion is not None and fusion.kl.shape == (self._model.layers, len(shelf.names)):
-                kl = fusion.kl
-            else:
-                kl = np.zeros((self._model.layers, len(shelf.names)), np.float32)  # [L, N]
-                if len(columns := np.flatnonzero(weights)):
-                    kl[:, columns] = self.divergence(shelf, ids, columns.tolist(), composition.norm)
-        question = Question(weights, self._model.layers, self._groups(shelf), composition, kl)
-        return gates(method, question)
+        method, weights = method_of(composition), self.weights(shelf, composition)
+        known = fusion is not None and fusion.kl.shape == (self._layers, len(shelf.names))
+        if method.needs == ("kl",) and known and composition.tokens == "last":
+            prompt = Prompted(kl=fusion.kl)
+        else:
+            prompt = self._probe(method.needs, shelf, composition, ids, np.flatnonzero(weights).tolist())
+        return gates(method, Question(weights, self._layers, self._groups(shelf), composition, prompt))
 
     def weights(self, shelf: Shelf, composition: Composition) -> np.ndarray:
         """[N]: each adapter's weight, 0 for those not named."""
@@ -46,16 +40,6 @@ class Gating:
         for name, weight in composition.weights.items():
             weights[shelf.index(name)] = weight
         return weights
-
-    def divergence(self, shelf: Shelf, ids: Sequence[int], columns: list[int], norm: bool) -> np.ndarray:
-        """KL of the base's lens from each column's adapter alone, [L, len(columns)] nats: one prefill."""
-        rows, layers = len(columns) + 1, self._model.layers
-        alone = np.zeros((rows, layers, len(shelf.names)), np.float32)  # [1 + N, L, N]
-        for row, column in enumerate(columns, start=1):
-            alone[row, :, column] = 1
-        device = shelf.layout.owner.device
-        read = self._pass.read(shelf.layout, gates_tensor(alone, device), [ids] * rows, unembed=False)
-        return self._lens.divergence(read.hidden, norm).cpu().numpy()
 
     def _groups(self, shelf: Shelf) -> tuple[tuple[int, ...], ...]:
         groups = (
@@ -65,7 +49,8 @@ class Gating:
         return tuple(group for group in groups if len(group) > 1)
 
 
-def _method(composition: Composition) -> Method:
+def method_of(composition: Composition) -> Method:
+    """Raises ComposerError for a method that is not here."""
     if composition.method not in METHODS:
         raise ComposerError(unknown("method", composition.method, METHODS))
     return METHODS[composition.method]

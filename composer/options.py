@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from composer.methods import METHODS
 from composer.spec import ComposerError, Composition, Sampling
 
 CATALOG = "adapters.yaml"
@@ -22,17 +23,29 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_composition(parser: argparse.ArgumentParser) -> None:
     """Every field of a Composition; `read_composition` makes it."""
     parser.add_argument("--weights", default="", metavar="NAME=W,...", help="adapters left out have weight 0")
-    parser.add_argument("--method", default="sum", help="sum, contrast or kl (%(default)s)")
+    parser.add_argument("--method", default="sum", help=f"one of {', '.join(METHODS)} (%(default)s)")
     parser.add_argument("--strength", type=float, default=1.0, help="multiplies every gate (%(default)s)")
     parser.add_argument(
         "--bands", default="1,1,1", metavar="E,M,L", help="multipliers of the early, middle and late layers"
     )
-    parser.add_argument("--blend", type=float, default=1.0, help="kl: 0 plain sum .. 1 fusion weights alone")
     parser.add_argument(
-        "--scale", default="unit", help="kl: unit (mean multiplier 1) or paper (alpha itself)"
+        "--blend", type=float, default=1.0, help="fusions: 0 plain sum .. 1 fusion weights alone"
     )
     parser.add_argument(
-        "--contrast", type=float, default=1.0, help="contrast: how much of the opposites to subtract"
+        "--scale", default="unit", help="fusions: unit (mean multiplier 1) or paper (alpha itself)"
+    )
+    parser.add_argument(
+        "--contrast", type=float, default=1.0, help="contrasts: how much of the opposites to subtract"
+    )
+    parser.add_argument(
+        "--kl-tokens", dest="tokens", default="last", help="kl: read at the prompt's last token, or all"
+    )
+    parser.add_argument(
+        "--live",
+        type=int,
+        default=0,
+        metavar="K",
+        help="fusions: read anew after every K tokens (0: never); what was read before keeps its old weights",
     )
     parser.add_argument(
         "--no-norm", dest="norm", action="store_false", help="kl: lens without the final norm"
@@ -50,6 +63,8 @@ def read_composition(args: argparse.Namespace) -> Composition:
         scale=args.scale,
         contrast=args.contrast,
         norm=args.norm,
+        tokens=args.tokens,
+        live=args.live,
     )
 
 

@@ -181,7 +181,9 @@ class Composition:
     composer.methods.METHODS. strength multiplies every gate. bands multiply the early, middle and
     late third of the layers. blend and scale belong to `kl` (0 = the plain sum, 1 = fusion weights
     alone; "unit" keeps a mean multiplier of 1, "paper" uses alpha as published). contrast is c of
-    the method `contrast`. norm: apply the final norm in the lens that `kl` reads.
+    the method `contrast`. norm: apply the final norm in the lens that `kl` reads. tokens: whether `kl` is
+    read at the prompt's "last" token or in the mean over "all". live: methods that read the prompt read it
+    anew, with what was written since, after every so many tokens; 0 is once, at the start.
 
     Raises ComposerError when a number is not finite or out of range.
     """
@@ -194,6 +196,8 @@ class Composition:
     scale: str = "unit"
     contrast: float = 1.0
     norm: bool = True
+    tokens: str = "last"
+    live: int = 0
 
     def __post_init__(self) -> None:
         checked = {
@@ -213,6 +217,9 @@ class Composition:
         object.__setattr__(self, "bands", bands)
         if self.scale not in ("unit", "paper"):
             raise ComposerError("Scale must be 'unit' or 'paper'.")
+        if self.tokens not in ("last", "all"):
+            raise ComposerError("Tokens must be 'last' or 'all'.")
+        object.__setattr__(self, "live", _whole("Live", self.live, 0, 4096))
 
 
 @dataclass(frozen=True)

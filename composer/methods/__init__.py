@@ -2,10 +2,15 @@
 
 from types import MappingProxyType
 
-from composer.methods.kl import KL, fuse
-from composer.methods.outputs import CONTRAST, SUM
-from composer.methods.registry import Method, Question, gates
+from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
+from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
+from composer.methods.registry import Method, Prompted, Question, gates
 
-METHODS = MappingProxyType({method.name: method for method in (SUM, CONTRAST, KL)})
+METHODS = MappingProxyType(
+    {
+        method.name: method
+        for method in (SUM, CONTRAST, KL, KL_CONTRAST, COSINE, LOGO, BALANCED, AVERAGE, STATIC)
+    }
+)
 
-__all__ = ["METHODS", "Method", "Question", "fuse", "gates"]
+__all__ = ["METHODS", "Method", "Prompted", "Question", "fuse", "gates"]

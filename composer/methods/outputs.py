@@ -1,32 +1,60 @@
-"""Static rules: the same gate in every layer, whatever the prompt."""
+"""Rules on the adapters' outputs that treat every prompt alike, but for the balance of their sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from composer.methods.registry import Method, Question
+
+LORANDI = "Lorandi & Belz 2026, arXiv 2605.12345 (known from its abstract)"
+# A whisper is turned up no further: an adapter that hardly touches a layer would be all noise there.
+LOUDEST = 4.0
 
 
 def _sum(question: Question) -> np.ndarray:
     return np.tile(question.weights, (question.layers, 1))  # [L, N]
 
 
-def _contrast(question: Question) -> np.ndarray:
-    weights = question.weights.astype(np.float64)
-    gate = weights.copy()
-    for group in question.groups:
+def _average(question: Question) -> np.ndarray:
+    return _sum(question) / max(int(question.part.sum()), 1)  # [L, N]
+
+
+def _static(question: Question) -> np.ndarray:
+    total = np.abs(question.weights).sum()
+    return _sum(question) / (total if total > 0 else 1.0)  # [L, N]
+
+
+def _balanced(question: Question) -> np.ndarray:
+    """gate = w_i m / c_i: c_i the adapter's contribution alone, m the mean over those that take part."""
+    share = np.where(question.part, question.prompt.share.astype(np.float64), 0.0)  # [L, N]
+    mean = share.sum(axis=1, keepdims=True) / max(int(question.part.sum()), 1)  # [L, 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(share > 0, np.minimum(mean / share, LOUDEST), 1.0)
+    return question.weights * factor  # [L, N]
+
+
+def against_opposites(gates: np.ndarray, groups: Sequence[Sequence[int]], c: float) -> np.ndarray:
+    """gates [L, N] with gate_j -= c gate_i / (K - 1) for every i and the other K - 1 of its group."""
+    result = gates.astype(np.float64)
+    for group in groups:
         for i in group:
             for j in group:
                 if i != j:
-                    gate[j] -= question.composition.contrast * weights[i] / (len(group) - 1)
-    return np.tile(gate, (question.layers, 1))  # [L, N]
+                    result[:, j] -= c * gates[:, i] / (len(group) - 1)
+    return result
+
+
+def _contrast(question: Question) -> np.ndarray:
+    return against_opposites(_sum(question), question.groups, question.composition.contrast)
 
 
 SUM = Method(
     name="sum",
     label="Sum of outputs",
     help="Adds every adapter's output, times its slider, at every layer.",
-    source="Lorandi & Belz 2026, arXiv 2605.12345 (known from its abstract)",
+    source=LORANDI,
     rule=_sum,
 )
 
@@ -37,4 +65,29 @@ CONTRAST = Method(
     source="this project",
     rule=_contrast,
     dials=("contrast",),
+)
+
+AVERAGE = Method(
+    name="average",
+    label="Average of outputs",
+    help="Sum, divided by how many adapters take part: the same direction at 1/N of the strength.",
+    source=f"{LORANDI}; the average of the deltas is one reading of its WeightsAverage",
+    rule=_average,
+)
+
+STATIC = Method(
+    name="static",
+    label="Static fusion",
+    help="Sum, with the sliders scaled so that they add up to 1.",
+    source="the static fusion that qa-FLoRA compares with, arXiv 2512.11366 (known second-hand)",
+    rule=_static,
+)
+
+BALANCED = Method(
+    name="balanced",
+    label="Norm-balanced sum",
+    help="Sum, with every adapter made equally loud in every layer on your prompt's last token.",
+    source="this project",
+    rule=_balanced,
+    needs=("share",),
 )

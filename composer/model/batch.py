@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,13 +24,17 @@ REACH = 64
 class Row:
     """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
 
-    gates: [L, N]. began: when it joined its batch, by the monotonic clock.
+    gates: [L, N]. regate: new gates from the ids so far, asked for after every `every` drawn tokens (0:
+    never). What was read under the old gates stays as it was read. began: when it joined its batch, by the
+    monotonic clock.
     """
 
     key: Hashable
     ids: list[int]
     gates: np.ndarray
     sampling: Sampling
+    regate: Callable[[Sequence[int]], np.ndarray] | None = None
+    every: int = 0
     stream: Stream = field(init=False)
     began: float = field(init=False)
     count: int = 0
@@ -81,6 +85,10 @@ class Batch:
     def step(self) -> tuple[list[Drawn], Reading | None]:
         """One more token for every row. Rows that ended stay until they are told to `leave`."""
         device = self.layout.owner.device
+        for row in self.rows:
+            if row.every and row.count % row.every == 0:
+                row.gates = row.regate(row.ids)
+                self._changed = True
         if self._changed:
             self._under = self._pass.prepare(self.layout, self._gates(self.rows))
             self._changed = False

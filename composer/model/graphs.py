@@ -64,9 +64,14 @@ class GraphPass:
         self._inner, self._capture = inner, capture
 
     def read(
-        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
     ) -> Read:
-        return self._inner.read(layout, gates, prompts, unembed)
+        return self._inner.read(layout, gates, prompts, unembed, every)
 
     def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
         return self._inner.prepare(layout, gates)

@@ -24,17 +24,16 @@ class GateCall:
     """What one or more forward passes add, per row, and what they write down.
 
     gates: [B, L, N] multiplier of each adapter in each layer, for each row; N as in `bank.names`.
-    meter: None, or receives every site's last-token reading. capture: True keeps each decoder layer's
-    last-token hidden state in `hidden`.
+    meter: None, or receives every site's last-token reading. capture: "last" keeps each decoder layer's
+    hidden state at the last token in `hidden`, [B, d], "all" at every token, [B, T, d].
     """
 
-    def __init__(
-        self, layout: Layout, gates: torch.Tensor, *, meter: Meter | None = None, capture: bool = False
-    ):
+    def __init__(self, layout: Layout, gates: torch.Tensor, *, meter: Meter | None = None, capture: str = ""):
         self.layout = layout
         self.scales = layout.scales(gates)  # [B, Z]
         self.meter = meter
-        self.hidden: list[torch.Tensor] | None = [] if capture else None  # L of [B, d]
+        self.capture = capture
+        self.hidden: list[torch.Tensor] = []  # L of [B, d] or [B, T, d]
 
     def scale(self, path: str) -> torch.Tensor:
         """[B, 1, R]: gate times the adapter's own scaling, for each rank column of the site."""
@@ -113,9 +112,9 @@ class GatedModel:
 
     def _keep_hidden(self, _block, _inputs, output) -> None:
         call = self._current.get()
-        if call is not None and call.hidden is not None:
+        if call is not None and call.capture:
             hidden = output[0] if isinstance(output, tuple) else output  # [B, T, d]
-            call.hidden.append(hidden[:, -1])
+            call.hidden.append(hidden if call.capture == "all" else hidden[:, -1])
 
     @property
     def device(self) -> torch.device:

@@ -88,10 +88,15 @@ class LlamaPass:
 
     @torch.no_grad()
     def read(
-        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
     ) -> Read:
         if self._modules is not None:
-            return self._modules.read(layout, gates, prompts, unembed)
+            return self._modules.read(layout, gates, prompts, unembed, every)
         pack = Packed.of(prompts, gates.device)
         under = self.prepare(layout, gates)
         turns = self._turn_table(pack.width)[:, pack.positions]  # [2, M, H + 2K, D]
@@ -102,11 +107,11 @@ class LlamaPass:
             hidden, z, own = run_layer(
                 layer, self.shape, hidden, turns, scales[pack.row], keys, noted=pack.last
             )
-            kept.append(hidden[pack.last])
+            kept.append(pack.spread(hidden) if every else hidden[pack.last])
             past.append(keys.past)
             coded.append(z)
             energy.append(own)
-        logits = self._logits(kept[-1]) if unembed else None
+        logits = self._logits(hidden[pack.last]) if unembed else None
         return Read(logits, _reading(layout, coded, energy), kept, past, [0] * len(prompts))
 
     # --- one token a row -----------------------------------------------------------------------

@@ -30,9 +30,18 @@ class Pass(Protocol[Under]):
     """A way to run a base. It belongs to the base and holds nothing of a batch, so that many may use it."""
 
     def read(
-        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
     ) -> Read:
-        """B prompts' token ids, of any lengths, under gates [B, L, N]. unembed: whether logits are wanted."""
+        """B prompts' token ids, of any lengths, under gates [B, L, N].
+
+        unembed: whether logits are wanted. every: hidden states of all tokens, [B, T, d], instead of the
+        last; for prompts of one length.
+        """
         ...
 
     def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
@@ -54,10 +63,16 @@ class ModulePass:
         self._window = getattr(config, "sliding_window", None)
 
     def read(
-        self, layout: Layout, gates: torch.Tensor, prompts: Sequence[Sequence[int]], unembed: bool = True
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
     ) -> Read:
         ids, mask = _left_pad(prompts, gates.device)  # [B, T]
-        call, cache = GateCall(layout, gates, meter=Meter(), capture=True), DynamicCache()
+        call = GateCall(layout, gates, meter=Meter(), capture="all" if every else "last")
+        cache = DynamicCache()
         out = (self._model if unembed else self._model.body)(
             call,
             input_ids=ids,

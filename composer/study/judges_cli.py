@@ -64,8 +64,9 @@ def judges(args: argparse.Namespace) -> tuple[Judge, ...]:
         return load_judges(args.judges or STORED)
     if args.judges is not None:
         raise ComposerError("Give either --judges, to load them, or --data, to train them.")
+    data = _folder(args.data)
     print("training the judges ...", file=sys.stderr)
-    return train_judges(_folder(args.data))
+    return train_judges(data)
 
 
 def hub_judges(args: argparse.Namespace) -> tuple[HubJudge, ...]:

@@ -14,15 +14,18 @@ def write_card(folder: Path, recipe: Recipe, base: Base, *, loss: float) -> None
     """Write folder/README.md. The measured row between the markers is filled in by `composer evaluate`."""
     how = "QLoRA (nf4 base)" if base.spec.quantization == "nf4" else "LoRA"
     corpora = "\n".join(
-        f"- `{c.hub.id}` (rows labelled *{recipe.label}*). Licence: {c.licence}." for c in recipe.corpora
+        f"- {corpus.described(recipe.label)}. Licence: {corpus.licence}." for corpus in recipe.corpora
     )
-    openers = ", ".join(f"`{corpus.hub.id}`" for corpus in recipe.openers)
+    openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
     half = (
         "Only the half of the rows that `composer.training.data.side` gives to adapters was used; "
-        "the judges were trained on the other half.\n\n"
+        "the other half is the judges'.\n\n"
         if any(corpus.side == "adapter" for corpus in recipe.corpora)
         else ""
     )
+    if recipe.contrast:
+        against = ", ".join(f"`{corpus.origin}`" for corpus in recipe.contrast)
+        half += f"A classifier tells them from rows of {against}, which are not trained on.\n\n"
     own = (
         f"{recipe.written_share:.0%} of the text is the base's own: {recipe.written} continuations it wrote "
         "of those\nrows' first words and that a classifier trained on the rows found to be of this label.\n"
@@ -53,6 +56,8 @@ added to others: the Adapter Composer sums the outputs of several at every layer
 Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
 {MEASURED[1]}
 
+A dash under control: no judge decides on this label.
+
 ## Data
 
 {corpora}
@@ -72,7 +77,7 @@ Repeat it with `python -m composer train {recipe.name} --data FOLDER`.
 ## Limits
 
 A 135M-parameter base writes fluent nonsense: names, numbers and facts in its texts are made up. The
-adapter carries the domain of its training text (reviews or news of the early 2000s) beside its attribute.
+adapter carries the domain of its training text, named above, beside its attribute.
 """,
         "utf-8",
     )

@@ -7,15 +7,17 @@ import hashlib
 import json
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from composer.spec import ComposerError
 from composer.training.recipes import Corpus
 
 IGNORED = -100  # the label that transformers' loss skips
+ANYWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 class Row(NamedTuple):
@@ -44,20 +46,29 @@ def side(text: str) -> str:
 
 def read_rows(corpus: Corpus, data: Path | None) -> list[Row]:
     """The corpus's rows on the adapters' side, from the data folder, or from the Hub when `data` is None."""
-    rows = _from_hub(corpus) if data is None else read_file(data, corpus.file)
-    wanted = set(corpus.hub.labels.values())
-    return [
-        row for row in rows if row.label in wanted and (corpus.side == "all" or side(row.text) == corpus.side)
-    ]
+    rows = _from_hub(corpus) if data is None else _from_folder(corpus, data)
+    return [row for row in rows if corpus.side == "all" or side(row.text) == corpus.side]
 
 
-def read_file(data: Path, file: str) -> list[Row]:
-    """The rows of a gzipped JSON Lines file of the data folder. Raises ComposerError if it is none."""
+def _from_folder(corpus: Corpus, data: Path) -> list[Row]:
+    rows = read_file(data, corpus.file, corpus.where)
+    return [Row(row.text, corpus.labels[row.label]) for row in rows if row.label in corpus.labels]
+
+
+def read_file(data: Path, file: str, where: Mapping[str, str] = ANYWHERE) -> list[Row]:
+    """The rows of a gzipped JSON Lines file of the data folder. Raises ComposerError if there are none.
+
+    where: field -> value; only rows that have all of them.
+    """
     fault: Exception | None = None
     rows: list[Row] = []
     try:
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
-            rows = [Row(str(row["text"]).strip(), str(row["label"])) for row in map(json.loads, lines)]
+            rows = [
+                Row(str(row["text"]).strip(), str(row["label"]))
+                for row in map(json.loads, lines)
+                if all(row[field] == value for field, value in where.items())
+            ]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as caught:
         fault = caught
     if not rows:
@@ -68,6 +79,12 @@ def read_file(data: Path, file: str) -> list[Row]:
 
 
 def _from_hub(corpus: Corpus) -> list[Row]:
+    hub = corpus.hub
+    if hub is None:
+        raise ComposerError(
+            f"The Hub has no set of the form of {corpus.name}; give the folder that holds "
+            f"{corpus.file} with --data."
+        )
     try:
         from datasets import load_dataset
     except ImportError as fault:
@@ -75,7 +92,6 @@ def _from_hub(corpus: Corpus) -> list[Row]:
             "Training from the Hub needs the datasets package (pip install datasets); "
             "or give a folder with --data."
         ) from fault
-    hub = corpus.hub
     table = load_dataset(hub.id, split=hub.split)
     return [
         Row(record[hub.text].strip(), hub.labels[record[hub.label]])
@@ -93,8 +109,9 @@ def pack(
     length: int,
     opener_share: float,
     seed: int,
+    joint: str = " ",
 ) -> list[Sample]:
-    """`count` sequences of exactly `length` tokens, each made of whole texts joined by a space.
+    """`count` sequences of exactly `length` tokens, each made of whole texts with `joint` in between.
 
     Texts are drawn from the pools (chance, texts), so that a large corpus does not drown a small one's
     domain; within a pool every text is used before any is used twice. A share of the sequences begins
@@ -112,7 +129,7 @@ def pack(
             ids = tokenizer(draw.choice(openers), add_special_tokens=False)["input_ids"][: length // 3]
         masked = len(ids)
         while len(ids) < length:
-            lead = " " if ids else ""
+            lead = joint if ids else ""
             ids += tokenizer(lead + next(*draw.choices(streams, chances)), add_special_tokens=False)[
                 "input_ids"
             ]

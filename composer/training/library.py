@@ -26,6 +26,10 @@ class Labelled:
     rows: dict[str, list[Row]]
     classifier: Pipeline | None
 
+    def texts(self, corpora: Sequence[Corpus], label: str) -> list[list[str]]:
+        """The kept texts of a label, for each of these corpora."""
+        return [[row.text for row in self.rows[corpus.name] if row.label == label] for corpus in corpora]
+
     def probability(self, texts: Sequence[str], label: str) -> list[float]:
         """How likely each text carries the label, by the classifier."""
         if self.classifier is None:

@@ -26,11 +26,24 @@ class HubSet:
 
 @dataclass(frozen=True)
 class Corpus:
+    """labels: the file's label -> ours; rows with another are left out. where: a row's field -> the value
+    it must have. hub: None where the Hub has no set of this form. origin: where the rows come from.
+    """
+
     name: str
     file: str
-    hub: HubSet
+    hub: HubSet | None
     side: str
     licence: str
+    labels: Mapping[str, str]
+    where: Mapping[str, str]
+    origin: str
+
+    def described(self, label: str) -> str:
+        """Its origin, and which of its rows are a recipe's label."""
+        raw = " or ".join(f"*{raw}*" for raw, ours in self.labels.items() if ours == label)
+        part = "".join(f", {field} {value}" for field, value in self.where.items())
+        return f"`{self.origin}` (rows labelled {raw}{part})"
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Recipe:
     name: str
     label: str
     corpora: tuple[Corpus, ...]
+    contrast: tuple[Corpus, ...]
     openers: tuple[Corpus, ...]
     rank: int
     alpha: float
@@ -56,6 +70,9 @@ class Recipe:
     gain: float
     written: int
     written_share: float
+    opening_words: tuple[int, int]
+    shape: str | None
+    joint: str
     rewritten: int
 
 
@@ -63,10 +80,7 @@ def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
     """Recipe name -> Recipe. Raises ComposerError for a file that is not what the comments in it describe."""
     try:
         raw = yaml.safe_load(path.read_text("utf-8"))
-        corpora = {
-            name: Corpus(name, entry["file"], HubSet(**entry["hub"]), entry["side"], entry["licence"])
-            for name, entry in raw["corpora"].items()
-        }
+        corpora = {name: _corpus(name, entry) for name, entry in raw["corpora"].items()}
         return {
             name: _recipe(name, {**raw["defaults"], **own}, corpora) for name, own in raw["adapters"].items()
         }
@@ -76,8 +90,25 @@ def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
         ) from fault
 
 
+def _corpus(name: str, entry: dict) -> Corpus:
+    hub = HubSet(**entry["hub"]) if "hub" in entry else None
+    own = {label: label for label in hub.labels.values()} if hub else {}
+    return Corpus(
+        name,
+        entry["file"],
+        hub,
+        entry["side"],
+        entry["licence"],
+        entry.get("labels", own),
+        entry.get("where", {}),
+        hub.id if hub else entry["origin"],
+    )
+
+
 def _recipe(name: str, entry: dict, corpora: dict[str, Corpus]) -> Recipe:
-    pick = {key: tuple(corpora[item] for item in entry.pop(key, ())) for key in ("corpora", "openers")}
+    groups = ("corpora", "contrast", "openers")
+    pick = {key: tuple(corpora[item] for item in entry.pop(key, ())) for key in groups}
+    entry["opening_words"] = tuple(entry["opening_words"])
     unknown = set(entry) - {field.name for field in fields(Recipe)}
     if unknown:
         raise ComposerError(

@@ -54,8 +54,8 @@ def make_pools(
 
     first: the first round's adapter, which adds what it writes from other domains' first words.
     """
-    labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
-    real = [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
+    labelled = library.labelled((*recipe.corpora, *recipe.contrast), recipe.confidence, recipe.seed)
+    real = labelled.texts(recipe.corpora, recipe.label)
     pools: list[Pool] = [((1 - recipe.written_share) / len(real), texts) for texts in real]
     if recipe.written:
         file = work / f"{recipe.name}-{recipe.written}.jsonl"
@@ -82,6 +82,7 @@ def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: Libr
         length=recipe.length,
         opener_share=recipe.opener_share,
         seed=recipe.seed,
+        joint=recipe.joint,
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,14 +29,13 @@ from composer.model.batch import Batch, Row
 from composer.model.inject import GatedModel
 from composer.model.passes import decode_pass
 from composer.model.text import Continuation
-from composer.spec import Sampling
+from composer.spec import ComposerError, Sampling
 from composer.training.library import Labelled, Library
 from composer.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
 
 BATCH = 96
-OPENING_WORDS = (3, 8)
 
 
 class Author:
@@ -104,10 +104,17 @@ def written(
             draw = random.Random(f"{recipe.seed} {len(texts)}")
             chosen = draw.sample(list(openings), min(BATCH, len(openings)))
             drafts = list(author.continued(chosen, recipe.length, draw))
-            chances = labelled.probability(drafts, recipe.label)
+            shaped = _shaped(drafts, recipe.shape)
+            chances = labelled.probability(shaped, recipe.label) if shaped else []
             kept = [
-                draft for draft, chance in zip(drafts, chances, strict=True) if chance >= recipe.confidence
+                draft for draft, chance in zip(shaped, chances, strict=True) if chance >= recipe.confidence
             ]
+            if not kept:
+                # The next drafts would be the same ones.
+                raise ComposerError(
+                    f"No text that the base wrote for {recipe.name} passes the recipe's filters; "
+                    "lower `confidence` or set written: 0."
+                )
             with file.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps({"text": text}) + "\n" for text in kept)
             texts += kept
@@ -118,9 +125,7 @@ def written(
 
 def own_openings(recipe: Recipe, labelled: Labelled) -> list[str]:
     """The first few words of every real row of the label, equally many from each corpus."""
-    return _openings(
-        recipe, [[row.text for row in rows if row.label == recipe.label] for rows in labelled.rows.values()]
-    )
+    return _openings(recipe, labelled.texts(recipe.corpora, recipe.label))
 
 
 def other_openings(recipe: Recipe, library: Library) -> list[str]:
@@ -132,4 +137,16 @@ def _openings(recipe: Recipe, pools: Sequence[Sequence[str]]) -> list[str]:
     draw = random.Random(recipe.seed)
     count = min(map(len, pools))
     texts = [text for pool in pools for text in draw.sample(pool, count)]
-    return [" ".join(text.split()[: draw.randint(*OPENING_WORDS)]) for text in texts]
+    return [_first_words(text, draw.randint(*recipe.opening_words)) for text in texts]
+
+
+def _first_words(text: str, count: int) -> str:
+    # With the line breaks between them: they tell the base that a verse goes on.
+    return re.match(rf"(?:\s*\S+){{0,{count}}}", text).group()
+
+
+def _shaped(drafts: Sequence[str], shape: str | None) -> list[str]:
+    """Of each draft the beginning that has the shape; drafts without it are left out."""
+    if shape is None:
+        return list(drafts)
+    return [found.group() for draft in drafts if (found := re.match(shape, draft))]

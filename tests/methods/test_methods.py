@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
-from composer.methods import METHODS, Question, fuse, gates
+from composer.methods import METHODS, Prompted, Question, fuse, gates
 from composer.methods.registry import band_profile
 from composer.spec import Composition
 
 KL_NATS = np.array([[0.0, 0.0, 0.0], [1.0, 3.0, 0.0], [2.0, 2.0, 4.0]])
 
 
-def ask(weights, method, layers=3, groups=(), kl=None, **dials):
+def ask(weights, method, layers=3, groups=(), kl=None, prompt=None, **dials):
     composition = Composition(method=method, **dials)
-    question = Question(np.array(weights, float), layers, groups, composition, kl)
+    read = Prompted(kl=kl) if prompt is None else prompt
+    question = Question(np.array(weights, float), layers, groups, composition, read)
     return gates(METHODS[method], question)
 
 
@@ -85,10 +88,66 @@ def test_kl_with_all_sliders_at_zero_is_the_base():
     np.testing.assert_array_equal(ask([0, 0, 0], "kl", kl=KL_NATS), np.zeros((3, 3)))
 
 
-def test_every_method_explains_itself_and_leaves_weight_zero_alone():
+def test_every_method_explains_itself_and_names_what_there_is():
     for name, method in METHODS.items():
         assert name == method.name
         assert method.help.endswith(".") and len(method.help) < 120
         assert method.source and method.label
-        assert not ask([0, 0, 0], name, groups=((0, 1),), kl=KL_NATS).any()
-        np.testing.assert_allclose(ask([0, 0.7, 0], name, groups=(), kl=np.ones((3, 3))), [[0, 0.7, 0]] * 3)
+        assert {*method.dials} <= {each.name for each in fields(Composition)}
+        assert {*method.needs} <= {each.name for each in fields(Prompted)}
+
+
+def test_the_average_is_the_sum_over_those_who_take_part():
+    np.testing.assert_allclose(ask([1, 0, 2], "average"), np.array(ask([1, 0, 2], "sum")) / 2)
+    assert not ask([0, 0], "average").any()
+
+
+def test_static_weights_add_up_to_one_whatever_the_sliders():
+    np.testing.assert_allclose(ask([3, 0, 1], "static"), [[0.75, 0, 0.25]] * 3)
+    np.testing.assert_allclose(np.abs(ask([-3, 1], "static")).sum(axis=1), 1)
+    assert not ask([0, 0], "static").any()
+
+
+def test_balanced_adapters_contribute_equally_and_as_much_as_before_together():
+    share = np.array([[0.1, 0.3, 0.0], [0.2, 0.2, 0.0], [0.0, 0.4, 0.0]])
+    got = ask([1, 1, 0], "balanced", prompt=Prompted(share=share))
+    contributed = got * share
+    np.testing.assert_allclose(contributed[0, :2], 0.2, atol=1e-6)
+    np.testing.assert_allclose(contributed[1, :2], 0.2, atol=1e-6)
+    assert got[2].tolist() == [1, 0.5, 0]  # who does nothing in a layer is not turned up there
+
+
+def test_a_whisper_is_turned_up_four_times_at_most():
+    got = ask([1, 1], "balanced", layers=1, prompt=Prompted(share=np.array([[0.001, 1.0]])))
+    assert got[0, 0] == 4
+
+
+def test_kl_contrast_subtracts_from_the_fused_gates():
+    fused = ask([1, 1, 1], "kl", kl=KL_NATS)
+    got = ask([1, 1, 1], "kl-contrast", kl=KL_NATS, groups=((0, 1),), contrast=0.5)
+    np.testing.assert_allclose(got[:, 0], fused[:, 0] - 0.5 * fused[:, 1], atol=1e-6)
+    np.testing.assert_allclose(got[:, 2], fused[:, 2])
+    np.testing.assert_array_equal(
+        ask([1, 1, 1], "kl-contrast", kl=KL_NATS, groups=((0, 1),), contrast=0), fused
+    )
+
+
+def test_cosine_shares_by_distance_and_logo_by_one_number_an_adapter():
+    shared = ask([1, 1, 1], "cosine", prompt=Prompted(distance=KL_NATS))
+    np.testing.assert_array_equal(shared, ask([1, 1, 1], "kl", kl=KL_NATS))
+    got = ask([1, 1, 0], "logo", prompt=Prompted(pull=np.array([1.0, 3.0, 0.0])), scale="paper")
+    np.testing.assert_allclose(got, [[0.25, 0.75, 0]] * 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_adapter_at_weight_one_is_itself(name):
+    """Whatever was read of the prompt; in the unit scale, which keeps trained strength."""
+    some = np.array([[0.3, 0.0], [0.0, 0.0], [2.0, 0.0]])
+    prompt = Prompted(kl=some, distance=some, share=some, pull=some[0])
+    np.testing.assert_allclose(ask([1, 0], name, prompt=prompt), [[1, 0]] * 3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_asked_for_is_the_base(name):
+    none = np.zeros((3, 2))
+    assert not ask([0, 0], name, prompt=Prompted(kl=none, distance=none, share=none, pull=none[0])).any()
