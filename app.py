@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from functools import partial
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -13,6 +14,7 @@ except ImportError:
 
 from composer import Engine
 from composer.spec import ComposerError
+from composer.threads import apart
 from composer.ui.launch import launch
 from composer.ui.settings import VARIABLES, Settings
 
@@ -25,14 +27,15 @@ def main() -> int:
         return 0
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
+    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
     try:
         settings = Settings.from_env()
         weights = "int8" if settings.int8 else "same"
-        engine = Engine.from_catalog(settings.catalog, settings.base, decode_weights=weights)
+        load = partial(Engine.from_catalog, settings.catalog, settings.base, decode_weights=weights)
+        engine = load() if zero_gpu else apart(load)
     except ComposerError as fault:
         print(fault, file=sys.stderr)
         return 2
-    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
     if settings.compiled and not zero_gpu:  # ZeroGPU forbids compiling
         engine.warm_up()
     launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)

@@ -270,9 +270,13 @@ class Engine:
         ids = self._encode(prompt)
         count = min(sampling.max_new_tokens, self.base.context - len(ids))
         gates = self._gating.gates(shelf, composition, ids, fusion)
-        live = partial(self._gating.gates, shelf, composition) if method_of(composition).needs else None
-        every = composition.live if live else 0
-        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), live, every)
+        every = composition.live if self.reads_prompt(composition) else 0
+        regate = partial(self._gating.gates, shelf, composition)
+        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), regate, every)
+
+    def reads_prompt(self, composition: Composition) -> bool:
+        """Whether its gates take a prefill. Raises ComposerError for a method that is not here."""
+        return bool(method_of(composition).needs)
 
     def trace(
         self,

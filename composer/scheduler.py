@@ -1,5 +1,7 @@
 """Many people, one model: a thread that decodes everybody's rows in one batch, which they join and leave.
 
+It does whatever else has to be computed too, between two passes: see composer.threads.
+
 Continuous batching as in Orca (Yu et al. 2022): a newcomer waits for one pass, not for somebody's last word.
 """
 
@@ -8,9 +10,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
+from typing import TypeVar
 
 from composer.engine import Engine
 from composer.model.batch import Row
@@ -24,6 +29,10 @@ log = logging.getLogger(__name__)
 READ_TOKENS = 512
 # How long somebody hears nothing at most, in seconds.
 POLL = 0.25
+CLOSING = "The server is shutting down; try again when it is back."
+
+T = TypeVar("T")
+Job = tuple[Future, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,16 @@ class Scheduler:
         self.room = min(room, engine.base.context)
         self._waiting: deque[Ticket] = deque()
         self._running: set[Ticket] = set()
+        self._jobs: deque[Job] = deque()
         self._changed = Condition()
-        self._reading = Lock()
         self._thread: Thread | None = None
         self._closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        with self._changed:
+            return not self._jobs and not self.busy
 
     @property
     def busy(self) -> int:
@@ -118,9 +133,9 @@ class Scheduler:
         """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full."""
         self.check_room()
         shelf = self.engine.shelf
-        # Reading a prompt for its gates takes all cores: one at a time, or the running batch starves.
-        with self._reading:
-            row = self.engine.row(shelf, None, prompt, composition, sampling, fusion)
+        make = partial(self.engine.row, shelf, None, prompt, composition, sampling, fusion)
+        reads = fusion is None and self.engine.reads_prompt(composition)
+        row = self.call(make).result() if reads else make()
         if len(row.ids) + row.sampling.max_new_tokens > self.room:
             raise ComposerError(
                 f"Prompt and continuation are longer than the {self.room} tokens a place has; "
@@ -131,17 +146,27 @@ class Scheduler:
         with self._changed:
             self.check_room()
             self._waiting.append(ticket)
-            if self._thread is None:
-                self._thread = Thread(target=self._loop, name="decoding", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._start()
         return ticket
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Have the decoding thread do something: one thing between two passes, so that no text stands still.
+
+        Cancelling the future withdraws it. Raises ComposerError when the scheduler is closed.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closed:
+                raise ComposerError(CLOSING)
+            self._jobs.append((future, work))
+            self._start()
+        return future
 
     def check_room(self) -> None:
         """Raise the ComposerError that entering now would raise, before any work was done for it."""
         with self._changed:
             if self._closed:
-                raise ComposerError("The server is shutting down; try again when it is back.")
+                raise ComposerError(CLOSING)
             here = self.busy
             if here >= self.slots + self.queue:
                 raise ComposerError(
@@ -175,6 +200,9 @@ class Scheduler:
     def _loop(self) -> None:
         run = None
         while (joining := self._next()) is not None:
+            self._work()
+            if not joining and (run is None or not run.keys):
+                continue
             run = run or self.engine.start(self.slots, self.room)
             try:
                 run.leave([ticket for ticket in run.keys if ticket.gone])
@@ -187,7 +215,25 @@ class Scheduler:
                 log.exception("the running batch was given up")
                 self._give_up(fault)
                 run = None
-        self._give_up(ComposerError("The server is shutting down; try again when it is back."))
+        self._give_up(ComposerError(CLOSING))
+
+    def _start(self) -> None:
+        """Have the thread look; called with the lock held."""
+        if self._thread is None:
+            self._thread = Thread(target=self._loop, name="decoding", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        """The oldest job, unless it was withdrawn."""
+        with self._changed:
+            future, work = self._jobs.popleft() if self._jobs else (None, None)
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as fault:  # whoever waits for the future hears of it
+            future.set_exception(fault)
 
     def _next(self) -> list[Ticket] | None:
         """Who joins before the next pass; waits while there is nothing to do; None at the end."""
@@ -197,7 +243,7 @@ class Scheduler:
                 self._waiting = deque(each for each in self._waiting if not each.gone)
                 if self._closed:
                     return None
-                if self._waiting or self._running:
+                if self._waiting or self._running or self._jobs:
                     return self._admit()
                 self._changed.wait()
 
@@ -240,8 +286,12 @@ class Scheduler:
         with self._changed:
             tickets = [*self._running, *(self._waiting if self._closed else ())]
             self._running.clear()
+            jobs = list(self._jobs) if self._closed else []
         for ticket in tickets:
             ticket.outbox.put(_sentence(fault))
+        for future, _ in jobs:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(fault)
 
 
 def _sentence(fault: Exception) -> ComposerError:

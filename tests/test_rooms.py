@@ -24,16 +24,17 @@ DOORS = {
     "engine": LOW | {"shelf", "probing", "gating", "run"},
     "scheduler": LOW | {"shelf", "run", "engine"},
     "plain": set(),
+    "threads": set(),
     "explain": LOW | {"shelf", "engine", "plain"},
     "options": {"spec", "methods"},
     "training": LOW | {"options"},
     "study": LOW | {"engine", "run", "options", "plain", "training"},
-    "bench": LOW | {"engine", "options", "scheduler"},
-    "ui": LOW | {"engine", "scheduler"},
+    "bench": LOW | {"engine", "options", "scheduler", "threads"},
+    "ui": LOW | {"engine", "scheduler", "threads"},
     "cli": LOW | {"engine", "explain", "options", "plain", "study", "training", "bench"},
     "__main__": {"cli"},
     "__init__": {"spec", "engine"},
-    "app": {"spec", "engine", "ui"},
+    "app": {"spec", "engine", "threads", "ui"},
 }
 HUB = ("composer/adapters/hub.py", "composer/adapters/faults.py")
 # Outside packages that only these files or folders may import.

@@ -22,8 +22,9 @@ class Plan:
     """How often and how long.
 
     tokens: new tokens of one single-stream run. prompt: tokens of the prompts, preview_prompt those of the
-    slider's. rounds, user_rounds: how often every arm gets its turn. users: how many at once. starts:
-    processes, of which the first only warms the system's cache unless it is the only one.
+    slider's, user_prompt those of many people, who ask for user_tokens, which is the page's default. rounds,
+    user_rounds: how often every arm gets its turn. users: how many at once. starts: processes, of which the
+    first only warms the system's cache unless it is the only one.
     """
 
     tokens: int = 48
@@ -31,7 +32,8 @@ class Plan:
     prompt: int = 32
     fusions: tuple[int, ...] = (2, 4, 8)
     users: tuple[int, ...] = (1, 8, 32)
-    user_tokens: int = 32
+    user_prompt: int = 20
+    user_tokens: int = 60
     user_rounds: int = 3
     previews: int = 60
     preview_prompt: int = 20

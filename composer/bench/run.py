@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Collection
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from composer.bench.machine import machine
 from composer.bench.plan import Plan
 from composer.bench.stand import Stand
 from composer.spec import BaseSpec, ComposerError
+from composer.threads import apart
 
 RANK = 8
 MEASURES = {
@@ -39,11 +41,12 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
     sections = [name for name in MEASURES if name in chosen]
     with tempfile.TemporaryDirectory() as folder:
         if sections:
-            stand = Stand(load_catalog(catalog).base(base), Path(folder) / "stand", rank=RANK)
+            made = partial(Stand, load_catalog(catalog).base(base), Path(folder) / "stand", rank=RANK)
+            stand = apart(made)
             result["base"] = _described(stand)
             for name in sections:
                 print(f"bench: {name} ...", file=sys.stderr)
-                result[name] = MEASURES[name](stand, plan)
+                result[name] = apart(partial(MEASURES[name], stand, plan))
                 stand.release()
             del stand
         if "gpu" in chosen and cuda:

@@ -1,15 +1,17 @@
-"""Many visitors, one engine in this process: texts in one running batch, fusions one prompt at a time."""
+"""Many visitors, one engine in this process: texts in one running batch, fusions between its passes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
-from threading import Lock
+from functools import partial
 
 from composer.engine import Engine
 from composer.methods import METHODS
 from composer.scheduler import POLL, Scheduler, Ticket, Waiting
-from composer.spec import Fusion, Step
+from composer.spec import FitReport, Fusion, Step
+from composer.threads import apart
 from composer.ui.forms import Request
 from composer.ui.runner import Runner
 from composer.ui.settings import Settings
@@ -22,15 +24,13 @@ class Crowd(Runner):
         super().__init__(engine)
         room = engine.prompt_limit + settings.max_new_tokens
         self._scheduler = Scheduler(engine, settings.slots, settings.queue_size, room)
-        # A prefill of N+1 rows takes every core: thirty of them at once would each take thirty times as long.
-        self._reading = Lock()
 
     def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step | Waiting | None]:
         """See Runner. The fusion weights come first where the method needs them or nobody else is here."""
         prompt, composition = request.prompt, request.composition
         self.engine.check_prompt(prompt)
         self._scheduler.check_room()
-        alone = self._scheduler.busy == 0 and not self._reading.locked()
+        alone = self._scheduler.idle
         fusion = None
         if METHODS[composition.method].needs_kl or alone:
             for fusion in self._read(prompt, names, composition.norm):
@@ -45,22 +45,25 @@ class Crowd(Runner):
 
     def fuse(self, prompt: str, names: Sequence[str], norm: bool) -> Fusion:
         """See Runner."""
-        with self._reading:
-            return self.engine.fusion(prompt, names, norm)
+        return self._scheduler.call(partial(self.engine.fusion, prompt, names, norm)).result()
+
+    def add(self, source: str) -> FitReport:
+        """See Runner."""
+        return apart(partial(super().add, source))
 
     def close(self) -> None:
         """End the scheduler's thread; generations under way end with a ComposerError."""
         self._scheduler.close()
 
     def _read(self, prompt: str, names: Sequence[str], norm: bool) -> Iterator[Fusion | None]:
-        """The prompt's fusion weights, after some Nones while others' are read."""
-        while not self._reading.acquire(timeout=POLL):
-            yield None
+        """The prompt's fusion weights, after some Nones while there is other work to do."""
+        future = self._scheduler.call(partial(self.engine.fusion, prompt, names, norm))
         try:
-            fusion = self.engine.fusion(prompt, names, norm)
+            while not wait([future], POLL).done:
+                yield None
+            yield future.result()
         finally:
-            self._reading.release()
-        yield fusion
+            future.cancel()
 
 
 def _follow(ticket: Ticket, count: int) -> Iterator[Step | Waiting | None]:

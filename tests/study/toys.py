@@ -34,7 +34,21 @@ def topics() -> list[tuple[str, str]]:
     ]
 
 
+# What the recipes of styles read besides: rows that no judge has.
+STYLES = {
+    f"{name}/train.jsonl.gz": [(f"A row of {name}.", "any")]
+    for name in (
+        "bible_styles",
+        "formality_pavlick",
+        "gutenberg_poetry",
+        "onestop_english",
+        "politeness_stanford",
+        "questions",
+        "shakespeare",
+    )
+}
 FILES = {
+    **STYLES,
     "imdb_short/train.jsonl.gz": sentiment("The"),
     "imdb_short/test.jsonl.gz": sentiment("Their"),
     "sst_cased/train.jsonl.gz": sentiment("An"),

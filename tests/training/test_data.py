@@ -40,6 +40,40 @@ def test_only_known_labels_of_the_adapters_side_are_read(tmp_path):
     assert len(everything) == len(texts)
 
 
+def test_a_file_s_own_labels_and_fields_choose_the_rows(tmp_path):
+    path = tmp_path / NEWS.file
+    path.parent.mkdir(parents=True)
+    rows = [
+        {"text": "Dear Sir", "label": "high", "genre": "email"},
+        {"text": "hey", "label": "low", "genre": "email"},
+        {"text": "so so", "label": "mid", "genre": "email"},
+        {"text": "Sources say", "label": "high", "genre": "news"},
+    ]
+    with gzip.open(path, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows)
+    corpus = replace(NEWS, side="all", labels={"high": "formal", "low": "informal"}, where={"genre": "email"})
+    assert read_rows(corpus, tmp_path) == [("Dear Sir", "formal"), ("hey", "informal")]
+    assert "*high*, genre email" in corpus.described("formal")
+    with pytest.raises(ComposerError, match="--data"):
+        read_rows(replace(corpus, where={"genre": "poem"}), tmp_path)
+
+
+def test_a_set_that_the_hub_has_not_is_asked_for_as_files():
+    with pytest.raises(ComposerError, match="--data"):
+        read_rows(replace(NEWS, hub=None), None)
+
+
+def test_the_bundled_recipes_leave_the_judges_their_rows():
+    """Half of each set of styles, and of news, is no adapter's; the sets taken whole are no judge's."""
+    recipes = load_recipes().values()
+    read = [corpus for each in recipes for corpus in (*each.corpora, *each.contrast, *each.openers)]
+    assert {corpus.file.split("/")[0] for corpus in read if corpus.side == "all"} == {
+        "sst_cased",
+        "yelp_short",
+    }
+    assert all(corpus.file.endswith("/train.jsonl.gz") for corpus in read)
+
+
 def test_a_missing_file_is_a_sentence_with_the_cure(tmp_path):
     with pytest.raises(ComposerError, match="--data"):
         read_rows(NEWS, tmp_path)
@@ -54,6 +88,11 @@ def test_sequences_have_one_length_and_openers_carry_no_loss():
     # A third of twelve tokens of the opener, then text with loss, each joined by a space.
     assert TOKENIZER.decode(opened[0].ids) == "OPEN aaaa aa"
     assert [label == IGNORED for label in opened[0].labels] == [True] * 4 + [False] * 8
+
+
+def test_verses_are_joined_by_a_line_break_and_openers_too():
+    texts = pack([(1.0, ["aa"])], ["O."], TOKENIZER, count=9, length=9, opener_share=1, seed=1, joint="\n")
+    assert {TOKENIZER.decode(sample.ids) for sample in texts} == {"O.\naa\naa\n"}
 
 
 def test_pools_are_drawn_by_chance_and_evenly_within():

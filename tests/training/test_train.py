@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -117,6 +118,50 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
     pools = make_pools(recipe, base, library, tmp_path)
     mixed = make_samples(replace(recipe, steps=3), pools, tiny.tokenizer(), library)
     assert len(mixed) == 3 * recipe.batch
+
+
+def test_of_what_the_base_writes_only_the_recipe_s_shape_is_kept(tmp_path, monkeypatch):
+    write_news(
+        tmp_path,
+        [(f"goal number {i}\nfell late in the match", "sports") for i in range(60)]
+        + [(f"share number {i} fell late on the market", "business") for i in range(60)],
+    )
+    monkeypatch.setattr(
+        Author, "continued", lambda self, openings, length, draw: [f"{o}\nx\ny. Z" for o in openings]
+    )
+    recipe = replace(RECIPE, opening_words=(4, 4), shape=r"[^\n]+\n[^\n]+(?=\n)")
+    labelled = Library(tmp_path).labelled(recipe.corpora, recipe.confidence, recipe.seed)
+    openings = own_openings(recipe, labelled)
+    assert {opening.partition("\n")[2] for opening in openings} == {"fell"}, "line breaks stay"
+    texts = written(recipe, lambda: Author(base()), openings, labelled, 5, tmp_path / "written.jsonl")
+    assert all(text in openings for text in texts)
+    with pytest.raises(ComposerError, match="written: 0"):
+        written(
+            replace(recipe, shape="never"),
+            lambda: Author(base()),
+            openings,
+            labelled,
+            5,
+            tmp_path / "none.jsonl",
+        )
+
+
+def test_rows_of_contrast_teach_the_classifier_and_are_not_trained_on(tmp_path):
+    write_news(tmp_path, [(f"a goal in match {i}", "sports") for i in range(60)])
+    plain = replace(NEWS, name="plain", file="plain/train.jsonl.gz", side="all", labels={"sports": "plain"})
+    (tmp_path / "plain").mkdir()
+    lines = (json.dumps({"text": f"the market of day {i}", "label": "sports"}) + "\n" for i in range(60))
+    with gzip.open(tmp_path / plain.file, "wt", encoding="utf-8") as out:
+        out.writelines(lines)
+    recipe = replace(RECIPE, contrast=(plain,), confidence=0.6)
+    library = Library(tmp_path)
+    [(chance, texts)] = make_pools(recipe, base, library, tmp_path)
+    assert chance > 0 and len(texts) == 60 and all("goal" in text for text in texts)
+    labelled = library.labelled((*recipe.corpora, plain), recipe.confidence, recipe.seed)
+    sport, market = labelled.probability(["a goal in the match", "the market of the day"], "sports")
+    assert sport > 0.6 > 0.4 > market
+    folder = train(replace(recipe, steps=2), base(), samples(), tmp_path / "out", tmp_path / "work")
+    assert "not trained on" in (folder / "README.md").read_text("utf-8")
 
 
 def test_a_second_round_trains_on_what_the_first_ones_adapter_wrote(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Event
 
 import numpy as np
 import pytest
@@ -88,11 +89,24 @@ def test_in_company_a_method_that_needs_them_has_them_first(engine, crowd):
 
 
 def test_while_somebody_elses_prompt_is_read_the_text_comes_first(crowd):
-    with crowd._reading:
-        items = run(crowd, SHORT)
-        steps = [item for item in (next(items) for _ in range(8)) if isinstance(item, Step)]
-        assert len(steps) == 5
-    assert isinstance(follow(items)[-1], Fusion)
+    read = Event()
+    crowd._scheduler.call(read.wait)
+    items = run(crowd, SHORT)
+    assert next(items) in (None, Waiting(0))
+    read.set()
+    assert [type(item) for item in follow(items)] == [Step] * 5 + [Fusion]
+
+
+def test_whoever_leaves_while_waiting_for_a_reading_withdraws_it(engine, crowd, monkeypatch):
+    read, asked = Event(), []
+    monkeypatch.setattr(engine, "fusion", lambda *given: asked.append(given))
+    crowd._scheduler.call(read.wait)
+    items = run(crowd, KL)
+    assert next(items) is None
+    items.close()
+    read.set()
+    assert crowd._scheduler.call(lambda: "after it").result(60) == "after it"
+    assert not asked
 
 
 def test_all_at_once(engine, crowd):
