@@ -1,4 +1,4 @@
-"""Compiling the decoding step for one row, in the background, with what was compiled kept on disk."""
+"""Compiling the decoding step, in the background, with what was compiled kept on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from composer.model.base import cache_folder
 from composer.model.kv import ROOM, KVCache
+from composer.model.layer import MANY
 from composer.model.layout import Layout
 from composer.model.llama import DecodeLayers, LlamaPass, decode_layers
 from composer.model.step import Inputs, Pass
@@ -53,9 +54,11 @@ class WarmUp:
             try:
                 table = decode.table(layout)
                 compiled = {}
-                for stretch in table.stretches:
-                    known = compiled.get(stretch.kind) or decode.compiled.get(stretch.kind)
-                    compiled[stretch.kind] = known or _compile(decode, table, stretch)
+                for alone in (True, False):
+                    for kind, stretch in {stretch.kind: stretch for stretch in table.stretches}.items():
+                        known = decode.compiled.get((kind, alone))
+                        compiled[kind, alone] = known or _compile(decode, table, stretch, 1 if alone else 2)
+                    decode.compiled = MappingProxyType({**decode.compiled, **compiled})
                 decode.compiled = MappingProxyType(compiled)
                 self._compiled = True
                 log.info("the decoding step is compiled")
@@ -64,24 +67,29 @@ class WarmUp:
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
 
 
-def _compile(decode: LlamaPass, table: Table, stretch: Stretch) -> DecodeLayers:
-    """decode_layers for one row and one kind of stretch, after a trial that made the compiler work.
+def _compile(decode: LlamaPass, table: Table, stretch: Stretch, rows: int) -> DecodeLayers:
+    """decode_layers for one kind of stretch, after a trial that made the compiler work.
 
-    Without guards: checking before every call that the tensors are still what they were costs as much as a
-    layer does. They are: the pass asks for this code by the stretch's kind, for one row and this room.
+    rows: 1, or 2 for any number from there to MANY. Without guards: checking before every call that the
+    tensors are still what they were costs as much as a layer does. They are: the pass asks for this code by
+    the stretch's kind, for so many rows and this room.
     """
-    run = torch.compile(
-        _copy(decode_layers), options={"guard_filter_fn": lambda guards: [False] * len(guards)}
-    )
-    cache = KVCache(1, ROOM)
+    unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    run = torch.compile(_copy(decode_layers), options=unguarded)
+    cache = KVCache(rows, ROOM)
     buffers = tuple(decode.empty_buffer(cache) for _ in stretch.layers)
     device = table.layout.owner.device
-    zero = torch.zeros(1, dtype=torch.int64, device=device)
+    zero = torch.zeros(rows, dtype=torch.int64, device=device)
     hidden, around = decode.enter(Inputs(zero, zero, ROOM // 2), ROOM)
+    flat = table.layout.scaling.to(table.layout.dtype).expand(rows, -1).contiguous()  # [B, Z]
+    scales = Under.of(table, flat).scales[stretch.at]
     torch._dynamo.mark_dynamic(around.mask, 3)
-    under = Under.of(table, table.layout.scaling[None].to(table.layout.dtype))
+    if rows > 1:
+        for tensor in (hidden, around.rows, around.positions, around.mask, *scales, *buffers):
+            torch._dynamo.mark_dynamic(tensor, 0, min=2, max=MANY - 1)
+        torch._dynamo.mark_dynamic(around.turns, 1, min=2, max=MANY - 1)
     with torch.no_grad():
-        run(stretch.layers, decode.shape, hidden, around, under.scales[stretch.at], buffers)
+        run(stretch.layers, decode.shape, hidden, around, scales, buffers)
     return run
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from composer.model.inject import GatedModel
 from composer.model.kv import ROOM, KVCache, visible
-from composer.model.layer import Attention, Layer, Shape, normed, run_layer
+from composer.model.layer import MANY, Attention, Layer, Shape, normed, run_layer
 from composer.model.layout import Layout, Reading
 from composer.model.product import product
 from composer.model.prompt import Packed, Read
@@ -29,13 +29,13 @@ FAMILY = ("llama", "mistral", "qwen2")
 class LlamaPass:
     """See composer.model.step.Pass. Made once per base.
 
-    compiled: `decode_layers` compiled for one row, by the kind of stretch it was compiled for; anything else
-    runs as it stands, so that nobody ever waits for a compiler.
+    compiled: `decode_layers` compiled, by the kind of stretch and whether for one row or for fewer than MANY;
+    anything else runs as it stands, so that nobody ever waits for a compiler.
     """
 
     def __init__(self, model: GatedModel, weights: str):
         body, config = model.model.model, model.model.config
-        self.compiled: Mapping[tuple, DecodeLayers] = MappingProxyType({})
+        self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
         self._model = model
         first = body.layers[0]
@@ -118,13 +118,13 @@ class LlamaPass:
 
     @torch.no_grad()
     def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
-        fast = len(inputs.tokens) == 1 and cache.room == ROOM
-        compiled = self.compiled if fast else {}
+        alone = len(inputs.tokens) == 1
+        compiled = self.compiled if cache.room == ROOM and len(inputs.tokens) < MANY else {}
         hidden, around = self.enter(inputs, cache.room)
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
         coded, energy = [], []
         for stretch in under.table.stretches:
-            run, at = compiled.get(stretch.kind, decode_layers), stretch.at
+            run, at = compiled.get((stretch.kind, alone), decode_layers), stretch.at
             hidden, z, own = run(
                 stretch.layers, self.shape, hidden, around, under.scales[at], tuple(buffers[at])
             )

@@ -187,6 +187,11 @@ def test_a_fresh_cache_costs_no_memory_until_it_is_written():
     assert psutil.Process().memory_info().rss - before < 200e6  # they would take 3 GB
 
 
+def kinds(engine: Engine) -> set:
+    table = engine._pass.table(engine.shelf.layout)
+    return {(stretch.kind, alone) for stretch in table.stretches for alone in (True, False)}
+
+
 def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPOSER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
@@ -194,11 +199,19 @@ def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
     engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"))
     composition = Composition(weights={"plain": 1, "rslora": -0.5})
     long = replace(GREEDY, max_new_tokens=150)  # attention reaches over one, two and three times 64 places
-    plain = list(engine.generate("abc", composition, long))
+    many = [(text, composition, long) for text in ("abc", "a longer beginning", "b")]
+    plain, together = list(engine.generate("abc", composition, long)), list(engine.generate_rows(many))
     assert len(plain) == 150
     assert engine.warm_up().wait(300)
-    table = engine._pass.table(engine.shelf.layout)
-    assert engine._pass.compiled.keys() == {stretch.kind for stretch in table.stretches}
+    assert engine._pass.compiled.keys() == kinds(engine)
+    # One row, then three that end one by one: the code for several serves three and two.
+    uneven = [
+        (text, own, replace(long, max_new_tokens=20 * place)) for place, (text, own, _) in enumerate(many, 1)
+    ]
+    assert [step.token for step in engine.generate_rows(many)] == [step.token for step in together]
+    for row, (text, own, sampling) in enumerate(uneven):
+        alone = [step.token for step in engine.generate(text, own, sampling)]
+        assert [step.token for step in engine.generate_rows(uneven) if step.row == row] == alone
     quick = list(engine.generate("abc", composition, long))
     assert [step.token for step in quick] == [step.token for step in plain]
     for one, other in zip(plain, quick, strict=True):
@@ -207,18 +220,17 @@ def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
     assert any((tmp_path / "cache" / "compiled").iterdir())
 
 
-def test_every_bank_is_compiled_for_however_many_there_were(tmp_path):
+def test_a_new_bank_is_compiled_anew(tmp_path):
     folder = tiny.three_unlike(tmp_path, "llama")["rslora"]
     engine = tiny.engine("llama", {})
     assert engine.warm_up().wait(300)
-    for count in range(5):
-        engine.add_adapter(str(folder), name=f"more-{count}")
-        assert engine.warm_up().wait(300)
-        table = engine._pass.table(engine.shelf.layout)
-        assert engine._pass.compiled.keys() == {stretch.kind for stretch in table.stretches}
-        for run in engine._pass.compiled.values():
-            code = run._torchdynamo_orig_callable.__code__
-            assert len(torch._dynamo.eval_frame._debug_get_cache_entry_list(code)) == 1
+    before = kinds(engine)
+    engine.add_adapter(str(folder), name="more")
+    assert engine.warm_up().wait(300)
+    assert engine._pass.compiled.keys() == kinds(engine) and not before & kinds(engine)
+    for run in engine._pass.compiled.values():
+        code = run._torchdynamo_orig_callable.__code__  # of its own, or the number of variants would be limited
+        assert len(torch._dynamo.eval_frame._debug_get_cache_entry_list(code)) == 1
 
 
 def test_a_compiler_that_fails_changes_nothing(engine, monkeypatch, caplog):
