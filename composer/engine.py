@@ -70,6 +70,7 @@ class Engine:
         self._gating = Gating(self._model.layers, base.spec, self._probe)
         self._shelf = Shelf.of(self._model, Bank(), ())
         self._warm: WarmUp | None = None
+        self._several = False
         self._adding = Lock()
         self._ends = _end_tokens(base)
 
@@ -95,12 +96,13 @@ class Engine:
             engine._add(spec)
         return engine
 
-    def warm_up(self) -> WarmUp:
-        """Compile the decoding step for one row, in the background, and again when adapters are added.
+    def warm_up(self, several: bool = True) -> WarmUp:
+        """Compile the decoding step in the background, for one row and, with `several`, for batches.
 
-        Nobody waits for it: until it is there, and wherever it cannot be, decoding runs uncompiled.
+        Again when adapters are added. Nobody waits for it: until it is there, and wherever it cannot be,
+        decoding runs uncompiled.
         """
-        self._warm = WarmUp(self._pass, self._shelf.layout)
+        self._warm, self._several = WarmUp(self._pass, self._shelf.layout, several), several
         return self._warm
 
     # --- what is here --------------------------------------------------------------------------
@@ -185,7 +187,7 @@ class Engine:
                 named = replace(spec, label=spec.label or spec.name)
                 self._shelf = Shelf.of(self._model, bank, (*self.adapters, named))
                 if self._warm is not None:
-                    self.warm_up()
+                    self.warm_up(self._several)
         log.info("%s", report)
         self.reports = (*self.reports, report)
         return report

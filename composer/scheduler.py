@@ -169,8 +169,9 @@ class Scheduler:
                 raise ComposerError(CLOSING)
             here = self.busy
             if here >= self.slots + self.queue:
+                served = "1 is" if self.slots == 1 else f"{self.slots} are"
                 raise ComposerError(
-                    f"The house is full: {self.slots} are being served and {here - self.slots} wait. "
+                    f"The house is full: {served} being served and {here - self.slots} wait. "
                     "Try again in a minute."
                 )
 

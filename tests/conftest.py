@@ -9,5 +9,5 @@ from composer import Engine
 
 @pytest.fixture(scope="session")
 def real_engine() -> Engine:
-    """The project's own catalog: SmolLM2-135M and the six bundled adapters. Tests must not change it."""
+    """The project's own catalog: SmolLM2-135M and the bundled adapters. Tests must not change it."""
     return Engine.from_catalog("adapters.yaml")

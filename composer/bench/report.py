@@ -53,6 +53,8 @@ def _device(result: Mapping) -> Iterator[str]:
     yield from _machine(result["machine"])
     yield ""
     yield f"Made by `{result['command']}`."
+    for section, command in result.get("kept", {}).items():
+        yield f"The section {section} is of an earlier run, `{command}`, on the same machine."
     if base := result.get("base"):
         yield ""
         yield (

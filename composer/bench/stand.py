@@ -87,7 +87,7 @@ class Stand:
 
 def warm(engine: Engine) -> bool:
     """Compile the decoding step, if it can be, and wait for it; whether it was."""
-    return bool(engine.warm_up().wait(COMPILE_TIMEOUT))
+    return bool(engine.warm_up(several=False).wait(COMPILE_TIMEOUT))
 
 
 def add(engine: Engine, folders: Sequence[Path]) -> None:

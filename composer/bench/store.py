@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from composer.bench.plan import SECTIONS
 from composer.bench.report import DEVICES, as_markdown
 from composer.spec import ComposerError
 
@@ -30,12 +31,30 @@ def stored(folder: Path) -> dict[str, Mapping]:
 
 
 def publish(folder: Path, result: Mapping, earlier: Mapping[str, Mapping]) -> str:
-    """Put a run in the place of its device's last one, and RESULTS.md beside it; returns the report."""
+    """Put a run in the place of its device's last one, and RESULTS.md beside it; returns the report.
+
+    Sections that it did not measure stay as they were, with the command they came from, if machine and base
+    are the same.
+    """
     device = result["device"]
+    result = _with_earlier(result, earlier.get(device, {}))
     markdown = as_markdown({**earlier, device: result})
     _file(folder, device).write_text(f"{json.dumps(result, indent=1, allow_nan=False)}\n", "utf-8")
     (folder / REPORT).write_text(markdown, "utf-8")
     return markdown
+
+
+def _with_earlier(result: Mapping, before: Mapping) -> dict:
+    same = _setting(result) == _setting(before)
+    kept = [name for name in SECTIONS if same and name in before and name not in result]
+    sources = {name: before.get("kept", {}).get(name, before["command"]) for name in kept}
+    return {**result, **{name: before[name] for name in kept}, "kept": sources}
+
+
+def _setting(result: Mapping) -> dict:
+    """What two runs must share to stand in one report; how busy the machine was is not of it."""
+    machine = {name: value for name, value in result.get("machine", {}).items() if name != "load"}
+    return {"machine": machine, "base": result.get("base")}
 
 
 def _read(device: str, path: Path) -> Mapping:

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from composer.bench.plan import Plan, expect, prompt_of
-from composer.bench.stand import USUAL, Stand
+from composer.bench.stand import COMPILE_TIMEOUT, USUAL, Stand
 from composer.bench.timing import Moment, now, quantile
 from composer.scheduler import Scheduler
 from composer.spec import Composition, Sampling
@@ -33,6 +33,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
     engine = apart(lambda: stand.ours(USUAL))  # as the page loads it
+    engine.warm_up().wait(COMPILE_TIMEOUT)
     scheduler = Scheduler(engine, slots=SLOTS)
     try:
         for turn in range(-1, plan.user_rounds):

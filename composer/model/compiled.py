@@ -24,13 +24,17 @@ _compiling = Lock()
 
 
 class WarmUp:
-    """A compilation under way. It changes the pass when it is through, and nothing when it fails."""
+    """A compilation under way. It changes the pass when it is through, and nothing when it fails.
 
-    def __init__(self, decode: Pass, layout: Layout):
+    several: for batches of several rows too, which takes longer again.
+    """
+
+    def __init__(self, decode: Pass, layout: Layout, several: bool = True):
         self._compiled = False
         self._thread: Thread | None = None
         if isinstance(decode, LlamaPass) and layout.owner.device.type == "cpu":
-            self._thread = Thread(target=self._run, args=(decode, layout), name="compiling", daemon=True)
+            given = (decode, layout, several)
+            self._thread = Thread(target=self._run, args=given, name="compiling", daemon=True)
             self._thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -43,18 +47,18 @@ class WarmUp:
             self._thread.join(timeout)
         return self._compiled
 
-    def _run(self, decode: LlamaPass, layout: Layout) -> None:
-        # The user's own folder: what inductor keeps there is code, and is loaded as code.
-        folder = cache_folder() / "compiled"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    def _run(self, decode: LlamaPass, layout: Layout, several: bool) -> None:
         # In this thread: a pool of compiling processes would outlive its use and take memory for each.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         with _compiling:
             try:
+                # The user's own folder: what inductor keeps there is code, and is loaded as code.
+                folder = cache_folder() / "compiled"
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
                 table = decode.table(layout)
                 compiled = {}
-                for alone in (True, False):
+                for alone in (True, False) if several else (True,):
                     for kind, stretch in {stretch.kind: stretch for stretch in table.stretches}.items():
                         known = decode.compiled.get((kind, alone))
                         compiled[kind, alone] = known or _compile(decode, table, stretch, 1 if alone else 2)

@@ -229,7 +229,8 @@ def test_a_new_bank_is_compiled_anew(tmp_path):
     assert engine.warm_up().wait(300)
     assert engine._pass.compiled.keys() == kinds(engine) and not before & kinds(engine)
     for run in engine._pass.compiled.values():
-        code = run._torchdynamo_orig_callable.__code__  # of its own, or the number of variants would be limited
+        # Code of its own: the variants of one are limited in number.
+        code = run._torchdynamo_orig_callable.__code__
         assert len(torch._dynamo.eval_frame._debug_get_cache_entry_list(code)) == 1
 
 
