@@ -48,7 +48,7 @@ def _with_earlier(result: Mapping, before: Mapping) -> dict:
     same = _setting(result) == _setting(before)
     kept = [name for name in SECTIONS if same and name in before and name not in result]
     sources = {name: before.get("kept", {}).get(name, before["command"]) for name in kept}
-    return {**result, **{name: before[name] for name in kept}, "kept": sources}
+    return {**result, **{name: before[name] for name in kept}, "kept": sources} if kept else {**result}
 
 
 def _setting(result: Mapping) -> dict:

@@ -94,6 +94,7 @@ def test_what_an_arm_asks_for_makes_a_composition():
 
 
 def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(stand):
+    stand = replace(stand, methods={name: method for name, method in METHODS.items() if name != "logo"})
     found = work_of(stand, ["prompting", "logo", "sum", "sum-multi"], ["pair"])
     assert [(each.arm, each.targets, each.reason) for each in found.missing] == [
         (None, ("negative+world", "positive+world"), "there is no adapter called world"),
