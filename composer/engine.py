@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -17,8 +16,10 @@ from composer.adapters.bank import Bank, load_adapter
 from composer.adapters.catalog import load_catalog
 from composer.adapters.compat import fit
 from composer.adapters.hub import AdapterFiles, download, inspect
-from composer.gating import Gating, method_of
+from composer.casting import Cast, cast, makes, method_of, names_of, weights_of
+from composer.gating import Gating
 from composer.insight.loudness import norm_correlation
+from composer.making import Through, at_once
 from composer.methods import fuse
 from composer.model.base import Base, load_base
 from composer.model.batch import Batch
@@ -45,6 +46,7 @@ from composer.spec import (
     Step,
     Trace,
 )
+from composer.stock import Stock
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class Engine:
         self._pass = decode_pass(self._model, decode_weights)
         self._probe = Probe(self._model, self._pass)
         self._gating = Gating(self._model.layers, base.spec, self._probe)
-        self._shelf = Shelf.of(self._model, Bank(), ())
+        self._stock = Stock(self._model, self._shaped_anew)
         self._warm: WarmUp | None = None
         self._several = False
         self._adding = Lock()
@@ -102,8 +104,12 @@ class Engine:
         Again when adapters are added. Nobody waits for it: until it is there, and wherever it cannot be,
         decoding runs uncompiled.
         """
-        self._warm, self._several = WarmUp(self._pass, self._shelf.layout, several), several
+        self._warm, self._several = WarmUp(self._pass, self.shelf.layout, several), several
         return self._warm
+
+    def _shaped_anew(self) -> None:
+        if self._warm is not None:
+            self.warm_up(self._several)
 
     # --- what is here --------------------------------------------------------------------------
 
@@ -114,17 +120,17 @@ class Engine:
     @property
     def bank(self) -> Bank:
         """All loaded adapters' factors. Immutable: adding an adapter puts another bank in its place."""
-        return self._shelf.bank
+        return self.shelf.bank
 
     @property
     def adapters(self) -> tuple[AdapterSpec, ...]:
         """What the catalog, or whoever added them, says of the adapters in `names`."""
-        return self._shelf.adapters
+        return self.shelf.adapters
 
     @property
     def names(self) -> tuple[str, ...]:
         """The adapters that are loaded, in the order of every N axis."""
-        return self.bank.names
+        return self.shelf.names
 
     @property
     def layers(self) -> int:
@@ -180,14 +186,9 @@ class Engine:
                     device=self.base.device,
                     dtype=self.base.dtype,
                 )
-                bank = self.bank.add(spec.name, factors)
+                self._stock.add(replace(spec, label=spec.label or spec.name), factors)
             except ComposerError as fault:
                 report = replace(report, ok=False, reasons=(str(fault),))
-            else:
-                named = replace(spec, label=spec.label or spec.name)
-                self._shelf = Shelf.of(self._model, bank, (*self.adapters, named))
-                if self._warm is not None:
-                    self.warm_up(self._several)
         log.info("%s", report)
         self.reports = (*self.reports, report)
         return report
@@ -234,16 +235,13 @@ class Engine:
         return self._run(list(rows), None, stop)
 
     def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
-        shelf = self._shelf
-        made = [self.row(shelf, place, *row, fusion) for place, row in enumerate(rows)]
+        made = [self.row(place, *row, fusion) for place, row in enumerate(rows)]
         room = max(len(row.ids) + row.sampling.max_new_tokens for row in made)
-        return self._steps(self.start(len(made), room), shelf, made, stop)
+        return self._steps(self.start(len(made), room), made, stop)
 
-    def _steps(
-        self, run: Run, shelf: Shelf, rows: list[BatchRow], stop: Callable[[], bool]
-    ) -> Iterator[Step]:
+    def _steps(self, run: Run, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
         while (rows or run.keys) and not stop():
-            for outcome in run.join(rows, shelf) if rows else run.step():
+            for outcome in run.join(rows) if rows else run.step():
                 if isinstance(outcome, Failed):
                     raise outcome.fault
                 yield outcome
@@ -252,29 +250,48 @@ class Engine:
     @property
     def shelf(self) -> Shelf:
         """The adapters as they are now. Immutable."""
-        return self._shelf
+        return self._stock.shelf
 
     def start(self, slots: int, room: int) -> Run:
         """A run for up to `slots` rows of up to `room` tokens each, prompt and continuation together."""
-        batch = Batch(self._pass, self._shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
-        return Run(batch, self._shelf, self.base.tokenizer, self._ends)
+        batch = Batch(self._pass, self.shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
+        return Run(batch, lambda: self.shelf, self.base.tokenizer, self._ends)
 
     def row(
         self,
-        shelf: Shelf,
         key: Hashable,
         prompt: str,
         composition: Composition,
         sampling: Sampling,
         fusion: Fusion | None = None,
     ) -> BatchRow:
-        """A generation ready to join a run: the prompt's tokens, and its gates over the shelf's adapters."""
+        """A generation ready to join a run: the prompt's tokens, its gates, and in `cast` whose they are."""
         ids = self._encode(prompt)
         count = min(sampling.max_new_tokens, self.base.context - len(ids))
-        gates = self._gating.gates(shelf, composition, ids, fusion)
+        own = self.cast(composition)
         every = composition.live if self.reads_prompt(composition) else 0
-        regate = partial(self._gating.gates, shelf, composition)
-        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), regate, every)
+
+        def gates(ids: Sequence[int], fusion: Fusion | None = None) -> np.ndarray:
+            return self._gating.gates(self.shelf, own, composition, ids, fusion)
+
+        limited = replace(sampling, max_new_tokens=count)
+        return BatchRow(key, ids, gates(ids, fusion), limited, gates, every, own)
+
+    def cast(self, composition: Composition, through: Through = at_once) -> Cast:
+        """Who plays in a composition; while it is held, what was made for it stays made.
+
+        through: has each of many small pieces of work done, where adapters have to be made first, which
+        can take half a minute. Raises ComposerError for what cannot be composed.
+        """
+        return cast(self._stock, composition, through)
+
+    def makes(self, composition: Composition) -> bool:
+        """Whether `cast` has adapters to make. Raises ComposerError for a method that is not here."""
+        return makes(composition)
+
+    def names_of(self, composition: Composition) -> tuple[str, ...]:
+        """The N axis of its contributions: `names`, and after them the merged adapter if there is one."""
+        return names_of(self.shelf, composition)
 
     def reads_prompt(self, composition: Composition) -> bool:
         """Whether its gates take a prefill. Raises ComposerError for a method that is not here."""
@@ -290,10 +307,9 @@ class Engine:
     ) -> Trace:
         """Gather a generation's Steps, and the fusion it used, into one value."""
         if fusion is not None:
-            fusion = fuse(fusion.kl, self._gating.weights(self._shelf, composition) != 0)
-        return Trace(
-            self.base.id, prompt, composition, sampling, self.names, self.layers, tuple(steps), fusion
-        )
+            fusion = fuse(fusion.kl, weights_of(self.shelf, composition) != 0)
+        names = self.names_of(composition)
+        return Trace(self.base.id, prompt, composition, sampling, names, self.layers, tuple(steps), fusion)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -302,8 +318,9 @@ class Engine:
 
         With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
         """
-        shelf, ids = self._shelf, self._encode(prompt)
-        gates = self._gating.gates(shelf, composition, ids)  # [L, N]
+        ids, own = self._encode(prompt), self.cast(composition)
+        shelf = self.shelf
+        gates = self._gating.gates(shelf, own, composition, ids)  # [L, N]
         if gates.any():
             read = self._pass.read(shelf.layout, gates_tensor([gates], self.base.device), [ids])
             return read.logits[0].float().cpu().numpy()
@@ -322,8 +339,8 @@ class Engine:
         names: which adapters, in which order (None: all). norm: the lens applies the final norm before the
         unembedding. Returns Fusion: kl [L, N] in nats, alpha [L, N].
         """
-        shelf = self._shelf
-        columns = [shelf.index(name) for name in (shelf.names if names is None else names)]
+        shelf = self.shelf
+        columns = [shelf.column(name) for name in (shelf.names if names is None else names)]
         return fuse(self._probe.divergence(shelf, self._encode(prompt), columns, norm))
 
     def norm_correlation(self, fusion: Fusion, names: Sequence[str] | None = None) -> float | None:
@@ -332,15 +349,15 @@ class Engine:
         A louder adapter diverges more whatever the prompt, so a value near 1 says that alpha tells
         little about this prompt.
         """
-        names = self.bank.names if names is None else tuple(names)
+        names = self.names if names is None else tuple(names)
         return norm_correlation(fusion.alpha, self.bank.norms, names, self._model.layer_of)
 
     def log_probs(self, texts: Sequence[str], composition: Composition = Composition()) -> list[np.ndarray]:
         """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
-        shelf = self._shelf
         encoded = [self._encode(text, limit=self.base.context) for text in texts]
+        own, shelf = self.cast(composition), self.shelf
         gates = gates_tensor(
-            [self._gating.gates(shelf, composition, ids) for ids in encoded], self.base.device
+            [self._gating.gates(shelf, own, composition, ids) for ids in encoded], self.base.device
         )
         return token_log_probs(self._model, shelf.layout, encoded, gates)
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.methods import METHODS, Method, Prompted, Question, gates
+from composer.casting import Cast, method_of
+from composer.methods import Prompted, Question, gates
 from composer.probing import Probe
-from composer.shelf import Shelf, unknown
-from composer.spec import BaseSpec, ComposerError, Composition, Fusion
+from composer.shelf import Shelf
+from composer.spec import BaseSpec, Composition, Fusion
 
 
 class Gating:
@@ -19,38 +20,30 @@ class Gating:
         self._layers, self._spec, self._probe = layers, spec, probe
 
     def gates(
-        self, shelf: Shelf, composition: Composition, ids: Sequence[int], fusion: Fusion | None = None
+        self,
+        shelf: Shelf,
+        cast: Cast,
+        composition: Composition,
+        ids: Sequence[int],
+        fusion: Fusion | None = None,
     ) -> np.ndarray:
-        """[L, N] for a prompt's token ids.
+        """[L, N of the bank] for a prompt's token ids. shelf: one that has the cast's columns.
 
-        fusion: the prompt's fusion over all adapters of the shelf, if the caller has it; saves a prefill
-        for the methods that need it. Raises ComposerError for a name or a method that is not here.
+        fusion: the prompt's fusion over all of the cast, if the caller has it; saves a prefill for the
+        methods that need it. Raises ComposerError for a method that is not here.
         """
-        method, weights = method_of(composition), self.weights(shelf, composition)
-        known = fusion is not None and fusion.kl.shape == (self._layers, len(shelf.names))
-        if method.needs == ("kl",) and known and composition.tokens == "last":
+        method = method_of(composition)
+        known = fusion is not None and fusion.kl.shape == (self._layers, len(cast.names))
+        if method.needs == ("kl",) and known and composition.tokens == "last" and not cast.leases:
             prompt = Prompted(kl=fusion.kl)
         else:
-            prompt = self._probe(method.needs, shelf, composition, ids, np.flatnonzero(weights).tolist())
-        return gates(method, Question(weights, self._layers, self._groups(shelf), composition, prompt))
+            prompt = self._probe(method.needs, shelf, composition, ids, cast)
+        asked = Question(cast.weights, self._layers, self._groups(cast), composition, prompt)
+        return cast.spread(gates(method, asked), len(shelf.bank.names))
 
-    def weights(self, shelf: Shelf, composition: Composition) -> np.ndarray:
-        """[N]: each adapter's weight, 0 for those not named."""
-        weights = np.zeros(len(shelf.names))
-        for name, weight in composition.weights.items():
-            weights[shelf.index(name)] = weight
-        return weights
-
-    def _groups(self, shelf: Shelf) -> tuple[tuple[int, ...], ...]:
+    def _groups(self, cast: Cast) -> tuple[tuple[int, ...], ...]:
         groups = (
-            tuple(shelf.index(name) for name in group.members if name in shelf.names)
+            tuple(cast.names.index(name) for name in group.members if name in cast.names)
             for group in self._spec.attributes
         )
         return tuple(group for group in groups if len(group) > 1)
-
-
-def method_of(composition: Composition) -> Method:
-    """Raises ComposerError for a method that is not here."""
-    if composition.method not in METHODS:
-        raise ComposerError(unknown("method", composition.method, METHODS))
-    return METHODS[composition.method]

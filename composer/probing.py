@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from composer.casting import Cast
 from composer.methods import Prompted
 from composer.model.inject import GatedModel, gates_tensor
 from composer.model.lens import Lens
@@ -32,9 +33,11 @@ class Probe:
         shelf: Shelf,
         composition: Composition,
         ids: Sequence[int],
-        columns: list[int],
+        cast: Cast,
     ) -> Prompted:
-        """columns: the adapters that take part; the others' columns stay 0."""
+        """Over the cast's n names; 0 for those that take no part."""
+        part = np.flatnonzero(cast.weights)
+        columns = cast.columns[part].tolist()
         ways: Mapping[str, Callable[[], np.ndarray]] = MappingProxyType(
             {
                 "kl": lambda: self.divergence(
@@ -47,10 +50,10 @@ class Probe:
         )
         read = {}
         for need in needs:
-            shape = (len(shelf.names),) if need == "pull" else (self._model.layers, len(shelf.names))
-            read[need] = np.zeros(shape, np.float32)  # [L, N] or [N]
+            shape = (len(cast.names),) if need == "pull" else (self._model.layers, len(cast.names))
+            read[need] = np.zeros(shape, np.float32)  # [L, n] or [n]
             if columns:
-                read[need][..., columns] = ways[need]()
+                read[need][..., part] = ways[need]()
         return Prompted(**read)
 
     def divergence(
@@ -90,7 +93,7 @@ class Probe:
         path = next((path for path in here if path.endswith(QUERY)), None)
         if path is None:
             return np.zeros(len(columns), np.float32)
-        gates = np.zeros((1, self._model.layers, len(shelf.names)), np.float32)  # [1, L, N]
+        gates = np.zeros((1, self._model.layers, len(shelf.bank.names)), np.float32)  # [1, L, N]
         gates[:, last] = 1
         read = self._pass.read(layout, gates_tensor(gates, layout.owner.device), [ids], unembed=False)
         start, end = layout.spans[path]
@@ -101,7 +104,7 @@ class Probe:
     def _alone(self, shelf: Shelf, ids: Sequence[int], columns: list[int], every: bool = False) -> Read:
         """One prefill: row 0 the base, row i the i-th column's adapter alone at weight 1."""
         rows = len(columns) + 1
-        alone = np.zeros((rows, self._model.layers, len(shelf.names)), np.float32)  # [1 + n, L, N]
+        alone = np.zeros((rows, self._model.layers, len(shelf.bank.names)), np.float32)  # [1 + n, L, N]
         for row, column in enumerate(columns, start=1):
             alone[row, :, column] = 1
         gates = gates_tensor(alone, shelf.layout.owner.device)

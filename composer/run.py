@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,14 @@ class Failed:
 
 
 class Run:
-    """A batch's tokens as Steps; Step.row is the row's key. Rows join and leave between passes."""
+    """A batch's tokens as Steps; Step.row is the row's key. Rows join and leave between passes.
 
-    def __init__(self, batch: Batch, shelf: Shelf, tokenizer, ends: frozenset[int]):
-        self._batch, self._shelf, self._tokenizer, self._ends = batch, shelf, tokenizer, ends
+    newest: the shelf as it is now, which serves every row: see composer.stock.
+    """
+
+    def __init__(self, batch: Batch, newest: Callable[[], Shelf], tokenizer, ends: frozenset[int]):
+        self._batch, self._newest, self._tokenizer, self._ends = batch, newest, tokenizer, ends
+        self._shelf = newest()
         self._texts: dict[Hashable, Continuation] = {}
 
     @property
@@ -37,10 +41,9 @@ class Run:
         """The rows that are still running."""
         return [row.key for row in self._batch.rows]
 
-    def join(self, rows: Sequence[Row], shelf: Shelf) -> list[Step | Failed]:
-        """Read the rows' prompts together; their first tokens. shelf: the newest of their gates' shelves."""
-        # Adapters only ever come in as last columns, so the longer shelf serves everybody.
-        self._shelf = max(self._shelf, shelf, key=lambda each: len(each.names))
+    def join(self, rows: Sequence[Row]) -> list[Step | Failed]:
+        """Read the rows' prompts together; their first tokens. A row's `cast` is a composer.casting.Cast."""
+        self._shelf = self._newest()
         self._texts |= {row.key: Continuation(self._tokenizer, row.ids, self._ends) for row in rows}
         return self._steps(*self._batch.join(rows, self._shelf.layout))
 
@@ -73,8 +76,7 @@ class Run:
                     token=each.token,
                     piece=piece,
                     text=text.text,
-                    # Adapters that came in after the row began are none of its business.
-                    contribution=shares[place, :, : each.row.gates.shape[1]],
+                    contribution=shares[place][:, each.row.cast.columns],
                     seconds=each.seconds,
                     finish=each.finish,
                 )

@@ -20,7 +20,6 @@ from typing import TypeVar
 from composer.engine import Engine
 from composer.model.batch import Row
 from composer.run import Failed, Run
-from composer.shelf import Shelf
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 
 log = logging.getLogger(__name__)
@@ -45,8 +44,8 @@ class Waiting:
 class Ticket:
     """One request's way through the scheduler. Closing it, at any moment, frees its place."""
 
-    def __init__(self, scheduler: Scheduler, row: Row, shelf: Shelf):
-        self.row, self.shelf = row, shelf
+    def __init__(self, scheduler: Scheduler, row: Row):
+        self.row = row
         self.gone = False
         self.outbox: SimpleQueue[Step | Exception] = SimpleQueue()
         self._scheduler = scheduler
@@ -132,16 +131,17 @@ class Scheduler:
     ) -> Ticket:
         """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full."""
         self.check_room()
-        shelf = self.engine.shelf
-        make = partial(self.engine.row, shelf, None, prompt, composition, sampling, fusion)
-        reads = fusion is None and self.engine.reads_prompt(composition)
+        # What a method makes of adapters is made first, a site at a time, and held until the row holds it.
+        held = self.engine.cast(composition, lambda work: self.call(work).result())
+        make = partial(self.engine.row, None, prompt, composition, sampling, fusion)
+        reads = (fusion is None or held.leases) and self.engine.reads_prompt(composition)
         row = self.call(make).result() if reads else make()
         if len(row.ids) + row.sampling.max_new_tokens > self.room:
             raise ComposerError(
                 f"Prompt and continuation are longer than the {self.room} tokens a place has; "
                 "shorten the prompt or ask for fewer new tokens."
             )
-        ticket = Ticket(self, row, shelf)
+        ticket = Ticket(self, row)
         row.key = ticket
         with self._changed:
             self.check_room()
@@ -261,9 +261,8 @@ class Scheduler:
         return joining
 
     def _join(self, run: Run, joining: list[Ticket]) -> None:
-        shelf = max((ticket.shelf for ticket in joining), key=lambda each: len(each.names))
         try:
-            self._hand_out(run.join([ticket.row for ticket in joining], shelf))
+            self._hand_out(run.join([ticket.row for ticket in joining]))
         except Exception as fault:
             if len(joining) == 1:
                 log.exception("a row could not join")

@@ -15,7 +15,10 @@ from composer.spec import AdapterSpec, ComposerError
 
 @dataclass(frozen=True)
 class Shelf:
-    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change."""
+    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change.
+
+    adapters: those that somebody can ask for by name. The bank may hold more: what was made of them.
+    """
 
     bank: Bank
     adapters: tuple[AdapterSpec, ...]
@@ -29,13 +32,18 @@ class Shelf:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.bank.names
+        return tuple(adapter.name for adapter in self.adapters)
 
     def index(self, name: str) -> int:
-        """The adapter's column. Raises ComposerError for a name that is not here."""
+        """The adapter's place in `names`. Raises ComposerError for a name that is not here."""
         if name not in self.names:
             raise ComposerError(unknown("adapter", name, self.names))
         return self.names.index(name)
+
+    def column(self, name: str) -> int:
+        """The adapter's column in the bank. Raises ComposerError as `index`."""
+        self.index(name)
+        return self.bank.names.index(name)
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

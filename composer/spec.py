@@ -185,6 +185,10 @@ class Composition:
     read at the prompt's "last" token or in the mean over "all". live: methods that read the prompt read it
     anew, with what was written since, after every so many tokens; 0 is once, at the start.
 
+    What merges may be told, None being the method's usual: rank of the merged adapter at each site. density:
+    share of a change's entries that pruning and dropping leave. core: share that is its core region. omega:
+    how far each next adapter pulls the spherical merge towards itself.
+
     Raises ComposerError when a number is not finite or out of range.
     """
 
@@ -198,6 +202,10 @@ class Composition:
     norm: bool = True
     tokens: str = "last"
     live: int = 0
+    rank: int | None = None
+    density: float | None = None
+    core: float | None = None
+    omega: float | None = None
 
     def __post_init__(self) -> None:
         checked = {
@@ -220,6 +228,11 @@ class Composition:
         if self.tokens not in ("last", "all"):
             raise ComposerError("Tokens must be 'last' or 'all'.")
         object.__setattr__(self, "live", _whole("Live", self.live, 0, 4096))
+        if self.rank is not None:
+            object.__setattr__(self, "rank", _whole("Rank", self.rank, 1, 256))
+        for name, low in (("density", 0.001), ("core", 0.0001), ("omega", 0)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _finite(name.capitalize(), value, low, 1))
 
 
 @dataclass(frozen=True)

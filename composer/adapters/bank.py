@@ -79,8 +79,54 @@ class Bank:
                 torch.full((rank,), own.scaling, dtype=own.A.dtype, device=device),
             )
             sites[path] = _stack(sites[path], new) if path in sites else new
-        norms = dict(self.norms) | {name: {path: own.norm for path, own in adapter.items()}}
-        return Bank((*self.names, name), sites, norms)
+        return Bank((*self.names, name), sites, self._normed(name, adapter))
+
+    def adapter(self, name: str) -> Adapter:
+        """An adapter's own factors, read back out of the stack."""
+        index, own = self.names.index(name), {}
+        for path, site in self.sites.items():
+            mine = site.owner == index  # [R]
+            if mine.any():
+                own[path] = Factors(site.A[mine], site.B[:, mine], float(site.scaling[mine][0]))
+        return own
+
+    def reserve(self, name: str, rank: int) -> Bank:
+        """A bank with one more adapter that does nothing: zeros of a rank at every site, to be filled."""
+        empty = {
+            path: Factors(
+                site.A.new_zeros(rank, site.A.shape[1]), site.B.new_zeros(site.B.shape[0], rank), 1.0
+            )
+            for path, site in self.sites.items()
+        }
+        return self.add(name, empty)
+
+    def fill(self, name: str, adapter: Adapter) -> Bank:
+        """A bank of the same shape with other factors in an adapter's place, filled up with zeros.
+
+        Raises ValueError for a rank, or a site, that the place has no room for.
+        """
+        index, sites = self.names.index(name), dict(self.sites)
+        for path, site in self.sites.items():
+            mine = torch.nonzero(site.owner == index).flatten()  # [r]
+            if len(mine):
+                sites[path] = _filled(site, mine, adapter.get(path))
+            elif path in adapter:
+                raise ValueError(f"{name} has no place at {path}")
+        return Bank(self.names, sites, self._normed(name, adapter))
+
+    def _normed(self, name: str, adapter: Adapter) -> Mapping[str, Mapping[str, float]]:
+        return dict(self.norms) | {name: {path: own.norm for path, own in adapter.items()}}
+
+
+def _filled(site: Site, mine: torch.Tensor, own: Factors | None) -> Site:
+    rank = 0 if own is None else own.A.shape[0]
+    if rank > len(mine):
+        raise ValueError(f"rank {rank} has no room in {len(mine)}")
+    A, B, scaling = site.A.clone(), site.B.clone(), site.scaling.clone()
+    A[mine], B[:, mine] = 0, 0
+    if own is not None:
+        A[mine[:rank]], B[:, mine[:rank]], scaling[mine] = own.A, own.B, own.scaling
+    return Site(A, B, site.owner, scaling)
 
 
 def _stack(old: Site, new: Site) -> Site:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from composer.casting import Cast
 from composer.engine import Engine
 from composer.explain.explanation import Explanation
 from composer.insight.additivity import additivity
@@ -23,7 +24,6 @@ from composer.model.inject import gates_tensor
 from composer.model.layout import Layout
 from composer.model.norms import weight_norms
 from composer.model.text import Continuation
-from composer.shelf import Shelf
 from composer.spec import ComposerError, Composition, Sampling
 
 
@@ -57,16 +57,16 @@ def explain(
     text: the continuation; None: generated under the composition and `sampling`. Raises ComposerError for a
     prompt, a text or a composition that cannot be used.
     """
-    shelf = engine.shelf
-    row = engine.row(shelf, 0, prompt, composition, sampling)
-    columns = _taking_part(shelf, composition, row.gates)
+    row = engine.row(0, prompt, composition, sampling)
+    part = _taking_part(row.cast, row.gates)
+    columns = row.cast.columns[part].tolist()
     gates = row.gates[:, columns]  # [L, n]
     said = (
         _generated(engine, prompt, composition, sampling) if text is None else _given(engine, row.ids, text)
     )
 
     layer_of, layers, count = engine.model.layer_of, engine.layers, len(columns)
-    bank = chosen(shelf.bank, columns)
+    bank = chosen(engine.bank, columns)
     read = _reader(engine, row.ids, said.tokens)
     # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
     rows = np.zeros((count + 2, layers, 2 * count), np.float32)
@@ -86,7 +86,7 @@ def explain(
         prompt=prompt,
         text="".join(said.pieces),
         composition=composition,
-        adapters=bank.names,
+        adapters=tuple(row.cast.names[place] for place in part),
         layers=layers,
         tokens=said.tokens,
         pieces=said.pieces,
@@ -105,10 +105,9 @@ def explain(
     )
 
 
-def _taking_part(shelf: Shelf, composition: Composition, gates: np.ndarray) -> list[int]:
-    """Columns with a weight, and those that the method gives a gate besides (`contrast` does)."""
-    named = {shelf.index(name) for name, weight in composition.weights.items() if weight != 0}
-    return sorted(named | set(np.flatnonzero(gates.any(axis=0)).tolist()))
+def _taking_part(cast: Cast, gates: np.ndarray) -> np.ndarray:
+    """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`)."""
+    return np.flatnonzero((cast.weights != 0) | gates[:, cast.columns].any(axis=0))
 
 
 def _generated(engine: Engine, prompt: str, composition: Composition, sampling: Sampling) -> Text:

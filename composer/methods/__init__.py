@@ -2,14 +2,38 @@
 
 from types import MappingProxyType
 
+from composer.methods import merged
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
+from composer.methods.calibrated import PICO, PICO_KL
 from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
 from composer.methods.registry import Method, Prompted, Question, gates
 
 METHODS = MappingProxyType(
     {
         method.name: method
-        for method in (SUM, CONTRAST, KL, KL_CONTRAST, COSINE, LOGO, BALANCED, AVERAGE, STATIC)
+        for method in (
+            SUM,
+            CONTRAST,
+            KL,
+            KL_CONTRAST,
+            COSINE,
+            LOGO,
+            BALANCED,
+            AVERAGE,
+            STATIC,
+            PICO,
+            PICO_KL,
+            merged.FACTOR_AVERAGE,
+            merged.DELTA_AVERAGE,
+            merged.LINEAR,
+            merged.CAT,
+            merged.SVD,
+            merged.TIES,
+            merged.DARE_LINEAR,
+            merged.DARE_TIES,
+            merged.MAGNITUDE,
+            merged.CORE,
+        )
     }
 )
 

@@ -36,12 +36,13 @@ def _shared(question: Question, measure: np.ndarray) -> np.ndarray:
     return question.weights * ((1 - blend) + blend * factor)  # [L, N]
 
 
-def _kl(question: Question) -> np.ndarray:
+def kl_gates(question: Question) -> np.ndarray:
+    """Shares by divergence, blended with the plain sum; [L, N]."""
     return _shared(question, question.prompt.kl)
 
 
 def _kl_contrast(question: Question) -> np.ndarray:
-    return against_opposites(_kl(question), question.groups, question.composition.contrast)
+    return against_opposites(kl_gates(question), question.groups, question.composition.contrast)
 
 
 def _cosine(question: Question) -> np.ndarray:
@@ -57,7 +58,7 @@ KL = Method(
     label="KL fusion (qa-FLoRA)",
     help="Per layer, the adapter that changes the model's answer to your prompt most gets the largest share.",
     source=QA_FLORA,
-    rule=_kl,
+    rule=kl_gates,
     dials=("blend", "scale", "norm", "tokens", "live"),
     needs=("kl",),
 )

@@ -13,17 +13,18 @@ LORANDI = "Lorandi & Belz 2026, arXiv 2605.12345 (known from its abstract)"
 LOUDEST = 4.0
 
 
-def _sum(question: Question) -> np.ndarray:
+def weighted_sum(question: Question) -> np.ndarray:
+    """gate = w_i in every layer, [L, N]."""
     return np.tile(question.weights, (question.layers, 1))  # [L, N]
 
 
 def _average(question: Question) -> np.ndarray:
-    return _sum(question) / max(int(question.part.sum()), 1)  # [L, N]
+    return weighted_sum(question) / max(int(question.part.sum()), 1)  # [L, N]
 
 
 def _static(question: Question) -> np.ndarray:
     total = np.abs(question.weights).sum()
-    return _sum(question) / (total if total > 0 else 1.0)  # [L, N]
+    return weighted_sum(question) / (total if total > 0 else 1.0)  # [L, N]
 
 
 def _balanced(question: Question) -> np.ndarray:
@@ -47,7 +48,7 @@ def against_opposites(gates: np.ndarray, groups: Sequence[Sequence[int]], c: flo
 
 
 def _contrast(question: Question) -> np.ndarray:
-    return against_opposites(_sum(question), question.groups, question.composition.contrast)
+    return against_opposites(weighted_sum(question), question.groups, question.composition.contrast)
 
 
 SUM = Method(
@@ -55,7 +56,7 @@ SUM = Method(
     label="Sum of outputs",
     help="Adds every adapter's output, times its slider, at every layer.",
     source=LORANDI,
-    rule=_sum,
+    rule=weighted_sum,
 )
 
 CONTRAST = Method(

@@ -49,7 +49,8 @@ class Question:
 class Method:
     """name: key in METHODS. help: one line for the page. source: where the formula is from. dials: the
     fields of Composition it listens to beside weights, strength and bands. needs: fields of Prompted.
-    rule: Question -> gates [L, N].
+    rule: Question -> gates [L, N]. merge: the rule of composer.methods.merges that makes one adapter of those
+    that take part, for `rule` to add. calibrated: they are calibrated against each other first (Pico).
     """
 
     name: str
@@ -59,6 +60,8 @@ class Method:
     rule: Callable[[Question], np.ndarray]
     dials: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    merge: str | None = None
+    calibrated: bool = False
 
     @property
     def needs_kl(self) -> bool:

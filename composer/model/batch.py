@@ -25,8 +25,8 @@ class Row:
     """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
 
     gates: [L, N]. regate: new gates from the ids so far, asked for after every `every` drawn tokens (0:
-    never). What was read under the old gates stays as it was read. began: when it joined its batch, by the
-    monotonic clock.
+    never). What was read under the old gates stays as it was read. cast: the caller's, kept with the row.
+    began: when it joined its batch, by the monotonic clock.
     """
 
     key: Hashable
@@ -35,6 +35,7 @@ class Row:
     sampling: Sampling
     regate: Callable[[Sequence[int]], np.ndarray] | None = None
     every: int = 0
+    cast: object = None
     stream: Stream = field(init=False)
     began: float = field(init=False)
     count: int = 0

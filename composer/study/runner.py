@@ -12,6 +12,7 @@ from composer.methods import METHODS
 from composer.model.batch import Row
 from composer.run import Failed
 from composer.spec import ComposerError, Composition, Fusion, Sampling
+from composer.stock import Full
 from composer.study.scoring import perplexities
 from composer.study.work import Unit
 
@@ -81,13 +82,20 @@ def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int)
             unit = queue.popleft()
             try:
                 rows.append(_row(engine, unit, sampling, fusions))
+            except Full as fault:
+                if not running:
+                    yield _failed(unit, fault)
+                    continue
+                # Somebody who runs has to leave first.
+                queue.appendleft(unit)
+                break
             except ComposerError as fault:
                 yield _failed(unit, fault)
             else:
                 running[unit.key] = unit
         if not running:
             return
-        for outcome in run.join(rows, engine.shelf) if rows else run.step():
+        for outcome in run.join(rows) if rows else run.step():
             if isinstance(outcome, Failed):
                 yield _failed(running.pop(outcome.row), outcome.fault)
             elif outcome.finish is not None:
@@ -103,7 +111,7 @@ def _row(engine: Engine, unit: Unit, sampling: Sampling, fusions: dict[tuple[str
         fusion = fusions[place] if place in fusions else engine.fusion(unit.told, norm=composition.norm)
         fusions[place] = fusion
     own = replace(sampling, seed=unit.seed)
-    return engine.row(engine.shelf, unit.key, unit.told, composition, own, fusion)
+    return engine.row(unit.key, unit.told, composition, own, fusion)
 
 
 def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 
+from composer.casting import makes
 from composer.engine import Engine
 from composer.methods import METHODS, Method
 from composer.spec import ComposerError, Composition, Sampling
@@ -190,9 +191,20 @@ def _in_order(units: Iterable[Unit]) -> list[Unit]:
     """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
 
     Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
-    a study cut short still compares.
+    a study cut short still compares. Units that adapters are made for come last and adapter by adapter: making
+    one takes as long as several texts, and each place it takes in the bank slows all texts down.
     """
-    return sorted(units, key=lambda unit: (-len(unit.told), unit.told, unit.seed))
+    return sorted(units, key=lambda unit: (_made(unit), -len(unit.told), unit.told, unit.seed))
+
+
+def _made(unit: Unit) -> tuple:
+    """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
+    if not unit.asked or not makes(composition := Composition(**unit.asked)):
+        return ()
+    return (
+        composition.method,
+        *sorted((name, str(value)) for name, value in unit.asked.items() if name != "strength"),
+    )
 
 
 def _told(stand: Stand, arm: Arm, target: Target, prompt: str) -> str:

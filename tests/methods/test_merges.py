@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from composer.adapters.bank import Adapter, Bank, Factors
+from composer.methods import METHODS
 from composer.methods.merges import MERGES, Options, merge
 from composer.spec import ComposerError
 
@@ -275,13 +276,12 @@ def test_options_out_of_range_are_refused(wrong):
         Options(**wrong)
 
 
-def test_every_merge_explains_itself_and_listens_to_its_dials_only():
+def test_every_merge_is_a_method_and_listens_to_its_dials_only():
     adapters = family((12, 10), (3, 3), (1.0, 2.0))
     turned = {"rank": 2, "density": 0.35, "seed": 5, "core": 0.3, "omega": 0.9}
     for name, method in MERGES.items():
-        assert name == method.name and method.label and method.source
-        assert method.help.endswith(".") and len(method.help) < 120
-        assert set(method.usual) <= set(method.dials)
+        assert name == method.name == METHODS[name].merge
+        assert set(method.usual) <= set(METHODS[name].dials)
         usual = delta(merge(method, adapters, [1, 1]).adapter["one"])
         heard = {
             dial
@@ -290,4 +290,5 @@ def test_every_merge_explains_itself_and_listens_to_its_dials_only():
                 delta(merge(method, adapters, [1, 1], Options(**{dial: value})).adapter["one"]), usual
             )
         }
-        assert heard == set(method.dials)
+        # What DARE drops is nobody's choice, so that the same sliders make the same adapter.
+        assert heard - {"seed"} == set(METHODS[name].dials)

@@ -120,8 +120,8 @@ def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
 
 
 def test_a_dial_that_compositions_do_not_have_is_a_reason():
-    arm = Arm("new", "x", "New", "-", "-", dials={"density": 0.5})
-    assert arm.lacks(METHODS, True) == "a composition has no dial called density"
+    arm = Arm("new", "x", "New", "-", "-", dials={"colour": 0.5})
+    assert arm.lacks(METHODS, True) == "a composition has no dial called colour"
 
 
 def test_a_base_that_is_chatted_with_is_refused(engine):

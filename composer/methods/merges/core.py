@@ -86,13 +86,4 @@ def _core(adapters: Sequence[Adapter], weights: Sequence[float], options: Option
     return Merged(made.adapter, {**made.notes, "jaccard": sum(overlaps) / len(overlaps), "chance": chance})
 
 
-CORE = Merge(
-    name="core",
-    label="Core isolation (CPI-FT)",
-    help="Keeps each adapter's most changed entries as they are and merges the rest on the sphere.",
-    source="Wang, Liang & Peng, CPI-FT, EMNLP 2025, arXiv 2508.21741 (formulas known second-hand), "
-    "carried over to LoRA deltas by this project",
-    rule=_core,
-    dials=("core", "omega", "rank"),
-    usual={"core": 0.01},
-)
+CORE = Merge("core", _core, {"core": 0.01})

@@ -1,4 +1,4 @@
-"""What a merge is: a rule that turns several adapters into one, with the words that explain it."""
+"""What a merge is: a rule that turns several adapters into one. Its words are in composer.methods.merged."""
 
 from __future__ import annotations
 
@@ -49,17 +49,12 @@ class Merged:
 
 @dataclass(frozen=True)
 class Merge:
-    """name: key in MERGES. help: one line for the page. source: where the formula is from. dials: the
-    fields of Options it listens to. usual: what it takes for those that are None and need a number.
-    rule: what `merge` calls with weights other than 0 and those numbers filled in.
+    """name: key in MERGES, and of the method that explains it. rule: what `merge` calls with weights other
+    than 0 and the options filled in. usual: the numbers for those that are None and that the rule needs.
     """
 
     name: str
-    label: str
-    help: str
-    source: str
     rule: Callable[[Sequence[Adapter], Sequence[float], Options], Merged]
-    dials: tuple[str, ...] = ()
     usual: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -65,44 +65,7 @@ def _dare_ties(adapters: Sequence[Adapter], weights: Sequence[float], options: O
     )
 
 
-MAGNITUDE = Merge(
-    name="magnitude",
-    label="Magnitude prune",
-    help="Keeps the largest entries of each adapter's change and sums them.",
-    source="Hugging Face PEFT, magnitude_prune, on the delta; usual density as in TIES",
-    rule=_magnitude,
-    dials=("density", "rank"),
-    usual={"density": 0.2},
-)
-
-TIES = Merge(
-    name="ties",
-    label="TIES",
-    help="Keeps each change's largest entries, lets them vote on the sign, averages those that agree.",
-    source="Yadav et al., TIES-Merging, NeurIPS 2023, arXiv 2306.01708 (top 20 percent kept), on the delta",
-    rule=_ties,
-    dials=("density", "rank"),
-    usual={"density": 0.2},
-)
-
-DARE_LINEAR = Merge(
-    name="dare-linear",
-    label="DARE, linear",
-    help="Drops entries of each change by chance, scales up the rest to make good for it, and sums.",
-    source="Yu et al., DARE, ICML 2024, arXiv 2311.03099, on the delta (drop rate 0.2, as in its code's "
-    "examples of merging language models)",
-    rule=_dare_linear,
-    dials=("density", "seed", "rank"),
-    usual={"density": 0.8},
-)
-
-DARE_TIES = Merge(
-    name="dare-ties",
-    label="DARE, TIES",
-    help="Drops entries of each change by chance, then votes on the sign and averages those that agree.",
-    source="Yu et al., DARE, ICML 2024, arXiv 2311.03099, then the vote of TIES, arXiv 2306.01708, "
-    "on the delta",
-    rule=_dare_ties,
-    dials=("density", "seed", "rank"),
-    usual={"density": 0.8},
-)
+MAGNITUDE = Merge("magnitude", _magnitude, {"density": 0.2})
+TIES = Merge("ties", _ties, {"density": 0.2})
+DARE_LINEAR = Merge("dare-linear", _dare_linear, {"density": 0.8})
+DARE_TIES = Merge("dare-ties", _dare_ties, {"density": 0.8})

@@ -63,45 +63,8 @@ def _svd(adapters: Sequence[Adapter], weights: Sequence[float], options: Options
     return each_site(adapters, weights, lambda parts: _cut(parts, options.rank))
 
 
-FACTOR_AVERAGE = Merge(
-    name="factor-average",
-    label="Factor average (W-a)",
-    help="Averages the A's and the B's apart, so that each B also meets the others' A: the weakest sum.",
-    source="one reading of WeightsAverage in Lorandi & Belz 2026, arXiv 2605.12345 (formula inferred); where "
-    "scalings or weights differ, their roots go into the factors as in PEFT's linear",
-    rule=_factor_average,
-)
-
-DELTA_AVERAGE = Merge(
-    name="delta-average",
-    label="Delta average (W-b)",
-    help="The mean of the changes: the sum's direction at 1/N of its strength.",
-    source="the other reading of WeightsAverage in Lorandi & Belz 2026, arXiv 2605.12345 (formula inferred)",
-    rule=_delta_average,
-    dials=("rank",),
-)
-
-LINEAR = Merge(
-    name="linear",
-    label="PEFT linear",
-    help="Adds the A's and the B's apart, as PEFT does: every adapter's B also meets every other's A.",
-    source="Hugging Face PEFT, add_weighted_adapter, combination_type linear",
-    rule=_linear,
-)
-
-CAT = Merge(
-    name="cat",
-    label="Exact concatenation",
-    help="All adapters side by side as one: the sum of outputs, kept exactly.",
-    source="Hugging Face PEFT, add_weighted_adapter, combination_type cat",
-    rule=_cat,
-)
-
-SVD = Merge(
-    name="svd",
-    label="SVD to a rank",
-    help="The sum, cut to the directions that carry most of it; at the summed rank it is the sum.",
-    source="Hugging Face PEFT, add_weighted_adapter, combination_type svd (usual rank: the largest input's)",
-    rule=_svd,
-    dials=("rank",),
-)
+FACTOR_AVERAGE = Merge("factor-average", _factor_average)
+DELTA_AVERAGE = Merge("delta-average", _delta_average)
+LINEAR = Merge("linear", _linear)
+CAT = Merge("cat", _cat)
+SVD = Merge("svd", _svd)
