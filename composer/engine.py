@@ -26,6 +26,7 @@ from composer.model.batch import Row as BatchRow
 from composer.model.compiled import WarmUp
 from composer.model.inject import GatedModel, gates_tensor
 from composer.model.kv import ROOM
+from composer.model.mixer import Mixer
 from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
@@ -237,7 +238,7 @@ class Engine:
         shelf = self._shelf
         made = [self.row(shelf, place, *row, fusion) for place, row in enumerate(rows)]
         room = max(len(row.ids) + row.sampling.max_new_tokens for row in made)
-        return self._steps(self.start(len(made), room), shelf, made, stop)
+        return self._steps(self.start(sum(len(row.voices) for row in made), room), shelf, made, stop)
 
     def _steps(
         self, run: Run, shelf: Shelf, rows: list[BatchRow], stop: Callable[[], bool]
@@ -255,7 +256,8 @@ class Engine:
         return self._shelf
 
     def start(self, slots: int, room: int) -> Run:
-        """A run for up to `slots` rows of up to `room` tokens each, prompt and continuation together."""
+        """A run for rows of up to `slots` voices in all, of up to `room` tokens each, prompt and continuation
+        together."""
         batch = Batch(self._pass, self._shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
         return Run(batch, self._shelf, self.base.tokenizer, self._ends)
 
@@ -268,13 +270,13 @@ class Engine:
         sampling: Sampling,
         fusion: Fusion | None = None,
     ) -> BatchRow:
-        """A generation ready to join a run: the prompt's tokens, and its gates over the shelf's adapters."""
+        """A generation ready to join a run: the prompt's tokens, and its voices over the shelf's adapters."""
         ids = self._encode(prompt)
         count = min(sampling.max_new_tokens, self.base.context - len(ids))
-        gates = self._gating.gates(shelf, composition, ids, fusion)
+        voices = self._gating.voices(shelf, composition, ids, fusion)
         every = composition.live if self.reads_prompt(composition) else 0
-        regate = partial(self._gating.gates, shelf, composition)
-        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), regate, every)
+        regate = partial(self._gating.voices, shelf, composition)
+        return BatchRow(key, ids, voices, replace(sampling, max_new_tokens=count), regate, every)
 
     def reads_prompt(self, composition: Composition) -> bool:
         """Whether its gates take a prefill. Raises ComposerError for a method that is not here."""
@@ -303,12 +305,12 @@ class Engine:
         With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
         """
         shelf, ids = self._shelf, self._encode(prompt)
-        gates = self._gating.gates(shelf, composition, ids)  # [L, N]
-        if gates.any():
-            read = self._pass.read(shelf.layout, gates_tensor([gates], self.base.device), [ids])
-            return read.logits[0].float().cpu().numpy()
+        voices, device = self._gating.voices(shelf, composition, ids), self.base.device
+        if voices.gates.any():
+            read = self._pass.read(shelf.layout, gates_tensor(voices.gates, device), [ids] * len(voices))
+            return Mixer([voices], device)(read.logits)[0].float().cpu().numpy()
         # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
-        logits = self._model(None, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
+        logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
 
     def fusion(self, prompt: str, names: Sequence[str] | None = None, norm: bool = True) -> Fusion:
@@ -339,10 +341,8 @@ class Engine:
         """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
         shelf = self._shelf
         encoded = [self._encode(text, limit=self.base.context) for text in texts]
-        gates = gates_tensor(
-            [self._gating.gates(shelf, composition, ids) for ids in encoded], self.base.device
-        )
-        return token_log_probs(self._model, shelf.layout, encoded, gates)
+        voices = [self._gating.voices(shelf, composition, ids) for ids in encoded]
+        return token_log_probs(self._model, shelf.layout, encoded, voices)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text is as a prompt, the chat template's own included."""

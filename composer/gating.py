@@ -1,4 +1,4 @@
-"""From what was asked to the gate tensor: methods meet the prompt, and what they need is read for them."""
+"""From what was asked to a row's voices: methods meet the prompt, and what they need is read for them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.methods import METHODS, Method, Prompted, Question, gates
+from composer.methods import METHODS, Method, Prompted, Question, voices
+from composer.model.voices import Voices
 from composer.probing import Probe
 from composer.shelf import Shelf, unknown
 from composer.spec import BaseSpec, ComposerError, Composition, Fusion
 
 
 class Gating:
-    """Answers compositions with gates [L, N]. Holds no state of its own."""
+    """Answers compositions with voices. Holds no state of its own."""
 
     def __init__(self, layers: int, spec: BaseSpec, probe: Probe):
         self._layers, self._spec, self._probe = layers, spec, probe
 
-    def gates(
+    def voices(
         self, shelf: Shelf, composition: Composition, ids: Sequence[int], fusion: Fusion | None = None
-    ) -> np.ndarray:
-        """[L, N] for a prompt's token ids.
+    ) -> Voices:
+        """How a prompt's token ids are continued; gates over the shelf's adapters.
 
         fusion: the prompt's fusion over all adapters of the shelf, if the caller has it; saves a prefill
         for the methods that need it. Raises ComposerError for a name or a method that is not here.
@@ -32,7 +33,7 @@ class Gating:
             prompt = Prompted(kl=fusion.kl)
         else:
             prompt = self._probe(method.needs, shelf, composition, ids, np.flatnonzero(weights).tolist())
-        return gates(method, Question(weights, self._layers, self._groups(shelf), composition, prompt))
+        return voices(method, Question(weights, self._layers, self._groups(shelf), composition, prompt))
 
     def weights(self, shelf: Shelf, composition: Composition) -> np.ndarray:
         """[N]: each adapter's weight, 0 for those not named."""

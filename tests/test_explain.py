@@ -59,7 +59,7 @@ def outputs(engine: Engine, gates: np.ndarray) -> list[torch.Tensor]:
 
 
 def gates_of(engine: Engine, composition: Composition) -> np.ndarray:
-    return engine.row(engine.shelf, 0, PROMPT, composition, Sampling()).gates
+    return engine.row(engine.shelf, 0, PROMPT, composition, Sampling()).voices.overall
 
 
 def test_conflict_is_the_cosine_of_the_dense_outputs(engine):

@@ -3,14 +3,27 @@
 from types import MappingProxyType
 
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
+from composer.methods.logits import LOGITS, LOGITS_CONTRAST
 from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
-from composer.methods.registry import Method, Prompted, Question, gates
+from composer.methods.registry import Method, Prompted, Question, voices
 
 METHODS = MappingProxyType(
     {
         method.name: method
-        for method in (SUM, CONTRAST, KL, KL_CONTRAST, COSINE, LOGO, BALANCED, AVERAGE, STATIC)
+        for method in (
+            SUM,
+            CONTRAST,
+            KL,
+            KL_CONTRAST,
+            COSINE,
+            LOGO,
+            BALANCED,
+            AVERAGE,
+            STATIC,
+            LOGITS,
+            LOGITS_CONTRAST,
+        )
     }
 )
 
-__all__ = ["METHODS", "Method", "Prompted", "Question", "fuse", "gates"]
+__all__ = ["METHODS", "Method", "Prompted", "Question", "fuse", "voices"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from composer.engine import Engine
 from composer.methods import METHODS
 from composer.model.batch import Row
-from composer.run import Failed
-from composer.spec import ComposerError, Composition, Fusion, Sampling
+from composer.run import Failed, check_places
+from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 from composer.study.scoring import perplexities
 from composer.study.work import Unit
 
@@ -66,33 +65,51 @@ def work(
 
 
 def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int) -> Iterator[Made]:
-    """Each unit's text as it ends, from a batch that is kept full until the units run out."""
+    """Each unit's text as it ends, from a batch that is kept full until the units run out.
+
+    slots: how many voices decode together; most texts have one.
+    """
     if not units:
         return
     longest = max(engine.count_tokens(told) for told in {unit.told for unit in units})
     room = min(longest, engine.prompt_limit) + sampling.max_new_tokens
     run = engine.start(slots, min(room, engine.base.context))
-    queue = deque(units)
-    running: dict[str, Unit] = {}
-    fusions: dict[tuple[str, bool], Fusion] = {}
-    while queue or running:
+    made = _rows(engine, units, sampling, slots)
+    running: dict[str, tuple[Unit, Row]] = {}
+    free, following = slots, next(made, None)
+    while following or running:
         rows: list[Row] = []
-        while queue and len(running) < slots:
-            unit = queue.popleft()
-            try:
-                rows.append(_row(engine, unit, sampling, fusions))
-            except ComposerError as fault:
-                yield _failed(unit, fault)
+        while following and (isinstance(following[1], Made) or len(following[1].voices) <= free):
+            unit, row = following
+            if isinstance(row, Made):
+                yield row
             else:
-                running[unit.key] = unit
+                rows.append(row)
+                running[unit.key] = unit, row
+                free -= len(row.voices)
+            following = next(made, None)
         if not running:
             return
         for outcome in run.join(rows, engine.shelf) if rows else run.step():
-            if isinstance(outcome, Failed):
-                yield _failed(running.pop(outcome.row), outcome.fault)
-            elif outcome.finish is not None:
-                unit = running.pop(outcome.row)
-                yield Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), outcome.text)
+            if isinstance(outcome, Failed) or outcome.finish is not None:
+                unit, row = running.pop(outcome.row)
+                free += len(row.voices)
+                yield _failed(unit, outcome.fault) if isinstance(outcome, Failed) else _made(unit, outcome)
+
+
+def _rows(
+    engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int
+) -> Iterator[tuple[Unit, Row | Made]]:
+    """Each unit with its row, or with the Made that says why it has none."""
+    fusions: dict[tuple[str, bool], Fusion] = {}
+    for unit in units:
+        try:
+            row = _row(engine, unit, sampling, fusions)
+            check_places(row, slots)
+        except ComposerError as fault:
+            yield unit, _failed(unit, fault)
+        else:
+            yield unit, row
 
 
 def _row(engine: Engine, unit: Unit, sampling: Sampling, fusions: dict[tuple[str, bool], Fusion]) -> Row:
@@ -119,6 +136,10 @@ def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:
             yield from scores(engine, made[len(made) // 2 :])
             return
     yield from (Score(each.key, value) for each, value in zip(made, values, strict=True))
+
+
+def _made(unit: Unit, last: Step) -> Made:
+    return Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), last.text)
 
 
 def _failed(unit: Unit, fault: Exception) -> Made:

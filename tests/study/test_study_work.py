@@ -76,10 +76,11 @@ def test_targets_are_chosen_by_name_or_kind():
 def test_every_arm_of_the_project_says_what_it_is():
     assert len(BY_NAME) == len(ARMS)
     assert all(arm.label and arm.help and arm.source and arm.family and arm.requires for arm in ARMS)
-    outputs = {"sum", "average", "static", "balanced", "contrast", "logits", "pico"}
+    outputs = {"sum", "average", "static", "balanced", "contrast", "pico"}
+    logits = {"logits", "logits-contrast"}
     adaptive = {"kl", "kl-contrast", "cosine", "logo", "arrow"}
     weights = {"factor-average", "peft-linear", "svd", "ties", "dare-ties", "core"}
-    assert {arm.method for arm in ARMS} == outputs | adaptive | weights
+    assert {arm.method for arm in ARMS} == outputs | logits | adaptive | weights
 
 
 def test_what_an_arm_asks_for_makes_a_composition():
