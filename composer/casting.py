@@ -29,9 +29,9 @@ class Cast:
         return {name: value for lease in self.leases for name, value in lease.notes.items()}
 
     def spread(self, gates: np.ndarray, count: int) -> np.ndarray:
-        """Gates of the cast, [L, n], over a bank of N = count columns, [L, N]."""
-        whole = np.zeros((len(gates), count), gates.dtype)
-        whole[:, self.columns] = gates
+        """Gates of the cast, [..., n], over a bank of N = count columns, [..., N]."""
+        whole = np.zeros((*gates.shape[:-1], count), gates.dtype)
+        whole[..., self.columns] = gates
         return whole
 
 

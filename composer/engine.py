@@ -27,9 +27,11 @@ from composer.model.batch import Row as BatchRow
 from composer.model.compiled import WarmUp
 from composer.model.inject import GatedModel, gates_tensor
 from composer.model.kv import ROOM
+from composer.model.mixer import Mixer
 from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
+from composer.model.voices import Voices
 from composer.probing import Probe
 from composer.run import Failed, Run
 from composer.shelf import Shelf
@@ -237,7 +239,7 @@ class Engine:
     def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
         made = [self.row(place, *row, fusion) for place, row in enumerate(rows)]
         room = max(len(row.ids) + row.sampling.max_new_tokens for row in made)
-        return self._steps(self.start(len(made), room), made, stop)
+        return self._steps(self.start(sum(len(row.voices) for row in made), room), made, stop)
 
     def _steps(self, run: Run, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
         while (rows or run.keys) and not stop():
@@ -253,7 +255,8 @@ class Engine:
         return self._stock.shelf
 
     def start(self, slots: int, room: int) -> Run:
-        """A run for up to `slots` rows of up to `room` tokens each, prompt and continuation together."""
+        """A run for rows of up to `slots` voices in all, of up to `room` tokens each, prompt and continuation
+        together."""
         batch = Batch(self._pass, self.shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
         return Run(batch, lambda: self.shelf, self.base.tokenizer, self._ends)
 
@@ -265,17 +268,17 @@ class Engine:
         sampling: Sampling,
         fusion: Fusion | None = None,
     ) -> BatchRow:
-        """A generation ready to join a run: the prompt's tokens, its gates, and in `cast` whose they are."""
+        """A generation ready to join a run: the prompt's tokens, its voices, and in `cast` whose they are."""
         ids = self._encode(prompt)
         count = min(sampling.max_new_tokens, self.base.context - len(ids))
         own = self.cast(composition)
         every = composition.live if self.reads_prompt(composition) else 0
 
-        def gates(ids: Sequence[int], fusion: Fusion | None = None) -> np.ndarray:
-            return self._gating.gates(self.shelf, own, composition, ids, fusion)
+        def voices(ids: Sequence[int], fusion: Fusion | None = None) -> Voices:
+            return self._gating.voices(self.shelf, own, composition, ids, fusion)
 
         limited = replace(sampling, max_new_tokens=count)
-        return BatchRow(key, ids, gates(ids, fusion), limited, gates, every, own)
+        return BatchRow(key, ids, voices(ids, fusion), limited, voices, every, own)
 
     def cast(self, composition: Composition, through: Through = at_once) -> Cast:
         """Who plays in a composition; while it is held, what was made for it stays made.
@@ -319,13 +322,13 @@ class Engine:
         With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
         """
         ids, own = self._encode(prompt), self.cast(composition)
-        shelf = self.shelf
-        gates = self._gating.gates(shelf, own, composition, ids)  # [L, N]
-        if gates.any():
-            read = self._pass.read(shelf.layout, gates_tensor([gates], self.base.device), [ids])
-            return read.logits[0].float().cpu().numpy()
+        shelf, device = self.shelf, self.base.device
+        voices = self._gating.voices(shelf, own, composition, ids)
+        if voices.gates.any():
+            read = self._pass.read(shelf.layout, gates_tensor(voices.gates, device), [ids] * len(voices))
+            return Mixer([voices], device)(read.logits)[0].float().cpu().numpy()
         # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
-        logits = self._model(None, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
+        logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
 
     def fusion(self, prompt: str, names: Sequence[str] | None = None, norm: bool = True) -> Fusion:
@@ -356,10 +359,8 @@ class Engine:
         """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
         encoded = [self._encode(text, limit=self.base.context) for text in texts]
         own, shelf = self.cast(composition), self.shelf
-        gates = gates_tensor(
-            [self._gating.gates(shelf, own, composition, ids) for ids in encoded], self.base.device
-        )
-        return token_log_probs(self._model, shelf.layout, encoded, gates)
+        voices = [self._gating.voices(shelf, own, composition, ids) for ids in encoded]
+        return token_log_probs(self._model, shelf.layout, encoded, voices)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text is as a prompt, the chat template's own included."""

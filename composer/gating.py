@@ -1,33 +1,32 @@
-"""From what was asked to the gate tensor: methods meet the prompt, and what they need is read for them."""
+"""From what was asked to a row's voices: methods meet the prompt, and what they need is read for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from composer.casting import Cast, method_of
-from composer.methods import Prompted, Question, gates
+from composer.methods import Prompted, Question, voices
+from composer.model.voices import Voices
 from composer.probing import Probe
 from composer.shelf import Shelf
 from composer.spec import BaseSpec, Composition, Fusion
 
 
 class Gating:
-    """Answers compositions with gates [L, N]. Holds no state of its own."""
+    """Answers compositions with voices. Holds no state of its own."""
 
     def __init__(self, layers: int, spec: BaseSpec, probe: Probe):
         self._layers, self._spec, self._probe = layers, spec, probe
 
-    def gates(
+    def voices(
         self,
         shelf: Shelf,
         cast: Cast,
         composition: Composition,
         ids: Sequence[int],
         fusion: Fusion | None = None,
-    ) -> np.ndarray:
-        """[L, N of the bank] for a prompt's token ids. shelf: one that has the cast's columns.
+    ) -> Voices:
+        """How a prompt's token ids are continued; gates over the bank. shelf: one with the cast's columns.
 
         fusion: the prompt's fusion over all of the cast, if the caller has it; saves a prefill for the
         methods that need it. Raises ComposerError for a method that is not here.
@@ -39,7 +38,8 @@ class Gating:
         else:
             prompt = self._probe(method.needs, shelf, composition, ids, cast)
         asked = Question(cast.weights, self._layers, self._groups(cast), composition, prompt)
-        return cast.spread(gates(method, asked), len(shelf.bank.names))
+        own = voices(method, asked)
+        return Voices(own.mix, cast.spread(own.gates, len(shelf.bank.names)))
 
     def _groups(self, cast: Cast) -> tuple[tuple[int, ...], ...]:
         groups = (

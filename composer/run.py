@@ -12,7 +12,7 @@ from composer.model.batch import Batch, Drawn, Row
 from composer.model.layout import Reading
 from composer.model.text import Continuation
 from composer.shelf import Shelf
-from composer.spec import Step
+from composer.spec import ComposerError, Step
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,15 @@ class Failed:
 
     row: Hashable
     fault: Exception
+
+
+def check_places(row: Row, slots: int) -> None:
+    """Raise ComposerError for a row with more voices than a whole batch has slots."""
+    if len(row.voices) > slots:
+        raise ComposerError(
+            f"This composition runs the base {len(row.voices)} times at once and there is room for {slots}; "
+            "set fewer adapters to a weight, or choose a method that adds outputs, such as sum."
+        )
 
 
 class Run:
@@ -58,11 +67,12 @@ class Run:
             self._texts.pop(key, None)
 
     def _steps(self, drawn: list[Drawn], reading: Reading | None) -> list[Step | Failed]:
-        shares = self._shelf.contribution(reading).cpu().numpy()  # [B, L, N]
-        shares = np.broadcast_to(shares, (len(drawn), *shares.shape[1:]))
+        shares = self._shelf.contribution(reading).cpu().numpy()  # [P, L, N]
+        voices = sum(len(each.places) for each in drawn)
+        shares = np.broadcast_to(shares, (voices, *shares.shape[1:]))
         steps: list[Step | Failed] = []
-        for place, each in enumerate(drawn):
-            text = self._texts[each.row.key]
+        for each in drawn:
+            text, own = self._texts[each.row.key], each.row.voices.together(shares[each.places])
             try:
                 piece = text.push(each.token, last=each.finish is not None)
             except Exception as fault:  # a tokenizer's, on this row's tokens alone
@@ -76,7 +86,7 @@ class Run:
                     token=each.token,
                     piece=piece,
                     text=text.text,
-                    contribution=shares[place][:, each.row.cast.columns],
+                    contribution=own[:, each.row.cast.columns],
                     seconds=each.seconds,
                     finish=each.finish,
                 )

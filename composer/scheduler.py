@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from composer.engine import Engine
 from composer.model.batch import Row
-from composer.run import Failed, Run
+from composer.run import Failed, Run, check_places
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ Job = tuple[Future, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Waiting:
-    """No step yet. place: in the queue when all places are taken, 1 is next; 0: it is being worked on."""
+    """No step yet. place: in the queue when there is no room for it, 1 is next; 0: it is being worked on."""
 
     place: int
 
@@ -79,8 +79,9 @@ class Ticket:
 class Scheduler:
     """Feeds one running batch of an engine from any number of threads.
 
-    slots: how many rows decode together. queue: how many more may wait. room: longest row in tokens, prompt
-    and continuation. Results are those of Engine.generate, token for token, up to rounding.
+    slots: how many voices decode together; a row of most methods has one. queue: how many more rows may wait.
+    room: longest row in tokens, prompt and continuation. Results are those of Engine.generate, token for
+    token, up to rounding.
     """
 
     def __init__(self, engine: Engine, slots: int = 32, queue: int = 64, room: int = 2048):
@@ -129,13 +130,17 @@ class Scheduler:
     def enter(
         self, prompt: str, composition: Composition, sampling: Sampling, fusion: Fusion | None = None
     ) -> Ticket:
-        """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full."""
+        """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full.
+
+        Places are given in the order of asking: a row with many voices is not overtaken while it waits.
+        """
         self.check_room()
         # What a method makes of adapters is made first, a site at a time, and held until the row holds it.
         held = self.engine.cast(composition, lambda work: self.call(work).result())
         make = partial(self.engine.row, None, prompt, composition, sampling, fusion)
         reads = (fusion is None or held.leases) and self.engine.reads_prompt(composition)
         row = self.call(make).result() if reads else make()
+        check_places(row, self.slots)
         if len(row.ids) + row.sampling.max_new_tokens > self.room:
             raise ComposerError(
                 f"Prompt and continuation are longer than the {self.room} tokens a place has; "
@@ -144,7 +149,7 @@ class Scheduler:
         ticket = Ticket(self, row)
         row.key = ticket
         with self._changed:
-            self.check_room()
+            self.check_room(len(row.voices))
             self._waiting.append(ticket)
             self._start()
         return ticket
@@ -162,26 +167,33 @@ class Scheduler:
             self._start()
         return future
 
-    def check_room(self) -> None:
-        """Raise the ComposerError that entering now would raise, before any work was done for it."""
+    def check_room(self, voices: int = 1) -> None:
+        """Raise the ComposerError that entering with so many voices would raise, before any work was done."""
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
-            here = self.busy
-            if here >= self.slots + self.queue:
-                served = "1 is" if self.slots == 1 else f"{self.slots} are"
+            served, waiting, free = self._line()
+            if (waiting or voices > free) and len(waiting) >= self.queue:
+                who = "1 is" if len(served) == 1 else f"{len(served)} are"
                 raise ComposerError(
-                    f"The house is full: {served} being served and {here - self.slots} wait. "
-                    "Try again in a minute."
+                    f"The house is full: {who} being served and {len(waiting)} wait. Try again in a minute."
                 )
 
     def place(self, ticket: Ticket) -> int:
         """Where the ticket stands in the queue: 1 is next, 0 is running or over."""
         with self._changed:
-            waiting = [each for each in self._waiting if not each.gone]
-            if len(self._running) < self.slots or ticket not in waiting:
-                return 0
-            return waiting.index(ticket) + 1
+            _, waiting, _ = self._line()
+            return waiting.index(ticket) + 1 if ticket in waiting else 0
+
+    def _line(self) -> tuple[list[Ticket], list[Ticket], int]:
+        """Who has a place or gets one next, who waits, and the slots that are left; with the lock held."""
+        here = [each for each in (*self._running, *self._waiting) if not each.gone]
+        free = self.slots
+        for count, ticket in enumerate(here):
+            if len(ticket.row.voices) > free:
+                return here[:count], here[count:], free
+            free -= len(ticket.row.voices)
+        return here, [], free
 
     def wake(self) -> None:
         """Have the loop look at its tickets again."""
@@ -250,12 +262,15 @@ class Scheduler:
 
     def _admit(self) -> list[Ticket]:
         joining: list[Ticket] = []
-        longest = 0
-        while self._waiting and len(self._running) < self.slots:
-            longest = max(longest, len(self._waiting[0].row.ids))
-            if joining and longest * (len(joining) + 1) > READ_TOKENS:
+        longest = prompts = 0
+        free = self.slots - sum(len(each.row.voices) for each in self._running)
+        while self._waiting and len(self._waiting[0].row.voices) <= free:
+            row = self._waiting[0].row
+            longest, prompts = max(longest, len(row.ids)), prompts + len(row.voices)
+            if joining and longest * prompts > READ_TOKENS:
                 break
             ticket = self._waiting.popleft()
+            free -= len(row.voices)
             self._running.add(ticket)
             joining.append(ticket)
         return joining

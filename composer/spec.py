@@ -178,12 +178,13 @@ class Composition:
     """What to add to the base: weights per adapter, and the rule that turns them into gates.
 
     weights: adapter name -> weight; adapters not named have weight 0. method: a name in
-    composer.methods.METHODS. strength multiplies every gate. bands multiply the early, middle and
-    late third of the layers. blend and scale belong to `kl` (0 = the plain sum, 1 = fusion weights
-    alone; "unit" keeps a mean multiplier of 1, "paper" uses alpha as published). contrast is c of
-    the method `contrast`. norm: apply the final norm in the lens that `kl` reads. tokens: whether `kl` is
-    read at the prompt's "last" token or in the mean over "all". live: methods that read the prompt read it
-    anew, with what was written since, after every so many tokens; 0 is once, at the start.
+    composer.methods.METHODS. strength multiplies every gate, or with a method on the logits what is added
+    to them. bands multiply the early, middle and late third of the layers. blend and scale belong to `kl`
+    (0 = the plain sum, 1 = fusion weights alone; "unit" keeps a mean multiplier of 1, "paper" uses alpha
+    as published). contrast is c of the methods that subtract opposites. norm: apply the final norm in the
+    lens that `kl` reads. tokens: whether `kl` is read at the prompt's "last" token or in the mean over
+    "all". live: methods that read the prompt read it anew, with what was written since, after every so
+    many tokens; 0 is once, at the start.
 
     What merges may be told, None being the method's usual: rank of the merged adapter at each site. density:
     share of a change's entries that pruning and dropping leave. core: share that is its core region. omega:

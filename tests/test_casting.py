@@ -105,7 +105,7 @@ def test_pico_with_kl_reads_the_calibrated_adapters(engine, made):
     known = engine.fusion(PROMPT)
     row = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY, known)
     again = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY)
-    np.testing.assert_allclose(row.gates, again.gates, atol=1e-5)
+    np.testing.assert_allclose(row.voices.gates, again.voices.gates, atol=1e-5)
 
 
 def test_a_merge_is_one_more_lane_after_the_adapters(engine):

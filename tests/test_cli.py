@@ -150,6 +150,22 @@ def test_generate_answers_one_object(catalog, capsys):
     assert again["tokens"] == answer["tokens"]
 
 
+def test_generate_on_the_logits(catalog, capsys):
+    argv = [
+        "--prompt",
+        "The movie",
+        "--catalog",
+        catalog,
+        "--weights",
+        "loud=1,quiet=1",
+        "--temperature",
+        "0",
+    ]
+    answer = run_json(capsys, "generate", *argv, "--method", "logits", "--max-new-tokens", "4")
+    assert answer["method"] == "logits" and len(answer["tokens"]) > 0
+    assert np.shape(answer["contribution"]) == (len(answer["tokens"]), LAYERS, 2)
+
+
 def test_generate_with_kl_answers_its_fusion(catalog, capsys):
     argv = ["--prompt", "The movie", "--catalog", catalog]
     answer = run_json(

@@ -59,7 +59,7 @@ def outputs(engine: Engine, gates: np.ndarray) -> list[torch.Tensor]:
 
 
 def gates_of(engine: Engine, composition: Composition) -> np.ndarray:
-    return engine.row(0, PROMPT, composition, Sampling()).gates
+    return engine.row(0, PROMPT, composition, Sampling()).voices.overall
 
 
 def test_conflict_is_the_cosine_of_the_dense_outputs(engine):
@@ -158,6 +158,35 @@ def test_contrast_explains_the_opposite_it_subtracts(tmp_path):
     found = explain(engine, PROMPT, Composition({"plain": 1}, method="contrast", contrast=0.5), text=TEXT)
     assert found.adapters == ("plain", "rslora")
     np.testing.assert_allclose(found.gates, [[1, -0.5]] * 3)
+
+
+@pytest.mark.parametrize("method", ["logits", "logits-contrast"])
+def test_on_the_logits_everybody_is_explained_by_what_they_add_there(tmp_path, method):
+    pair = (Attribute("mood", "Mood", ("plain", "rslora")),)
+    engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"), pair)
+    weights = {"plain": 1.0, "patterned": 0.5}
+    asked = Composition(weights, method, strength=1.5)
+    found = explain(engine, PROMPT, asked, text=TEXT)
+    shares = {**weights, **({"rslora": -1.0} if method == "logits-contrast" else {})}
+    assert found.adapters == tuple(name for name in engine.names if name in shares)
+    np.testing.assert_allclose(found.gates, [[1.5 * shares[name] for name in found.adapters]] * 3)
+
+    def single(composition: Composition) -> np.ndarray:
+        return engine.log_probs([PROMPT + TEXT], composition)[0][-len(TEXT) :]
+
+    assert found.additivity == pytest.approx(1, abs=1e-4)  # it is a sum by its very formula
+    np.testing.assert_allclose(found.attribution.base, single(Composition()), atol=1e-4)
+    np.testing.assert_allclose(found.attribution.composed, single(asked), atol=1e-3)
+    for i, name in enumerate(found.adapters):
+        alone = Composition({name: shares[name]}, "logits", strength=1.5)
+        np.testing.assert_allclose(found.attribution.alone[i], single(alone), atol=1e-3)
+    for place, bands in enumerate(((0, 1, 1), (1, 0, 1), (1, 1, 0))):
+        without = Composition(weights, method, strength=1.5, bands=bands)
+        expected = (single(without) - found.attribution.composed).mean()
+        assert found.bands.change[place, -1] == pytest.approx(expected, abs=1e-3)
+    summed = explain(engine, PROMPT, Composition(dict.fromkeys(found.adapters, 1.0)), text=TEXT)
+    np.testing.assert_allclose(found.leakage, summed.leakage, rtol=1e-4)
+    assert np.isnan(found.conflict_last).all() and np.isnan(found.conflict_mean).all()  # they never meet
 
 
 def test_a_text_is_generated_where_none_is_given(llama):

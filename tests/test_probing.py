@@ -81,7 +81,7 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
 
     def gates(tokens: str) -> np.ndarray:
         asked = Composition(weights, "kl", tokens=tokens)
-        return engine.row(0, PROMPT, asked, Sampling(), known).gates
+        return engine.row(0, PROMPT, asked, Sampling(), known).voices.gates[0]
 
     assert np.abs(gates("last") - gates("all")).max() > 1e-3
 

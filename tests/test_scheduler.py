@@ -24,6 +24,7 @@ REQUESTS = [
             (Composition(weights={"patterned": 1}, strength=2, bands=(0, 1, 2)), 20),
             (Composition(weights={"plain": -1}), 50),
             (Composition(weights={"rslora": 1}), 3),
+            (Composition(weights={"plain": 1, "rslora": 1}, method="logits"), 50),
         ]
     )
 ]
@@ -103,6 +104,58 @@ def test_stop_ends_one_and_not_the_other(engine, scheduler):
     assert list(mine) == []
     got += yours
     assert tokens(got) == tokens(engine.generate("Yours", Composition(), Sampling(max_new_tokens=20, seed=4)))
+
+
+THREE_VOICES = Composition(weights={"plain": 1, "rslora": 1}, method="logits")
+
+
+def test_a_row_of_several_voices_waits_for_room_for_all_and_is_not_overtaken(engine, scheduler):
+    held = [scheduler.enter("Held", Composition(), LONG).events() for _ in range(2)]
+    for events in held:
+        first(events)
+    sampling = Sampling(max_new_tokens=8, seed=9)
+    large = scheduler.enter("Large", THREE_VOICES, sampling).events()
+    small = scheduler.enter("Small", Composition(), sampling).events()
+    # Two slots are free: not enough for three voices, and nobody's who came later.
+    assert queued(large) == Waiting(1) and queued(small) == Waiting(2)
+    held.pop().close()
+    got, other = ([event for event in each if isinstance(event, Step)] for each in (large, small))
+    assert tokens(got) == tokens(engine.generate("Large", THREE_VOICES, sampling))
+    assert tokens(other) == tokens(engine.generate("Small", Composition(), sampling))
+    held.pop().close()
+
+
+def test_all_slots_of_a_row_are_free_when_it_is_gone(scheduler):
+    for _ in range(3):
+        large = scheduler.enter("Large", THREE_VOICES, LONG).events()
+        first(large)
+        large.close()
+    four = [scheduler.enter("Guest", Composition(), LONG).events() for _ in range(4)]
+    for events in four:
+        first(events)
+    assert scheduler.busy == 4
+    for events in four:
+        events.close()
+
+
+def test_a_row_of_more_voices_than_there_are_slots_is_told_what_to_do(engine):
+    small = Scheduler(engine, slots=2)
+    with pytest.raises(ComposerError, match=r"3 times at once.*room for 2; set fewer adapters"):
+        small.enter("Hello", THREE_VOICES, LONG)
+    assert small.busy == 0
+
+
+def test_a_house_with_a_slot_left_is_full_for_who_needs_more_and_may_not_wait(engine, monkeypatch):
+    monkeypatch.setattr(engine, "_ends", frozenset())
+    house = Scheduler(engine, slots=3, queue=0)
+    held = house.enter("Held", Composition(), LONG).events()
+    first(held)
+    with pytest.raises(ComposerError, match="full: 1 is being served and 0 wait"):
+        house.enter("Large", THREE_VOICES, LONG)
+    short = Sampling(max_new_tokens=2)
+    assert len(list(house.generate("Small", Composition(), short))) == 2
+    held.close()
+    house.close()
 
 
 def test_a_full_house_says_so(scheduler):

@@ -11,6 +11,7 @@ from composer.model.batch import Batch, Row
 from composer.model.inject import GatedModel
 from composer.model.passes import decode_pass
 from composer.model.step import Pass
+from composer.model.voices import Voices
 
 COUNTS = (0, 3)
 POSITIONS = 80
@@ -45,7 +46,7 @@ def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
     layout = model.layout(stand.ours(count).bank)
     listening = _Listening(decode_pass(model, weights))
     batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
-    row = Row("forced", ids[:1], np.ones((model.layers, count), np.float32), greedy(len(ids)))
+    row = Row("forced", ids[:1], Voices.one(np.ones((model.layers, count), np.float32)), greedy(len(ids)))
     batch.join([row], layout)
     for token in ids[1:]:
         row.ids[-1] = token  # whatever was drawn, the text goes on as it stands

@@ -23,7 +23,8 @@ class Explanation:
     outputs as they are added, at the prompt's last token and averaged over its tokens. leakage: [L, n, n],
     what j would add against what i adds, |y_j| / |y_i|, in the pass with i alone on the prompt. additivity:
     of the logits after the prompt. The rest is explained where it is defined, in composer.insight.
-    What cannot be measured (a layer without sites, a composition that changes nothing) is NaN.
+    What cannot be measured (a layer without sites, a composition that changes nothing, how outputs meet in a
+    composition of logits) is NaN.
     """
 
     base: str

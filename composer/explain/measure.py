@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,10 @@ from composer.insight.listen import chosen, listening
 from composer.insight.subspace import compare_subspaces
 from composer.methods.registry import band_profile
 from composer.model.forced import Ear, forced
-from composer.model.inject import gates_tensor
 from composer.model.layout import Layout
 from composer.model.norms import weight_norms
 from composer.model.text import Continuation
+from composer.model.voices import Voices
 from composer.spec import ComposerError, Composition, Sampling
 
 
@@ -58,9 +59,9 @@ def explain(
     prompt, a text or a composition that cannot be used.
     """
     row = engine.row(0, prompt, composition, sampling)
-    part = _taking_part(row.cast, row.gates)
+    part = _taking_part(row.cast, row.voices.gates)
     columns = row.cast.columns[part].tolist()
-    gates = row.gates[:, columns]  # [L, n]
+    own = Voices(row.voices.mix, row.voices.gates[:, :, columns])  # gates [K, L, n]
     said = (
         _generated(engine, prompt, composition, sampling) if text is None else _given(engine, row.ids, text)
     )
@@ -69,17 +70,16 @@ def explain(
     bank = chosen(engine.bank, columns)
     read = _reader(engine, row.ids, said.tokens)
     # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
-    rows = np.zeros((count + 2, layers, 2 * count), np.float32)
-    rows[:, :, count:] = 1
-    for column in range(count):
-        rows[1 + column, :, column] = gates[:, column]
-    rows[-1, :, :count] = gates
-    whole = read(listening(bank), rows, lambda: Outputs(bank, layer_of, layers, len(row.ids)))
-    heard = _heard(whole.ears if bank.sites else [], len(rows), layers, count)
+    alone = [_kept(own, part) for part in np.eye(count)]
+    rows = [_kept(own, np.zeros(count)), *alone, own]
+    twinned = [replace(each, gates=_with_twins(each.gates)) for each in rows]
+    whole = read(listening(bank), twinned, lambda: Outputs(bank, layer_of, layers, len(row.ids)))
+    heard = _heard(whole.ears if bank.sites else [], sum(map(len, rows)), layers, count)
+    gates, meeting = own.overall, heard if len(own) == 1 else _unheard(1, layers, count)
 
-    silent = leave_out(gates, band_profile((0, 1, 2), layers))  # [3, n + 1, L, n]
-    composed, shape = whole.log_probs[-1], silent.shape[:2]
-    without = read(bank, silent.reshape(np.prod(shape), layers, count))
+    keeps = leave_out(np.ones((layers, count), np.float32), band_profile((0, 1, 2), layers))
+    composed, shape = whole.log_probs[-1], keeps.shape[:2]  # keeps [3, n + 1, L, n]
+    without = read(bank, [_kept(own, each) for band in keeps for each in band])
 
     return Explanation(
         base=engine.base.id,
@@ -91,11 +91,11 @@ def explain(
         tokens=said.tokens,
         pieces=said.pieces,
         gates=gates,
-        conflict_last=as_added(heard.last[-1], gates),
-        conflict_mean=as_added(heard.mean[-1], gates),
+        conflict_last=as_added(meeting.last[-1], gates),
+        conflict_mean=as_added(meeting.mean[-1], gates),
         deltas=compare_deltas(bank, layer_of, layers, weight_norms(engine.model, bank.sites)),
         subspaces=compare_subspaces(bank, layer_of, layers),
-        leakage=leakage(heard.size[1:-1]),
+        leakage=leakage(heard.size[_speaking(rows)[1:-1]]),
         additivity=additivity(whole.first[0], whole.first[1:-1], whole.first[-1]),
         attribution=Attribution(whole.log_probs[0], whole.log_probs[1:-1], composed),
         bands=BandsOut(
@@ -106,8 +106,29 @@ def explain(
 
 
 def _taking_part(cast: Cast, gates: np.ndarray) -> np.ndarray:
-    """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`)."""
-    return np.flatnonzero((cast.weights != 0) | gates[:, cast.columns].any(axis=0))
+    """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`).
+
+    gates: [K, L, N].
+    """
+    return np.flatnonzero((cast.weights != 0) | gates[:, :, cast.columns].any(axis=(0, 1)))
+
+
+def _kept(voices: Voices, part: np.ndarray) -> Voices:
+    """With only a part of the gates, 0 or 1 each: [n] or [L, n]."""
+    return Voices.of(voices.mix, voices.gates * part.astype(np.float32))
+
+
+def _with_twins(gates: np.ndarray) -> np.ndarray:
+    """[K, L, n] -> [K, L, 2n], the twins' gates 1."""
+    return np.concatenate([gates, np.ones_like(gates)], axis=2)
+
+
+def _speaking(rows: Sequence[Voices]) -> list[int]:
+    """Of each row, where among all rows' voices the first one that is not the bare base stands."""
+    starts = np.cumsum([0, *map(len, rows[:-1])])
+    return [
+        start + int(each.gates.any(axis=(1, 2)).argmax()) for start, each in zip(starts, rows, strict=True)
+    ]
 
 
 def _generated(engine: Engine, prompt: str, composition: Composition, sampling: Sampling) -> Text:
@@ -137,12 +158,11 @@ def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
 
 
 def _reader(engine: Engine, prompt: Sequence[int], text: Sequence[int]) -> Callable[..., Rows]:
-    """A function of a bank and gates [B, L, N of the bank] that reads prompt + text once for every row."""
+    """A function of a bank and rows' voices over it that reads prompt + text once for every voice."""
 
-    def read(bank, gates: np.ndarray, listen: Callable[[], Ear] | None = None) -> Rows:
+    def read(bank, rows: Sequence[Voices], listen: Callable[[], Ear] | None = None) -> Rows:
         layout: Layout = engine.model.layout(bank)
-        on_device = gates_tensor(gates, engine.base.device)
-        passes = list(forced(engine.model, layout, prompt, text, on_device, listen))
+        passes = list(forced(engine.model, layout, prompt, text, rows, listen))
         return Rows(
             torch.cat([each.first for each in passes]).cpu().numpy(),
             torch.cat([each.log_probs for each in passes]).cpu().numpy(),
@@ -153,8 +173,12 @@ def _reader(engine: Engine, prompt: Sequence[int], text: Sequence[int]) -> Calla
 
 
 def _heard(ears: list[Outputs], rows: int, layers: int, count: int) -> Heard:
-    """All passes' rows together; NaN where no adapter takes part that could be heard."""
+    """All passes' voices together; NaN where no adapter takes part that could be heard."""
     if not ears:
-        pair = np.full((rows, layers, count, count), np.nan)
-        return Heard(pair, pair, np.full((rows, layers, count), np.nan))
+        return _unheard(rows, layers, count)
     return Heard(*(np.concatenate(parts) for parts in zip(*(ear.heard() for ear in ears), strict=True)))
+
+
+def _unheard(rows: int, layers: int, count: int) -> Heard:
+    pair = np.full((rows, layers, count, count), np.nan)
+    return Heard(pair, pair, np.full((rows, layers, count), np.nan))

@@ -5,8 +5,9 @@ from types import MappingProxyType
 from composer.methods import merged
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
 from composer.methods.calibrated import PICO, PICO_KL
+from composer.methods.logits import LOGITS, LOGITS_CONTRAST
 from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
-from composer.methods.registry import Method, Prompted, Question, gates
+from composer.methods.registry import Method, Prompted, Question, voices
 
 METHODS = MappingProxyType(
     {
@@ -21,6 +22,8 @@ METHODS = MappingProxyType(
             BALANCED,
             AVERAGE,
             STATIC,
+            LOGITS,
+            LOGITS_CONTRAST,
             PICO,
             PICO_KL,
             merged.FACTOR_AVERAGE,
@@ -37,4 +40,4 @@ METHODS = MappingProxyType(
     }
 )
 
-__all__ = ["METHODS", "Method", "Prompted", "Question", "fuse", "gates"]
+__all__ = ["METHODS", "Method", "Prompted", "Question", "fuse", "voices"]

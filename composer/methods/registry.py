@@ -1,12 +1,13 @@
-"""What a method is: a rule that turns a composition into gates, with the words that explain it."""
+"""What a method is: a rule that turns a composition into voices, with the words that explain it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from composer.model.voices import Voices
 from composer.spec import Composition
 
 
@@ -49,8 +50,10 @@ class Question:
 class Method:
     """name: key in METHODS. help: one line for the page. source: where the formula is from. dials: the
     fields of Composition it listens to beside weights, strength and bands. needs: fields of Prompted.
-    rule: Question -> gates [L, N]. merge: the rule of composer.methods.merges that makes one adapter of those
-    that take part, for `rule` to add. calibrated: they are calibrated against each other first (Pico).
+    rule: Question -> gates [L, N]; or, `apart`, each adapter's share of the logits, [1, N] for one layer: the
+    base is then run with each adapter alone, beside the bare base. merge: the rule of composer.methods.merges
+    that makes one adapter of those that take part, for `rule` to add. calibrated: they are calibrated against
+    each other first (Pico).
     """
 
     name: str
@@ -60,6 +63,7 @@ class Method:
     rule: Callable[[Question], np.ndarray]
     dials: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    apart: bool = False
     merge: str | None = None
     calibrated: bool = False
 
@@ -73,8 +77,18 @@ def band_profile(bands: tuple[float, float, float], layers: int) -> np.ndarray:
     return np.array([bands[min(3 * layer // layers, 2)] for layer in range(layers)])
 
 
-def gates(method: Method, question: Question) -> np.ndarray:
-    """[L, N] float32 gates: the method's rule times strength times the layer bands."""
+def voices(method: Method, question: Question) -> Voices:
+    """The method's rule as a row's voices, float32: strength and layer bands are the same for all methods.
+
+    Apart, with a the rule's numbers and l_i the logits of the base with adapter i alone, its gates the layer
+    bands: l = l_0 + strength * sum_i a_i (l_i - l_0).
+    """
     composition = question.composition
-    profile = composition.strength * band_profile(composition.bands, question.layers)  # [L]
-    return (profile[:, None] * method.rule(question)).astype(np.float32)
+    profile = band_profile(composition.bands, question.layers)  # [L]
+    if not method.apart:
+        gates = (composition.strength * profile)[:, None] * method.rule(question)  # [L, N]
+        return Voices.one(gates.astype(np.float32))
+    shares = composition.strength * method.rule(replace(question, layers=1))[0]  # [N]
+    alone = np.eye(len(shares))[:, None, :] * profile[:, None]  # [N, L, N]
+    gates = np.concatenate([np.zeros((1, *alone.shape[1:])), alone]).astype(np.float32)  # [1 + N, L, N]
+    return Voices.of([1 - shares.sum(), *shares], gates)

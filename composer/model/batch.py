@@ -12,8 +12,10 @@ import torch
 from composer.model.inject import gates_tensor
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
+from composer.model.mixer import Mixer
 from composer.model.sample import Stream, draw
 from composer.model.step import Inputs, Pass
+from composer.model.voices import Voices
 from composer.spec import Sampling
 
 # Attention looks at this many places or a multiple, so that few shapes occur.
@@ -24,16 +26,16 @@ REACH = 64
 class Row:
     """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
 
-    gates: [L, N]. regate: new gates from the ids so far, asked for after every `every` drawn tokens (0:
-    never). What was read under the old gates stays as it was read. cast: the caller's, kept with the row.
-    began: when it joined its batch, by the monotonic clock.
+    regate: new voices, as many as before, from the ids so far, asked for after every `every` drawn tokens
+    (0: never). What was read under the old gates stays as it was read. cast: the caller's, kept with the
+    row. began: when it joined its batch, by the monotonic clock.
     """
 
     key: Hashable
     ids: list[int]
-    gates: np.ndarray
+    voices: Voices
     sampling: Sampling
-    regate: Callable[[Sequence[int]], np.ndarray] | None = None
+    regate: Callable[[Sequence[int]], Voices] | None = None
     every: int = 0
     cast: object = None
     stream: Stream = field(init=False)
@@ -46,81 +48,106 @@ class Row:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A token of one row. finish: why the row ended with it, else None. seconds: of the row's life."""
+    """A token of one row. finish: why the row ended with it, else None. seconds: of the row's life.
+
+    places: where the row's voices, in their order, stand in the pass's reading.
+    """
 
     row: Row
     token: int
     finish: str | None
     seconds: float
+    places: Sequence[int]
+
+
+# Who has a slot: a row, and which of its voices.
+Seat = tuple[Row, int]
 
 
 class Batch:
-    """Up to `slots` rows of at most `room` tokens; the first len(rows) slots are the rows', in order.
+    """Rows of at most `room` tokens, with up to `slots` voices in all; the first slots are the voices'.
 
     A row's tokens do not depend on its company (up to rounding): it has its own gates, random numbers,
     position and end.
     """
 
     def __init__(self, model: Pass, layout: Layout, ends: Collection[int], slots: int, room: int):
-        self.layout, self.rows = layout, list[Row]()
+        self.layout = layout
         self._pass, self._ends = model, ends
         self._cache = KVCache(slots, room)
+        self._seats = list[Seat]()
         self._changed = True
 
-    def join(self, rows: Sequence[Row], layout: Layout) -> tuple[list[Drawn], Reading | None]:
-        """Read new rows' prompts together and draw each one's first token; at most as many as slots are left.
+    @property
+    def rows(self) -> list[Row]:
+        """The rows under way, in the order of their first voices' slots."""
+        return [row for row, voice in self._seats if voice == 0]
 
-        layout: where it is of a newer bank, adapters came in as last columns, and the rows under way go on as
-        they were. The reading has the new rows, in their order.
+    def join(self, rows: Sequence[Row], layout: Layout) -> tuple[list[Drawn], Reading | None]:
+        """Read new rows' prompts together and draw each one's first token.
+
+        rows: of no more voices than slots are left. layout: where it is of a newer bank, adapters came in as
+        last columns, and the rows under way go on as they were. The reading has the rows' voices, in order.
         """
         self.layout = layout
         for row in rows:
             row.began = time.monotonic()
-        read = self._pass.read(layout, self._gates(rows), [row.ids for row in rows])
-        for slot, row in enumerate(rows, start=len(self.rows)):
-            self._cache.write(slot, len(row.ids), read, slot - len(self.rows))
-        self.rows += rows
+        seats = [(row, voice) for row in rows for voice in range(len(row.voices))]
+        read = self._pass.read(layout, self._gates(seats), [row.ids for row, _ in seats])
+        for place, (row, _) in enumerate(seats):
+            self._cache.write(len(self._seats) + place, len(row.ids), read, place)
+        self._seats += seats
         self._changed = True
-        return self._push(rows, read.logits), read.reading
+        mixer = Mixer([row.voices for row in rows], layout.owner.device)
+        return self._push(rows, _places(seats), mixer(read.logits)), read.reading
 
     def step(self) -> tuple[list[Drawn], Reading | None]:
         """One more token for every row. Rows that ended stay until they are told to `leave`."""
-        device = self.layout.owner.device
-        for row in self.rows:
+        device, rows = self.layout.owner.device, self.rows
+        for row in rows:
             if row.every and row.count % row.every == 0:
-                row.gates = row.regate(row.ids)
+                row.voices = row.regate(row.ids)
                 self._changed = True
         if self._changed:
-            self._under = self._pass.prepare(self.layout, self._gates(self.rows))
+            self._prepare(rows)
             self._changed = False
-        lengths = [len(row.ids) for row in self.rows]
+        lengths = [len(row.ids) for row, _ in self._seats]
         inputs = Inputs(
-            torch.tensor([row.ids[-1] for row in self.rows], device=device),
+            torch.tensor([row.ids[-1] for row, _ in self._seats], device=device),
             torch.tensor([length - 1 for length in lengths], device=device),
             min(-(-max(lengths) // REACH) * REACH, self._cache.room),
         )
         logits, reading = self._pass(self._under, inputs, self._cache)
-        return self._push(self.rows, logits), reading
+        return self._push(rows, self._places, self._mixer(logits)), reading
 
     def leave(self, keys: Collection[Hashable]) -> None:
-        """Take rows out; the last rows move into their slots. Keys that are not here are no fault."""
-        for place in reversed(range(len(self.rows))):
-            if self.rows[place].key in keys:
-                last = self.rows.pop()
-                if place < len(self.rows):
-                    self.rows[place] = last
-                    self._cache.move(len(self.rows), place, len(last.ids))
+        """Take rows out; the last voices move into their slots. Keys that are not here are no fault."""
+        for place in reversed(range(len(self._seats))):
+            if self._seats[place][0].key in keys:
+                last = self._seats.pop()
+                if place < len(self._seats):
+                    self._seats[place] = last
+                    self._cache.move(len(self._seats), place, len(last[0].ids))
                 self._changed = True
 
-    def _push(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Drawn]:
+    def _prepare(self, rows: Sequence[Row]) -> None:
+        """Work out what depends on who is here, where, and under which gates."""
+        self._under = self._pass.prepare(self.layout, self._gates(self._seats))
+        self._places = _places(self._seats)
+        order = [place for own in self._places for place in own]
+        self._mixer = Mixer([row.voices for row in rows], self.layout.owner.device, order)
+
+    def _push(
+        self, rows: Sequence[Row], places: Sequence[Sequence[int]], logits: torch.Tensor
+    ) -> list[Drawn]:
         tokens = draw([row.stream for row in rows], [row.ids for row in rows], logits)
         now = time.monotonic()
         drawn = []
-        for row, token in zip(rows, tokens, strict=True):
+        for row, token, own in zip(rows, tokens, places, strict=True):
             row.ids.append(token)
             row.count += 1
             seconds = now - row.began
-            drawn.append(Drawn(row, token, self._finish(row, seconds), seconds))
+            drawn.append(Drawn(row, token, self._finish(row, seconds), seconds, own))
         return drawn
 
     def _finish(self, row: Row, seconds: float) -> str | None:
@@ -130,8 +157,18 @@ class Batch:
             return "length"
         return "time" if seconds >= row.sampling.time_limit else None
 
-    def _gates(self, rows: Sequence[Row]) -> torch.Tensor:
-        """[B, L, N]; a row that began before the newest adapters came has gate 0 for them."""
+    def _gates(self, seats: Sequence[Seat]) -> torch.Tensor:
+        """[P, L, N]; a row that began before the newest adapters came has gate 0 for them."""
         count = len(self.layout.bank.names)
-        padded = [np.pad(row.gates, ((0, 0), (0, count - row.gates.shape[1]))) for row in rows]
-        return gates_tensor(padded, self.layout.owner.device)
+        own = [row.voices.gates[voice] for row, voice in seats]
+        return gates_tensor(
+            [np.pad(each, ((0, 0), (0, count - each.shape[1]))) for each in own], self.layout.owner.device
+        )
+
+
+def _places(seats: Sequence[Seat]) -> list[list[int]]:
+    """Of each row, by its first voice's slot, where its voices are, in their order."""
+    found = {id(row): [0] * len(row.voices) for row, voice in seats if voice == 0}
+    for place, (row, voice) in enumerate(seats):
+        found[id(row)][voice] = place
+    return list(found.values())

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
-from composer.model.inject import GateCall, GatedModel
+from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.layout import Layout
+from composer.model.mixer import Mixer
 from composer.model.score import CHUNK_TOKENS
+from composer.model.voices import Voices, fitting
 
 
 class Ear(Protocol):
@@ -19,7 +22,7 @@ class Ear(Protocol):
 
 
 class Forced(NamedTuple):
-    """What a pass's G rows say.
+    """What the G rows of a pass say.
 
     first: logits of the token after the prompt, [G, V] float32. log_probs: of every token of the text, in
     nats, [G, T]. ear: what listened to the pass.
@@ -35,23 +38,29 @@ def forced(
     layout: Layout,
     prompt: Sequence[int],
     text: Sequence[int],
-    gates: torch.Tensor,
+    voices: Sequence[Voices],
     listen: Callable[[], Ear] | None = None,
 ) -> Iterator[Forced]:
-    """Read prompt + text once per row, a few thousand tokens a pass, in the rows' order.
+    """Read prompt + text once per voice, a few thousand tokens a pass, in the rows' order.
 
-    gates: [B, L, N]. text: at least one token. listen: makes the ear of each pass.
+    text: at least one token. listen: makes the ear of each pass, which hears every voice.
     """
-    ids = torch.tensor([*prompt, *text[:-1]], device=gates.device)
-    wanted = torch.tensor(text, device=gates.device)[None, :, None]  # [1, T, 1]
-    for part in gates.split(max(1, CHUNK_TOKENS // len(ids))):
+    device = model.device
+    ids = torch.tensor([*prompt, *text[:-1]], device=device)
+    wanted = torch.tensor(text, device=device)[None, :, None]  # [1, T, 1]
+    rest = list(voices)
+    while rest:
+        count = fitting(rest, CHUNK_TOKENS // len(ids))
+        part, rest = rest[:count], rest[count:]
         ear = listen() if listen else None
-        logits = model(
-            GateCall(layout, part, meter=ear),
-            input_ids=ids.expand(len(part), -1),
+        gates = gates_tensor(np.concatenate([each.gates for each in part]), device)  # [P, L, N]
+        spoken = model(
+            GateCall(layout, gates, meter=ear),
+            input_ids=ids.expand(len(gates), -1),
             use_cache=False,
             logits_to_keep=len(text),
-        ).logits.float()  # [G, T, V]
+        ).logits.float()  # [P, T, V]
+        logits = Mixer(part, device)(spoken)  # [G, T, V]
         picked = wanted.expand(len(part), -1, -1)
         log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
         # A copy: a view would keep every token's logits alive.

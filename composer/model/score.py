@@ -7,16 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from composer.model.inject import GateCall, GatedModel
+from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.layout import Layout
+from composer.model.mixer import Mixer
+from composer.model.voices import Voices, fitting
 
 CHUNK_TOKENS = 2048
 
 
 def token_log_probs(
-    model: GatedModel, layout: Layout, texts: Sequence[Sequence[int]], gates: torch.Tensor
+    model: GatedModel, layout: Layout, texts: Sequence[Sequence[int]], voices: Sequence[Voices]
 ) -> list[np.ndarray]:
-    """Log-probability in nats of every token after the first; texts are token ids, gates [B, L, N].
+    """Log-probability in nats of every token after the first; texts are token ids.
 
     Texts of like length are scored together, a few thousand tokens at a time: [rows, T, V] is large.
     """
@@ -24,12 +26,19 @@ def token_log_probs(
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     while order:
         width = len(texts[order[-1]])
-        rows = [order.pop() for _ in range(min(len(order), max(1, CHUNK_TOKENS // width)))]
+        count = fitting((voices[row] for row in reversed(order)), CHUNK_TOKENS // width)
+        rows = [order.pop() for _ in range(count)]
+        here = [voices[row] for row in rows]
         # Causal attention never looks right, so padding there needs no mask.
-        ids = [list(texts[row]) + [0] * (width - len(texts[row])) for row in rows]
-        inputs = torch.tensor(ids, device=gates.device)  # [G, T]
-        logits = model(GateCall(layout, gates[rows]), input_ids=inputs, use_cache=False).logits  # [G, T, V]
-        logs = torch.log_softmax(logits[:, :-1].float(), dim=-1).gather(2, inputs[:, 1:, None])  # [G, T-1, 1]
+        padded = [list(texts[row]) + [0] * (width - len(texts[row])) for row in rows]
+        ids = torch.tensor(padded, device=model.device)  # [G, T]
+        spoken = ids.repeat_interleave(torch.tensor([len(each) for each in here], device=ids.device), dim=0)
+        gates = gates_tensor(np.concatenate([each.gates for each in here]), ids.device)  # [P, L, N]
+        logits = (
+            model(GateCall(layout, gates), input_ids=spoken, use_cache=False).logits[:, :-1].float()
+        )  # [P, T-1, V]
+        logits = Mixer(here, ids.device)(logits)  # [G, T-1, V]
+        logs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])  # [G, T-1, 1]
         for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):
             scores[row] = log[: len(texts[row]) - 1]
     return scores

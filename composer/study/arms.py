@@ -188,6 +188,16 @@ ARMS: tuple[Arm, ...] = (
         itself=False,
     ),
     Arm(
+        "logits-contrast",
+        "logits",
+        "Logit contrast",
+        "Logit sum, against the opposites of what is wanted.",
+        "Liu et al. 2021 (DExperts, arXiv 2105.03023)",
+        method="logits-contrast",
+        dials={"contrast": 1.0},
+        itself=False,
+    ),
+    Arm(
         "factor-average",
         "weights",
         "Factor average (W-a)",

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from composer.engine import Engine
 from composer.methods import METHODS
 from composer.model.batch import Row
-from composer.run import Failed
-from composer.spec import ComposerError, Composition, Fusion, Sampling
+from composer.run import Failed, check_places
+from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 from composer.stock import Full
 from composer.study.scoring import perplexities
 from composer.study.work import Unit
 
 log = logging.getLogger(__name__)
+
+Fusions = dict[tuple[str, bool], Fusion]  # of prompts already read, by whether the norm was applied
 
 SLOTS = 32
 # Texts scored together: enough for full passes, few enough that a killed run scores little again.
@@ -67,43 +69,56 @@ def work(
 
 
 def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int) -> Iterator[Made]:
-    """Each unit's text as it ends, from a batch that is kept full until the units run out."""
+    """Each unit's text as it ends, from a batch that is kept full until the units run out.
+
+    slots: how many voices decode together; most texts have one.
+    """
     if not units:
         return
     longest = max(engine.count_tokens(told) for told in {unit.told for unit in units})
     room = min(longest, engine.prompt_limit) + sampling.max_new_tokens
     run = engine.start(slots, min(room, engine.base.context))
-    queue = deque(units)
-    running: dict[str, Unit] = {}
-    fusions: dict[tuple[str, bool], Fusion] = {}
+    queue, fusions = deque(units), {}
+    running: dict[str, tuple[Unit, Row]] = {}
+    free, following = slots, None
     while queue or running:
         rows: list[Row] = []
-        while queue and len(running) < slots:
-            unit = queue.popleft()
-            try:
-                rows.append(_row(engine, unit, sampling, fusions))
-            except Full as fault:
-                if not running:
-                    yield _failed(unit, fault)
-                    continue
-                # Somebody who runs has to leave first.
-                queue.appendleft(unit)
+        while queue:
+            following = following or _ready(engine, queue[0], sampling, fusions, slots, bool(running))
+            if following is None or (isinstance(following, Row) and len(following.voices) > free):
                 break
-            except ComposerError as fault:
-                yield _failed(unit, fault)
+            unit = queue.popleft()
+            if isinstance(following, Row):
+                rows.append(following)
+                running[unit.key] = unit, following
+                free -= len(following.voices)
             else:
-                running[unit.key] = unit
+                yield following
+            following = None
         if not running:
-            return
+            continue
         for outcome in run.join(rows) if rows else run.step():
-            if isinstance(outcome, Failed):
-                yield _failed(running.pop(outcome.row), outcome.fault)
-            elif outcome.finish is not None:
-                unit = running.pop(outcome.row)
-                yield Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), outcome.text)
+            if isinstance(outcome, Failed) or outcome.finish is not None:
+                unit, row = running.pop(outcome.row)
+                free += len(row.voices)
+                yield _failed(unit, outcome.fault) if isinstance(outcome, Failed) else _made(unit, outcome)
 
 
-def _row(engine: Engine, unit: Unit, sampling: Sampling, fusions: dict[tuple[str, bool], Fusion]) -> Row:
+def _ready(
+    engine: Engine, unit: Unit, sampling: Sampling, fusions: Fusions, slots: int, others: bool
+) -> Row | Made | None:
+    """The unit's row, or the Made that says why it has none; None while it needs a place that others use."""
+    try:
+        row = _row(engine, unit, sampling, fusions)
+        check_places(row, slots)
+    except Full as fault:
+        return None if others else _failed(unit, fault)
+    except ComposerError as fault:
+        return _failed(unit, fault)
+    return row
+
+
+def _row(engine: Engine, unit: Unit, sampling: Sampling, fusions: Fusions) -> Row:
     """The unit ready to join. A prompt's fusion over all adapters serves every unit that asks for it."""
     composition, fusion = Composition(**unit.asked), None
     if METHODS[composition.method].needs_kl:
@@ -127,6 +142,10 @@ def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:
             yield from scores(engine, made[len(made) // 2 :])
             return
     yield from (Score(each.key, value) for each, value in zip(made, values, strict=True))
+
+
+def _made(unit: Unit, last: Step) -> Made:
+    return Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), last.text)
 
 
 def _failed(unit: Unit, fault: Exception) -> Made:

@@ -8,9 +8,9 @@ import numpy as np
 
 from composer.adapters.bank import Bank
 from composer.engine import Engine
-from composer.model.inject import gates_tensor
 from composer.model.score import token_log_probs
 from composer.model.text import read_prompt
+from composer.model.voices import Voices
 from composer.study.metrics import perplexity
 
 
@@ -22,8 +22,8 @@ def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float
     base, prompting = engine.base, engine.spec.prompting
     encoded = [read_prompt(base.tokenizer, "".join(text), prompting, base.context) for text in texts]
     # A bank without adapters: at gate 0 their products would be worked out all the same.
-    gates = gates_tensor(np.zeros((len(texts), engine.layers, 0), np.float32), base.device)  # [B, L, 0]
-    scores = token_log_probs(engine.model, engine.model.layout(Bank()), encoded, gates)
+    bare = Voices.one(np.zeros((engine.layers, 0), np.float32))
+    scores = token_log_probs(engine.model, engine.model.layout(Bank()), encoded, [bare] * len(texts))
     # Scores start at the second token, so the continuation starts one before the prompt's length.
     starts = [engine.count_tokens(prompt) - 1 for prompt, _ in texts]
     return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]

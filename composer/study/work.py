@@ -191,8 +191,8 @@ def _in_order(units: Iterable[Unit]) -> list[Unit]:
     """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
 
     Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
-    a study cut short still compares. Units that adapters are made for come last and adapter by adapter: making
-    one takes as long as several texts, and each place it takes in the bank slows all texts down.
+    a study cut short still compares. Units that adapters are made for come last and adapter by adapter:
+    making one takes as long as several texts, and each place in the bank slows all texts down.
     """
     return sorted(units, key=lambda unit: (_made(unit), -len(unit.told), unit.told, unit.seed))
 

@@ -29,6 +29,7 @@ from composer.model.batch import Batch, Row
 from composer.model.inject import GatedModel
 from composer.model.passes import decode_pass
 from composer.model.text import Continuation
+from composer.model.voices import Voices
 from composer.spec import ComposerError, Sampling
 from composer.training.library import Labelled, Library
 from composer.training.recipes import Recipe
@@ -52,7 +53,7 @@ class Author:
             ranks = fit(files, self._model.sites).ranks
             factors = load_adapter(adapter, files.config, ranks, device=base.device, dtype=base.dtype)
             bank = bank.add(adapter.name, factors)
-        self._gates = np.ones((self._model.layers, len(bank.names)))  # [L, 0 or 1]
+        self._voices = Voices.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
         self._layout, self._pass = self._model.layout(bank), decode_pass(self._model)
         self._ends = frozenset({base.tokenizer.eos_token_id})
 
@@ -63,7 +64,7 @@ class Author:
         room = max(length - min(map(len, prompts)), 1)
         texts = [Continuation(tokenizer, ids, self._ends) for ids in prompts]
         rows = [
-            Row(place, ids, self._gates, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)))
+            Row(place, ids, self._voices, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)))
             for place, ids in enumerate(prompts)
         ]
         longest = max(map(len, prompts)) + room

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from composer.methods import METHODS, Prompted, Question, fuse, gates
+from composer.methods import METHODS, Prompted, Question, fuse, voices
 from composer.methods.registry import band_profile
 from composer.spec import Composition
 
@@ -18,7 +18,7 @@ def ask(weights, method, layers=3, groups=(), kl=None, prompt=None, **dials):
     composition = Composition(method=method, **dials)
     read = Prompted(kl=kl) if prompt is None else prompt
     question = Question(np.array(weights, float), layers, groups, composition, read)
-    return gates(METHODS[method], question)
+    return voices(METHODS[method], question).overall
 
 
 def test_sum_is_the_slider_in_every_layer():

@@ -19,6 +19,7 @@ from composer.model.kv import KVCache
 from composer.model.llama import LlamaPass
 from composer.model.passes import decode_pass
 from composer.model.step import ModulePass
+from composer.model.voices import Voices
 from composer.spec import ComposerError
 from tests.tools import tiny
 
@@ -29,7 +30,7 @@ def rows(layers: int, adapters: int) -> list[Row]:
     """Three rows of unlike length and gates."""
     draw = np.random.default_rng(0)
     return [
-        Row(place, list(range(5, 5 + size)), draw.normal(size=(layers, adapters)), GREEDY)
+        Row(place, list(range(5, 5 + size)), Voices.one(draw.normal(size=(layers, adapters))), GREEDY)
         for place, size in enumerate((3, 9, 6))
     ]
 
@@ -81,7 +82,7 @@ def test_the_llama_pass_decodes_as_the_modules_do(engine):
 
 def test_prompts_of_unlike_length_are_read_as_the_modules_read_them(engine):
     layout, some = engine.shelf.layout, rows(engine.layers, len(engine.names))
-    gates = gates_tensor([row.gates for row in some], engine.base.device)
+    gates = gates_tensor([row.voices.gates[0] for row in some], engine.base.device)
     ids = [row.ids for row in some]
     own, theirs = (each.read(layout, gates, ids) for each in (engine._pass, ModulePass(engine._model)))
     same(engine, [(own.logits, own.reading)], [(theirs.logits, theirs.reading)], 1e-4)
@@ -102,7 +103,7 @@ def test_every_decoded_token_is_the_plain_forwards_choice(engine):
     batch, heard = decoded(engine, engine._pass)
     for place, row in enumerate(batch.rows):
         meter = Meter()
-        call = GateCall(engine.shelf.layout, gates_tensor([row.gates], engine.base.device), meter=meter)
+        call = GateCall(engine.shelf.layout, gates_tensor(row.voices.gates, engine.base.device), meter=meter)
         full = engine._model(call, input_ids=torch.tensor([row.ids[:-1]]), use_cache=False).logits[0, -1]
         torch.testing.assert_close(heard[-1][0][place], full, atol=1e-4, rtol=0)
 
@@ -143,7 +144,7 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
             batch.step()
         batch.leave([1])
         for row in batch.rows:
-            row.gates = -row.gates
+            row.voices = Voices.one(-row.voices.gates[0])
         batch._changed = True
         for _ in range(4):
             batch.step()

@@ -76,10 +76,11 @@ def test_targets_are_chosen_by_name_or_kind():
 def test_every_arm_of_the_project_says_what_it_is():
     assert len(BY_NAME) == len(ARMS)
     assert all(arm.label and arm.help and arm.source and arm.family and arm.requires for arm in ARMS)
-    outputs = {"sum", "average", "static", "balanced", "contrast", "logits", "pico"}
+    outputs = {"sum", "average", "static", "balanced", "contrast", "pico"}
+    logits = {"logits", "logits-contrast"}
     adaptive = {"kl", "kl-contrast", "cosine", "logo", "arrow"}
     weights = {"factor-average", "peft-linear", "svd", "ties", "dare-ties", "core"}
-    assert {arm.method for arm in ARMS} == outputs | adaptive | weights
+    assert {arm.method for arm in ARMS} == outputs | logits | adaptive | weights
 
 
 def test_what_an_arm_asks_for_makes_a_composition():
@@ -180,12 +181,21 @@ def test_a_key_changes_with_what_the_text_depends_on_and_nothing_else(stand):
 
 
 def test_texts_are_those_of_the_engine_one_by_one(engine, stand):
-    found = work_of(stand, ["base", "sum", "kl-unit", "contrast-1"], ["positive+sports"], seeds=2)
+    found = work_of(stand, ["base", "sum", "kl-unit", "logits"], ["positive+sports"], seeds=2)
     made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=3)}
     assert len(made) == len(found.units) == 16
     for unit in found.units:
         steps = list(engine.generate(unit.told, Composition(**unit.asked), replace(SAMPLING, seed=unit.seed)))
         assert made[unit.key].continuation == steps[-1].text
+
+
+def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, stand):
+    found = work_of(stand, ["sum", "logits"], ["positive+sports"])
+    made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=2)}
+    assert made.keys() == {unit.key for unit in found.units}
+    for unit in found.units:
+        fault = made[unit.key].fault
+        assert (fault is not None and "room for 2" in fault) == (unit.asked["method"] == "logits")
 
 
 def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
