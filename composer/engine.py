@@ -274,7 +274,8 @@ class Engine:
         gates = self._gating.gates(shelf, composition, ids, fusion)
         every = composition.live if self.reads_prompt(composition) else 0
         regate = partial(self._gating.gates, shelf, composition)
-        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), regate, every)
+        route = self._gating.route(shelf, composition)
+        return BatchRow(key, ids, gates, replace(sampling, max_new_tokens=count), regate, every, route)
 
     def reads_prompt(self, composition: Composition) -> bool:
         """Whether its gates take a prefill. Raises ComposerError for a method that is not here."""
@@ -305,7 +306,8 @@ class Engine:
         shelf, ids = self._shelf, self._encode(prompt)
         gates = self._gating.gates(shelf, composition, ids)  # [L, N]
         if gates.any():
-            read = self._pass.read(shelf.layout, gates_tensor([gates], self.base.device), [ids])
+            own, route = gates_tensor([gates], self.base.device), self._gating.route(shelf, composition)
+            read = self._pass.read(shelf.layout, own, [ids], routes=[route])
             return read.logits[0].float().cpu().numpy()
         # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
         logits = self._model(None, input_ids=torch.tensor([ids], device=self.base.device)).logits  # [1, T, V]
@@ -342,7 +344,8 @@ class Engine:
         gates = gates_tensor(
             [self._gating.gates(shelf, composition, ids) for ids in encoded], self.base.device
         )
-        return token_log_probs(self._model, shelf.layout, encoded, gates)
+        route = self._gating.route(shelf, composition)
+        return token_log_probs(self._model, shelf.layout, encoded, gates, route)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text is as a prompt, the chat template's own included."""

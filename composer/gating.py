@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from composer.methods import METHODS, Method, Prompted, Question, gates
+from composer.model.route import Route
 from composer.probing import Probe
 from composer.shelf import Shelf, unknown
 from composer.spec import BaseSpec, ComposerError, Composition, Fusion
@@ -33,6 +34,13 @@ class Gating:
         else:
             prompt = self._probe(method.needs, shelf, composition, ids, np.flatnonzero(weights).tolist())
         return gates(method, Question(weights, self._layers, self._groups(shelf), composition, prompt))
+
+    def route(self, shelf: Shelf, composition: Composition) -> Route | None:
+        """How tokens share out the gates; None where they do not, or where it would change nothing."""
+        part = self.weights(shelf, composition) != 0  # [N]
+        if not method_of(composition).routed or composition.blend == 0 or part.sum() < 2:
+            return None
+        return Route(part, composition.blend, composition.scale == "unit")
 
     def weights(self, shelf: Shelf, composition: Composition) -> np.ndarray:
         """[N]: each adapter's weight, 0 for those not named."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from composer.model.forced import Ear, forced
 from composer.model.inject import gates_tensor
 from composer.model.layout import Layout
 from composer.model.norms import weight_norms
+from composer.model.route import Route
 from composer.model.text import Continuation
 from composer.shelf import Shelf
 from composer.spec import ComposerError, Composition, Sampling
@@ -67,7 +69,9 @@ def explain(
 
     layer_of, layers, count = engine.model.layer_of, engine.layers, len(columns)
     bank = chosen(shelf.bank, columns)
-    read = _reader(engine, row.ids, said.tokens)
+    # An adapter alone keeps the share that it has among those who take part; the twins take no part.
+    route = row.route and replace(row.route, part=row.route.part[columns])
+    read = _reader(engine, row.ids, said.tokens, route)
     # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
     rows = np.zeros((count + 2, layers, 2 * count), np.float32)
     rows[:, :, count:] = 1
@@ -137,13 +141,15 @@ def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
     return Text(tuple(tokens), tuple(pieces))
 
 
-def _reader(engine: Engine, prompt: Sequence[int], text: Sequence[int]) -> Callable[..., Rows]:
+def _reader(
+    engine: Engine, prompt: Sequence[int], text: Sequence[int], route: Route | None
+) -> Callable[..., Rows]:
     """A function of a bank and gates [B, L, N of the bank] that reads prompt + text once for every row."""
 
     def read(bank, gates: np.ndarray, listen: Callable[[], Ear] | None = None) -> Rows:
         layout: Layout = engine.model.layout(bank)
         on_device = gates_tensor(gates, engine.base.device)
-        passes = list(forced(engine.model, layout, prompt, text, on_device, listen))
+        passes = list(forced(engine.model, layout, prompt, text, on_device, listen, route))
         return Rows(
             torch.cat([each.first for each in passes]).cpu().numpy(),
             torch.cat([each.log_probs for each in passes]).cpu().numpy(),

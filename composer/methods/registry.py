@@ -49,7 +49,7 @@ class Question:
 class Method:
     """name: key in METHODS. help: one line for the page. source: where the formula is from. dials: the
     fields of Composition it listens to beside weights, strength and bands. needs: fields of Prompted.
-    rule: Question -> gates [L, N].
+    rule: Question -> gates [L, N]. routed: every token shares them out anew at every site.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Method:
     rule: Callable[[Question], np.ndarray]
     dials: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    routed: bool = False
 
     @property
     def needs_kl(self) -> bool:

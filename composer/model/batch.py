@@ -12,6 +12,7 @@ import torch
 from composer.model.inject import gates_tensor
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
+from composer.model.route import Route
 from composer.model.sample import Stream, draw
 from composer.model.step import Inputs, Pass
 from composer.spec import Sampling
@@ -25,8 +26,8 @@ class Row:
     """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
 
     gates: [L, N]. regate: new gates from the ids so far, asked for after every `every` drawn tokens (0:
-    never). What was read under the old gates stays as it was read. began: when it joined its batch, by the
-    monotonic clock.
+    never). What was read under the old gates stays as it was read. route: how its tokens share out the gates;
+    None: they do not. began: when it joined its batch, by the monotonic clock.
     """
 
     key: Hashable
@@ -35,6 +36,7 @@ class Row:
     sampling: Sampling
     regate: Callable[[Sequence[int]], np.ndarray] | None = None
     every: int = 0
+    route: Route | None = None
     stream: Stream = field(init=False)
     began: float = field(init=False)
     count: int = 0
@@ -75,7 +77,8 @@ class Batch:
         self.layout = layout
         for row in rows:
             row.began = time.monotonic()
-        read = self._pass.read(layout, self._gates(rows), [row.ids for row in rows])
+        ids, routes = [row.ids for row in rows], [row.route for row in rows]
+        read = self._pass.read(layout, self._gates(rows), ids, routes=routes)
         for slot, row in enumerate(rows, start=len(self.rows)):
             self._cache.write(slot, len(row.ids), read, slot - len(self.rows))
         self.rows += rows
@@ -90,7 +93,8 @@ class Batch:
                 row.gates = row.regate(row.ids)
                 self._changed = True
         if self._changed:
-            self._under = self._pass.prepare(self.layout, self._gates(self.rows))
+            routes = [row.route for row in self.rows]
+            self._under = self._pass.prepare(self.layout, self._gates(self.rows), routes)
             self._changed = False
         lengths = [len(row.ids) for row in self.rows]
         inputs = Inputs(

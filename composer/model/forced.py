@@ -9,6 +9,7 @@ import torch
 
 from composer.model.inject import GateCall, GatedModel
 from composer.model.layout import Layout
+from composer.model.route import Route, Routing
 from composer.model.score import CHUNK_TOKENS
 
 
@@ -37,17 +38,18 @@ def forced(
     text: Sequence[int],
     gates: torch.Tensor,
     listen: Callable[[], Ear] | None = None,
+    route: Route | None = None,
 ) -> Iterator[Forced]:
     """Read prompt + text once per row, a few thousand tokens a pass, in the rows' order.
 
-    gates: [B, L, N]. text: at least one token. listen: makes the ear of each pass.
+    gates: [B, L, N]. text: at least one token. listen: makes the ear of each pass. route: every row's.
     """
     ids = torch.tensor([*prompt, *text[:-1]], device=gates.device)
     wanted = torch.tensor(text, device=gates.device)[None, :, None]  # [1, T, 1]
     for part in gates.split(max(1, CHUNK_TOKENS // len(ids))):
         ear = listen() if listen else None
         logits = model(
-            GateCall(layout, part, meter=ear),
+            GateCall(layout, part, Routing.of(layout, [route] * len(part)), meter=ear),
             input_ids=ids.expand(len(part), -1),
             use_cache=False,
             logits_to_keep=len(text),
