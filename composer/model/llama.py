@@ -126,14 +126,11 @@ class LlamaPass:
         compiled = self.compiled if cache.room == ROOM and len(inputs.tokens) < MANY and not routed else {}
         hidden, around = self.enter(inputs, cache.room)
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
-        coded, energy = [], []
-        factors = under.factors()
+        coded, energy, factors = [], [], under.factors()
         for stretch in under.table.stretches:
             run, at = compiled.get((stretch.kind, alone), decode_layers), stretch.at
-            own_factors = (factors[at],) if routed else ()
-            hidden, z, own = run(
-                stretch.layers, self.shape, hidden, around, under.scales[at], tuple(buffers[at]), *own_factors
-            )
+            here = stretch.layers, self.shape, hidden, around
+            hidden, z, own = run(*here, under.scales[at], tuple(buffers[at]), factors[at])
             coded.append(z)
             energy.append(own)
         return self._logits(hidden), _reading(under.table.layout, coded, energy)
@@ -179,8 +176,9 @@ class Around(NamedTuple):
     turns: torch.Tensor
 
 
-# Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it] and its buffer [B, 2K, room, D] ->
-# as run_layer: hidden [B, d], z [B, Z of all these layers], energy [B, layers].
+# Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it], its buffer [B, 2K, room, D] and its
+# factor (only None is ever compiled) -> as run_layer: hidden [B, d], z [B, Z of all these layers], energy
+# [B, layers].
 DecodeLayers = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
@@ -191,15 +189,11 @@ def decode_layers(
     around: Around,
     scales: Sequence[torch.Tensor],
     buffers: Sequence[torch.Tensor],
-    factors: Sequence[Factor] | None = None,
+    factors: Sequence[Factor | None],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers.
-
-    factors: each layer's, for rows that are routed, which nobody compiles.
-    """
+    """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers."""
     coded, energy = [], []
-    for place, (layer, scale, buffer) in enumerate(zip(layers, scales, buffers, strict=True)):
-        factor = None if factors is None else factors[place]
+    for layer, scale, buffer, factor in zip(layers, scales, buffers, factors, strict=True):
         back = _looking_back(shape, around, buffer)
         hidden, z, own = run_layer(layer, shape, hidden, around.turns, scale, back, factor=factor)
         coded.append(z)
