@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -88,10 +87,4 @@ class Routing:
 
     def of_layer(self, origin: int, row: torch.Tensor | None = None) -> Factor:
         """The same for a decoder layer, whose part of Z begins at `origin`."""
-        return partial(_of_layer, self, origin, row)
-
-
-def _of_layer(
-    routing: Routing, origin: int, row: torch.Tensor | None, z: torch.Tensor, start: int, end: int
-) -> torch.Tensor:
-    return routing(z, origin + start, origin + end, row)
+        return lambda z, start, end: self(z, origin + start, origin + end, row)
