@@ -277,8 +277,9 @@ class Engine:
         def voices(ids: Sequence[int], fusion: Fusion | None = None) -> Voices:
             return self._gating.voices(self.shelf, own, composition, ids, fusion)
 
+        route = self._gating.route(self.shelf, own, composition)
         limited = replace(sampling, max_new_tokens=count)
-        return BatchRow(key, ids, voices(ids, fusion), limited, voices, every, own)
+        return BatchRow(key, ids, voices(ids, fusion), limited, voices, every, route, own)
 
     def cast(self, composition: Composition, through: Through = at_once) -> Cast:
         """Who plays in a composition; while it is held, what was made for it stays made.
@@ -325,7 +326,8 @@ class Engine:
         shelf, device = self.shelf, self.base.device
         voices = self._gating.voices(shelf, own, composition, ids)
         if voices.gates.any():
-            read = self._pass.read(shelf.layout, gates_tensor(voices.gates, device), [ids] * len(voices))
+            gates, routes = gates_tensor(voices.gates, device), [self._gating.route(shelf, own, composition)]
+            read = self._pass.read(shelf.layout, gates, [ids] * len(voices), routes=routes * len(voices))
             return Mixer([voices], device)(read.logits)[0].float().cpu().numpy()
         # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
         logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
@@ -360,7 +362,8 @@ class Engine:
         encoded = [self._encode(text, limit=self.base.context) for text in texts]
         own, shelf = self.cast(composition), self.shelf
         voices = [self._gating.voices(shelf, own, composition, ids) for ids in encoded]
-        return token_log_probs(self._model, shelf.layout, encoded, voices)
+        route = self._gating.route(shelf, own, composition)
+        return token_log_probs(self._model, shelf.layout, encoded, voices, route)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text is as a prompt, the chat template's own included."""

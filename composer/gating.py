@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from composer.casting import Cast, method_of
 from composer.methods import Prompted, Question, voices
+from composer.model.route import Route
 from composer.model.voices import Voices
 from composer.probing import Probe
 from composer.shelf import Shelf
@@ -40,6 +41,14 @@ class Gating:
         asked = Question(cast.weights, self._layers, self._groups(cast), composition, prompt)
         own = voices(method, asked)
         return Voices(own.mix, cast.spread(own.gates, len(shelf.bank.names)))
+
+    def route(self, shelf: Shelf, cast: Cast, composition: Composition) -> Route | None:
+        """How tokens share out the gates; None where they do not, or where it would change nothing."""
+        part = cast.weights != 0  # [n]
+        if not method_of(composition).routed or composition.blend == 0 or part.sum() < 2:
+            return None
+        whole = cast.spread(part, len(shelf.bank.names))  # [N]
+        return Route(whole, composition.blend, composition.scale == "unit")
 
     def _groups(self, cast: Cast) -> tuple[tuple[int, ...], ...]:
         groups = (

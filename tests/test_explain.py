@@ -258,6 +258,11 @@ def test_explain_answers_one_object(catalog, capsys):
     assert answer["additivity"] <= 1
 
 
+def test_a_method_that_routes_every_token_says_so(catalog, capsys):
+    assert main([*ARGV, "--method", "arrow", "--text", TEXT, "--catalog", catalog]) == 0
+    assert "before each token shares them out: plain (+1.00), rslora (-0.50)" in capsys.readouterr().out
+
+
 def test_people_get_tables(catalog, capsys):
     assert main([*ARGV, "--text", TEXT, "--catalog", catalog]) == 0
     out = capsys.readouterr().out

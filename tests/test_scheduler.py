@@ -114,12 +114,12 @@ def test_a_row_of_several_voices_waits_for_room_for_all_and_is_not_overtaken(eng
     for events in held:
         first(events)
     sampling = Sampling(max_new_tokens=8, seed=9)
-    large = scheduler.enter("Large", THREE_VOICES, sampling).events()
-    small = scheduler.enter("Small", Composition(), sampling).events()
+    large = scheduler.enter("Large", THREE_VOICES, sampling)
+    small = scheduler.enter("Small", Composition(), sampling)
     # Two slots are free: not enough for three voices, and nobody's who came later.
-    assert queued(large) == Waiting(1) and queued(small) == Waiting(2)
+    assert (scheduler.place(large), scheduler.place(small)) == (1, 2)
     held.pop().close()
-    got, other = ([event for event in each if isinstance(event, Step)] for each in (large, small))
+    got, other = ([event for event in each.events() if isinstance(event, Step)] for each in (large, small))
     assert tokens(got) == tokens(engine.generate("Large", THREE_VOICES, sampling))
     assert tokens(other) == tokens(engine.generate("Small", Composition(), sampling))
     held.pop().close()

@@ -52,6 +52,16 @@ class Site:
         same = self.owner[:, None] == self.owner[None, :]  # [R, R]
         return (b.T @ b) * same  # [R, R]
 
+    @cached_property
+    def prototype(self) -> torch.Tensor:
+        """[R] float32: each adapter's columns hold the c that makes A_i^T c the top right singular vector of
+        its B_i A_i, of length 1; 0 for an adapter that adds nothing here."""
+        found = torch.zeros(len(self.owner), device=self.owner.device)
+        for adapter in self.owner.unique():
+            own = self.owner == adapter
+            found[own] = _top_right(self.A[own], self.B[:, own]).to(found)
+        return found
+
 
 @dataclass(frozen=True)
 class Bank:
@@ -127,6 +137,17 @@ def _filled(site: Site, mine: torch.Tensor, own: Factors | None) -> Site:
     if own is not None:
         A[mine[:rank]], B[:, mine[:rank]], scaling[mine] = own.A, own.B, own.scaling
     return Site(A, B, site.owner, scaling)
+
+
+def _top_right(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    """[r] float64: c with A^T c = v, where B A v = s u and s is the largest there is; so c = B^T u / s.
+
+    On a CPU: these are many small decompositions, each of which a GPU would wait for.
+    """
+    inner = torch.linalg.qr(A.cpu().double().T, mode="r").R  # [k, r], k = min(d_in, r)
+    outer = torch.linalg.qr(B.cpu().double(), mode="r").R  # [m, r], m = min(d_out, r)
+    u, s, _ = torch.linalg.svd(outer @ inner.T)
+    return outer.T @ u[:, 0] / s[0] if s[0] > 0 else torch.zeros(len(A), dtype=torch.float64)
 
 
 def _stack(old: Site, new: Site) -> Site:

@@ -19,7 +19,8 @@ class Explanation:
     """n adapters take part: those with a weight, and those that the method gives a gate besides.
 
     pieces: the text's T tokens as they are shown. gates: [L, n], the composition's; "adapter i alone" below
-    always means with its own column of them. conflict_last, conflict_mean: [L, n, n] cosine of the adapters'
+    always means with its own column of them, and where tokens share them out, with the share that it has in
+    company. conflict_last, conflict_mean: [L, n, n] cosine of the adapters'
     outputs as they are added, at the prompt's last token and averaged over its tokens. leakage: [L, n, n],
     what j would add against what i adds, |y_j| / |y_i|, in the pass with i alone on the prompt. additivity:
     of the logits after the prompt. The rest is explained where it is defined, in composer.insight.

@@ -23,6 +23,7 @@ from composer.methods.registry import band_profile
 from composer.model.forced import Ear, forced
 from composer.model.layout import Layout
 from composer.model.norms import weight_norms
+from composer.model.route import Route
 from composer.model.text import Continuation
 from composer.model.voices import Voices
 from composer.spec import ComposerError, Composition, Sampling
@@ -68,7 +69,9 @@ def explain(
 
     layer_of, layers, count = engine.model.layer_of, engine.layers, len(columns)
     bank = chosen(engine.bank, columns)
-    read = _reader(engine, row.ids, said.tokens)
+    # An adapter alone keeps the share that it has among those who take part; the twins take no part.
+    route = row.route and replace(row.route, part=row.route.part[columns])
+    read = _reader(engine, row.ids, said.tokens, route)
     # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
     alone = [_kept(own, part) for part in np.eye(count)]
     rows = [_kept(own, np.zeros(count)), *alone, own]
@@ -157,12 +160,14 @@ def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
     return Text(tuple(tokens), tuple(pieces))
 
 
-def _reader(engine: Engine, prompt: Sequence[int], text: Sequence[int]) -> Callable[..., Rows]:
+def _reader(
+    engine: Engine, prompt: Sequence[int], text: Sequence[int], route: Route | None
+) -> Callable[..., Rows]:
     """A function of a bank and rows' voices over it that reads prompt + text once for every voice."""
 
     def read(bank, rows: Sequence[Voices], listen: Callable[[], Ear] | None = None) -> Rows:
         layout: Layout = engine.model.layout(bank)
-        passes = list(forced(engine.model, layout, prompt, text, rows, listen))
+        passes = list(forced(engine.model, layout, prompt, text, rows, listen, route))
         return Rows(
             torch.cat([each.first for each in passes]).cpu().numpy(),
             torch.cat([each.log_probs for each in passes]).cpu().numpy(),

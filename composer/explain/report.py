@@ -9,6 +9,7 @@ import numpy as np
 
 from composer.explain.explanation import Explanation
 from composer.insight.bands import BANDS
+from composer.methods import METHODS
 from composer.methods.registry import band_profile
 
 LONGEST = 40
@@ -26,7 +27,8 @@ def _head(found: Explanation) -> Iterator[str]:
     who = ", ".join(f"{name} ({_mean(found.gates[:, i]):+.2f})" for i, name in enumerate(found.adapters))
     yield f"{found.prompt}{found.text}"
     yield ""
-    yield f"{found.base}, {found.composition.method}. Taking part, with mean gates: {who or 'no adapter'}"
+    gates = "gates before each token shares them out" if METHODS[found.composition.method].routed else "gates"
+    yield f"{found.base}, {found.composition.method}. Taking part, with mean {gates}: {who or 'no adapter'}"
     yield f"Layers: {_thirds(found.layers)}."
 
 

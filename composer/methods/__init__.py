@@ -8,6 +8,7 @@ from composer.methods.calibrated import PICO, PICO_KL
 from composer.methods.logits import LOGITS, LOGITS_CONTRAST
 from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
 from composer.methods.registry import Method, Prompted, Question, voices
+from composer.methods.routed import ARROW
 
 METHODS = MappingProxyType(
     {
@@ -19,6 +20,7 @@ METHODS = MappingProxyType(
             KL_CONTRAST,
             COSINE,
             LOGO,
+            ARROW,
             BALANCED,
             AVERAGE,
             STATIC,

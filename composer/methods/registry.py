@@ -51,9 +51,9 @@ class Method:
     """name: key in METHODS. help: one line for the page. source: where the formula is from. dials: the
     fields of Composition it listens to beside weights, strength and bands. needs: fields of Prompted.
     rule: Question -> gates [L, N]; or, `apart`, each adapter's share of the logits, [1, N] for one layer: the
-    base is then run with each adapter alone, beside the bare base. merge: the rule of composer.methods.merges
-    that makes one adapter of those that take part, for `rule` to add. calibrated: they are calibrated against
-    each other first (Pico).
+    base is then run with each adapter alone, beside the bare base. routed: every token shares the gates out
+    anew at every site. merge: the rule of composer.methods.merges that makes one adapter of those that take
+    part, for `rule` to add. calibrated: they are calibrated against each other first (Pico).
     """
 
     name: str
@@ -66,6 +66,7 @@ class Method:
     apart: bool = False
     merge: str | None = None
     calibrated: bool = False
+    routed: bool = False
 
     @property
     def needs_kl(self) -> bool:

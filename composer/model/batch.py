@@ -13,6 +13,7 @@ from composer.model.inject import gates_tensor
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
 from composer.model.mixer import Mixer
+from composer.model.route import Route
 from composer.model.sample import Stream, draw
 from composer.model.step import Inputs, Pass
 from composer.model.voices import Voices
@@ -27,8 +28,9 @@ class Row:
     """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
 
     regate: new voices, as many as before, from the ids so far, asked for after every `every` drawn tokens
-    (0: never). What was read under the old gates stays as it was read. cast: the caller's, kept with the
-    row. began: when it joined its batch, by the monotonic clock.
+    (0: never). What was read under the old gates stays as it was read. route: how its tokens share out the
+    gates; None: they do not. cast: the caller's, kept with the row. began: when it joined its batch, by the
+    monotonic clock.
     """
 
     key: Hashable
@@ -37,6 +39,7 @@ class Row:
     sampling: Sampling
     regate: Callable[[Sequence[int]], Voices] | None = None
     every: int = 0
+    route: Route | None = None
     cast: object = None
     stream: Stream = field(init=False)
     began: float = field(init=False)
@@ -93,7 +96,8 @@ class Batch:
         for row in rows:
             row.began = time.monotonic()
         seats = [(row, voice) for row in rows for voice in range(len(row.voices))]
-        read = self._pass.read(layout, self._gates(seats), [row.ids for row, _ in seats])
+        ids, routes = [row.ids for row, _ in seats], [row.route for row, _ in seats]
+        read = self._pass.read(layout, self._gates(seats), ids, routes=routes)
         for place, (row, _) in enumerate(seats):
             self._cache.write(len(self._seats) + place, len(row.ids), read, place)
         self._seats += seats
@@ -132,7 +136,8 @@ class Batch:
 
     def _prepare(self, rows: Sequence[Row]) -> None:
         """Work out what depends on who is here, where, and under which gates."""
-        self._under = self._pass.prepare(self.layout, self._gates(self._seats))
+        routes = [row.route for row, _ in self._seats]
+        self._under = self._pass.prepare(self.layout, self._gates(self._seats), routes)
         self._places = _places(self._seats)
         order = [place for own in self._places for place in own]
         self._mixer = Mixer([row.voices for row in rows], self.layout.owner.device, order)

@@ -93,7 +93,7 @@ def _compile(decode: LlamaPass, table: Table, stretch: Stretch, rows: int) -> De
             torch._dynamo.mark_dynamic(tensor, 0, min=2, max=MANY - 1)
         torch._dynamo.mark_dynamic(around.turns, 1, min=2, max=MANY - 1)
     with torch.no_grad():
-        run(stretch.layers, decode.shape, hidden, around, scales, buffers)
+        run(stretch.layers, decode.shape, hidden, around, scales, buffers, (None,) * len(stretch.layers))
     return run
 
 

@@ -11,6 +11,7 @@ import torch
 from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.layout import Layout
 from composer.model.mixer import Mixer
+from composer.model.route import Route, Routing
 from composer.model.score import CHUNK_TOKENS
 from composer.model.voices import Voices, fitting
 
@@ -40,10 +41,11 @@ def forced(
     text: Sequence[int],
     voices: Sequence[Voices],
     listen: Callable[[], Ear] | None = None,
+    route: Route | None = None,
 ) -> Iterator[Forced]:
     """Read prompt + text once per voice, a few thousand tokens a pass, in the rows' order.
 
-    text: at least one token. listen: makes the ear of each pass, which hears every voice.
+    text: at least one token. listen: makes the ear of each pass, which hears every voice. route: every row's.
     """
     device = model.device
     ids = torch.tensor([*prompt, *text[:-1]], device=device)
@@ -55,7 +57,7 @@ def forced(
         ear = listen() if listen else None
         gates = gates_tensor(np.concatenate([each.gates for each in part]), device)  # [P, L, N]
         spoken = model(
-            GateCall(layout, gates, meter=ear),
+            GateCall(layout, gates, Routing.of(layout, [route] * len(gates)), meter=ear),
             input_ids=ids.expand(len(gates), -1),
             use_cache=False,
             logits_to_keep=len(text),

@@ -15,6 +15,7 @@ from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
 from composer.model.llama import LlamaPass
 from composer.model.prompt import Read
+from composer.model.route import Route
 from composer.model.step import Inputs
 from composer.model.table import Table, Under
 
@@ -70,14 +71,17 @@ class GraphPass:
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
+        routes: Sequence[Route | None] = (),
     ) -> Read:
-        return self._inner.read(layout, gates, prompts, unembed, every)
+        return self._inner.read(layout, gates, prompts, unembed, every, routes)
 
-    def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
-        return self._inner.prepare(layout, gates)
+    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+        return self._inner.prepare(layout, gates, routes)
 
     @torch.no_grad()
     def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        if under.routing is not None:  # what is recorded is the pass without routes
+            return self._inner(under, inputs, cache)
         count = len(inputs.tokens)
         size = next((size for size in SIZES if count <= size <= cache.slots), count)
         length = reach(inputs.length, cache.room)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from composer.adapters.bank import Bank
 from composer.model.layout import Layout, Reading, layer_energy
+from composer.model.route import Routing
 from composer.spec import ComposerError
 
 
@@ -24,21 +25,35 @@ class GateCall:
     """What one or more forward passes add, per row, and what they write down.
 
     gates: [B, L, N] multiplier of each adapter in each layer, for each row; N as in `bank.names`.
+    routing: how rows' tokens share them out; None: no row's do.
     meter: None, or receives every site's last-token reading. capture: "last" keeps each decoder layer's
     hidden state at the last token in `hidden`, [B, d], "all" at every token, [B, T, d].
     """
 
-    def __init__(self, layout: Layout, gates: torch.Tensor, *, meter: Meter | None = None, capture: str = ""):
-        self.layout = layout
+    def __init__(
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        routing: Routing | None = None,
+        *,
+        meter: Meter | None = None,
+        capture: str = "",
+    ):
+        self.layout, self.routing = layout, routing
         self.scales = layout.scales(gates)  # [B, Z]
         self.meter = meter
         self.capture = capture
         self.hidden: list[torch.Tensor] = []  # L of [B, d] or [B, T, d]
 
-    def scale(self, path: str) -> torch.Tensor:
-        """[B, 1, R]: gate times the adapter's own scaling, for each rank column of the site."""
+    def scale(self, path: str, z: torch.Tensor) -> torch.Tensor:
+        """Gate times the adapter's own scaling for each rank column of the site, where x A^T is z [B, T, R];
+        [B, 1, R], or [B, T, R] where tokens share out their gates."""
         start, end = self.layout.spans[path]
-        return self.scales[:, None, start:end]
+        scale = self.scales[:, None, start:end]
+        if self.routing is None:
+            return scale
+        row = torch.arange(len(z), device=z.device).repeat_interleave(z.shape[1])  # [B T]
+        return scale * self.routing(z.flatten(0, 1), start, end, row).view_as(z)
 
 
 class Meter:
@@ -78,7 +93,8 @@ class GatedLinear(nn.Module):
         site = call.layout.bank.sites.get(self.path) if call is not None else None
         if site is None:
             return out
-        z = F.linear(x.to(site.A.dtype), site.A) * call.scale(self.path)  # [B, T, R]
+        z = F.linear(x.to(site.A.dtype), site.A)  # [B, T, R]
+        z = z * call.scale(self.path, z)
         if call.meter is not None:
             call.meter.note(self.path, z, out)
         return out + F.linear(z, site.B).to(out.dtype)

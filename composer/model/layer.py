@@ -90,6 +90,9 @@ class Shape:
 # [M, H + 2K, D] turned queries, turned keys and values of M tokens -> what attention gathers, [M, H D].
 Attention = Callable[[torch.Tensor], torch.Tensor]
 
+# z = x A^T of M tokens at a group, [M, R], and its start and end -> what multiplies its scales, [M, R].
+Factor = Callable[[torch.Tensor, int, int], torch.Tensor]
+
 
 def run_layer(
     layer: Layer,
@@ -99,9 +102,13 @@ def run_layer(
     scales: torch.Tensor,  # [M, Z of this layer]
     attention: Attention,
     noted: torch.Tensor | None = None,  # [B]
+    factor: Factor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """M tokens, of whatever rows, through the layer: their new hidden states [M, d], and of the `noted` ones
-    (None: of all) z, [B, Z of this layer], and the layer's energy, [B, 1], as in Reading."""
+    (None: of all) z, [B, Z of this layer], and the layer's energy, [B, 1], as in Reading.
+
+    factor: of tokens that share out their gates themselves; None: no token does.
+    """
     coded: list[torch.Tensor] = [_of(scales[:, :0], noted)]
     energy = torch.zeros_like(_of(hidden[:, :1], noted), dtype=torch.float32)
 
@@ -111,7 +118,10 @@ def run_layer(
         out, z = group.product(x)  # [M, d_out], [M, R]
         if group.B is None:
             return out
-        z = z * scales[:, group.start : group.end]
+        scale = scales[:, group.start : group.end]
+        if factor is not None:
+            scale = scale * factor(z, group.start, group.end)
+        z = z * scale
         coded.append(_of(z, noted))
         kept = _of(out, noted)
         for left, right in group.covered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -49,6 +50,24 @@ class Layout:
     def dtype(self) -> torch.dtype:
         """What z is computed in."""
         return next((site.A.dtype for site in self.bank.sites.values()), torch.float32)
+
+    @cached_property
+    def site(self) -> torch.Tensor:
+        """[Z] int64: the place in `spans` of each column's site."""
+        sizes = torch.tensor([end - start for start, end in self.spans.values()], dtype=torch.int64)
+        return torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.owner.device)
+
+    @cached_property
+    def present(self) -> torch.Tensor:
+        """[S, N] bool: which adapter has which site."""
+        here = torch.zeros(len(self.spans), len(self.bank.names), dtype=torch.bool, device=self.owner.device)
+        here[self.site, self.owner] = True
+        return here
+
+    @cached_property
+    def prototype(self) -> torch.Tensor:
+        """[Z] float32: Site.prototype of all the sites."""
+        return torch.cat([self.scaling[:0], *(self.bank.sites[path].prototype for path in self.spans)])
 
     def scales(self, gates: torch.Tensor) -> torch.Tensor:
         """[B, L, N] gates -> [B, Z]: what multiplies x A^T, gate times the adapter's own scaling."""

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from composer.model.inject import GatedModel
 from composer.model.kv import ROOM, KVCache, visible
-from composer.model.layer import MANY, Attention, Layer, Shape, normed, run_layer
+from composer.model.layer import MANY, Attention, Factor, Layer, Shape, normed, run_layer
 from composer.model.layout import Layout, Reading
 from composer.model.product import product
 from composer.model.prompt import Packed, Read
+from composer.model.route import Route, Routing
 from composer.model.step import Inputs, ModulePass
 from composer.model.table import Table, Under
 
@@ -74,8 +75,8 @@ class LlamaPass:
             and rope.get("rope_type", "default") in ("default", "linear", "llama3")
         )
 
-    def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
-        return Under.of(self.table(layout), layout.scales(gates))
+    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+        return Under.of(self.table(layout), layout.scales(gates), Routing.of(layout, routes))
 
     def table(self, layout: Layout) -> Table:
         """The layers under a layout; made anew for every new bank, which takes a copy of the weights."""
@@ -94,18 +95,20 @@ class LlamaPass:
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
+        routes: Sequence[Route | None] = (),
     ) -> Read:
         if self._modules is not None:
-            return self._modules.read(layout, gates, prompts, unembed, every)
+            return self._modules.read(layout, gates, prompts, unembed, every, routes)
         pack = Packed.of(prompts, gates.device)
-        under = self.prepare(layout, gates)
+        under = self.prepare(layout, gates, routes)
         turns = self._turn_table(pack.width)[:, pack.positions]  # [2, M, H + 2K, D]
         kept, past, coded, energy = [], [], [], []
         hidden = F.embedding(pack.tokens, self._embedding)  # [M, d]
-        for layer, scales in zip(under.table.layers, under.scales, strict=True):
+        factors = under.factors(pack.row)
+        for layer, scales, factor in zip(under.table.layers, under.scales, factors, strict=True):
             keys = _Causal(self.shape, pack)
             hidden, z, own = run_layer(
-                layer, self.shape, hidden, turns, scales[pack.row], keys, noted=pack.last
+                layer, self.shape, hidden, turns, scales[pack.row], keys, pack.last, factor
             )
             kept.append(pack.spread(hidden) if every else hidden[pack.last])
             past.append(keys.past)
@@ -119,15 +122,15 @@ class LlamaPass:
     @torch.no_grad()
     def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
         alone = len(inputs.tokens) == 1
-        compiled = self.compiled if cache.room == ROOM and len(inputs.tokens) < MANY else {}
+        routed = under.routing is not None
+        compiled = self.compiled if cache.room == ROOM and len(inputs.tokens) < MANY and not routed else {}
         hidden, around = self.enter(inputs, cache.room)
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
-        coded, energy = [], []
+        coded, energy, factors = [], [], under.factors()
         for stretch in under.table.stretches:
             run, at = compiled.get((stretch.kind, alone), decode_layers), stretch.at
-            hidden, z, own = run(
-                stretch.layers, self.shape, hidden, around, under.scales[at], tuple(buffers[at])
-            )
+            here = stretch.layers, self.shape, hidden, around
+            hidden, z, own = run(*here, under.scales[at], tuple(buffers[at]), factors[at])
             coded.append(z)
             energy.append(own)
         return self._logits(hidden), _reading(under.table.layout, coded, energy)
@@ -173,8 +176,9 @@ class Around(NamedTuple):
     turns: torch.Tensor
 
 
-# Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it] and its buffer [B, 2K, room, D] ->
-# as run_layer: hidden [B, d], z [B, Z of all these layers], energy [B, layers].
+# Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it], its buffer [B, 2K, room, D] and its
+# factor (only None is ever compiled) -> as run_layer: hidden [B, d], z [B, Z of all these layers], energy
+# [B, layers].
 DecodeLayers = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
@@ -185,13 +189,13 @@ def decode_layers(
     around: Around,
     scales: Sequence[torch.Tensor],
     buffers: Sequence[torch.Tensor],
+    factors: Sequence[Factor | None],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers."""
     coded, energy = [], []
-    for layer, scale, buffer in zip(layers, scales, buffers, strict=True):
-        hidden, z, own = run_layer(
-            layer, shape, hidden, around.turns, scale, _looking_back(shape, around, buffer)
-        )
+    for layer, scale, buffer, factor in zip(layers, scales, buffers, factors, strict=True):
+        back = _looking_back(shape, around, buffer)
+        hidden, z, own = run_layer(layer, shape, hidden, around.turns, scale, back, factor=factor)
         coded.append(z)
         energy.append(own)
     return hidden, torch.cat(coded, dim=1), torch.cat(energy, dim=1)

@@ -10,15 +10,20 @@ import torch
 from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.layout import Layout
 from composer.model.mixer import Mixer
+from composer.model.route import Route, Routing
 from composer.model.voices import Voices, fitting
 
 CHUNK_TOKENS = 2048
 
 
 def token_log_probs(
-    model: GatedModel, layout: Layout, texts: Sequence[Sequence[int]], voices: Sequence[Voices]
+    model: GatedModel,
+    layout: Layout,
+    texts: Sequence[Sequence[int]],
+    voices: Sequence[Voices],
+    route: Route | None = None,
 ) -> list[np.ndarray]:
-    """Log-probability in nats of every token after the first; texts are token ids.
+    """Log-probability in nats of every token after the first; texts are token ids, the route every text's.
 
     Texts of like length are scored together, a few thousand tokens at a time: [rows, T, V] is large.
     """
@@ -34,9 +39,8 @@ def token_log_probs(
         ids = torch.tensor(padded, device=model.device)  # [G, T]
         spoken = ids.repeat_interleave(torch.tensor([len(each) for each in here], device=ids.device), dim=0)
         gates = gates_tensor(np.concatenate([each.gates for each in here]), ids.device)  # [P, L, N]
-        logits = (
-            model(GateCall(layout, gates), input_ids=spoken, use_cache=False).logits[:, :-1].float()
-        )  # [P, T-1, V]
+        call = GateCall(layout, gates, Routing.of(layout, [route] * len(gates)))
+        logits = model(call, input_ids=spoken, use_cache=False).logits[:, :-1].float()  # [P, T-1, V]
         logits = Mixer(here, ids.device)(logits)  # [G, T-1, V]
         logs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])  # [G, T-1, 1]
         for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):

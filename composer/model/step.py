@@ -12,6 +12,7 @@ from composer.model.inject import GateCall, GatedModel, Meter
 from composer.model.kv import KVCache, Window, visible
 from composer.model.layout import Layout, Reading
 from composer.model.prompt import Read
+from composer.model.route import Route, Routing
 
 SLIDING = "sliding_attention"
 
@@ -36,16 +37,17 @@ class Pass(Protocol[Under]):
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
+        routes: Sequence[Route | None] = (),
     ) -> Read:
         """B prompts' token ids, of any lengths, under gates [B, L, N].
 
         unembed: whether logits are wanted. every: hidden states of all tokens, [B, T, d], instead of the
-        last; for prompts of one length.
+        last; for prompts of one length. routes: each row's; none at all: no row is routed.
         """
         ...
 
-    def prepare(self, layout: Layout, gates: torch.Tensor) -> Under:
-        """What passes under a layout and the rows' gates, [B, L, N], need; good until either changes."""
+    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+        """What passes under a layout, the rows' gates [B, L, N] and routes need; good while they last."""
         ...
 
     def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
@@ -69,9 +71,11 @@ class ModulePass:
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
+        routes: Sequence[Route | None] = (),
     ) -> Read:
         ids, mask = _left_pad(prompts, gates.device)  # [B, T]
-        call = GateCall(layout, gates, meter=Meter(), capture="all" if every else "last")
+        call = self.prepare(layout, gates, routes)
+        call.meter, call.capture = Meter(), "all" if every else "last"
         cache = DynamicCache()
         out = (self._model if unembed else self._model.body)(
             call,
@@ -91,8 +95,8 @@ class ModulePass:
             [ids.shape[1] - len(prompt) for prompt in prompts],
         )
 
-    def prepare(self, layout: Layout, gates: torch.Tensor) -> GateCall:
-        return GateCall(layout, gates)
+    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> GateCall:
+        return GateCall(layout, gates, Routing.of(layout, routes))
 
     def __call__(
         self, under: GateCall, inputs: Inputs, cache: KVCache

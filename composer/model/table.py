@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from composer.model.inject import GatedLinear
-from composer.model.layer import Group, Layer, Place
+from composer.model.layer import Factor, Group, Layer, Place
 from composer.model.layout import Layout
 from composer.model.product import product
+from composer.model.route import Routing
 
 # Linear layers that read the same input, in the order in which they run.
 GROUPS = (
@@ -73,15 +74,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Under:
-    """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them."""
+    """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them. routing: None
+    where no row is routed."""
 
     table: Table
     flat: torch.Tensor
     scales: tuple[torch.Tensor, ...]
+    routing: Routing | None = None
 
     @classmethod
-    def of(cls, table: Table, flat: torch.Tensor) -> Under:
-        return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans))
+    def of(cls, table: Table, flat: torch.Tensor, routing: Routing | None = None) -> Under:
+        return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans), routing)
+
+    def factors(self, row: torch.Tensor | None = None) -> tuple[Factor | None, ...]:
+        """Each layer's factor, see Routing; None for each where no row is routed."""
+        if self.routing is None:
+            return (None,) * len(self.table.spans)
+        return tuple(self.routing.of_layer(start, row) for start, _ in self.table.spans)
 
 
 def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) -> Group:

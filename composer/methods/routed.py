@@ -1,0 +1,17 @@
+"""Rules whose gates every token shares out anew at every site: composer.model.route says how."""
+
+from __future__ import annotations
+
+from composer.methods.outputs import SUM
+from composer.methods.registry import Method
+
+ARROW = Method(
+    name="arrow",
+    label="Arrow (per token)",
+    help="At every token and site, the adapter whose main direction the token points along counts most.",
+    source="Ostapenko et al. 2024, arXiv 2405.11157 (from PEFT's released router: plain dot products, "
+    "temperature 1; here all adapters that take part are kept, where PEFT keeps 3)",
+    rule=SUM.rule,
+    dials=("blend", "scale"),
+    routed=True,
+)

@@ -1,0 +1,70 @@
+"""Arrow the long way: dense deltas, their full decompositions, hooks on the base's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from composer.adapters.bank import Site
+from composer.engine import Engine
+
+
+class ByHand(NamedTuple):
+    """logits: of every token, [T, V]. contribution: at the last token, [L, N]."""
+
+    logits: torch.Tensor
+    contribution: np.ndarray
+
+
+def dense(site: Site, adapter: int) -> torch.Tensor:
+    """B A of one adapter without its scaling, [d_out, d_in] float64."""
+    own = site.owner == adapter
+    return site.B[:, own].double() @ site.A[own].double()
+
+
+def by_hand(
+    engine: Engine,
+    ids: Sequence[int],
+    weights: Mapping[str, float],
+    blend: float = 1.0,
+    unit: bool = True,
+    heard: Sequence[str] | None = None,
+) -> ByHand:
+    """One uncached pass over the tokens. heard: the adapters whose output is added (None: all of them)."""
+    added = np.zeros((engine.layers, len(engine.names)))
+    base = np.zeros(engine.layers)
+
+    def add(path: str, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        site, layer = engine.bank.sites[path], engine.model.layer_of[path]
+        here = [name for name in weights if weights[name] and (site.owner == engine.names.index(name)).any()]
+        deltas = {name: dense(site, engine.names.index(name)) for name in here}
+        near = [x.double() @ torch.linalg.svd(delta).Vh[0] for delta in deltas.values()]  # n of [1, T]
+        base[layer] += float(out[0, -1].double().square().sum())
+        if not here:
+            return out
+        shares = torch.stack(near).abs().softmax(dim=0)  # [n, 1, T]
+        for (name, delta), share in zip(deltas.items(), shares, strict=True):
+            column = engine.names.index(name)
+            scale = float(site.scaling[site.owner == column][0])
+            factor = 1 - blend + blend * share * (len(here) if unit else 1)  # [1, T]
+            y = weights[name] * scale * factor[..., None] * (x.double() @ delta.T)  # [1, T, d_out]
+            if heard is None or name in heard:
+                added[layer, column] += float(y[0, -1].square().sum())
+                out = out + y.to(out.dtype)
+        return out
+
+    hooks = [
+        engine.base.model.get_submodule(path).base.register_forward_hook(
+            lambda _, args, out, path=path: add(path, args[0], out)
+        )
+        for path in engine.bank.sites
+    ]
+    try:
+        logits = engine.model(None, input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ByHand(logits, np.sqrt(added) / np.sqrt(base)[:, None])
