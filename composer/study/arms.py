@@ -205,7 +205,7 @@ ARMS: tuple[Arm, ...] = (
         LORANDI,
         method="factor-average",
     ),
-    Arm("peft-linear", "weights", "PEFT linear", "A and B added apart.", "peft", method="peft-linear"),
+    Arm("peft-linear", "weights", "PEFT linear", "A and B added apart.", "peft", method="linear"),
     Arm("svd", "weights", "SVD", "The sum, cut to one module's rank.", "peft", method="svd"),
     Arm(
         "ties",
