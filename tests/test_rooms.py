@@ -33,7 +33,7 @@ DOORS = {
     "training": LOW | {"options"},
     "study": LOW | {"engine", "run", "stock", "casting", "options", "plain", "training"},
     "bench": LOW | {"engine", "options", "scheduler", "threads"},
-    "ui": LOW | {"engine", "scheduler", "threads"},
+    "ui": LOW | {"casting", "engine", "scheduler", "threads"},
     "cli": LOW | {"engine", "explain", "options", "plain", "study", "training", "bench"},
     "__main__": {"cli"},
     "__init__": {"spec", "engine"},

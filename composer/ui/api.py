@@ -30,6 +30,13 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         blend: float = 1.0,
         scale: str = "unit",
         contrast: float = 1.0,
+        norm: bool = True,
+        tokens: str = "last",
+        live: int = 0,
+        rank: int | None = None,
+        density: float | None = None,
+        core: float | None = None,
+        omega: float | None = None,
         max_new_tokens: int = 60,
         temperature: float = 1.0,
         top_p: float = 0.95,
@@ -38,15 +45,28 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         seed: int = 0,
     ) -> dict[str, Any]:
         """Continue a prompt under a composition. Streams {"text", "count", "place"}: of the text so far, and
-        in the queue (0: no longer in it). The last message has text, count, tokens, adapters, layers,
-        contribution [T][L][N], fusion {kl, alpha} [L][N] and finish."""
+        in the queue (0: no longer in it). The last message has text, count, tokens, adapters (the merged one
+        last, where the method makes one), layers, contribution [T][L][N], fusion {kl, alpha} [L][N] and
+        finish."""
         with _sentences():
             request = make_request(
                 prompt,
                 read_weights(_as_object(weights), runner.engine.names),
                 method,
                 _as_bands(bands),
-                {"strength": strength, "blend": blend, "scale": scale, "contrast": contrast},
+                {
+                    "strength": strength,
+                    "blend": blend,
+                    "scale": scale,
+                    "contrast": contrast,
+                    "norm": norm,
+                    "tokens": tokens,
+                    "live": live,
+                    "rank": rank,
+                    "density": density,
+                    "core": core,
+                    "omega": omega,
+                },
                 {
                     "max_new_tokens": max_new_tokens,
                     "temperature": temperature,
@@ -57,9 +77,10 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
                 },
                 settings,
             )
-            adapters = list(runner.engine.names)
+            names = runner.engine.names
+            adapters = list(runner.shown(request.composition, names))
             steps, fusion, place = [], None, 0
-            async with aclosing(bursts(runner.run(request, adapters), settings.updates_per_second)) as groups:
+            async with aclosing(bursts(runner.run(request, names), settings.updates_per_second)) as groups:
                 async for group in groups:
                     steps += [each for each in group if isinstance(each, Step)]
                     fusion = next((each for each in group if isinstance(each, Fusion)), fusion)

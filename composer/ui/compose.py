@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gradio as gr
+from gradio.components import Component
 
 from composer.methods import METHODS
 from composer.spec import Example, Sampling
-from composer.ui import live
+from composer.ui import dials, live
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown
 
@@ -34,27 +35,26 @@ class Controls:
     method: gr.Dropdown
     strength: gr.Slider
     bands: tuple[gr.Slider, ...]
-    blend: gr.Slider
-    scale: gr.Radio
-    contrast: gr.Slider
+    dials: Mapping[str, Component]
     sampling: Mapping[str, gr.Slider | gr.Number]
     every: gr.Checkbox
     weights: tuple[gr.Slider, ...]
 
     @property
     def inputs(self) -> list:
-        dials = [self.strength, *self.bands, self.blend, self.scale, self.contrast]
-        return [self.prompt, self.method, *dials, *self.sampling.values(), self.every, *self.weights]
+        shape = [self.strength, *self.bands, *self.dials.values()]
+        return [self.prompt, self.method, *shape, *self.sampling.values(), self.every, *self.weights]
 
     def read(self, values: tuple) -> dict:
         """Handler arguments back by name: prompt, method, bands, dials, sampling, every, sliders."""
-        prompt, method, strength, early, middle, late, blend, scale, contrast, *rest = values
+        prompt, method, strength, early, middle, late, *rest = values
+        own, rest = rest[: len(self.dials)], rest[len(self.dials) :]
         cut = len(self.sampling)
         return {
             "prompt": prompt,
             "method": method,
             "bands": (early, middle, late),
-            "dials": {"strength": strength, "blend": blend, "scale": scale, "contrast": contrast},
+            "dials": {"strength": strength, **dict(zip(self.dials, own, strict=True))},
             "sampling": dict(zip(self.sampling, rest[:cut], strict=True)),
             "every": rest[cut],
             "sliders": rest[cut + 1 :],
@@ -72,6 +72,7 @@ class Tab:
     fusion: gr.Plot
     contribution: gr.Plot
     method_help: gr.HTML
+    more: gr.Accordion
     dice: gr.Button
     zero: gr.Button
     unavailable: gr.HTML
@@ -118,7 +119,7 @@ def build(
             with gr.Row(elem_id="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", scale=1)
-            method, method_help, blend, scale, contrast = _method()
+            method, method_help, own, more = _method()
             strength, bands = _shape()
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
@@ -130,15 +131,15 @@ def build(
         with gr.Column(min_width=330):
             contribution = gr.Plot(show_label=False, elem_id="contribution")
             gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
-    controls = Controls(prompt, method, strength, bands, blend, scale, contrast, sampling, every, weights)
-    return Tab(controls, generate, stop, view, fusion, contribution, method_help, dice, zero, lost, buttons)
+    controls = Controls(prompt, method, strength, bands, own, sampling, every, weights)
+    return Tab(
+        controls, generate, stop, view, fusion, contribution, method_help, more, dice, zero, lost, buttons
+    )
 
 
 def dial_updates(method: str) -> list:
-    """Updates of help line, blend, scale, contrast for a chosen method."""
-    chosen = METHODS[method]
-    shown = [gr.update(visible=name in chosen.dials) for name in ("blend", "scale", "contrast")]
-    return [method_words(method), *shown]
+    """Updates of help line, dials and their accordion for a chosen method."""
+    return [method_words(method), *dials.updates(method)]
 
 
 def method_words(method: str) -> dict[str, str]:
@@ -187,33 +188,8 @@ def _method() -> tuple:
             html_template="<p>{{value.help}} <cite>{{value.source}}</cite></p>",
             elem_id="method-help",
         )
-        used = METHODS[first].dials
-        blend = gr.Slider(
-            0,
-            1,
-            1,
-            step=0.05,
-            label="Blend: plain sum … fusion weights",
-            visible="blend" in used,
-            elem_id="blend",
-        )
-        scale = gr.Radio(
-            [("mean 1 (adapters keep their strength)", "unit"), ("as published (shares of 1)", "paper")],
-            value="unit",
-            label="Scale of the fusion weights",
-            visible="scale" in used,
-            elem_id="scale",
-        )
-        contrast = gr.Slider(
-            0,
-            1,
-            1,
-            step=0.05,
-            label="Contrast: how much of the opposites is taken away",
-            visible="contrast" in used,
-            elem_id="contrast",
-        )
-    return method, words, blend, scale, contrast
+        own, more = dials.build(METHODS[first])
+    return method, words, own, more
 
 
 def _shape() -> tuple[gr.Slider, tuple[gr.Slider, ...]]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
+from threading import Event
+from typing import TypeVar
 
+from composer.casting import Cast
 from composer.engine import Engine
 from composer.methods import METHODS
 from composer.scheduler import POLL, Scheduler, Ticket, Waiting
-from composer.spec import FitReport, Fusion, Step
+from composer.spec import ComposerError, Composition, FitReport, Fusion, Step
 from composer.threads import apart
 from composer.ui.forms import Request
-from composer.ui.runner import Runner
+from composer.ui.runner import Making, News, Runner
 from composer.ui.settings import Settings
+
+T = TypeVar("T")
 
 
 class Crowd(Runner):
@@ -25,19 +30,22 @@ class Crowd(Runner):
         room = engine.prompt_limit + settings.max_new_tokens
         self._scheduler = Scheduler(engine, settings.slots, settings.queue_size, room)
 
-    def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step | Waiting | None]:
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[News]:
         """See Runner. The fusion weights come first where the method needs them or nobody else is here."""
         prompt, composition = request.prompt, request.composition
         self.engine.check_prompt(prompt)
         self._scheduler.check_room()
+        # Held until the row holds it, so that what was made stays made.
+        held = (yield from self._made(composition)) if self.engine.makes(composition) else None
         alone = self._scheduler.idle
         fusion = None
         if METHODS[composition.method].needs_kl or alone:
             for fusion in self._read(prompt, names, composition.norm):
                 yield fusion
         ticket = self._scheduler.enter(prompt, composition, request.sampling, fusion)
+        del held
         try:
-            yield from _follow(ticket, len(names))
+            yield from _follow(ticket, self.shown(composition, names))
         finally:
             ticket.close()
         if fusion is None:
@@ -55,6 +63,26 @@ class Crowd(Runner):
         """End the scheduler's thread; generations under way end with a ComposerError."""
         self._scheduler.close()
 
+    def _made(self, composition: Composition) -> Generator[Making | None, None, Cast]:
+        """What the method makes of adapters, piece by piece between other people's tokens."""
+        left = Event()
+
+        def through(work: Callable[[], T]) -> T:
+            if left.is_set():
+                raise ComposerError("Nobody waits for these adapters any more.")
+            return self._scheduler.call(work).result()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="making") as pool:
+            future = pool.submit(self.engine.cast, composition, through)
+            try:
+                if not wait([future], POLL).done:
+                    yield Making()
+                while not wait([future], POLL).done:
+                    yield None
+                return future.result()
+            finally:
+                left.set()
+
     def _read(self, prompt: str, names: Sequence[str], norm: bool) -> Iterator[Fusion | None]:
         """The prompt's fusion weights, after some Nones while there is other work to do."""
         future = self._scheduler.call(partial(self.engine.fusion, prompt, names, norm))
@@ -66,12 +94,12 @@ class Crowd(Runner):
             future.cancel()
 
 
-def _follow(ticket: Ticket, count: int) -> Iterator[Step | Waiting | None]:
-    place = 0
+def _follow(ticket: Ticket, names: Sequence[str]) -> Iterator[Step | Waiting | None]:
+    place, columns = 0, [ticket.row.cast.names.index(name) for name in names]
     for event in ticket.events():
         if isinstance(event, Step):
-            # An adapter that came in since the visitor asked is a last column, and has no part in this.
-            yield replace(event, contribution=event.contribution[:, :count])
+            # An adapter that came in since the visitor asked has no part in this.
+            yield replace(event, contribution=event.contribution[:, columns])
         else:
             yield event if event.place != place else None
             place = event.place

@@ -15,12 +15,15 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
+from composer.methods import Method
 from composer.spec import AdapterSpec, Step
 from composer.ui.sliders import SPARE_COLORS, safe_color
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "ui"
 SCRIPTS = ("live-data.js", "live-draw.js", "live.js")
 TAIL = 12
+# Of no adapter of the catalog, and readable on white and on black.
+MERGED_COLOR = "#a66a00"
 FULL_SCALE = 65535
 
 
@@ -46,6 +49,11 @@ def component(opening: dict[str, object]) -> gr.HTML:
         elem_id="live",
         apply_default_css=False,
     )
+
+
+def merged(method: Method) -> dict[str, str]:
+    """The legend entry of what a method makes of all adapters that take part."""
+    return {"name": method.name, "label": f"{method.label}, merged", "color": MERGED_COLOR}
 
 
 def legend(adapters: Sequence[AdapterSpec], catalog: Sequence[str]) -> list[dict[str, str]]:

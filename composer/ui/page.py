@@ -11,15 +11,16 @@ from functools import partial
 import gradio as gr
 
 from composer.engine import Engine
+from composer.methods import METHODS
 from composer.scheduler import Waiting
-from composer.spec import BaseSpec, ComposerError, Example, Fusion, Step
+from composer.spec import BaseSpec, ComposerError, Composition, Example, Fusion, Step
 from composer.ui import compose, guide, live, shelf
 from composer.ui.api import make_endpoints
 from composer.ui.bursts import bursts
 from composer.ui.forms import check_source, make_request
 from composer.ui.live import Status
 from composer.ui.progress import Progress
-from composer.ui.runner import Runner
+from composer.ui.runner import Making, Runner
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
 
@@ -113,7 +114,7 @@ class Page:
             every, sliders = read.pop("every"), read.pop("sliders")
             weights = to_weights(self.slots, sliders, every, self.runner.added)
             request = make_request(weights=weights, settings=self.settings, **read)
-            progress = Progress(request, engine.names, self.legend(), engine.layers)
+            progress = Progress(request, engine.names, self.lanes(request.composition), engine.layers)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
             items = self.runner.run(request, progress.names)
             async with aclosing(bursts(items, self.settings.updates_per_second)) as groups:
@@ -131,12 +132,14 @@ class Page:
             log.exception("a generation failed")
             yield remark("The server met a fault of its own; try again."), skip, skip, None, off
 
-    def _tell(self, progress: Progress, group: Sequence[Fusion | Step | Waiting]) -> tuple:
+    def _tell(self, progress: Progress, group: Sequence[Fusion | Step | Waiting | Making]) -> tuple:
         """Live view, fusion figure and contribution figure after a burst."""
         view = fusion = contribution = gr.skip()
         for event in group:
             if isinstance(event, Waiting):
                 view = progress.waiting(event.place, self.settings.slots)
+            elif isinstance(event, Making):
+                view = progress.making()
             elif isinstance(event, Fusion):
                 fusion, progress.fused = progress.fusion_figure(event), True
         if steps := [event for event in group if isinstance(event, Step)]:
@@ -162,7 +165,7 @@ class Page:
     def _connect_sliders(self, tab: compose.Tab) -> None:
         controls = tab.controls
         weights = list(controls.weights)
-        dials = [tab.method_help, controls.blend, controls.scale, controls.contrast]
+        dials = [tab.method_help, *controls.dials.values(), tab.more]
         controls.method.input(compose.dial_updates, controls.method, dials, **CHEAP)
         controls.every.input(self.switch, [controls.every, *weights], weights, **CHEAP)
         tab.zero.click(lambda: [0.0] * len(weights), None, weights, **CHEAP)
@@ -239,6 +242,12 @@ class Page:
         """The live view before anything was generated: who could take part."""
         status = Status(message="Ready. Press Generate or Ctrl+Enter.")
         return {"adapters": self.legend(), "layers": self.runner.engine.layers, "status": asdict(status)}
+
+    def lanes(self, composition: Composition) -> list[dict[str, str]]:
+        """The legend of a run: every adapter, and after them the merged one if the method makes one."""
+        if self.runner.shown(composition, ()):
+            return [*self.legend(), live.merged(METHODS[composition.method])]
+        return self.legend()
 
     def legend(self) -> list[dict[str, str]]:
         """Label and colour of every loaded adapter, in the order of every N axis."""

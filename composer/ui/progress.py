@@ -29,7 +29,8 @@ FINISHES: Mapping[str | None, tuple[str, str]] = {
 class Progress:
     """What a generation has brought so far; Stop reads it after the generator was cancelled.
 
-    names, adapters: the N adapters of this run and their legend entries. fused, drawn: whether their
+    names: the N adapters of this run. adapters: their legend entries, and after them the merged adapter's if
+    the method makes one. fused, drawn: whether their
     fusion weights and their contributions have been shown. stopped: by the visitor; nothing more is shown.
     """
 
@@ -46,6 +47,11 @@ class Progress:
     def reading(self) -> dict[str, object]:
         """The live view while the prompt is read."""
         return self._message(Status("reading", "Reading the prompt…"), fresh=0)
+
+    def making(self) -> dict[str, object]:
+        """The live view while adapters are made of others."""
+        words = "Preparing the adapters for this method; once for these weights, up to half a minute…"
+        return self._message(Status("reading", words), fresh=0)
 
     def waiting(self, place: int, slots: int) -> dict[str, object]:
         """The live view of a visitor in the queue; place 0: no longer in it."""
@@ -80,15 +86,15 @@ class Progress:
 
     def contribution_figure(self) -> go.Figure:
         """Contribution by layer and adapter over the text so far."""
-        stacked = np.zeros((0, self.layers, len(self.names)), np.float32)
+        stacked = np.zeros((0, self.layers, len(self.adapters)), np.float32)
         if self.steps:
             stacked = np.stack([step.contribution for step in self.steps])  # [T, L, N]
-        return contribution_figure(stacked, self._series(np.ones(len(self.names), bool)))
+        return contribution_figure(stacked, self._series(np.ones(len(self.adapters), bool)))
 
     def _series(self, part: np.ndarray) -> list[Series]:
         return [
             Series(each["label"], each["color"])
-            for each, here in zip(self.adapters, part, strict=True)
+            for each, here in zip(self.adapters, part, strict=False)  # no part is the merged one's
             if here
         ]
 

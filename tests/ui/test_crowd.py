@@ -13,6 +13,7 @@ from composer.scheduler import Waiting
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 from composer.ui.crowd import Crowd
 from composer.ui.forms import Request
+from composer.ui.runner import Making
 from composer.ui.settings import Settings
 from tests.tools import tiny
 
@@ -177,3 +178,34 @@ def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path,
 def test_fuse_reads_one_prompt(engine, crowd):
     fusion = crowd.fuse("Who?", ("rslora", "plain"), False)
     np.testing.assert_allclose(fusion.kl, engine.fusion("Who?", ("rslora", "plain"), False).kl, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["svd", "pico"])
+def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, crowd, method):
+    request = Request("Who?", Composition({"rslora": 1, "plain": 0.5}, method), Sampling(5, seed=4))
+    told = follow(run(crowd, request))
+    steps = [item for item in told if isinstance(item, Step)]
+    shown = crowd.shown(request.composition, crowd.engine.names)
+    assert shown == (*engine.names, *(["svd"] if method == "svd" else []))
+    assert steps[0].contribution.shape == (engine.layers, len(shown))
+    assert expected(engine, request, told)
+
+
+def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, crowd, monkeypatch):
+    begun, go = Event(), Event()
+    cast = engine.cast
+
+    def slow(composition, through=None):
+        begun.set()
+        go.wait(10)
+        return cast(composition, through)
+
+    monkeypatch.setattr(engine, "cast", slow)
+    request = Request("Who?", Composition({"rslora": 1, "plain": -0.3}, "ties"), Sampling(5))
+    items = run(crowd, request)
+    assert next(items) == Making() and next(items) is None
+    assert begun.is_set()
+    go.set()
+    items.close()
+    company, _ = begin(crowd)
+    company.close()

@@ -1,0 +1,74 @@
+"""The method's own dials: a widget for every field of Composition that some method listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import gradio as gr
+from gradio.components import Component
+
+from composer.methods import METHODS, Method
+
+# A dial by the field it sets. Those in MORE are folded away: the usual value suits nearly everybody.
+MAKERS: Mapping[str, Callable[..., Component]] = {
+    "blend": lambda **own: gr.Slider(0, 1, 1, step=0.05, label="Blend: plain sum … fusion weights", **own),
+    "scale": lambda **own: gr.Radio(
+        [("mean 1 (adapters keep their strength)", "unit"), ("as published (shares of 1)", "paper")],
+        value="unit",
+        label="Scale of the fusion weights",
+        **own,
+    ),
+    "contrast": lambda **own: gr.Slider(
+        0, 1, 1, step=0.05, label="Contrast: how much of the opposites is taken away", **own
+    ),
+    "tokens": lambda **own: gr.Radio(
+        [("the prompt's last token", "last"), ("all its tokens, in the mean", "all")],
+        value="last",
+        label="Fusion weights are read at",
+        **own,
+    ),
+    "norm": lambda **own: gr.Checkbox(True, label="Final norm before the lens that reads them", **own),
+    "live": lambda **own: gr.Slider(
+        0,
+        32,
+        0,
+        step=1,
+        label="Read anew after so many tokens (0: once, at the start)",
+        info="What was written before keeps the weights it was written under.",
+        **own,
+    ),
+    "rank": lambda **own: _number("Rank of the merged adapter", precision=0, **own),
+    "density": lambda **own: _number("Density: share of the entries kept", **own),
+    "core": lambda **own: _number("Core: share of the entries left as they are", **own),
+    "omega": lambda **own: _number("Omega: pull of each next adapter", **own),
+}
+MORE = ("tokens", "norm", "live", "rank", "density", "core", "omega")
+
+
+def build(method: Method) -> tuple[dict[str, Component], gr.Accordion]:
+    """Every dial in the current Blocks context, and the accordion of the further ones; shown as the method
+    needs them."""
+
+    def made(name: str) -> Component:
+        return MAKERS[name](visible=name in method.dials, elem_id=name)
+
+    dials = {name: made(name) for name in MAKERS if name not in MORE}
+    label = "More dials of this method"
+    with gr.Accordion(label, open=False, visible=_folds(method), elem_id="more") as more:
+        dials |= {name: made(name) for name in MORE}
+    return dials, more
+
+
+def updates(method: str) -> list:
+    """Visibility of each dial, in the order of `build`, and of the accordion."""
+    chosen = METHODS[method]
+    names = [*(name for name in MAKERS if name not in MORE), *MORE]
+    return [*(gr.update(visible=name in chosen.dials) for name in names), gr.update(visible=_folds(chosen))]
+
+
+def _number(label: str, **own) -> gr.Number:
+    return gr.Number(None, label=label, placeholder="the method's usual", **own)
+
+
+def _folds(method: Method) -> bool:
+    return any(name in method.dials for name in MORE)
