@@ -54,7 +54,7 @@ class Controls:
             "prompt": prompt,
             "method": method,
             "bands": (early, middle, late),
-            "dials": {"strength": strength, **dict(zip(self.dials, own, strict=True))},
+            "dials": {"strength": strength, **dials.read(dict(zip(self.dials, own, strict=True)))},
             "sampling": dict(zip(self.sampling, rest[:cut], strict=True)),
             "every": rest[cut],
             "sliders": rest[cut + 1 :],

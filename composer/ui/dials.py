@@ -9,7 +9,8 @@ from gradio.components import Component
 
 from composer.methods import METHODS, Method
 
-# A dial by the field it sets. Those in MORE are folded away: the usual value suits nearly everybody.
+# A dial by the field it sets. Those in MORE are folded away: the usual value suits nearly everybody. Those in
+# UNSET stand at 0 where the method decides; a browser has no number that is none.
 MAKERS: Mapping[str, Callable[..., Component]] = {
     "blend": lambda **own: gr.Slider(0, 1, 1, step=0.05, label="Blend: plain sum … fusion weights", **own),
     "scale": lambda **own: gr.Radio(
@@ -37,12 +38,13 @@ MAKERS: Mapping[str, Callable[..., Component]] = {
         info="What was written before keeps the weights it was written under.",
         **own,
     ),
-    "rank": lambda **own: _number("Rank of the merged adapter", precision=0, **own),
-    "density": lambda **own: _number("Density: share of the entries kept", **own),
-    "core": lambda **own: _number("Core: share of the entries left as they are", **own),
-    "omega": lambda **own: _number("Omega: pull of each next adapter", **own),
+    "rank": lambda **own: _or_usual("Merged rank", 64, 1, **own),
+    "density": lambda **own: _or_usual("Density kept", 1, 0.05, **own),
+    "core": lambda **own: _or_usual("Core share", 0.5, 0.005, **own),
+    "omega": lambda **own: _or_usual("Pull of each next adapter", 1, 0.05, **own),
 }
-MORE = ("tokens", "norm", "live", "rank", "density", "core", "omega")
+UNSET = ("rank", "density", "core", "omega")
+MORE = ("tokens", "norm", "live", *UNSET)
 
 
 def build(method: Method) -> tuple[dict[str, Component], gr.Accordion]:
@@ -66,8 +68,13 @@ def updates(method: str) -> list:
     return [*(gr.update(visible=name in chosen.dials) for name in names), gr.update(visible=_folds(chosen))]
 
 
-def _number(label: str, **own) -> gr.Number:
-    return gr.Number(None, label=label, placeholder="the method's usual", **own)
+def read(values: Mapping[str, object]) -> dict[str, object]:
+    """Fields of Composition from the dials' values."""
+    return {name: None if name in UNSET and value == 0 else value for name, value in values.items()}
+
+
+def _or_usual(label: str, maximum: float, step: float, **own) -> gr.Slider:
+    return gr.Slider(0, maximum, 0, step=step, label=f"{label} (0 = usual)", **own)
 
 
 def _folds(method: Method) -> bool:
