@@ -11,7 +11,7 @@ from composer.study.arms import UNIONS
 
 
 @dataclass(frozen=True)
-class Stock:
+class Home:
     """Where the study's engine comes from. base: None: the catalog's default.
 
     modules: the folder of the study's own; None: assets/adapters beside the catalog.
@@ -21,10 +21,10 @@ class Stock:
     base: str | None = None
     modules: str | None = None
 
-    def resolved(self) -> Stock:
+    def resolved(self) -> Home:
         """The same from wherever it is read on this machine."""
         catalog, modules = (path and str(Path(path).resolve()) for path in (self.catalog, self.modules))
-        return Stock(catalog, self.base, modules)
+        return Home(catalog, self.base, modules)
 
     def engine(self) -> Engine:
         """The catalog's engine with the study's own modules: folders named as in `UNIONS`, those that fit.

@@ -15,7 +15,7 @@ from composer.study import judges_cli
 
 if TYPE_CHECKING:
     from composer.engine import Engine
-    from composer.study.modules import Stock
+    from composer.study.modules import Home
     from composer.study.store import Worker
 
 STRENGTHS = "0.5,0.75,1,1.25,1.5"
@@ -73,25 +73,25 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from tqdm import tqdm
 
-    from composer.study.modules import Stock
+    from composer.study.modules import Home
     from composer.study.store import Store
     from composer.study.study import check_judges, prepare, report, write
 
-    stock = Stock(args.catalog, args.base, args.modules)
-    engine = stock.engine()
+    home = Home(args.catalog, args.base, args.modules)
+    engine = home.engine()
     work = prepare(engine, order)
     check_judges(work, judges)
     store = Store(args.out)
     total, done = len(work.units), len(store.made(work.units))
     with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
-        store.carry_out(work.units, _worker(args, stock, engine, sampling), bar.update)
+        store.carry_out(work.units, _worker(args, home, engine, sampling), bar.update)
     found = report(engine, order, work, store, judges, _command(args))
     write(found, args.out)
     print(found.json if args.json else found.markdown, file=out, end="")
     return 0
 
 
-def _worker(args: argparse.Namespace, stock: Stock, engine: Engine, sampling: Sampling) -> Worker:
+def _worker(args: argparse.Namespace, home: Home, engine: Engine, sampling: Sampling) -> Worker:
     if args.engine == "local":
         from composer.study.runner import work
 
@@ -100,7 +100,7 @@ def _worker(args: argparse.Namespace, stock: Stock, engine: Engine, sampling: Sa
     from composer.study.ray_engine import Cluster, ray_work
 
     cluster = Cluster(args.ray_address, args.ray_workers, args.ray_cpus, args.ray_gpus)
-    return partial(ray_work, cluster, stock, sampling=sampling, slots=args.slots)
+    return partial(ray_work, cluster, home, sampling=sampling, slots=args.slots)
 
 
 def _command(args: argparse.Namespace) -> str:
