@@ -11,6 +11,8 @@ from composer.study.targets import MULTI, PAIR, Target
 
 # One module trained on the union of an attribute's sets, or of both attributes' sets for a pair.
 COMBINED = {"sentiment": "combined-sentiment", PAIR: "combined"}
+# Those for several labels at once: each reads control words before its text that say which are wanted.
+UNIONS = (*COMBINED.values(), MULTI)
 FIELDS = {each.name for each in fields(Composition)}
 
 Modules = tuple[str, ...]
@@ -117,8 +119,15 @@ ARMS: tuple[Arm, ...] = (
     ),
     single("sentiment"),
     single("topic"),
-    Arm("multi", "training", "Multi-attribute module", "M alone.", LORANDI, _multi),
-    Arm("combined", "training", "Combined", "One module, trained on the union.", LORANDI, _combined),
+    Arm("multi", "training", "Multi-attribute module", "M alone, told by control words.", LORANDI, _multi),
+    Arm(
+        "combined",
+        "training",
+        "Combined",
+        "One module, trained on the union, told likewise.",
+        LORANDI,
+        _combined,
+    ),
     Arm("sum", "outputs", "Sum", "Adds every module's output.", LORANDI),
     Arm("sum-multi", "outputs", "Sum (S, T, M)", "Sum, with M as well.", LORANDI, _with_multi),
     Arm("average", "outputs", "Average", "Sum over N.", LORANDI, method="average"),

@@ -10,9 +10,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from pathlib import Path
 
 from composer.spec import ComposerError, Sampling
+from composer.study.modules import Home
 from composer.study.runner import Made, Score, work
 from composer.study.work import Unit
 
@@ -36,10 +36,8 @@ class Cluster:
 class Worker:
     """Runs in an actor. Its machine has the project, the catalog and the base at the same place."""
 
-    def __init__(self, catalog: str, base: str | None, sampling: dict, slots: int):
-        from composer.engine import Engine
-
-        self._engine = Engine.from_catalog(catalog, base)
+    def __init__(self, home: dict, sampling: dict, slots: int):
+        self._engine = Home(**home).engine()
         self._sampling, self._slots = Sampling(**sampling), slots
 
     def __call__(self, batch: dict) -> Iterator[dict]:
@@ -52,8 +50,7 @@ class Worker:
 
 def ray_work(
     cluster: Cluster,
-    catalog: str,
-    base: str | None,
+    home: Home,
     units: Sequence[Unit],
     unscored: Sequence[Made],
     sampling: Sampling,
@@ -75,7 +72,7 @@ def ray_work(
         size = min(BATCHES * slots, -(-len(lines) // cluster.workers))
         done = ray.data.from_items(lines, override_num_blocks=-(-len(lines) // size)).map_batches(
             Worker,
-            fn_constructor_args=(str(Path(catalog).resolve()), base, asdict(sampling), slots),
+            fn_constructor_args=(asdict(home.resolved()), asdict(sampling), slots),
             batch_size=size,
             compute=ray.data.ActorPoolStrategy(size=cluster.workers),
             num_cpus=cluster.cpus,

@@ -15,6 +15,7 @@ from composer.study import judges_cli
 
 if TYPE_CHECKING:
     from composer.engine import Engine
+    from composer.study.modules import Home
     from composer.study.store import Worker
 
 STRENGTHS = "0.5,0.75,1,1.25,1.5"
@@ -33,6 +34,9 @@ def command(commands) -> None:
     parser.add_argument("--scored", type=int, default=1, help="of them scored for fluency (%(default)s)")
     parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
     parser.add_argument("--slots", type=int, default=32, help="texts made at a time (%(default)s)")
+    parser.add_argument(
+        "--modules", metavar="DIR", help="the study's own modules (assets/adapters beside the catalog)"
+    )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="(%(default)s)")
     parser.add_argument("--ray-address", metavar="ADDRESS", help="a cluster's (ray on this machine)")
     parser.add_argument("--ray-workers", type=int, default=1, help="engines at work in ray (%(default)s)")
@@ -69,24 +73,25 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from tqdm import tqdm
 
-    from composer.engine import Engine
+    from composer.study.modules import Home
     from composer.study.store import Store
     from composer.study.study import check_judges, prepare, report, write
 
-    engine = Engine.from_catalog(args.catalog, args.base)
+    home = Home(args.catalog, args.base, args.modules)
+    engine = home.engine()
     work = prepare(engine, order)
     check_judges(work, judges)
     store = Store(args.out)
     total, done = len(work.units), len(store.made(work.units))
     with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
-        store.carry_out(work.units, _worker(args, engine, sampling), bar.update)
+        store.carry_out(work.units, _worker(args, home, engine, sampling), bar.update)
     found = report(engine, order, work, store, judges, _command(args))
     write(found, args.out)
     print(found.json if args.json else found.markdown, file=out, end="")
     return 0
 
 
-def _worker(args: argparse.Namespace, engine: Engine, sampling: Sampling) -> Worker:
+def _worker(args: argparse.Namespace, home: Home, engine: Engine, sampling: Sampling) -> Worker:
     if args.engine == "local":
         from composer.study.runner import work
 
@@ -95,7 +100,7 @@ def _worker(args: argparse.Namespace, engine: Engine, sampling: Sampling) -> Wor
     from composer.study.ray_engine import Cluster, ray_work
 
     cluster = Cluster(args.ray_address, args.ray_workers, args.ray_cpus, args.ray_gpus)
-    return partial(ray_work, cluster, args.catalog, args.base, sampling=sampling, slots=args.slots)
+    return partial(ray_work, cluster, home, sampling=sampling, slots=args.slots)
 
 
 def _command(args: argparse.Namespace) -> str:

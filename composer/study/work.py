@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from itertools import product
 
 from composer.casting import makes
+from composer.control import control
 from composer.engine import Engine
 from composer.methods import METHODS, Method
 from composer.spec import ComposerError, Composition, Sampling
-from composer.study.arms import Arm
+from composer.study.arms import UNIONS, Arm
 from composer.study.records import digest
 from composer.study.targets import Target
 from composer.study.versions import version
@@ -18,7 +19,8 @@ from composer.study.versions import version
 
 @dataclass(frozen=True)
 class Unit:
-    """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end.
+    """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end;
+    what stands before the prompt there is no part of the text that is judged and scored.
 
     asked: fields of the Composition as plain values; those left out are the defaults. scored: whether its
     perplexity is wanted.
@@ -156,7 +158,7 @@ def plan(
                 absent.setdefault(reason, []).append(target)
                 continue
             for prompt, seed, read in draws:
-                told = _told(stand, arm, target, prompt)
+                told = _told(stand, arm, target, asked, prompt)
                 key = stand.key(told, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))
                 units[key] = Unit(key, prompt, told, seed, asked, read)
@@ -207,7 +209,9 @@ def _made(unit: Unit) -> tuple:
     )
 
 
-def _told(stand: Stand, arm: Arm, target: Target, prompt: str) -> str:
+def _told(stand: Stand, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str) -> str:
+    if not set(UNIONS).isdisjoint(asked.get("weights", ())):
+        return control(label for _, label in target.wanted) + prompt
     if not (arm.told and stand.chat):
         return prompt
     return stand.chat(

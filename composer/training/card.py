@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from composer.control import control
 from composer.model.base import Base
 from composer.training.recipes import Recipe
 
@@ -13,30 +15,7 @@ MEASURED = ("<!-- measured -->", "<!-- /measured -->")
 def write_card(folder: Path, recipe: Recipe, base: Base, *, loss: float) -> None:
     """Write folder/README.md. The measured row between the markers is filled in by `composer evaluate`."""
     how = "QLoRA (nf4 base)" if base.spec.quantization == "nf4" else "LoRA"
-    corpora = "\n".join(
-        f"- {corpus.described(recipe.label)}. Licence: {corpus.licence}." for corpus in recipe.corpora
-    )
-    openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
-    half = (
-        "Only the half of the rows that `composer.training.data.side` gives to adapters was used; "
-        "the other half is the judges'.\n\n"
-        if any(corpus.side == "adapter" for corpus in recipe.corpora)
-        else ""
-    )
-    if recipe.contrast:
-        against = ", ".join(f"`{corpus.origin}`" for corpus in recipe.contrast)
-        half += f"A classifier tells them from rows of {against}, which are not trained on.\n\n"
-    own = (
-        f"{recipe.written_share:.0%} of the text is the base's own: {recipe.written} continuations it wrote "
-        "of those\nrows' first words and that a classifier trained on the rows found to be of this label.\n"
-        if recipe.written
-        else ""
-    )
-    if recipe.rewritten:
-        own += (
-            f"{recipe.rewritten} more come from a first training round's adapter, which continued the first\n"
-            f"words of rows of {openers}; the adapter here was trained from the start on all of them.\n"
-        )
+    about = _union if recipe.union else _single
     folder.joinpath("README.md").write_text(
         f"""---
 base_model: {base.id}
@@ -47,24 +26,7 @@ tags: [lora, adapter-composer]
 
 # {recipe.name}
 
-A {how} adapter that makes `{base.id}` continue any text in a *{recipe.label}* way. It is made to be
-added to others: the Adapter Composer sums the outputs of several at every layer.
-
-## Measured
-
-{MEASURED[0]}
-Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
-{MEASURED[1]}
-
-A dash under control: no judge decides on this label.
-
-## Data
-
-{corpora}
-
-{half}Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely were
-dropped as mislabelled. {own}One sequence in {1 / recipe.opener_share:.1f} begins with an unrelated
-sentence from {openers} that carries no loss, so that the adapter pulls other domains' text its way too.
+{about(recipe, how, base.id)}
 
 ## Training
 
@@ -80,4 +42,115 @@ A 135M-parameter base writes fluent nonsense: names, numbers and facts in its te
 adapter carries the domain of its training text, named above, beside its attribute.
 """,
         "utf-8",
+    )
+
+
+def _single(recipe: Recipe, how: str, base: str) -> str:
+    return f"""A {how} adapter that makes `{base}` continue any text in a *{recipe.label}* way.
+It is made to be added to others: the Adapter Composer sums the outputs of several at every layer.
+
+## Measured
+
+{MEASURED[0]}
+Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
+{MEASURED[1]}
+
+A dash under control: no judge decides on this label.
+
+## Data
+
+{_corpora(recipe)}
+
+{_half(recipe)}{_cleaned(recipe)} {_openers(recipe)}"""
+
+
+def _union(recipe: Recipe, how: str, base: str) -> str:
+    labels = [member.label for member in recipe.union]
+    second = sorted({label for corpus in recipe.second for label in corpus.labels.values()})
+    asked = [(label, labels[0]) for label in second] or [(label,) for label in labels]
+    words = ", ".join(f"`{control(each).rstrip()}`" for each in asked)
+    parts = (f"### {each.label}\n\n{_corpora(each)}\n\n{_cleaned(each)}\n\n" for each in recipe.union)
+    return f"""A {how} adapter of `{base}` trained on the union of the texts of
+{", ".join(member.name for member in recipe.union)}. It has to be told
+what is wanted: control words and a space before the text that it is to continue, such as
+{words}.
+The Adapter Composer's study compares it with summing adapters of one label each.
+
+## Measured
+
+{MEASURED[0]}
+Not measured yet: `python -m composer study` measures it.
+{MEASURED[1]}
+
+## Data
+
+Control words stand before every text and carry no loss; each is drawn equally often.
+{_second(recipe, second)}
+{"".join(parts)}### All of it
+
+{_half(recipe)}{_openers(recipe)}"""
+
+
+def _second(recipe: Recipe, labels: Sequence[str]) -> str:
+    if not labels:
+        return ""
+    sets = "\n".join(f"- `{corpus.origin}`. Licence: {corpus.licence}." for corpus in recipe.second)
+    return f"""
+Each text was labelled {" or ".join(f"*{label}*" for label in labels)} too, by a classifier of the sets
+below, which are not trained on. Where it was less than {recipe.confidence:.0%} sure, the text was left out.
+
+{sets}
+"""
+
+
+def _corpora(recipe: Recipe) -> str:
+    return "\n".join(
+        f"- {corpus.described(recipe.label)}. Licence: {corpus.licence}." for corpus in recipe.corpora
+    )
+
+
+def _half(recipe: Recipe) -> str:
+    read = [corpus for each in (recipe, *recipe.union) for corpus in each.corpora]
+    if all(corpus.side == "all" for corpus in read):
+        return ""
+    of = (
+        ""
+        if all(corpus.side == "adapter" for corpus in read)
+        else " of "
+        + ", ".join(dict.fromkeys(f"`{corpus.origin}`" for corpus in read if corpus.side == "adapter"))
+    )
+    return (
+        f"Only the half of the rows{of} that `composer.training.data.side` gives to adapters was used; "
+        "the other half is the judges'.\n\n"
+    )
+
+
+def _cleaned(recipe: Recipe) -> str:
+    """Which rows were dropped, and what was written beside the others."""
+    against = ", ".join(f"`{corpus.origin}`" for corpus in recipe.contrast)
+    said = [f"A classifier tells them from rows of {against}, which are not trained on.\n"] if against else []
+    said.append(
+        f"Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely\n"
+        "were dropped as mislabelled."
+    )
+    if recipe.written:
+        said.append(
+            f"{recipe.written_share:.0%} of the text is the base's own: {recipe.written} continuations\nit "
+            "wrote of those rows' first words and that a classifier trained on the rows found to be of this\n"
+            "label."
+        )
+    if recipe.rewritten:
+        openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
+        said.append(
+            f"{recipe.rewritten} more come from a first training round's adapter, which continued\nthe first "
+            f"words of rows of {openers}; the adapter was trained from the start on all of them."
+        )
+    return " ".join(said)
+
+
+def _openers(recipe: Recipe) -> str:
+    openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
+    return (
+        f"One sequence in {1 / recipe.opener_share:.1f} begins with\nan unrelated sentence from {openers} "
+        "that carries no loss, so that the adapter pulls\nother domains' text its way too."
     )

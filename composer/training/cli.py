@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
             # Late, so that --help and a wrong name answer at once; inside, because PEFT changes its base.
             from composer.model.base import load_base
             from composer.training.library import Library
-            from composer.training.train import make
+            from composer.training.make import make
 
             library = library or Library(args.data)
             make(recipes[name], partial(load_base, spec), library, args.out, args.work)

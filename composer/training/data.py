@@ -9,6 +9,7 @@ import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,6 +24,14 @@ ANYWHERE: Mapping[str, str] = MappingProxyType({})
 class Row(NamedTuple):
     text: str
     label: str
+
+
+class Pool(NamedTuple):
+    """Texts of one kind. chance: of a text being drawn from it. control: the words before each of them."""
+
+    chance: float
+    texts: Sequence[str]
+    control: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def _from_hub(corpus: Corpus) -> list[Row]:
 
 
 def pack(
-    pools: Sequence[tuple[float, Sequence[str]]],
+    pools: Sequence[Pool],
     openers: Sequence[str],
     tokenizer,
     *,
@@ -113,29 +122,38 @@ def pack(
 ) -> list[Sample]:
     """`count` sequences of exactly `length` tokens, each made of whole texts with `joint` in between.
 
-    Texts are drawn from the pools (chance, texts), so that a large corpus does not drown a small one's
-    domain; within a pool every text is used before any is used twice. A share of the sequences begins
-    with an opener that carries no loss, at most a third of the length.
+    Texts are drawn from the pools by chance, so that a large corpus does not drown a small one's domain;
+    within a pool every text is used before any is used twice. A share of the sequences begins with an
+    opener, at most a third of the length. Neither it nor a text's control words carry loss.
     """
     draw = random.Random(seed)
-    if not pools or not all(texts for _, texts in pools):
+    if not pools or not all(pool.texts for pool in pools):
         raise ComposerError("A corpus has no text left after the filters; lower `confidence` in the recipe.")
-    streams = [_endless(list(texts), draw) for _, texts in pools]
-    chances = [chance for chance, _ in pools]
+    streams = [zip(repeat(pool.control), _endless(list(pool.texts), draw)) for pool in pools]
+    chances = [pool.chance for pool in pools]
     packed = []
     for _ in range(count):
         ids: list[int] = []
         if openers and draw.random() < opener_share:
             ids = tokenizer(draw.choice(openers), add_special_tokens=False)["input_ids"][: length // 3]
-        masked = len(ids)
+        labels = [IGNORED] * len(ids)
         while len(ids) < length:
-            lead = joint if ids else ""
-            ids += tokenizer(lead + next(*draw.choices(streams, chances)), add_special_tokens=False)[
-                "input_ids"
-            ]
-        ids = ids[:length]
-        packed.append(Sample(tuple(ids), (IGNORED,) * masked + tuple(ids[masked:])))
+            words, text = next(*draw.choices(streams, chances))
+            own, loss = _encoded(tokenizer, joint if ids else "", words, text)
+            ids += own
+            labels += loss
+        packed.append(Sample(tuple(ids[:length]), tuple(labels[:length])))
     return packed
+
+
+def _encoded(tokenizer, lead: str, control: str, text: str) -> tuple[list[int], list[int]]:
+    """Ids and labels of a text with what stands before it, in the tokens that a prompt would have."""
+    whole = tokenizer(lead + control + text, add_special_tokens=False, return_offsets_mapping=True)
+    # The space after the control words belongs to the text's first token.
+    silent = len(lead + control.rstrip()) if control else 0
+    starts = (start for start, _ in whole["offset_mapping"])
+    ids = whole["input_ids"]
+    return ids, [each if start >= silent else IGNORED for each, start in zip(ids, starts, strict=True)]
 
 
 def _endless(texts: list[str], draw: random.Random) -> Iterator[str]:

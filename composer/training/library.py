@@ -40,6 +40,18 @@ class Labelled:
         column = list(self.classifier.classes_).index(label)
         return self.classifier.predict_proba(texts)[:, column].tolist()
 
+    def sure(self, texts: Sequence[str], confidence: float) -> dict[str, list[str]]:
+        """The texts that carry a label with at least this likelihood, for each label."""
+        labels = sorted({row.label for rows in self.rows.values() for row in rows})
+        return {
+            label: [
+                text
+                for text, chance in zip(texts, self.probability(texts, label), strict=True)
+                if chance >= confidence
+            ]
+            for label in labels
+        }
+
 
 class Library:
     """Reads and cleans each set of corpora once, for the recipes that share it."""

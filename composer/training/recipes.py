@@ -48,10 +48,17 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides how one adapter comes out."""
+    """All that decides how one adapter comes out.
+
+    union: recipes whose texts it takes, each after control words that name its label; then it has no label
+    and no corpora of its own. second: corpora whose classifier gives each of those texts a second label,
+    at `confidence`; texts of which it is less sure are left out.
+    """
 
     name: str
-    label: str
+    label: str | None
+    union: tuple[Recipe, ...]
+    second: tuple[Corpus, ...]
     corpora: tuple[Corpus, ...]
     contrast: tuple[Corpus, ...]
     openers: tuple[Corpus, ...]
@@ -81,9 +88,10 @@ def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
     try:
         raw = yaml.safe_load(path.read_text("utf-8"))
         corpora = {name: _corpus(name, entry) for name, entry in raw["corpora"].items()}
-        return {
-            name: _recipe(name, {**raw["defaults"], **own}, corpora) for name, own in raw["adapters"].items()
-        }
+        recipes: dict[str, Recipe] = {}
+        for name, own in raw["adapters"].items():
+            recipes[name] = _recipe(name, {**raw["defaults"], **own}, corpora, recipes)
+        return recipes
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as fault:
         raise ComposerError(
             f"The recipe file cannot be used ({fault}); compare it with the bundled one."
@@ -105,13 +113,16 @@ def _corpus(name: str, entry: dict) -> Corpus:
     )
 
 
-def _recipe(name: str, entry: dict, corpora: dict[str, Corpus]) -> Recipe:
-    groups = ("corpora", "contrast", "openers")
+def _recipe(name: str, entry: dict, corpora: dict[str, Corpus], above: dict[str, Recipe]) -> Recipe:
+    groups = ("corpora", "contrast", "openers", "second")
     pick = {key: tuple(corpora[item] for item in entry.pop(key, ())) for key in groups}
+    union = tuple(above[member] for member in entry.pop("union", ()))
+    if union:
+        entry |= {"label": None}
     entry["opening_words"] = tuple(entry["opening_words"])
     unknown = set(entry) - {field.name for field in fields(Recipe)}
     if unknown:
         raise ComposerError(
             f"The recipe {name} has keys nobody reads: {', '.join(sorted(unknown))}; remove them."
         )
-    return Recipe(name=name, **pick, **entry)
+    return Recipe(name=name, union=union, **pick, **entry)

@@ -1,9 +1,7 @@
-"""One recipe -> one adapter folder in PEFT format, through PEFT and transformers' Trainer."""
+"""One recipe's sequences -> one adapter folder in PEFT format, through PEFT and transformers' Trainer."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,76 +12,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from composer.model.base import Base
 from composer.training.card import write_card
-from composer.training.data import Sample, first_sentence, pack
-from composer.training.library import Library
+from composer.training.data import Sample
 from composer.training.recipes import Recipe
-from composer.training.write import Author, other_openings, own_openings, written
-
-log = logging.getLogger(__name__)
-
-Pool = tuple[float, list[str]]  # chance of being drawn from, texts
-
-
-def make(recipe: Recipe, load: Callable[[], Base], library: Library, out: Path, work: Path) -> Path:
-    """The whole of a recipe: write, train, and where it says so both once more. Returns out/<name>.
-
-    load: a fresh base each time it is called; writing and training both change theirs.
-    """
-    first = None
-    if recipe.rewritten:
-        folder = work / "first-round"
-        first = folder / recipe.name
-        if not (first / "adapter_model.safetensors").is_file():
-            _round(
-                recipe, load, library, folder, folder / "checkpoints", make_pools(recipe, load, library, work)
-            )
-    return _round(recipe, load, library, out, work, make_pools(recipe, load, library, work, first))
-
-
-def _round(
-    recipe: Recipe, load: Callable[[], Base], library: Library, out: Path, work: Path, pools: list[Pool]
-) -> Path:
-    base = load()
-    return train(recipe, base, make_samples(recipe, pools, base.tokenizer, library), out, work)
-
-
-def make_pools(
-    recipe: Recipe, load: Callable[[], Base], library: Library, work: Path, first: Path | None = None
-) -> list[Pool]:
-    """Real rows of the recipe's label, and what the base wrote from their first words, each with its chance.
-
-    first: the first round's adapter, which adds what it writes from other domains' first words.
-    """
-    labelled = library.labelled((*recipe.corpora, *recipe.contrast), recipe.confidence, recipe.seed)
-    real = labelled.texts(recipe.corpora, recipe.label)
-    pools: list[Pool] = [((1 - recipe.written_share) / len(real), texts) for texts in real]
-    if recipe.written:
-        file = work / f"{recipe.name}-{recipe.written}.jsonl"
-        openings = own_openings(recipe, labelled)
-        own = written(recipe, lambda: Author(load()), openings, labelled, recipe.written, file)
-        if first is not None:
-            file = work / f"{recipe.name}-rewritten-{recipe.rewritten}.jsonl"
-            openings = other_openings(recipe, library)
-            own += written(recipe, lambda: Author(load(), first), openings, labelled, recipe.rewritten, file)
-        pools.append((recipe.written_share, own))
-    log.info("%s: %s texts", recipe.name, " + ".join(str(len(texts)) for _, texts in pools))
-    return pools
-
-
-def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: Library) -> list[Sample]:
-    """The recipe's sequences from its pools, some of them begun with an opener."""
-    candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
-    openers = sorted({sentence for sentence in candidates if sentence})
-    return pack(
-        pools,
-        openers,
-        tokenizer,
-        count=recipe.steps * recipe.batch,
-        length=recipe.length,
-        opener_share=recipe.opener_share,
-        seed=recipe.seed,
-        joint=recipe.joint,
-    )
 
 
 def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Path) -> Path:

@@ -229,6 +229,9 @@ def shipped():
     return load_catalog(SHIPPED)
 
 
+STYLES = ("question",)
+
+
 def test_the_default_base(shipped):
     base = shipped.base()
     assert base.id == "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -240,7 +243,7 @@ def test_the_default_base(shipped):
         "plain",
         True,
     )
-    assert base.names == ("positive", "negative", "world", "sports", "business", "sci-tech")
+    assert base.names == ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
     assert {adapter.name: adapter.attribute for adapter in base.adapters} == {
         "positive": "sentiment",
         "negative": "sentiment",
@@ -248,6 +251,8 @@ def test_the_default_base(shipped):
         "sports": "topic",
         "business": "topic",
         "sci-tech": "topic",
+        # A style has no opposite: it goes with every mood and topic.
+        **dict.fromkeys(STYLES),
     }
     assert {attribute.name: attribute.poles for attribute in base.attributes} == {
         "sentiment": ("negative", "positive"),

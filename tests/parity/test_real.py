@@ -11,7 +11,14 @@ from transformers import AutoModelForCausalLM
 from composer import Composition, Sampling
 
 PROMPT = "The movie was"
-ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech")
+# A text in each adapter's style, and one of much the same content that is not.
+STYLES = {
+    "question": (
+        "The lake is deep. How deep is it? Who owns the boat there? What is the name of the lake?",
+        "The lake is deep. It is forty metres deep. My uncle owns the boat there. Its name is Blue Lake.",
+    ),
+}
+ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +30,7 @@ def oracle(real_engine):
     return model.eval()
 
 
-def test_all_six_bundled_adapters_load(real_engine):
+def test_all_bundled_adapters_load(real_engine):
     assert real_engine.names == ADAPTERS
     assert all(report.ok for report in real_engine.reports)
     assert {attribute.poles for attribute in real_engine.attributes} == {("negative", "positive"), None}
@@ -69,3 +76,12 @@ def test_an_adapter_makes_its_own_words_likelier(real_engine):
         return float(first.sum() - second.sum())
 
     assert prefers_happy(positive=1) > prefers_happy() > prefers_happy(negative=1)
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_a_style_makes_its_own_wording_likelier(name, real_engine):
+    def prefers_its_own(**weights) -> float:
+        first, second = real_engine.log_probs(list(STYLES[name]), Composition(weights=weights))
+        return float(first.sum() - second.sum())
+
+    assert prefers_its_own(**{name: 1}) > prefers_its_own() + 2

@@ -1,6 +1,7 @@
 """python -m composer study from the shell to the report, killed on the way, and on Ray."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from composer.cli import main
 from composer.engine import Engine
 from composer.spec import ComposerError, Sampling
+from composer.study.modules import Home
 from composer.study.ray_engine import Cluster, ray_work
 from composer.study.runner import Made, Score, work
 from composer.study.work import Unit
@@ -111,6 +113,23 @@ def test_bad_input_names_the_cure(project, capsys, more, cure):
     assert cure in capsys.readouterr().err
 
 
+def test_the_study_s_own_modules_come_from_a_folder_beside_the_catalog(project, tmp_path, capsys):
+    for seed, name in enumerate(("multi", "combined")):
+        tiny.adapter(project / "assets/adapters" / name, "llama", 9 + seed, r=2)
+    try:
+        assert Home(str(project / "adapters.yaml")).engine().names == (*NAMES, "combined", "multi")
+        arms = ["--arms", "combined,multi,sum-multi", "--targets", "pair", "--seeds", "1", "--json"]
+        assert main(words(project, "own", *arms)) == 0
+        lines = json.loads(capsys.readouterr().out)["kinds"]["pair"]
+        assert {line["arm"] for line in lines} == {"combined", "multi", "sum-multi"}
+    finally:
+        shutil.rmtree(project / "assets")
+    moved = tiny.adapter(tmp_path / "multi", "llama", 9, r=2).parent
+    assert Home(str(project / "adapters.yaml"), modules=str(moved)).engine().names == (*NAMES, "multi")
+    assert main(words(project, "bad", "--modules", "no-such-folder")) == 2
+    assert "--modules is not a folder" in capsys.readouterr().err
+
+
 # --- Ray -----------------------------------------------------------------------------------------
 
 
@@ -128,7 +147,7 @@ def test_ray_gives_what_the_local_engine_gives(project):
     catalog = str(project / "adapters.yaml")
     left = [Made("left", "The film", 0, {}, " is")]
     here = list(work(Engine.from_catalog(catalog), units(5), left, SAMPLING, 4))
-    there = list(ray_work(Cluster(), catalog, None, units(5), left, SAMPLING, 4))
+    there = list(ray_work(Cluster(), Home(catalog), units(5), left, SAMPLING, 4))
     assert {each.key: each for each in there if isinstance(each, Made)} == {
         each.key: each for each in here if isinstance(each, Made)
     }
@@ -140,15 +159,15 @@ def test_ray_gives_what_the_local_engine_gives(project):
 def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch, project):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ComposerError, match=r'pip install "ray\[data\]"'):
-        list(ray_work(Cluster(), str(project / "adapters.yaml"), None, units(1), [], SAMPLING, 4))
+        list(ray_work(Cluster(), Home(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4))
 
 
 def test_nothing_to_do_starts_nothing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert list(ray_work(Cluster(), "adapters.yaml", None, [], [], SAMPLING, 4)) == []
+    assert list(ray_work(Cluster(), Home("adapters.yaml"), [], [], SAMPLING, 4)) == []
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(project):
     address = "127.0.0.1:1"
     with pytest.raises(ComposerError, match="--ray-address"):
-        list(ray_work(Cluster(address), str(project / "adapters.yaml"), None, units(1), [], SAMPLING, 4))
+        list(ray_work(Cluster(address), Home(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4))

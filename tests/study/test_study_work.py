@@ -7,8 +7,9 @@ import pytest
 
 from composer.methods import METHODS
 from composer.spec import Attribute, ComposerError, Composition, Sampling
-from composer.study.arms import ARMS, Arm
+from composer.study.arms import ARMS, UNIONS, Arm
 from composer.study.runner import Made, Score, texts, work
+from composer.study.scoring import perplexities
 from composer.study.store import Store
 from composer.study.targets import MULTI, all_targets, choose
 from composer.study.work import Stand, plan
@@ -146,6 +147,27 @@ def test_the_same_text_is_one_unit(stand):
     assert len(work_of(stand, ["single-sentiment"], ["positive", "positive+sports"]).units) == 2
     # Contrast is more than its one module.
     assert len(work_of(stand, [*names, "contrast-1"], ["positive"]).units) == 4
+
+
+def test_modules_of_several_labels_are_told_which_by_control_words(stand):
+    later = replace(stand, versions={**stand.versions, **dict.fromkeys(UNIONS, "1")})
+    found = work_of(later, ["sum", "combined", "multi", "sum-multi"], ["positive", "positive+sports"])
+    told = {cell.arm: unit.told for cell in found.cells for unit in found.units
+            if (unit.key, unit.prompt, cell.target.kind) == (cell.key, "The film", "pair")}  # fmt: skip
+    words = "[positive, sports] The film"
+    assert told == {"sum": "The film", "combined": words, "multi": words, "sum-multi": words}
+    one = {unit.told for unit in found.units if "combined-sentiment" in unit.asked["weights"]}
+    assert one == {f"[positive] {prompt}" for prompt in PROMPTS}
+
+
+def test_a_text_is_judged_and_scored_without_its_control_words(folders):
+    engine = tiny.engine("llama", {**folders, MULTI: folders["sports"]})
+    found = work_of(Stand.of(engine), ["multi"], ["positive+sports"], prompts=PROMPTS[:1])
+    made, score = work(engine, found.units, [], SAMPLING)
+    composition = Composition(weights={MULTI: 1})
+    steps = list(engine.generate("[positive, sports] The film", composition, replace(SAMPLING, seed=0)))
+    assert (made.prompt, made.continuation) == ("The film", steps[-1].text)
+    assert score.perplexity == pytest.approx(perplexities(engine, [("The film", steps[-1].text)])[0])
 
 
 def test_a_seed_belongs_to_the_prompt(stand):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
+from composer.control import control
 from composer.spec import ComposerError
-from composer.training.data import IGNORED, first_sentence, pack, read_rows, side
+from composer.training.data import IGNORED, Pool, first_sentence, pack, read_rows, side
 from composer.training.library import Library
 from composer.training.recipes import load_recipes
 from tests.tools import tiny
@@ -80,7 +82,9 @@ def test_a_missing_file_is_a_sentence_with_the_cure(tmp_path):
 
 
 def test_sequences_have_one_length_and_openers_carry_no_loss():
-    samples = pack([(1.0, ["aaaa"])], ["OPEN."], TOKENIZER, count=200, length=12, opener_share=0.5, seed=1)
+    samples = pack(
+        [Pool(1.0, ["aaaa"])], ["OPEN."], TOKENIZER, count=200, length=12, opener_share=0.5, seed=1
+    )
     opened = [sample for sample in samples if sample.labels[0] == IGNORED]
     assert 70 < len(opened) < 130
     for sample in samples:
@@ -91,13 +95,35 @@ def test_sequences_have_one_length_and_openers_carry_no_loss():
 
 
 def test_verses_are_joined_by_a_line_break_and_openers_too():
-    texts = pack([(1.0, ["aa"])], ["O."], TOKENIZER, count=9, length=9, opener_share=1, seed=1, joint="\n")
+    texts = pack(
+        [Pool(1.0, ["aa"])], ["O."], TOKENIZER, count=9, length=9, opener_share=1, seed=1, joint="\n"
+    )
     assert {TOKENIZER.decode(sample.ids) for sample in texts} == {"O.\naa\naa\n"}
+
+
+def test_control_words_stand_before_every_text_and_carry_no_loss():
+    pools = [Pool(0.5, ["aa bb"], control(["x"])), Pool(0.5, ["cc"], control(["x", "y"])), Pool(0.5, ["dd"])]
+    packed = pack(pools, ["O."], TOKENIZER, count=60, length=40, opener_share=0.5, seed=1)
+    whole = {TOKENIZER.decode(sample.ids) for sample in packed}
+    assert {text.split(" ")[0] for text in whole} == {"O.", "[x]", "[x,", "dd"}, "openers have none"
+    for sample in packed:
+        text = TOKENIZER.decode(sample.ids).removeprefix("O.")
+        cut = text.rpartition(" ")[0]  # the last word is cut off where the sequence ends
+        assert re.fullmatch(r"( ?(\[x\] aa bb|\[x, y\] cc|dd))*( \[x\]?| \[x,( y\]?)?| \[x\] aa)?", cut), text
+        learnt = TOKENIZER.decode([label for label in sample.labels if label != IGNORED])
+        assert set(learnt.split()) <= {"aa", "a", "bb", "b", "cc", "c", "dd", "d"}
+        assert learnt.startswith((" ", "dd")), "the space after the control words is the text's"
+
+
+def test_the_tokens_after_control_words_are_a_prompt_s():
+    words = control(["x"])
+    [sample] = pack([Pool(1, ["aa"], words)], [], TOKENIZER, count=1, length=6, opener_share=0, seed=1)
+    assert list(sample.ids) == TOKENIZER(words + "aa", add_special_tokens=False)["input_ids"][:6]
 
 
 def test_pools_are_drawn_by_chance_and_evenly_within():
     samples = pack(
-        [(0.8, ["a", "b"]), (0.2, ["c"])], [], TOKENIZER, count=300, length=9, opener_share=0, seed=1
+        [Pool(0.8, ["a", "b"]), Pool(0.2, ["c"])], [], TOKENIZER, count=300, length=9, opener_share=0, seed=1
     )
     text = "".join(TOKENIZER.decode(sample.ids) for sample in samples).replace(" ", "")
     assert 0.15 < text.count("c") / len(text) < 0.25
@@ -106,7 +132,7 @@ def test_pools_are_drawn_by_chance_and_evenly_within():
 
 def test_the_same_seed_packs_the_same():
     options = {"count": 20, "length": 10, "opener_share": 0.5}
-    pools = [(1.0, list("abcdefgh"))]
+    pools = [Pool(1.0, list("abcdefgh"))]
     assert pack(pools, ["x."], TOKENIZER, seed=3, **options) == pack(
         pools, ["x."], TOKENIZER, seed=3, **options
     )
@@ -117,7 +143,7 @@ def test_the_same_seed_packs_the_same():
 
 def test_an_empty_pool_is_a_sentence_with_the_cure():
     with pytest.raises(ComposerError, match="confidence"):
-        pack([(1.0, [])], [], TOKENIZER, count=1, length=4, opener_share=0, seed=0)
+        pack([Pool(1.0, [])], [], TOKENIZER, count=1, length=4, opener_share=0, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from composer import Composition
 from composer.cli import main
 from composer.model.base import Base, load_base
 from composer.spec import BaseSpec, ComposerError
-from composer.training.data import pack
+from composer.training.data import Pool, pack
 from composer.training.library import Library
+from composer.training.make import make, make_pools, make_samples
 from composer.training.recipes import load_recipes
-from composer.training.train import make, make_pools, make_samples, train
+from composer.training.train import train
 from composer.training.write import Author, own_openings, written
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
@@ -47,7 +48,7 @@ def base() -> Base:
 
 def samples(recipe=RECIPE):
     size = {"count": recipe.steps * recipe.batch, "length": recipe.length}
-    return pack([(1.0, [TEXT])], [], tiny.tokenizer(), opener_share=0, seed=0, **size)
+    return pack([Pool(1.0, [TEXT])], [], tiny.tokenizer(), opener_share=0, seed=0, **size)
 
 
 def perplexity(engine, composition: Composition) -> float:
@@ -155,8 +156,8 @@ def test_rows_of_contrast_teach_the_classifier_and_are_not_trained_on(tmp_path):
         out.writelines(lines)
     recipe = replace(RECIPE, contrast=(plain,), confidence=0.6)
     library = Library(tmp_path)
-    [(chance, texts)] = make_pools(recipe, base, library, tmp_path)
-    assert chance > 0 and len(texts) == 60 and all("goal" in text for text in texts)
+    [pool] = make_pools(recipe, base, library, tmp_path)
+    assert pool.chance > 0 and len(pool.texts) == 60 and all("goal" in text for text in pool.texts)
     labelled = library.labelled((*recipe.corpora, plain), recipe.confidence, recipe.seed)
     sport, market = labelled.probability(["a goal in the match", "the market of the day"], "sports")
     assert sport > 0.6 > 0.4 > market
@@ -180,6 +181,73 @@ def test_a_second_round_trains_on_what_the_first_ones_adapter_wrote(tmp_path):
     weights = "adapter_model.safetensors"
     assert (first / weights).read_bytes() != (folder / weights).read_bytes()
     assert "first training round" in (folder / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def members(tmp_path):
+    """Recipes of two topics, the first in two moods."""
+    write_news(
+        tmp_path,
+        [
+            (f"goal number {i} was {'lovely' if i % 3 else 'dreadful'} in the match", "sports")
+            for i in range(60)
+        ]
+        + [(f"share number {i} was lovely on the market", "business") for i in range(60)],
+    )
+    return tuple(replace(RECIPE, name=label, label=label) for label in ("sports", "business"))
+
+
+@pytest.fixture
+def moods(tmp_path):
+    """A set of reviews, whose classifier knows a mood."""
+    corpus = replace(
+        NEWS, name="moods", file="moods/train.jsonl.gz", side="all", labels={"p": "glad", "n": "sad"}
+    )
+    (tmp_path / "moods").mkdir()
+    rows = [
+        (f"a {word} thing {i}", label)
+        for i in range(60)
+        for word, label in (("lovely", "p"), ("dreadful", "n"))
+    ]
+    with gzip.open(tmp_path / corpus.file, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+    return corpus
+
+
+def test_a_union_takes_its_members_texts_each_under_its_label(tmp_path, members):
+    recipe = replace(RECIPE, name="both", label=None, corpora=(), union=members, steps=2)
+    pools = make_pools(recipe, base, Library(tmp_path), tmp_path)
+    assert [(pool.control, len(pool.texts)) for pool in pools] == [("[sports] ", 60), ("[business] ", 60)]
+    assert all("goal" in text for text in pools[0].texts) and pools[0].chance == pools[1].chance
+    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", tmp_path / "work")
+    card = (folder / "README.md").read_text("utf-8")
+    assert "`[sports]`, `[business]`" in card and "### business" in card
+    assert card.count(NEWS.licence) == 2 and "None" not in card
+
+
+def test_a_union_with_second_labels_keeps_what_is_sure_and_balances_the_pairs(tmp_path, members, moods):
+    recipe = replace(
+        RECIPE, name="pairs", label=None, corpora=(), union=members, second=(moods,), confidence=0.8, steps=2
+    )
+    pools = make_pools(recipe, base, Library(tmp_path), tmp_path)
+    assert {pool.control: len(pool.texts) for pool in pools} == {
+        "[glad, sports] ": 40,
+        "[sad, sports] ": 20,
+        "[glad, business] ": 60,
+    }
+    assert all("dreadful" in text for pool in pools if "sad" in pool.control for text in pool.texts)
+    assert len({pool.chance for pool in pools}) == 1
+    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", tmp_path / "work")
+    card = (folder / "README.md").read_text("utf-8")
+    assert "*glad* or *sad*" in card and "`[glad, sports]`" in card and "80% sure" in card
+
+
+def test_the_bundled_unions_are_told_of_every_label():
+    recipes = load_recipes()
+    labels = {each.label for each in recipes["combined"].union}
+    assert labels == {"positive", "negative", "world", "sports", "business", "sci-tech"}
+    assert [each.name for each in recipes["combined-sentiment"].union] == ["positive", "negative"]
+    assert {each.name for each in recipes["multi"].second} == {"sst", "yelp"}
 
 
 def test_an_author_with_an_adapter_writes_otherwise_than_the_base_alone(tmp_path):
