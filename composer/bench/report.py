@@ -176,6 +176,7 @@ def _users(users: Mapping) -> Iterator[str]:
             count,
             f"{taken['total']:.1f}",
             f"{taken['total_p10']:.1f} - {taken['total_p90']:.1f}",
+            f"{taken['bare']:.1f}",
             f"{taken['each']:.1f}",
             f"{taken['first_p50']:.2f}",
             f"{taken['first_p95']:.2f}",
@@ -188,6 +189,7 @@ def _users(users: Mapping) -> Iterator[str]:
         "users",
         "total tokens/s",
         "p10 - p90",
+        "bare products' tokens/s",
         "tokens/s each",
         "first token p50 s",
         "p95 s",
@@ -196,7 +198,14 @@ def _users(users: Mapping) -> Iterator[str]:
     )
     yield from _table(head, rows)
     yield ""
-    yield "Memory is the whole bench process's, PEFT's copy of the base included."
+    counts = sorted(users["counts"].items(), key=lambda entry: int(entry[0]))
+    (_, fewest), (_, most) = counts[0], counts[-1]
+    yield (
+        "With nothing done but the bare products of as many rows, the largest crowd would have "
+        f"{most['bare'] / fewest['bare']:.1f} times the smallest's tokens/s. It has "
+        f"{most['total'] / fewest['total']:.1f} times, with attention, adapters, sampling, text and the "
+        "reading of prompts. Memory is the whole bench process's, PEFT's copy of the base included."
+    )
 
 
 def _preview(preview: Mapping) -> Iterator[str]:

@@ -10,7 +10,7 @@ from composer.bench.plan import Plan, expect, greedy, prompt_of
 from composer.bench.profile import operators
 from composer.bench.stand import USUAL, Stand
 from composer.bench.timing import Arm, Reading, between, interleave, now
-from composer.bench.wall import gemv_wall
+from composer.bench.wall import bare_products
 from composer.engine import Engine
 from composer.spec import Composition
 
@@ -19,7 +19,7 @@ COUNTS = (0, 1, 3, 8)
 
 def measure(stand: Stand, plan: Plan) -> dict:
     """Seconds per decoded token of every arm; see `arms` for their names."""
-    wall = gemv_wall(stand)
+    wall = bare_products(stand)
     made = arms(stand, plan, wall)
     result = {
         "tokens": plan.tokens,

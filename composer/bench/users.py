@@ -12,11 +12,13 @@ import torch
 from composer.bench.plan import Plan, expect, prompt_of
 from composer.bench.stand import COMPILE_TIMEOUT, USUAL, Stand
 from composer.bench.timing import Moment, now, quantile
+from composer.bench.wall import bare_products
 from composer.scheduler import Scheduler
 from composer.spec import Composition, Sampling
 from composer.threads import apart
 
 SLOTS = 32
+BARE_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class _User:
 
 
 def measure(stand: Stand, plan: Plan) -> dict:
-    """Per number of users: tokens a second together and each, seconds to the first token, memory."""
+    """Per number of users: tokens a second together and each, seconds to the first token, memory; and the
+    tokens a second that as many rows' bare products would leave, were there nothing else to do."""
+    walls = {count: bare_products(stand, count) for count in plan.users}
+    bare: dict[int, list[float]] = {count: [] for count in plan.users}
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
     engine = apart(lambda: stand.ours(USUAL))  # as the page loads it
@@ -41,10 +46,17 @@ def measure(stand: Stand, plan: Plan) -> dict:
                 crowd = _crowd(stand, scheduler, plan, count)
                 if turn >= 0:  # the first turn of each is for allocations and captures
                     users[count].append(crowd)
+                    bare[count].append(count / walls[count](BARE_TOKENS).seconds)
                 memory[count] = max(memory[count], _memory(stand.device))
     finally:
         scheduler.close()
-    counts = {str(count): _figures(users[count], plan.user_tokens, memory[count]) for count in plan.users}
+    counts = {
+        str(count): {
+            **_figures(users[count], plan.user_tokens, memory[count]),
+            "bare": quantile(bare[count], 0.5),
+        }
+        for count in plan.users
+    }
     return {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS, "counts": counts}
 
 

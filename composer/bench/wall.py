@@ -1,7 +1,7 @@
-"""The wall: what one token's matrix-vector products take when nothing else is done.
+"""The wall: what a token's bare matrix products take when nothing else is done.
 
-Every Linear of the decoder layers and the unembedding, in the order of the model, one row in. The weights
-come from memory as they do in decoding: together they are larger than any cache.
+Every Linear of the decoder layers and the unembedding, in the order of the model, one row in or several. The
+weights come from memory as they do in decoding: together they are larger than any cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COPY_BYTES = {"cuda": 2**31, "cpu": 2**26}
 
 @dataclass(frozen=True)
 class Wall:
-    """One token's products, each in its fastest form. forms: shape -> the form that won, for the report."""
+    """One token's products for every row, each in its fastest form. forms: shape -> the form that won."""
 
     walk: Callable[[], object]
     forms: dict[str, str]
@@ -52,14 +52,14 @@ def weight_bytes(stand: Stand) -> int:
 
 
 @torch.inference_mode()
-def gemv_wall(stand: Stand) -> Wall:
+def bare_products(stand: Stand, rows: int = 1) -> Wall:
     """The wall of this base on this device, with the fastest plain-torch form of each shape of product.
 
     Which form is fastest depends on the machine: some CPUs' BLAS runs a one-row product on one thread, and
     a batch of row blocks on all of them. So both are tried, inside the walk, where the weights are cold.
     """
     layers = linears(stand)
-    inputs = {layer.in_features: _row(layer, stand) for layer in layers}
+    inputs = {layer.in_features: _rows(layer, stand, rows) for layer in layers}
     forms = [_forms(layer, inputs[layer.in_features]) for layer in layers]
     chosen = dict.fromkeys(map(_shape, layers), "rows")
     if stand.device.type == "cuda":
@@ -85,8 +85,8 @@ def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
     return 2 * size / min(timed(lambda: target.copy_(source), device).seconds for _ in range(TRIES))
 
 
-def _row(layer, stand: Stand) -> torch.Tensor:
-    return torch.randn(1, layer.in_features, device=stand.device).to(stand.base.dtype)  # [1, K]
+def _rows(layer, stand: Stand, count: int) -> torch.Tensor:
+    return torch.randn(count, layer.in_features, device=stand.device).to(stand.base.dtype)  # [B, K]
 
 
 def _shape(layer) -> str:
@@ -102,7 +102,7 @@ def _forms(layer, x: torch.Tensor) -> dict[str, Product]:
     threads = torch.get_num_threads()
     if threads > 1 and len(weight) % threads == 0:
         blocks = weight.view(threads, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O/c]
-        spread = x.expand(threads, 1, -1)  # [c, 1, K]
+        spread = x.expand(threads, -1, -1)  # [c, B, K]
         forms["blocks"] = lambda: torch.bmm(spread, blocks)
     return forms
 

@@ -32,6 +32,7 @@ def command(commands) -> None:
     parser.add_argument("--strengths", default=STRENGTHS, metavar="S,...", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
     parser.add_argument("--scored", type=int, default=1, help="of them scored for fluency (%(default)s)")
+    parser.add_argument("--sweep-seeds", type=int, default=1, help="of them at other strengths (%(default)s)")
     parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
     parser.add_argument("--slots", type=int, default=32, help="texts made at a time (%(default)s)")
     parser.add_argument(
@@ -52,7 +53,7 @@ def command(commands) -> None:
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    for option in ("seeds", "scored", "slots", "ray_workers", "ray_cpus"):
+    for option in ("seeds", "scored", "sweep_seeds", "slots", "ray_workers", "ray_cpus"):
         if getattr(args, option) < 1:
             raise ComposerError(f"--{option.replace('_', '-')} must be at least 1.")
     sampling = Sampling(max_new_tokens=args.tokens, time_limit=3600)
@@ -68,6 +69,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         args.seeds,
         sampling,
         args.scored,
+        args.sweep_seeds,
     )
     judges = (*judges_cli.judges(args), *judges_cli.hub_judges(args))
 
@@ -106,6 +108,8 @@ def _worker(args: argparse.Namespace, home: Home, engine: Engine, sampling: Samp
 def _command(args: argparse.Namespace) -> str:
     """What to type to get the same report; the folders are the reader's own."""
     words = ["python", "-m", "composer", "study", "--seeds", str(args.seeds), "--tokens", str(args.tokens)]
+    if args.sweep_seeds != 1:
+        words += ["--sweep-seeds", str(args.sweep_seeds)]
     for option in ("base", "arms", "targets"):
         if value := getattr(args, option):
             words += [f"--{option}", value]

@@ -128,11 +128,13 @@ def plan(
     seeds: int,
     sampling: Sampling,
     scored: int | None = None,
+    swept: int | None = None,
 ) -> Work:
     """Every cell, and every text they need once, in the order in which batches stay full.
 
     scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
-    making it, and a median over prompts needs few.
+    making it, and a median over prompts needs few. swept: how many seeds a prompt at strengths other than 1
+    (None: all): finding the best strength needs fewer texts than comparing at one.
 
     A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
     so that arms differ by nothing but the arm.
@@ -145,6 +147,7 @@ def plan(
         for seed in range(seeds)
         for place, prompt in enumerate(prompts)
     ]
+    fewer = draws[: len(prompts) * (seeds if swept is None else swept)]
     for arm in arms:
         if reason := arm.lacks(stand.methods, stand.chat is not None):
             missing.append(Missing(arm.name, (), reason))
@@ -157,7 +160,7 @@ def plan(
             if reason := _lost(stand, asked.get("weights", ())):
                 absent.setdefault(reason, []).append(target)
                 continue
-            for prompt, seed, read in draws:
+            for prompt, seed, read in draws if strength == 1 else fewer:
                 told = _told(stand, arm, target, asked, prompt)
                 key = stand.key(told, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))

@@ -128,7 +128,7 @@ def test_both_forms_of_the_wall_are_the_layer_s_product(stand, monkeypatch):
         expected = F.linear(x, layer.weight)[0]
         assert all(torch.allclose(form().flatten(), expected, atol=1e-5) for form in forms.values())
     shapes = {f"{layer.out_features}x{layer.in_features}" for layer in layers}
-    assert set(wall.gemv_wall(stand).forms) == shapes
+    assert set(wall.bare_products(stand).forms) == shapes
 
 
 def test_forced_logits_are_those_of_the_text(stand):
@@ -181,7 +181,12 @@ def test_users(result, toy):
         assert 0 < figures["each_p10"] <= figures["each"] <= figures["total_p90"] * 1.001
         assert figures["total_p10"] <= figures["total"]
         assert 0 < figures["first_p50"] <= figures["first_p95"]
-        assert figures["memory"] > 0 and figures["cpu"] > 0 and figures["count"] == toy.user_rounds
+        assert (
+            figures["bare"] > 0
+            and figures["memory"] > 0
+            and figures["cpu"] > 0
+            and figures["count"] == toy.user_rounds
+        )
 
 
 def test_preview(result, toy):

@@ -44,9 +44,10 @@ def sections() -> dict:
         "cpu": 0.02,
         "memory": 2e9,
         "count": 3,
+        "bare": 30.0,
     }
     one = crowd | {"total": 25.0, "first_p50": 0.1, "first_p95": 0.2}
-    many = crowd | {"total": 225.0, "first_p50": 1.5, "first_p95": 2.5}
+    many = crowd | {"bare": 240.0, "total": 225.0, "first_p50": 1.5, "first_p95": 2.5}
     return {
         "single": {
             "tokens": 48,

@@ -247,6 +247,13 @@ def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_
     assert len(asked) == 4 and all(store.perplexity(unit.key) for unit in every)
 
 
+def test_strengths_beside_one_may_have_fewer_seeds(stand):
+    targets = choose(all_targets(GROUPS), ["positive"])
+    cells = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=1).cells
+    seeds = {strength: {cell.seed for cell in cells if cell.strength == strength} for strength in (0.5, 1.0)}
+    assert len(seeds[1.0]) == 6 and seeds[0.5] < seeds[1.0] and len(seeds[0.5]) == 2
+
+
 def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
     found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
     store, counts = Store(tmp_path), []
