@@ -149,6 +149,8 @@ def _trace_object(trace: Trace, engine: Engine) -> dict:
         "base": trace.base,
         "base_source": engine.base.source,
         "method": trace.composition.method,
+        # Made for the text, so still there: nothing is made again for its notes.
+        "merge": dict(engine.cast(trace.composition).notes),
         "weights": trace.composition.weights,
         "seed": trace.sampling.seed,
         "finish": trace.steps[-1].finish if trace.steps else None,

@@ -150,6 +150,16 @@ def test_generate_answers_one_object(catalog, capsys):
     assert again["tokens"] == answer["tokens"]
 
 
+def test_generate_with_a_merge_tells_what_is_worth_knowing_of_it(catalog, capsys):
+    argv = ["generate", "--prompt", "The movie", "--weights", "loud=1,quiet=1", "--max-new-tokens", "3"]
+    answer = run_json(capsys, *argv, "--method", "core", "--core", "0.1", "--catalog", catalog)
+    assert answer["adapters"] == [*ADAPTERS, "core"]
+    assert (
+        0 <= answer["merge"]["jaccard"] <= 1 and 0 < answer["merge"]["chance"] < answer["merge"]["kept"] <= 1
+    )
+    assert run_json(capsys, *argv, "--catalog", catalog)["merge"] == {}
+
+
 def test_generate_on_the_logits(catalog, capsys):
     argv = [
         "--prompt",
