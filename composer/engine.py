@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -85,9 +85,11 @@ class Engine:
         base: str | None = None,
         device: str | None = None,
         decode_weights: str = "same",
+        only: Collection[str] | None = None,
     ) -> Engine:
         """Load a base of the catalog (None: its default) and every adapter of it that fits.
 
+        only: names of the adapters to load (None: all); each one loaded costs every token a little.
         decode_weights: "same" as the base's, or "int8": decoding reads weight-only int8, which is quicker
         on a CPU and changes the logits a little; prompts are still read with the base's own weights.
 
@@ -97,7 +99,8 @@ class Engine:
         catalog = load_catalog(path)
         engine = cls(catalog, load_base(catalog.base(base), device), decode_weights)
         for spec in engine.spec.adapters:
-            engine._add(spec)
+            if only is None or spec.name in only:
+                engine._add(spec)
         return engine
 
     def warm_up(self, several: bool = True) -> WarmUp:

@@ -90,6 +90,7 @@ class Scheduler:
         self._waiting: deque[Ticket] = deque()
         self._running: set[Ticket] = set()
         self._jobs: deque[Job] = deque()
+        self._at_a_job = False
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
@@ -98,7 +99,7 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether there is nothing to do."""
         with self._changed:
-            return not self._jobs and not self.busy
+            return not self._jobs and not self._at_a_job and not self.busy
 
     @property
     def busy(self) -> int:
@@ -241,12 +242,18 @@ class Scheduler:
         """The oldest job, unless it was withdrawn."""
         with self._changed:
             future, work = self._jobs.popleft() if self._jobs else (None, None)
+            self._at_a_job = future is not None
         if future is None or not future.set_running_or_notify_cancel():
+            self._at_a_job = False
             return
         try:
-            future.set_result(work())
+            result = work()
         except BaseException as fault:  # whoever waits for the future hears of it
+            self._at_a_job = False
             future.set_exception(fault)
+        else:
+            self._at_a_job = False
+            future.set_result(result)
 
     def _next(self) -> list[Ticket] | None:
         """Who joins before the next pass; waits while there is nothing to do; None at the end."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from composer.adapters.catalog import load_catalog
 from composer.engine import Engine
 from composer.spec import ComposerError
 from composer.study.arms import UNIONS
+from composer.study.targets import ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,17 @@ class Home:
         return Home(catalog, self.base, modules)
 
     def engine(self) -> Engine:
-        """The catalog's engine with the study's own modules: folders named as in `UNIONS`, those that fit.
+        """The adapters that targets are made of, and the study's own modules: folders named as in `UNIONS`,
+        those that fit.
 
         One that the catalog has already is not looked for. Raises ComposerError for a folder that is none.
         """
         folder = Path(self.modules or Path(self.catalog).resolve().parent / "assets" / "adapters")
         if self.modules is not None and not folder.is_dir():
             raise ComposerError("--modules is not a folder; give the one that holds the study's modules.")
-        engine = Engine.from_catalog(self.catalog, self.base)
+        groups = load_catalog(self.catalog).base(self.base).attributes
+        studied = {name for group in groups if group.name in ATTRIBUTES for name in group.members}
+        engine = Engine.from_catalog(self.catalog, self.base, only=studied | set(UNIONS))
         for name in UNIONS:
             if name not in engine.names and (folder / name).is_dir():
                 engine.add_adapter(str(folder / name), name=name)

@@ -30,6 +30,12 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         blend: float = 1.0,
         scale: str = "unit",
         contrast: float = 1.0,
+        max_new_tokens: int = 60,
+        temperature: float = 1.0,
+        top_p: float = 0.95,
+        top_k: int = 50,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
         norm: bool = True,
         tokens: str = "last",
         live: int = 0,
@@ -37,12 +43,6 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         density: float | None = None,
         core: float | None = None,
         omega: float | None = None,
-        max_new_tokens: int = 60,
-        temperature: float = 1.0,
-        top_p: float = 0.95,
-        top_k: int = 50,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
     ) -> dict[str, Any]:
         """Continue a prompt under a composition. Streams {"text", "count", "place"}: of the text so far, and
         in the queue (0: no longer in it). The last message has text, count, tokens, adapters (the merged one

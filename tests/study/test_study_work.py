@@ -80,7 +80,7 @@ def test_every_arm_of_the_project_says_what_it_is():
     outputs = {"sum", "average", "static", "balanced", "contrast", "pico"}
     logits = {"logits", "logits-contrast"}
     adaptive = {"kl", "kl-contrast", "cosine", "logo", "arrow"}
-    weights = {"factor-average", "peft-linear", "svd", "ties", "dare-ties", "core"}
+    weights = {"factor-average", "linear", "svd", "ties", "dare-ties", "core"}
     assert {arm.method for arm in ARMS} == outputs | logits | adaptive | weights
 
 
