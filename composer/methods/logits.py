@@ -11,6 +11,7 @@ LOGITS = Method(
     name="logits",
     label="Logit sum (proxy-tuning)",
     help="Adds what each adapter alone changes in the next token's logits: they meet nowhere else.",
+    family="Logits",
     source=f"proxy-tuning, Liu et al. 2024, arXiv 2401.08565; {DEXPERTS}",
     rule=SUM.rule,
     apart=True,
@@ -20,6 +21,7 @@ LOGITS_CONTRAST = Method(
     name="logits-contrast",
     label="Logit contrast (DExperts)",
     help="Logit sum, against the opposites of what you ask for: experts and anti-experts.",
+    family="Logits",
     source=DEXPERTS,
     # l_i - c mean_j l_j - (1 - c) l_0 takes from the opposites' share what contrast takes from their gates.
     rule=CONTRAST.rule,

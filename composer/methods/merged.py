@@ -14,7 +14,7 @@ DARE = "Yu et al., DARE, ICML 2024, arXiv 2311.03099"
 
 
 def _merge(name: str, label: str, help: str, source: str, *dials: str) -> Method:
-    return Method(name, label, help, source, weighted_sum, dials, merge=name)
+    return Method(name, label, help, source, weighted_sum, dials, family="Merged weights", merge=name)
 
 
 FACTOR_AVERAGE = _merge(

@@ -48,8 +48,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Method:
-    """name: key in METHODS. help: one line for the page. source: where the formula is from. dials: the
-    fields of Composition it listens to beside weights, strength and bands. needs: fields of Prompted.
+    """name: key in METHODS. family: what kind of rule it is, for lists. help: one line for the page. source:
+    where the formula is from. dials: the fields of Composition it listens to beside weights, strength and
+    bands. needs: fields of Prompted.
     rule: Question -> gates [L, N]; or, `apart`, each adapter's share of the logits, [1, N] for one layer: the
     base is then run with each adapter alone, beside the bare base. routed: every token shares the gates out
     anew at every site. merge: the rule of composer.methods.merges that makes one adapter of those that take
@@ -63,6 +64,7 @@ class Method:
     rule: Callable[[Question], np.ndarray]
     dials: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    family: str = "Outputs"
     apart: bool = False
     merge: str | None = None
     calibrated: bool = False

@@ -9,6 +9,7 @@ ARROW = Method(
     name="arrow",
     label="Arrow (per token)",
     help="At every token and site, the adapter whose main direction the token points along counts most.",
+    family="Each token decides",
     source="Ostapenko et al. 2024, arXiv 2405.11157 (from PEFT's released router: plain dot products, "
     "temperature 1; here all adapters that take part are kept, where PEFT keeps 3)",
     rule=SUM.rule,

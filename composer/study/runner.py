@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 Fusions = dict[tuple[str, bool], Fusion]  # of prompts already read, by whether the norm was applied
 
-SLOTS = 32
+# Twice as many as a page serves at once: nobody waits for a first word here.
+SLOTS = 64
 # Texts scored together: enough for full passes, few enough that a killed run scores little again.
 SCORED = 64
 

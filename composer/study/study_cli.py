@@ -34,7 +34,7 @@ def command(commands) -> None:
     parser.add_argument("--scored", type=int, default=1, help="of them scored for fluency (%(default)s)")
     parser.add_argument("--sweep-seeds", type=int, default=1, help="of them at other strengths (%(default)s)")
     parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
-    parser.add_argument("--slots", type=int, default=32, help="texts made at a time (%(default)s)")
+    parser.add_argument("--slots", type=int, default=64, help="texts made at a time (%(default)s)")
     parser.add_argument(
         "--modules", metavar="DIR", help="the study's own modules (assets/adapters beside the catalog)"
     )

@@ -178,7 +178,7 @@ def _method() -> tuple:
     first = next(iter(METHODS))
     with gr.Group(elem_id="method-group"):
         method = gr.Dropdown(
-            [(each.label, each.name) for each in METHODS.values()],
+            [(f"{each.family} · {each.label}", each.name) for each in METHODS.values()],
             value=first,
             label="Method",
             elem_id="method",

@@ -92,7 +92,7 @@ def test_every_method_explains_itself_and_names_what_there_is():
     for name, method in METHODS.items():
         assert name == method.name
         assert method.help.endswith(".") and len(method.help) < 120
-        assert method.source and method.label
+        assert method.source and method.label and method.family
         assert {*method.dials} <= {each.name for each in fields(Composition)}
         assert {*method.needs} <= {each.name for each in fields(Prompted)}
 
