@@ -179,7 +179,8 @@ def test_tables_say_what_was_measured():
     assert "| PEFT `generate()`, base | 16.7 |" in text and "| ours, base | 33.3 |" in text
     assert "| bare matrix-vector products | 37.0 |" in text
     assert "| KL fusion, 8 adapters | 140.00 | 70.00 - 280.00 | 210.00 | 7.00x |" in text
-    assert "| 32 | 225.0 | 9.0 - 11.0 | 5.0 | 1.50 | 2.50 | 20.00 | 2.00 GB |" in text
+    assert "8.0 times the smallest's tokens/s. It has 9.0 times" in text
+    assert "| 32 | 225.0 | 9.0 - 11.0 | 240.0 | 5.0 | 1.50 | 2.50 | 20.00 | 2.00 GB |" in text
     assert "| 90.00 | 250.00 | 100.00 | 60 |" in text
     assert "| process start to first token | 6.500 |" in text
     assert "| 0 | 0.500 | 0.0200 | 1.0e-03 | 97.5% | 80 |" in text
