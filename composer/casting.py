@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,7 @@ def cast(stock: Stock, composition: Composition, through: Through = at_once) -> 
     )
 
 
-def names_of(shelf: Shelf, composition: Composition) -> tuple[str, ...]:
-    """The names of its cast, known before anything is made."""
+def names_of(names: Sequence[str], composition: Composition) -> tuple[str, ...]:
+    """The names of its cast where these are the adapters; known before anything is made."""
     merged = makes(composition) and method_of(composition).merge
-    return (*shelf.names, composition.method) if merged else shelf.names
+    return (*names, composition.method) if merged else tuple(names)

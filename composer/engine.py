@@ -296,9 +296,12 @@ class Engine:
         """Whether `cast` has adapters to make. Raises ComposerError for a method that is not here."""
         return makes(composition)
 
-    def names_of(self, composition: Composition) -> tuple[str, ...]:
-        """The N axis of its contributions: `names`, and after them the merged adapter if there is one."""
-        return names_of(self.shelf, composition)
+    def names_of(self, composition: Composition, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The N axis of its contributions: `names`, and after them the merged adapter if there is one.
+
+        names: the adapters that somebody knows of (None: all that are loaded).
+        """
+        return names_of(self.names if names is None else names, composition)
 
     def reads_prompt(self, composition: Composition) -> bool:
         """Whether its gates take a prefill. Raises ComposerError for a method that is not here."""

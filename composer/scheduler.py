@@ -242,9 +242,8 @@ class Scheduler:
         """The oldest job, unless it was withdrawn."""
         with self._changed:
             future, work = self._jobs.popleft() if self._jobs else (None, None)
-            self._at_a_job = future is not None
-        if future is None or not future.set_running_or_notify_cancel():
-            self._at_a_job = False
+            self._at_a_job = future is not None and future.set_running_or_notify_cancel()
+        if not self._at_a_job:
             return
         try:
             result = work()

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from composer.methods.adaptive import QA_FLORA, kl_gates
-from composer.methods.outputs import weighted_sum
-from composer.methods.registry import Method
+from dataclasses import replace
+
+from composer.methods.adaptive import KL, QA_FLORA
+from composer.methods.outputs import SUM
 
 CROWDED = "Crowded in B-Space, 2026, arXiv 2604.16826 (formula from its authors' released code)"
 
-PICO = Method(
+PICO = replace(
+    SUM,
     name="pico",
     label="Pico, then sum",
     help="Damps the directions that the adapters' outputs share, then adds them.",
     family="Calibrated",
     source=CROWDED,
-    rule=weighted_sum,
     calibrated=True,
 )
 
-PICO_KL = Method(
+PICO_KL = replace(
+    KL,
     name="pico-kl",
     label="Pico, then KL fusion",
     help="Damps the directions that the adapters' outputs share, then lets the prompt share out the layers.",
     family="Calibrated",
     source=f"this project, on {CROWDED} and {QA_FLORA}",
-    rule=kl_gates,
-    dials=("blend", "scale", "norm", "tokens", "live"),
-    needs=("kl",),
     calibrated=True,
 )

@@ -78,7 +78,7 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
                 settings,
             )
             names = runner.engine.names
-            adapters = list(runner.shown(request.composition, names))
+            adapters = list(runner.engine.names_of(request.composition, names))
             steps, fusion, place = [], None, 0
             async with aclosing(bursts(runner.run(request, names), settings.updates_per_second)) as groups:
                 async for group in groups:

@@ -45,7 +45,7 @@ class Crowd(Runner):
         ticket = self._scheduler.enter(prompt, composition, request.sampling, fusion)
         del held
         try:
-            yield from _follow(ticket, self.shown(composition, names))
+            yield from _follow(ticket, self.engine.names_of(composition, names))
         finally:
             ticket.close()
         if fusion is None:

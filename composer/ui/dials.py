@@ -45,6 +45,7 @@ MAKERS: Mapping[str, Callable[..., Component]] = {
 }
 UNSET = ("rank", "density", "core", "omega")
 MORE = ("tokens", "norm", "live", *UNSET)
+FIRST = tuple(name for name in MAKERS if name not in MORE)
 
 
 def build(method: Method) -> tuple[dict[str, Component], gr.Accordion]:
@@ -54,7 +55,7 @@ def build(method: Method) -> tuple[dict[str, Component], gr.Accordion]:
     def made(name: str) -> Component:
         return MAKERS[name](visible=name in method.dials, elem_id=name)
 
-    dials = {name: made(name) for name in MAKERS if name not in MORE}
+    dials = {name: made(name) for name in FIRST}
     label = "More dials of this method"
     with gr.Accordion(label, open=False, visible=_folds(method), elem_id="more") as more:
         dials |= {name: made(name) for name in MORE}
@@ -64,8 +65,8 @@ def build(method: Method) -> tuple[dict[str, Component], gr.Accordion]:
 def updates(method: str) -> list:
     """Visibility of each dial, in the order of `build`, and of the accordion."""
     chosen = METHODS[method]
-    names = [*(name for name in MAKERS if name not in MORE), *MORE]
-    return [*(gr.update(visible=name in chosen.dials) for name in names), gr.update(visible=_folds(chosen))]
+    shown = [gr.update(visible=name in chosen.dials) for name in (*FIRST, *MORE)]
+    return [*shown, gr.update(visible=_folds(chosen))]
 
 
 def read(values: Mapping[str, object]) -> dict[str, object]:

@@ -245,7 +245,7 @@ class Page:
 
     def lanes(self, composition: Composition) -> list[dict[str, str]]:
         """The legend of a run: every adapter, and after them the merged one if the method makes one."""
-        if self.runner.shown(composition, ()):
+        if self.runner.engine.names_of(composition, ()):
             return [*self.legend(), live.merged(METHODS[composition.method])]
         return self.legend()
 

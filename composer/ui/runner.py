@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from composer.engine import Engine
-from composer.methods import METHODS
 from composer.scheduler import Waiting
-from composer.spec import Composition, FitReport, Fusion, Step
+from composer.spec import FitReport, Fusion, Step
 from composer.ui.forms import Request
 
 Added = tuple[tuple[str, str, str | None], ...]  # (adapter name, repo or folder, commit)
@@ -48,19 +47,14 @@ class Runner(ABC):
             self._added = (*self._added, (report.name, source, report.revision))
         return report
 
-    def shown(self, composition: Composition, names: Sequence[str]) -> tuple[str, ...]:
-        """The N axis of a run's contributions for a caller who knows these adapters."""
-        merges = METHODS[composition.method].merge is not None and self.engine.makes(composition)
-        return (*names, composition.method) if merges else tuple(names)
-
     @abstractmethod
     def run(self, request: Request, names: Sequence[str]) -> Iterator[News]:
         """A generation: its steps, and before or after them the prompt's fusion weights.
 
         names: the N adapters that the caller knows; fusion and contributions are theirs, and a last
-        contribution the merged adapter's: see `shown`. Making comes before what takes long. Waiting tells of
-        a new place in the queue (0: no longer in it); None tells nothing and is a moment to leave. Closing
-        the iterator stops the generation. Raises ComposerError, or gr.Error with the sentence of one.
+        contribution the merged adapter's: see Engine.names_of. Making comes before what takes long. Waiting
+        tells of a new place in the queue (0: no longer in it); None tells nothing and is a moment to leave.
+        Closing the iterator stops the generation. Raises ComposerError, or gr.Error with the sentence of one.
         """
 
     @abstractmethod

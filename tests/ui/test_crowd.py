@@ -185,7 +185,7 @@ def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, crowd, 
     request = Request("Who?", Composition({"rslora": 1, "plain": 0.5}, method), Sampling(5, seed=4))
     told = follow(run(crowd, request))
     steps = [item for item in told if isinstance(item, Step)]
-    shown = crowd.shown(request.composition, crowd.engine.names)
+    shown = engine.names_of(request.composition, crowd.engine.names)
     assert shown == (*engine.names, *(["svd"] if method == "svd" else []))
     assert steps[0].contribution.shape == (engine.layers, len(shown))
     assert expected(engine, request, told)
