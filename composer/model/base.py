@@ -84,7 +84,18 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
             "start again, or choose another base. The log has the details."
         ) from fault
     model.eval().requires_grad_(False)
+    _keep_odd_shapes(model)
     return Base(spec, str(folder), source, model, tokenizer)
+
+
+def _keep_odd_shapes(model: torch.nn.Module) -> None:
+    """bitsandbytes repacks 4-bit weights where a CPU multiplies bfloat16, and breaks on shapes that are no
+    multiples of its blocks. Those layers go on without (bitsandbytes 0.50, functional.py)."""
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            block = layer.weight.quant_state.blocksize
+            fits = layer.out_features % 32 == 0 and layer.in_features % block == 0
+            layer.support_avx512bf16_for_cpu = fits
 
 
 def locate(spec: BaseSpec) -> tuple[Path, str]:
