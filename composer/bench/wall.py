@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from composer.bench.stand import Stand, twin
 from composer.bench.timing import Reading, quantile, timed
 from composer.model.inject import GatedModel
+from composer.model.packed import pack, packed_linear
 
 Product = Callable[[], torch.Tensor]
 
@@ -56,7 +57,7 @@ def bare_products(stand: Stand, rows: int = 1) -> Wall:
     """The wall of this base on this device, with the fastest plain-torch form of each shape of product.
 
     Which form is fastest depends on the machine: some CPUs' BLAS runs a one-row product on one thread, and
-    a batch of row blocks on all of them. So both are tried, inside the walk, where the weights are cold.
+    a batch of row blocks on all of them. So all are tried, inside the walk, where the weights are cold.
     """
     layers = linears(stand)
     inputs = {layer.in_features: _rows(layer, stand, rows) for layer in layers}
@@ -104,6 +105,8 @@ def _forms(layer, x: torch.Tensor) -> dict[str, Product]:
         blocks = weight.view(threads, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O/c]
         spread = x.expand(threads, -1, -1)  # [c, B, K]
         forms["blocks"] = lambda: torch.bmm(spread, blocks)
+    if pack(weight):
+        forms["packed"] = lambda: packed_linear(x, weight)
     return forms
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from composer.model.packed import packed_linear
 from composer.model.product import Product
 
 # From so many tokens on, the zeros between a group's sites are worth going around.
@@ -24,7 +25,8 @@ class Group:
     """Linear layers with one input, and what a bank adds to them, its sites side by side.
 
     start, end: the group's span on its layer's part of Z. sites: where each site of the bank stands in it.
-    B: None without such sites, else all of theirs with zeros between them.
+    B: None without such sites, else all of theirs with zeros between them. packed: whether packed_linear
+    knows it.
     """
 
     product: Product
@@ -33,6 +35,7 @@ class Group:
     start: int = 0
     end: int = 0
     sites: tuple[Place, ...] = ()
+    packed: bool = False
 
     @property
     def covered(self) -> tuple[tuple[int, int], ...]:
@@ -157,7 +160,7 @@ def plus(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     if out.dtype != B.dtype:
         return out + F.linear(z, B).to(out.dtype)
     if len(z) < MANY:
-        return torch.addmm(out, z, B.t())
+        return out + packed_linear(z, B) if group.packed else torch.addmm(out, z, B.t())
     for site in group.sites:
         place = out[:, site.left : site.right]
         place.addmm_(z[:, site.top : site.bottom], B[site.left : site.right, site.top : site.bottom].t())

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from composer.model.packed import pack, packed_linear
+
 
 class Product(Protocol):
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,7 +37,7 @@ def product(layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights:
 
 class Joint:
     """On a CPU: the layers' weights and A as the rows of one matrix, because there every further product
-    costs more than its bytes. The layers go on as views of it, so memory stays the same."""
+    costs more than its bytes. The layers go on as views of it; packed for several rows, it is there twice."""
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
         # Two blocks a thread: one keeps its thread busy, two also keep what it reads in its cache.
@@ -44,9 +46,12 @@ class Joint:
         spare = A.new_zeros(-(rows + len(A)) % self._chunks, A.shape[1])
         self._weight = _stacked(layers, [A, spare] if len(A) + len(spare) else [])  # [O + R, K]
         self._bias, self._rows, self._rank = _bias(layers), rows, len(A)
+        self._packed = pack(self._weight)
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        both = in_blocks(x, self._weight, self._chunks)  # [B, O + R]
+        # One row's blocks the compiler turns into loops of its own, which nothing else is as quick as.
+        several = self._packed and len(x) > 1
+        both = packed_linear(x, self._weight) if several else in_blocks(x, self._weight, self._chunks)
         out = both[:, : self._rows]
         return _biased(out, self._bias), both[:, self._rows : self._rows + self._rank]
 
@@ -55,7 +60,7 @@ def in_blocks(x: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor
     """x W^T, [B, K] by [O, K], as a batch of `count` products with as many rows of W each.
 
     BLAS splits a product of few rows badly over the threads of some CPUs, and a product of one row not at
-    all; a batch it spreads evenly. `bench/RESULTS.md` says what the forms take.
+    all; a batch it spreads evenly. `bench/RESULTS.md` says which form was fastest there.
     """
     blocks = weight.view(count, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O / c]
     out = torch.bmm(x.expand(count, -1, -1), blocks)  # [c, B, O / c]

@@ -12,6 +12,7 @@ from torch import nn
 from composer.model.inject import GatedLinear
 from composer.model.layer import Factor, Group, Layer, Place
 from composer.model.layout import Layout
+from composer.model.packed import pack
 from composer.model.product import product
 from composer.model.route import Routing
 
@@ -109,4 +110,4 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) 
         B[left:right, top - start : bottom - start] = sites[path].B
         places.append(Place(left, right, top - start, bottom - start))
     A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
-    return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(places))
+    return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(places), pack(B))
