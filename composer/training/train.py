@@ -36,6 +36,7 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
         revision=base.spec.revision,
     )
     model = get_peft_model(model, config)
+    half = multiplies_bfloat16(base.device)
     arguments = TrainingArguments(
         output_dir=str(work / recipe.name),
         max_steps=recipe.steps,
@@ -52,7 +53,7 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
         report_to=[],
         remove_unused_columns=False,
         use_cpu=base.device.type == "cpu",
-        bf16=base.device.type == "cuda",
+        bf16=half,
         # Pinning is for copies to a GPU; without one it only warns.
         dataloader_pin_memory=base.device.type == "cuda",
     )
@@ -61,8 +62,20 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
     folder = out / recipe.name
     _save(model, folder, base, recipe.gain)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    write_card(folder, recipe, base, loss=losses[-1])
+    write_card(folder, recipe, base, loss=losses[-1], precision="bfloat16" if half else "float32")
     return folder
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 products in hardware; emulated ones are slower than float32's.
+
+    Only products are rounded (autocast): the adapter's factors and their optimiser stay in float32.
+    """
+    if device.type != "cpu":
+        return device.type == "cuda"
+    # The names are torch's own secret: one that is gone means float32, which is always right.
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in features)
 
 
 def _collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
