@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from composer.model.base import Base
 from composer.training.card import write_card
 from composer.training.data import Sample
+from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import Recipe
 
 
@@ -64,18 +65,6 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     write_card(folder, recipe, base, loss=losses[-1], precision="bfloat16" if half else "float32")
     return folder
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 products in hardware; emulated ones are slower than float32's.
-
-    Only products are rounded (autocast): the adapter's factors and their optimiser stay in float32.
-    """
-    if device.type != "cpu":
-        return device.type == "cuda"
-    # The names are torch's own secret: one that is gone means float32, which is always right.
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in features)
 
 
 def _collate(samples: list[Sample]) -> dict[str, torch.Tensor]:

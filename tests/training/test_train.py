@@ -18,11 +18,13 @@ from composer import Composition
 from composer.cli import main
 from composer.model.base import Base, load_base
 from composer.spec import BaseSpec, ComposerError
+from composer.training.cli import as_trained
 from composer.training.data import Pool, pack
 from composer.training.library import Library
 from composer.training.make import make, make_pools, make_samples
+from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
-from composer.training.train import multiplies_bfloat16, train
+from composer.training.train import train
 from composer.training.write import Author, own_openings, written
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
@@ -280,7 +282,9 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(tmp_path, monkeypatch, 
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda answer=name in has: answer)
     assert multiplies_bfloat16(torch.device("cpu")) == bool(has)
-    own = base()
+    spec = as_trained(SPEC, "none")
+    assert spec.dtype == precision
+    own = Base(spec, "memory", "folder", tiny.model("llama").to(getattr(torch, precision)), tiny.tokenizer())
     seen = set()
 
     def note(site, _, output):
