@@ -12,7 +12,7 @@ from composer.training.recipes import Recipe
 MEASURED = ("<!-- measured -->", "<!-- /measured -->")
 
 
-def write_card(folder: Path, recipe: Recipe, base: Base, *, loss: float) -> None:
+def write_card(folder: Path, recipe: Recipe, base: Base, *, loss: float, precision: str) -> None:
     """Write folder/README.md. The measured row between the markers is filled in by `composer evaluate`."""
     how = "QLoRA (nf4 base)" if base.spec.quantization == "nf4" else "LoRA"
     about = _union if recipe.union else _single
@@ -33,7 +33,8 @@ tags: [lora, adapter-composer]
 {how}, rank {recipe.rank}, alpha {recipe.alpha:g} (stored as {recipe.alpha * recipe.gain:g}, so that
 weight 1 is where the adapter does its job alone), all linear layers, {recipe.steps} steps of {recipe.batch}
 sequences of {recipe.length} tokens, learning rate {recipe.learning_rate:g} (cosine), seed {recipe.seed};
-last training loss {loss:.2f}; on {base.device.type}. Weights are stored in bfloat16.
+last training loss {loss:.2f}; on {base.device.type}, products computed in {precision}.
+Weights are stored in bfloat16.
 Repeat it with `python -m composer train {recipe.name} --data FOLDER`.
 
 ## Limits

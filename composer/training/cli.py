@@ -57,7 +57,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         )
     if args.data is not None and not args.data.is_dir():
         raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
-    spec = _quantised(load_catalog(args.catalog).base(args.base), args.quantization)
+    spec = as_trained(load_catalog(args.catalog).base(args.base), args.quantization)
     made, library = {}, None
     for name in names:
         folder = args.out / name
@@ -79,10 +79,14 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _quantised(spec: BaseSpec, wanted: str) -> BaseSpec:
-    """The base as it is trained on, whatever the catalog serves it in."""
-    if wanted == "auto":
-        import torch
+def as_trained(spec: BaseSpec, wanted: str) -> BaseSpec:
+    """The base as it is written and trained with, whatever the catalog serves it in."""
+    import torch
 
-        wanted = "nf4" if torch.cuda.is_available() else spec.quantization
-    return replace(spec, quantization=wanted, dtype="bfloat16" if wanted == "nf4" else spec.dtype)
+    from composer.training.precision import multiplies_bfloat16
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "auto":
+        wanted = "nf4" if device.type == "cuda" else spec.quantization
+    half = wanted == "nf4" or multiplies_bfloat16(device)
+    return replace(spec, quantization=wanted, dtype="bfloat16" if half else spec.dtype)

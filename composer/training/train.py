@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from composer.model.base import Base
 from composer.training.card import write_card
 from composer.training.data import Sample
+from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import Recipe
 
 
@@ -36,6 +37,10 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
         revision=base.spec.revision,
     )
     model = get_peft_model(model, config)
+    if base.device.type == "cpu":
+        # torch's fused attention has a slow backward pass on a CPU: an eighth of the whole step.
+        model.set_attn_implementation("eager")
+    half = multiplies_bfloat16(base.device)
     arguments = TrainingArguments(
         output_dir=str(work / recipe.name),
         max_steps=recipe.steps,
@@ -52,7 +57,7 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
         report_to=[],
         remove_unused_columns=False,
         use_cpu=base.device.type == "cpu",
-        bf16=base.device.type == "cuda",
+        bf16=half,
         # Pinning is for copies to a GPU; without one it only warns.
         dataloader_pin_memory=base.device.type == "cuda",
     )
@@ -61,7 +66,7 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
     folder = out / recipe.name
     _save(model, folder, base, recipe.gain)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    write_card(folder, recipe, base, loss=losses[-1])
+    write_card(folder, recipe, base, loss=losses[-1], precision="bfloat16" if half else "float32")
     return folder
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from composer import Composition
 from composer.cli import main
 from composer.model.base import Base, load_base
 from composer.spec import BaseSpec, ComposerError
+from composer.training.cli import as_trained
 from composer.training.data import Pool, pack
 from composer.training.library import Library
 from composer.training.make import make, make_pools, make_samples
+from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
 from composer.training.train import train
 from composer.training.write import Author, own_openings, written
@@ -265,6 +268,41 @@ def test_the_card_says_what_it_was_made_of(tmp_path):
     card = (folder / "README.md").read_text("utf-8")
     assert "fancyzhx/ag_news" in card and NEWS.licence in card
     assert "<!-- measured -->" in card and "rank 8" in card
+
+
+@pytest.mark.parametrize(
+    ("has", "precision"),
+    [
+        ((), "float32"),
+        (("_is_avx512_bf16_supported",), "bfloat16"),
+        (("_is_amx_tile_supported",), "bfloat16"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(tmp_path, monkeypatch, has, precision):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda answer=name in has: answer)
+    assert multiplies_bfloat16(torch.device("cpu")) == bool(has)
+    spec = as_trained(SPEC, "none")
+    assert spec.dtype == precision
+    own = Base(spec, "memory", "folder", tiny.model("llama").to(getattr(torch, precision)), tiny.tokenizer())
+    seen = set()
+
+    def note(site, _, output):
+        seen.add(output.dtype)
+
+    own.model.model.layers[0].mlp.up_proj.register_forward_hook(note)
+    folder = train(replace(RECIPE, steps=2), own, samples(), tmp_path / "out", tmp_path / "work")
+    assert seen == {getattr(torch, precision)}
+    learnt = {each.dtype for each in own.model.parameters() if each.requires_grad}
+    assert learnt == {torch.float32}
+    assert f"computed in {precision}" in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_cpu_whose_torch_does_not_say_computes_in_float32(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name)
+    assert not multiplies_bfloat16(torch.device("cpu"))
+    assert multiplies_bfloat16(torch.device("cuda"))
 
 
 def test_qlora_trains_on_a_four_bit_base(tmp_path):
