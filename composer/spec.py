@@ -112,6 +112,8 @@ class BaseSpec:
     verified: bool = False  # False: nobody of this project has run it yet
     adapters: tuple[AdapterSpec, ...] = ()
     attributes: tuple[Attribute, ...] = ()
+    # How a page about this base opens: everything of a composition but its weights.
+    opening: Composition = field(default_factory=lambda: Composition())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ class Example:
 
     prompt: str
     weights: Mapping[str, float]
-    method: str = "sum"
+    method: str | None = None  # None: the one that the page opens with
     note: str = ""
 
 

@@ -90,6 +90,22 @@ def _base(name: str, entry: Entry) -> BaseSpec:
             verified=bool(entry.get("verified", bool, False)),
             adapters=adapters,
             attributes=attributes,
+            opening=_opening(entry),
+        )
+
+
+def _opening(entry: Entry) -> Composition:
+    values = entry.get("opening", Mapping, None)
+    if values is None:
+        return Composition()
+    usual = Composition()
+    with closing(entry.below("opening", values)) as opening, as_fault(entry, "opening"):
+        return Composition(
+            method=opening.text("method", usual.method, limit=40),
+            strength=opening.number("strength", usual.strength),
+            contrast=opening.number("contrast", usual.contrast),
+            blend=opening.number("blend", usual.blend),
+            scale=opening.text("scale", usual.scale),
         )
 
 
@@ -168,7 +184,7 @@ def _example(entry: Entry, bases: Mapping[str, BaseSpec]) -> Example:
         weights = entry.get("weights", Mapping)
         if not any(set(weights) <= set(base.names) for base in bases.values()):
             raise entry.fault("weights", "names adapters that no single base has: use one base's adapters")
-        method = entry.text("method", "sum", limit=40)
+        method = entry.text("method", None, limit=40)
         with as_fault(entry, "weights"):
             weights = dict(Composition(weights).weights)
         return Example(entry.text("prompt", limit=500), weights, method, entry.text("note", ""))

@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from composer.methods import METHODS
-from composer.spec import Example, Sampling
+from composer.spec import Composition, Example, Sampling
 from composer.ui import dials, live
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown
@@ -84,9 +84,13 @@ def build(
     examples: tuple[Example, ...],
     unavailable: str,
     opening: dict[str, object],
+    usual: Composition,
     settings: Settings,
 ) -> Tab:
-    """Lay the tab out inside the current Blocks context; connects nothing."""
+    """Lay the tab out inside the current Blocks context; connects nothing.
+
+    opening: the live view's first value. usual: the method and dials that stand there at first.
+    """
     labels = {slot.adapters[0]: slot.label for slot in slots if len(slot.adapters) == 1}
     with gr.Row(elem_id="desk"):
         with gr.Column(scale=5, min_width=330, elem_id="controls"):
@@ -100,7 +104,7 @@ def build(
             )
             with gr.Row(elem_id="examples"):
                 buttons = tuple(
-                    gr.Button(_example_label(example, labels), size="sm", elem_classes="example")
+                    gr.Button(_example_label(example, labels, usual), size="sm", elem_classes="example")
                     for example in examples
                 )
             with gr.Group(elem_id="mix"):
@@ -119,8 +123,8 @@ def build(
             with gr.Row(elem_id="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", scale=1)
-            method, method_help, own, more = _method()
-            strength, bands = _shape()
+            method, method_help, own, more = _method(usual)
+            strength, bands = _shape(usual)
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
             view = live.component(opening)
@@ -152,11 +156,12 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def _example_label(example: Example, labels: Mapping[str, str]) -> str:
+def _example_label(example: Example, labels: Mapping[str, str], usual: Composition) -> str:
     """The movie · Positive + Sports (kl): what a click will set."""
     prompt = example.prompt if len(example.prompt) <= 28 else example.prompt[:27].rstrip() + "…"
     mix = " + ".join(("" if weight > 0 else "-") + labels[name] for name, weight in example.weights.items())
-    return f"{prompt} · {mix}" + ("" if example.method == next(iter(METHODS)) else f" ({example.method})")
+    told = "" if example.method in (None, usual.method) else f" ({example.method})"
+    return f"{prompt} · {mix}{told}"
 
 
 def _weight(slot: Slot) -> gr.Slider:
@@ -174,27 +179,28 @@ def _weight(slot: Slot) -> gr.Slider:
     )
 
 
-def _method() -> tuple:
-    first = next(iter(METHODS))
+def _method(usual: Composition) -> tuple:
     with gr.Group(elem_id="method-group"):
         method = gr.Dropdown(
             [(f"{each.family} · {each.label}", each.name) for each in METHODS.values()],
-            value=first,
+            value=usual.method,
             label="Method",
             elem_id="method",
         )
         words = gr.HTML(
-            method_words(first),
+            method_words(usual.method),
             html_template="<p>{{value.help}} <cite>{{value.source}}</cite></p>",
             elem_id="method-help",
         )
-        own, more = dials.build(METHODS[first])
+        own, more = dials.build(usual)
     return method, words, own, more
 
 
-def _shape() -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
+def _shape(usual: Composition) -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
     with gr.Accordion("Strength and layers", open=False, elem_id="shape"):
-        strength = gr.Slider(0, 4, 1, step=0.05, label="Strength of everything", elem_id="strength")
+        strength = gr.Slider(
+            0, 4, usual.strength, step=0.05, label="Strength of everything", elem_id="strength"
+        )
         bands = tuple(
             gr.Slider(-2, 2, 1, step=0.05, label=f"{name.capitalize()} layers", elem_id=f"band-{name}")
             for name in BANDS

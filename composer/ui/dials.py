@@ -8,31 +8,29 @@ import gradio as gr
 from gradio.components import Component
 
 from composer.methods import METHODS, Method
+from composer.spec import Composition
 
 # A dial by the field it sets. Those in MORE are folded away: the usual value suits nearly everybody. Those in
 # UNSET stand at 0 where the method decides; a browser has no number that is none.
 MAKERS: Mapping[str, Callable[..., Component]] = {
-    "blend": lambda **own: gr.Slider(0, 1, 1, step=0.05, label="Blend: plain sum … fusion weights", **own),
+    "blend": lambda **own: gr.Slider(0, 1, step=0.05, label="Blend: plain sum … fusion weights", **own),
     "scale": lambda **own: gr.Radio(
         [("mean 1 (adapters keep their strength)", "unit"), ("as published (shares of 1)", "paper")],
-        value="unit",
         label="Scale of the fusion weights",
         **own,
     ),
     "contrast": lambda **own: gr.Slider(
-        0, 1, 1, step=0.05, label="Contrast: how much of the opposites is taken away", **own
+        0, 1, step=0.05, label="Contrast: how much of the opposites is taken away", **own
     ),
     "tokens": lambda **own: gr.Radio(
         [("the prompt's last token", "last"), ("all its tokens, in the mean", "all")],
-        value="last",
         label="Fusion weights are read at",
         **own,
     ),
-    "norm": lambda **own: gr.Checkbox(True, label="Final norm before the lens that reads them", **own),
+    "norm": lambda **own: gr.Checkbox(label="Final norm before the lens that reads them", **own),
     "live": lambda **own: gr.Slider(
         0,
         32,
-        0,
         step=1,
         label="Read anew after so many tokens (0: once, at the start)",
         info="What was written before keeps the weights it was written under.",
@@ -48,12 +46,15 @@ MORE = ("tokens", "norm", "live", *UNSET)
 FIRST = tuple(name for name in MAKERS if name not in MORE)
 
 
-def build(method: Method) -> tuple[dict[str, Component], gr.Accordion]:
+def build(opening: Composition) -> tuple[dict[str, Component], gr.Accordion]:
     """Every dial in the current Blocks context, and the accordion of the further ones; shown as the method
-    needs them."""
+    needs them. opening: whose values they have at first."""
+    method = METHODS[opening.method]
 
     def made(name: str) -> Component:
-        return MAKERS[name](visible=name in method.dials, elem_id=name)
+        value = getattr(opening, name)
+        value = 0 if name in UNSET and value is None else value
+        return MAKERS[name](value=value, visible=name in method.dials, elem_id=name)
 
     dials = {name: made(name) for name in FIRST}
     label = "More dials of this method"
@@ -75,7 +76,7 @@ def read(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _or_usual(label: str, maximum: float, step: float, **own) -> gr.Slider:
-    return gr.Slider(0, maximum, 0, step=step, label=f"{label} (0 = usual)", **own)
+    return gr.Slider(0, maximum, step=step, label=f"{label} (0 = usual)", **own)
 
 
 def _folds(method: Method) -> bool:

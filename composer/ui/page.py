@@ -17,7 +17,7 @@ from composer.spec import BaseSpec, ComposerError, Composition, Example, Fusion,
 from composer.ui import compose, guide, live, shelf
 from composer.ui.api import make_endpoints
 from composer.ui.bursts import bursts
-from composer.ui.forms import check_source, make_request
+from composer.ui.forms import check_method, check_source, make_request
 from composer.ui.live import Status
 from composer.ui.progress import Progress
 from composer.ui.runner import Making, Runner
@@ -54,6 +54,8 @@ class Page:
         self.examples: tuple[Example, ...] = tuple(
             each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
         )
+        self.usual: Composition = runner.engine.spec.opening
+        check_method(self.usual.method)
 
     def blocks(self) -> gr.Blocks:
         """The gradio app, not yet started."""
@@ -64,7 +66,8 @@ class Page:
             with gr.Tabs():
                 with gr.Tab("Compose"):
                     lost = shelf.unavailable(engine.reports, engine.names)
-                    tab = compose.build(self.slots, self.examples, lost, self.opening(), self.settings)
+                    seen = self.opening()
+                    tab = compose.build(self.slots, self.examples, lost, seen, self.usual, self.settings)
                 with gr.Tab("Adapters"):
                     rack = shelf.build(self.cards(), self.settings)
                 with gr.Tab("How it works"):
@@ -186,8 +189,8 @@ class Page:
         """Updates of the status line, prompt, method, its dials, the switch and every slider."""
         every = needs_every(self.slots, example.weights)
         sliders = self._show(to_values(self.slots, example.weights, self.runner.added), every)
-        note = remark(example.note, "idle")
-        return [note, example.prompt, example.method, *compose.dial_updates(example.method), every, *sliders]
+        note, method = remark(example.note, "idle"), example.method or self.usual.method
+        return [note, example.prompt, method, *compose.dial_updates(method), every, *sliders]
 
     def _show(self, values: list[float], every: bool) -> list:
         added = len(self.runner.added)

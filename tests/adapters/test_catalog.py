@@ -7,7 +7,7 @@ import yaml
 
 from composer.adapters.catalog import load_catalog
 from composer.adapters.hub import valid_repo_id
-from composer.spec import ComposerError, Slider, Wheel
+from composer.spec import ComposerError, Composition, Slider, Wheel
 
 SHIPPED = Path(__file__).parents[2] / "adapters.yaml"
 
@@ -82,6 +82,13 @@ def test_an_absolute_source_is_kept(tmp_path):
     assert base.adapters[2].source == "/srv/loud"
 
 
+def test_a_base_says_how_its_page_opens(tmp_path):
+    assert load(tmp_path, SMALL).base().opening == Composition()
+    told = "id: me/tiny\n    opening: {method: contrast, strength: 1.25, contrast: 0.5}"
+    opening = load(tmp_path, SMALL.replace("id: me/tiny", told)).base().opening
+    assert opening == Composition(method="contrast", strength=1.25, contrast=0.5)
+
+
 # What to change in SMALL, and what the fault must say: the key and the cure.
 FAULTS = {
     "no default": (("default: tiny", ""), "default is missing: add it"),
@@ -119,6 +126,14 @@ FAULTS = {
     "bases as a list": (("bases:", "bases: []\nrest:"), "bases must be a mapping of names"),
     "a base that is a text": (("bases:", "bases: {tiny: x}\nrest:"), "bases.tiny must be a mapping"),
     "no id": (("id: me/tiny", "label: x"), "bases.tiny.id is missing"),
+    "an unknown key of an opening": (
+        ("id: me/tiny", "id: me/tiny\n    opening: {weights: {glad: 1}}"),
+        "opening.weights is no key",
+    ),
+    "an opening out of range": (
+        ("id: me/tiny", "id: me/tiny\n    opening: {strength: 9}"),
+        "opening is refused; Strength must be a number between 0 and 4",
+    ),
     "an id that is none": (("id: me/tiny", "id: ../tiny"), "bases.tiny.id must be a Hub repository id"),
     "a quantization": (
         ("id: me/tiny", "id: me/tiny\n    quantization: fp4"),
@@ -274,7 +289,7 @@ def test_the_larger_base_is_for_a_gpu_and_says_that_nobody_ran_it(shipped):
 
 def test_the_examples_are_for_the_default_base(shipped):
     assert 6 <= len(shipped.examples) <= 8
-    assert {example.method for example in shipped.examples} == {"sum", "contrast", "kl"}
+    assert {example.method for example in shipped.examples} == {None, "sum", "contrast", "kl"}
     for example in shipped.examples:
         assert example.note
         assert set(example.weights) <= set(shipped.base().names)
