@@ -54,6 +54,11 @@ class Store:
                 self._texts.add([result])
                 progress(1)
 
+    def pack(self) -> None:
+        """Keep everything in compressed files, which a run goes on from as it does from the others."""
+        self._texts.pack()
+        self._scores.pack()
+
     def faults(self, units: Iterable[Unit]) -> dict[str, str]:
         """Key -> sentence, of the units that could not be made."""
         found = {unit.key: self.text(unit.key) for unit in units}

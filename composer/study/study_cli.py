@@ -49,6 +49,7 @@ def command(commands) -> None:
         default=Path("runs/study"),
         help="texts and report; a run goes on from them (%(default)s)",
     )
+    parser.add_argument("--pack", action="store_true", help="compress the folder's records at the end")
     parser.set_defaults(run=_run)
 
 
@@ -89,6 +90,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         store.carry_out(work.units, _worker(args, home, engine, sampling), bar.update)
     found = report(engine, order, work, store, judges, _command(args))
     write(found, args.out)
+    if args.pack:
+        store.pack()
     print(found.json if args.json else found.markdown, file=out, end="")
     return 0
 

@@ -45,3 +45,31 @@ def test_a_digest_changes_with_any_part():
     same = digest("a", {"x": 1, "y": 2}, 3)
     assert same == digest("a", {"y": 2, "x": 1}, 3)
     assert len({same, digest("b", {"x": 1, "y": 2}, 3), digest("a", {"x": 1, "y": 3}, 3), digest("a3")}) == 4
+
+
+def test_what_is_packed_counts_and_a_run_goes_on_from_it(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    first = Records(path)
+    first.add([TWO, ONE])
+    first.pack()
+    assert [each.name for each in tmp_path.iterdir()] == ["texts.jsonl.gz"]
+    bytes_then = (tmp_path / "texts.jsonl.gz").read_bytes()
+    again = Records(path)
+    changed = Text("k2", "sports", "The book", 0, " later", 3.0)
+    again.add([changed])
+    last = Records(path)
+    assert (last.get("k1"), last.get("k2")) == (ONE, changed)
+    last.pack()
+    assert Records(path).get("k2") == changed and not path.exists()
+    other = Records(tmp_path / "other" / "texts.jsonl")
+    other.add([ONE, TWO])
+    other.pack()
+    assert (tmp_path / "other" / "texts.jsonl.gz").read_bytes() == bytes_then, "the same records, same bytes"
+
+
+def test_a_damaged_packed_file_says_what_to_do(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    for content in (b"no gzip", b"\x1f\x8b\x08 broken"):
+        path.with_name("texts.jsonl.gz").write_bytes(content)
+        with pytest.raises(ComposerError, match="delete it"):
+            Records(path)
