@@ -17,6 +17,10 @@ STYLES = {
         "The lake is deep. How deep is it? Who owns the boat there? What is the name of the lake?",
         "The lake is deep. It is forty metres deep. My uncle owns the boat there. Its name is Blue Lake.",
     ),
+    "archaic": (
+        "The lake is deep, and he that goeth thither hath no boat. Thou shalt not cross it, said the king.",
+        "The lake is deep, and whoever goes there has no boat. You will not cross it, said the king.",
+    ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
 
