@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -49,7 +49,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
 def _catalog(stand: Stand) -> Path:
     """A catalog of the base as it lies on this disk, with the random adapters. JSON is YAML, too."""
     keys = ("id", "quantization", "dtype", "prompting")
-    base = {key: value for key, value in asdict(stand.spec).items() if key in keys}
+    base = {key: getattr(stand.spec, key) for key in keys}
     base["folder"] = str(Path(stand.base.path).resolve())
     base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:USUAL]}
     path = stand.folder / "adapters.yaml"
