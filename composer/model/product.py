@@ -50,8 +50,11 @@ class Joint:
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # One row's blocks the compiler turns into loops of its own, which nothing else is as quick as.
-        several = self._packed and len(x) > 1
-        both = packed_linear(x, self._weight) if several else in_blocks(x, self._weight, self._chunks)
+        loops = len(x) == 1 and torch.compiler.is_compiling()
+        if self._packed and not loops:
+            both = packed_linear(x, self._weight)  # [B, O + R]
+        else:
+            both = in_blocks(x, self._weight, self._chunks)
         out = both[:, : self._rows]
         return _biased(out, self._bias), both[:, self._rows : self._rows + self._rank]
 
