@@ -119,6 +119,7 @@ def report(
     found = findings(engine, order, work, store, judges, delta_cosine(engine), notes)
     told = blocks(found)
     answer = {
+        "base": engine.base.id,
         "kinds": {kind: [asdict(line) for line in own] for kind, own in found.lines.items()},
         "parts": [asdict(part) for part in found.parts],
         "patterns": [asdict(pattern) for pattern in found.patterns],

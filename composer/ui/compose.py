@@ -85,11 +85,13 @@ def build(
     unavailable: str,
     opening: dict[str, object],
     usual: Composition,
+    studied: str,
     settings: Settings,
 ) -> Tab:
     """Lay the tab out inside the current Blocks context; connects nothing.
 
-    opening: the live view's first value. usual: the method and dials that stand there at first.
+    opening: the live view's first value. usual: the method and dials that stand there at first. studied: what
+    the study found of the fusion weights, a sentence or nothing.
     """
     labels = {slot.adapters[0]: slot.label for slot in slots if len(slot.adapters) == 1}
     with gr.Row(elem_id="desk"):
@@ -131,7 +133,7 @@ def build(
     with gr.Row(elem_id="figures"):
         with gr.Column(min_width=330):
             fusion = gr.Plot(show_label=False, elem_id="fusion")
-            gr.Markdown(FUSION_CAPTION, elem_classes="caption")
+            gr.Markdown(f"{FUSION_CAPTION} {studied}".strip(), elem_classes="caption")
         with gr.Column(min_width=330):
             contribution = gr.Plot(show_label=False, elem_id="contribution")
             gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")

@@ -14,7 +14,7 @@ from composer.engine import Engine
 from composer.methods import METHODS
 from composer.scheduler import Waiting
 from composer.spec import BaseSpec, ComposerError, Composition, Example, Fusion, Step
-from composer.ui import compose, guide, live, shelf
+from composer.ui import compose, guide, live, shelf, studied
 from composer.ui.api import make_endpoints
 from composer.ui.bursts import bursts
 from composer.ui.forms import check_method, check_source, make_request
@@ -66,8 +66,15 @@ class Page:
             with gr.Tabs():
                 with gr.Tab("Compose"):
                     lost = shelf.unavailable(engine.reports, engine.names)
-                    seen = self.opening()
-                    tab = compose.build(self.slots, self.examples, lost, seen, self.usual, self.settings)
+                    tab = compose.build(
+                        self.slots,
+                        self.examples,
+                        lost,
+                        self.opening(),
+                        self.usual,
+                        studied.follows_prompt(engine.base.id),
+                        self.settings,
+                    )
                 with gr.Tab("Adapters"):
                     rack = shelf.build(self.cards(), self.settings)
                 with gr.Tab("How it works"):

@@ -1,0 +1,40 @@
+"""What the page says of the study: only what a report of this very base holds."""
+
+import json
+
+import pytest
+
+from composer.ui.studied import follows_prompt
+
+
+def report(folder, patterns, base="me/tiny"):
+    path = folder / "report.json"
+    path.write_text(json.dumps({"base": base, "patterns": patterns}), "utf-8")
+    return path
+
+
+def pattern(attribute, p):
+    return {"attribute": attribute, "overall": {"gain": 0.1, "p": p, "prompts": 24}}
+
+
+def test_each_attribute_has_its_verdict(tmp_path):
+    told = follows_prompt("me/tiny", report(tmp_path, [pattern("mood", 0.01), pattern("topic", 0.9)]))
+    assert "mood yes (p = 0.01, 24 prompts); topic not shown (p = 0.9, 24 prompts)." in told
+
+
+def test_another_base_s_study_says_nothing(tmp_path):
+    assert follows_prompt("me/other", report(tmp_path, [pattern("mood", 0.01)])) == ""
+
+
+def test_no_study_says_nothing(tmp_path):
+    assert follows_prompt("me/tiny", tmp_path / "report.json") == ""
+    assert follows_prompt("me/tiny", report(tmp_path, [])) == ""
+
+
+@pytest.mark.parametrize(
+    "content", ["no json", "[]", '{"base": "me/tiny"}', '{"base": "me/tiny", "patterns": [1]}']
+)
+def test_a_broken_report_costs_nobody_the_page(tmp_path, content):
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    assert follows_prompt("me/tiny", path) == ""
