@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
 
-import numpy as np
 import torch
 
 from composer.model.prompt import Read
@@ -38,13 +38,16 @@ class KVCache:
         """A layer's buffer [S, heads, room, width], of `like`'s type and device.
 
         Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN. On a CPU they are
-        numpy's, whose pages cost nothing until somebody writes there; torch's are written.
+        the system's own, whose pages cost nothing until somebody writes there; torch's are written. Small
+        pages: of large ones the beginning of each row would bring in the whole buffer, gigabytes.
         """
         shape = (self.slots, heads, self.room, width)
         if like.device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=like.device)
-        raw = np.zeros(math.prod(shape) * like.element_size(), np.uint8)
-        return torch.from_numpy(raw).view(like.dtype).view(shape)
+        raw = mmap.mmap(-1, math.prod(shape) * like.element_size())
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            raw.madvise(mmap.MADV_NOHUGEPAGE)
+        return torch.frombuffer(raw, dtype=like.dtype).view(shape)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row of `length` tokens into another slot."""

@@ -16,6 +16,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 FEWEST = 4
 # The number of rows that the layout is made for; other numbers read it as it is.
 TYPICAL = 32
+# oneDNN makes and keeps code for every number of rows it meets: above the first, multiples of the second.
+EXACT, STEP = 64, 16
 
 # The packed copy of each weight, for as long as the weight itself is there. Compiled code asks for it by the
 # weight: the compiler has no notion of a tensor whose layout is oneDNN's secret.
@@ -43,8 +45,9 @@ def _can(weight: torch.Tensor) -> bool:
 
 def _linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     rows = len(x)
-    if rows < FEWEST:
-        x = F.pad(x, (0, 0, 0, FEWEST - rows))
+    spare = -rows % STEP if rows > EXACT else max(FEWEST - rows, 0)
+    if spare:
+        x = F.pad(x, (0, 0, 0, spare))
     return torch.ops.mkldnn._linear_pointwise.default(x, _copies[weight], None, "none", [], "")[:rows]
 
 

@@ -12,7 +12,7 @@ needs_packing = pytest.mark.skipif(not pack(WEIGHT), reason="oneDNN packs nothin
 
 
 @needs_packing
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 31, 64, 200])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 31, 64, 65, 80, 200])
 def test_it_is_the_plain_product_for_any_number_of_rows(rows):
     x = torch.randn(rows, 32)
     torch.testing.assert_close(packed_linear(x, WEIGHT), F.linear(x, WEIGHT), atol=1e-5, rtol=1e-5)
