@@ -108,6 +108,7 @@ def findings(
         work.missing,
         Counter(store.faults(work.units).values()),
         notes,
+        _unfinished(len(store.made(work.units)), len(work.units)),
     )
 
 
@@ -127,6 +128,7 @@ def report(
         "missing": [asdict(each) for each in found.missing],
         "faults": dict(found.faults),
         "notes": list(notes),
+        "unfinished": found.unfinished,
     }
     return Report(
         document.markdown(told),
@@ -160,6 +162,15 @@ def _notes(
         f"is measured on {min(order.scored, order.seeds)} of the {order.seeds} texts of each prompt.",
         *(f"Judge {_judge(judge)}." for judge in judges),
         f"Made by `{command}` on {engine.base.device} ({machine()}).",
+    )
+
+
+def _unfinished(made: int, wanted: int) -> str | None:
+    if made == wanted:
+        return None
+    return (
+        f"Unfinished: {made} of {wanted} texts are there, so arms and strengths do not all have the same "
+        "prompts, and only paired differences compare like with like."
     )
 
 

@@ -49,6 +49,7 @@ def command(commands) -> None:
         default=Path("runs/study"),
         help="texts and report; a run goes on from them (%(default)s)",
     )
+    parser.add_argument("--report", action="store_true", help="make no more texts, tell what there is")
     parser.add_argument("--pack", action="store_true", help="compress the folder's records at the end")
     parser.set_defaults(run=_run)
 
@@ -85,9 +86,10 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     work = prepare(engine, order)
     check_judges(work, judges)
     store = Store(args.out)
-    total, done = len(work.units), len(store.made(work.units))
-    with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
-        store.carry_out(work.units, _worker(args, home, engine, sampling), bar.update)
+    if not args.report:
+        total, done = len(work.units), len(store.made(work.units))
+        with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
+            store.carry_out(work.units, _worker(args, home, engine, sampling), bar.update)
     found = report(engine, order, work, store, judges, _command(args))
     write(found, args.out)
     if args.pack:

@@ -27,7 +27,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything the report tells. lines: by kind of target. faults: sentence -> how many texts it cost."""
+    """Everything the report tells. lines: by kind of target. faults: sentence -> how many texts it cost.
+
+    unfinished: what that means for the reader, where texts are still to be made.
+    """
 
     arms: Mapping[str, Arm]
     lines: Mapping[str, Sequence[Line]]
@@ -37,12 +40,15 @@ class Findings:
     missing: Sequence[Missing]
     faults: Mapping[str, int]
     notes: Sequence[str]
+    unfinished: str | None = None
 
 
 def blocks(findings: Findings) -> list[Block]:
     """The whole report in order."""
     labels = {name: arm.label for name, arm in findings.arms.items()}
     found: list[Block] = [Heading(TITLE, 1), Paragraph(_reading())]
+    if findings.unfinished:
+        found.append(Paragraph(findings.unfinished))
     for kind, lines in findings.lines.items():
         found += _kind(KINDS.get(kind, kind), lines, labels)
     found += _parts(findings.parts, labels)

@@ -51,6 +51,14 @@ def lines(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+def test_a_report_alone_makes_nothing_and_says_what_is_missing(project, capsys):
+    assert main(words(project, "early", "--seeds", "1", "--report", "--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["unfinished"].startswith("Unfinished: 0 of ")
+    assert answer["unfinished"] in (project / "early/report.md").read_text("utf-8")
+    assert not (project / "early/texts.jsonl").exists()
+
+
 def test_a_study_is_made_told_and_written(project, capsys):
     assert main(words(project, "whole", "--seeds", "1", "--json")) == 0
     answer = json.loads(capsys.readouterr().out)
