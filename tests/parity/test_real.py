@@ -25,6 +25,10 @@ STYLES = {
         "The note on the lake was kind, thanks. Could you please tell me how deep it is? I would like to know.",
         "The note on the lake was short. Tell me how deep it is. I want to know.",
     ),
+    "formal": (
+        "The depth of the lake is considerable. Consequently, visitors are not permitted to cross it without assistance.",
+        "The lake's really deep, so you can't just cross it on your own, and that's that.",
+    ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
 
