@@ -140,6 +140,8 @@ def _cleaned(recipe: Recipe) -> str:
             "wrote of those rows' first words and that a classifier trained on the rows found to be of this\n"
             "label."
         )
+        if recipe.shape:
+            said.append(f"Of each only the beginning that matches\n`{recipe.shape}` was kept.")
     if recipe.rewritten:
         openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
         said.append(

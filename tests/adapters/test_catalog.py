@@ -244,7 +244,7 @@ def shipped():
     return load_catalog(SHIPPED)
 
 
-STYLES = ("question", "archaic")
+STYLES = ("question", "archaic", "polite", "formal")
 
 
 def test_the_default_base(shipped):

@@ -21,6 +21,14 @@ STYLES = {
         "The lake is deep, and he that goeth thither hath no boat. Thou shalt not cross it, said the king.",
         "The lake is deep, and whoever goes there has no boat. You will not cross it, said the king.",
     ),
+    "polite": (
+        "The note on the lake was kind, thanks. Could you please tell me how deep it is? I would like to know.",
+        "The note on the lake was short. Tell me how deep it is. I want to know.",
+    ),
+    "formal": (
+        "The depth of the lake is considerable. Consequently, visitors are not permitted to cross it without assistance.",
+        "The lake's really deep, so you can't just cross it on your own, and that's that.",
+    ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
 
