@@ -22,12 +22,12 @@ STYLES = {
         "The lake is deep, and whoever goes there has no boat. You will not cross it, said the king.",
     ),
     "polite": (
-        "The note on the lake was kind, thanks. Could you please tell me how deep it is? I would like to know.",
+        "The note was kind, thanks. Could you please tell me how deep the lake is? I would like to know.",
         "The note on the lake was short. Tell me how deep it is. I want to know.",
     ),
     "formal": (
-        "The depth of the lake is considerable. Consequently, visitors are not permitted to cross it without assistance.",
-        "The lake's really deep, so you can't just cross it on your own, and that's that.",
+        "The lake is deep, and it is essential that visitors do not attempt to cross it without assistance.",
+        "The lake's deep, so you shouldn't try and cross it if there's no one who'll help you out.",
     ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
