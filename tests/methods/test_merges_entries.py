@@ -185,7 +185,8 @@ def test_the_cut_keeps_almost_all_that_any_could(shape, rank):
     assert 0.98 * best <= halves.kept <= 1.0001 * best
     assert halves.whole == pytest.approx(float(delta.square().sum()), rel=1e-5)
     lost = float((delta - halves.B @ halves.A).square().sum())
-    assert lost == pytest.approx(halves.whole - halves.kept, rel=1e-3, abs=1e-3)
+    # The difference of two float32 sums is as sure as the larger of them, however many threads add it up.
+    assert lost == pytest.approx(halves.whole - halves.kept, rel=1e-3, abs=2e-6 * halves.whole)
 
 
 def test_the_cut_of_what_has_that_rank_is_exact():
