@@ -67,8 +67,10 @@ A dash under control: no judge decides on this label.
 
 def _union(recipe: Recipe, how: str, base: str) -> str:
     labels = [member.label for member in recipe.union]
-    second = sorted({label for corpus in recipe.second for label in corpus.labels.values()})
-    asked = [(label, labels[0]) for label in second] or [(label,) for label in labels]
+    second = recipe.second_labels
+    single = [label for label in labels if not second or label in second]
+    double = [label for label in labels if label not in single]
+    asked = [*((label,) for label in single), *((label, double[0]) for label in second if double)]
     words = ", ".join(f"`{control(each).rstrip()}`" for each in asked)
     parts = (f"### {each.label}\n\n{_corpora(each)}\n\n{_cleaned(each)}\n\n" for each in recipe.union)
     return f"""A {how} adapter of `{base}` trained on the union of the texts of
@@ -85,7 +87,7 @@ Not measured yet: `python -m composer study` measures it.
 
 ## Data
 
-Control words stand before every text and carry no loss; each is drawn equally often.
+Control words stand before every text and carry no loss; each set below is drawn from equally often.
 {_second(recipe, second)}
 {"".join(parts)}### All of it
 
@@ -96,9 +98,10 @@ def _second(recipe: Recipe, labels: Sequence[str]) -> str:
     if not labels:
         return ""
     sets = "\n".join(f"- `{corpus.origin}`. Licence: {corpus.licence}." for corpus in recipe.second)
+    others = [member.label for member in recipe.union if member.label not in labels]
     return f"""
-Each text was labelled {" or ".join(f"*{label}*" for label in labels)} too, by a classifier of the sets
-below, which are not trained on. Where it was less than {recipe.confidence:.0%} sure, the text was left out.
+Each text of {", ".join(others)} was labelled {" or ".join(f"*{label}*" for label in labels)} too, by a
+classifier of the rows below. Where it was less than {recipe.confidence:.0%} sure, the text was left out.
 
 {sets}
 """

@@ -69,12 +69,15 @@ def _first_round(recipe: Recipe, load: Load, library: Library, work: Path) -> Pa
 
 
 def _united(recipe: Recipe, load: Load, library: Library, work: Path) -> Iterator[Pool]:
-    """Equal chances for each combination of labels, and within one for its pools as their recipe has them."""
+    """Equal chances for each member, halved again for its second labels; within that as its recipe has them.
+
+    A member whose label is one of the second ones has no other beside it.
+    """
     second = library.labelled(recipe.second, recipe.confidence, recipe.seed) if recipe.second else None
     for member in recipe.union:
         for pool in make_pools(member, load, library, work):
             parts = {(member.label,): pool.texts}
-            if second is not None:
+            if second is not None and member.label not in recipe.second_labels:
                 sure = second.sure(pool.texts, recipe.confidence)
                 parts = {(label, member.label): texts for label, texts in sure.items()}
             for labels, texts in parts.items():

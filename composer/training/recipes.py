@@ -52,7 +52,8 @@ class Recipe:
 
     union: recipes whose texts it takes, each after control words that name its label; then it has no label
     and no corpora of its own. second: corpora whose classifier gives each of those texts a second label,
-    at `confidence`; texts of which it is less sure are left out.
+    at `confidence`; texts of which it is less sure are left out. Texts that have one of those labels by
+    their recipe keep it as their only one.
     """
 
     name: str
@@ -81,6 +82,10 @@ class Recipe:
     shape: str | None
     joint: str
     rewritten: int
+
+    @property
+    def second_labels(self) -> tuple[str, ...]:
+        return tuple(sorted({label for corpus in self.second for label in corpus.labels.values()}))
 
 
 def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:

@@ -245,12 +245,34 @@ def test_a_union_with_second_labels_keeps_what_is_sure_and_balances_the_pairs(tm
     assert "*glad* or *sad*" in card and "`[glad, sports]`" in card and "80% sure" in card
 
 
+def test_a_member_whose_label_is_a_second_one_keeps_it_alone(tmp_path, members, moods):
+    glad = replace(RECIPE, name="glad", label="glad", corpora=(moods,))
+    recipe = replace(
+        RECIPE,
+        name="all",
+        label=None,
+        corpora=(),
+        union=(glad, members[0]),
+        second=(moods,),
+        confidence=0.8,
+        steps=2,
+    )
+    pools = make_pools(recipe, base, Library(tmp_path), tmp_path)
+    assert [pool.control for pool in pools] == ["[glad] ", "[glad, sports] ", "[sad, sports] "]
+    # Each member as likely as the other, however many second labels its texts have.
+    assert pools[0].chance == pools[1].chance + pools[2].chance
+    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", tmp_path / "work")
+    card = (folder / "README.md").read_text("utf-8")
+    assert "`[glad]`, `[glad, sports]`, `[sad, sports]`" in card and "Each text of sports was" in card
+
+
 def test_the_bundled_unions_are_told_of_every_label():
     recipes = load_recipes()
     labels = {each.label for each in recipes["combined"].union}
     assert labels == {"positive", "negative", "world", "sports", "business", "sci-tech"}
     assert [each.name for each in recipes["combined-sentiment"].union] == ["positive", "negative"]
-    assert {each.name for each in recipes["multi"].second} == {"sst", "yelp"}
+    for name in ("combined", "multi"):
+        assert {each.name for each in recipes[name].second} == {"sst", "yelp"}
 
 
 def test_an_author_with_an_adapter_writes_otherwise_than_the_base_alone(tmp_path):
