@@ -68,11 +68,13 @@ def difference(
 
 
 def best(arm: ByStrength, bound: float | None) -> Best | None:
-    """The arm at its best strength; None with fewer than two prompts.
+    """The arm at its best strength; None with fewer than two prompts that all its strengths were tried on.
 
     Best is the highest control among the strengths whose median perplexity is within `bound` (None: any);
-    where none is, the lowest perplexity. Of equals the strength nearest 1.
+    where none is, the lowest perplexity. Of equals the strength nearest 1. Only places that all strengths
+    share are looked at: one strength's easier prompts are no reason to choose it.
     """
+    arm = _shared(arm)
     prompts = list(dict.fromkeys(each.cell.prompt for own in arm.values() for each in own))
     if len(prompts) < 2:
         return None
@@ -88,6 +90,13 @@ def best(arm: ByStrength, bound: float | None) -> Best | None:
 def fluency(outcomes: Sequence[Outcome]) -> float | None:
     """Median perplexity."""
     return median(each.perplexity for each in outcomes)
+
+
+def _shared(arm: ByStrength) -> dict[float, list[Outcome]]:
+    """The outcomes whose target, prompt and seed every strength has."""
+    places = [{_place(each) for each in own} for own in arm.values()]
+    common = set.intersection(*places) if places else set()
+    return {strength: [each for each in own if _place(each) in common] for strength, own in arm.items()}
 
 
 def _choose(arm: ByStrength, bound: float | None) -> float:

@@ -151,7 +151,7 @@ ARMS: tuple[Arm, ...] = (
             dials={"contrast": c},
             itself=False,
         )
-        for c in (0.5, 1.0)
+        for c in (0.25, 0.5, 1.0)
     ),
     *(
         Arm(
@@ -165,15 +165,18 @@ ARMS: tuple[Arm, ...] = (
         )
         for scale in ("unit", "paper")
     ),
-    Arm(
-        "kl-contrast",
-        "adaptive",
-        "KL x contrast",
-        "KL's shares, minus the opposites.",
-        "this project",
-        method="kl-contrast",
-        dials={"contrast": 1.0},
-        itself=False,
+    *(
+        Arm(
+            f"kl-contrast{suffix}",
+            "adaptive",
+            f"KL x contrast (c = {c:g})",
+            "KL's shares, minus the opposites.",
+            "this project",
+            method="kl-contrast",
+            dials={"contrast": c},
+            itself=False,
+        )
+        for suffix, c in (("-0.5", 0.5), ("", 1.0))
     ),
     Arm("cosine", "adaptive", "Cosine", "As KL, by hidden states.", QA_FLORA, method="cosine"),
     Arm(

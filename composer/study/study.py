@@ -29,7 +29,7 @@ from composer.study.work import Stand, Work, plan
 @dataclass(frozen=True)
 class Order:
     """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt, of which
-    `scored` are scored, and `swept` are made at strengths other than 1.
+    `scored` are scored, and `swept` are made at strengths other than 1 and with three modules.
     """
 
     prompts: tuple[str, ...]
@@ -155,7 +155,7 @@ def _notes(
     strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
     return (
         f"{len(order.prompts)} prompts, {order.seeds} seeds at strength 1 and "
-        f"{min(order.swept, order.seeds)} at others, strengths {strengths}, "
+        f"{min(order.swept, order.seeds)} at others and with three modules, strengths {strengths}, "
         f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
         f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
         f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "

@@ -32,7 +32,12 @@ def command(commands) -> None:
     parser.add_argument("--strengths", default=STRENGTHS, metavar="S,...", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
     parser.add_argument("--scored", type=int, default=1, help="of them scored for fluency (%(default)s)")
-    parser.add_argument("--sweep-seeds", type=int, default=1, help="of them at other strengths (%(default)s)")
+    parser.add_argument(
+        "--sweep-seeds",
+        type=int,
+        default=1,
+        help="of them at strengths other than 1, and with three modules (%(default)s)",
+    )
     parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
     parser.add_argument("--slots", type=int, default=64, help="texts made at a time (%(default)s)")
     parser.add_argument(

@@ -13,7 +13,7 @@ from composer.methods import METHODS, Method
 from composer.spec import ComposerError, Composition, Sampling
 from composer.study.arms import UNIONS, Arm
 from composer.study.records import digest
-from composer.study.targets import Target
+from composer.study.targets import TRIPLE, Target
 from composer.study.versions import version
 
 
@@ -134,7 +134,7 @@ def plan(
 
     scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
     making it, and a median over prompts needs few. swept: how many seeds a prompt at strengths other than 1
-    (None: all): finding the best strength needs fewer texts than comparing at one.
+    and with three modules (None: all): finding the best strength needs fewer texts than comparing at one.
 
     A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
     so that arms differ by nothing but the arm.
@@ -160,7 +160,7 @@ def plan(
             if reason := _lost(stand, asked.get("weights", ())):
                 absent.setdefault(reason, []).append(target)
                 continue
-            for prompt, seed, read in draws if strength == 1 else fewer:
+            for prompt, seed, read in draws if strength == 1 and target.kind != TRIPLE else fewer:
                 told = _told(stand, arm, target, asked, prompt)
                 key = stand.key(told, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))

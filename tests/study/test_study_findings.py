@@ -128,6 +128,19 @@ def test_a_strength_that_breaks_the_language_is_not_best():
     assert best({1.0: [outcome(True)]}, None) is None
 
 
+def test_a_strength_is_not_best_for_having_been_tried_on_easier_prompts():
+    # At 0.5 only the four easy prompts were tried; on those 1 is right as often, and has hard ones besides.
+    easy, hard = PROMPTS[:4], PROMPTS[4:]
+    arms = {
+        0.5: [outcome(True, prompt, strength=0.5) for prompt in easy],
+        1.0: [outcome(True, prompt) for prompt in easy] + [outcome(False, prompt) for prompt in hard],
+    }
+    found = best(arms, None)
+    assert found.strengths == (1.0, 1.0)
+    assert {each.cell.prompt for each in found.outcomes} == set(easy)
+    assert best({0.5: arms[0.5], 1.0: arms[1.0][4:]}, None) is None  # they share no prompt
+
+
 def test_equals_are_settled_by_the_nearest_to_one():
     arms = {s: arm("sum", 1.0, salt=1, strength=s) for s in (0.5, 1.25)}
     assert best(arms, None).strengths == (1.25, 1.25)

@@ -254,6 +254,14 @@ def test_strengths_beside_one_may_have_fewer_seeds(stand):
     assert len(seeds[1.0]) == 6 and seeds[0.5] < seeds[1.0] and len(seeds[0.5]) == 2
 
 
+def test_three_modules_have_as_few_seeds_as_other_strengths(stand):
+    stand = replace(stand, versions={**stand.versions, MULTI: "1"})
+    targets = choose(all_targets(GROUPS), ["positive+sports", f"positive+sports+{MULTI}"])
+    cells = plan(stand, arms("sum"), targets, (1.0,), PROMPTS, 3, SAMPLING, swept=1).cells
+    seeds = {kind: {cell.seed for cell in cells if cell.target.kind == kind} for kind in ("pair", "triple")}
+    assert len(seeds["pair"]) == 6 and seeds["triple"] < seeds["pair"] and len(seeds["triple"]) == 2
+
+
 def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
     found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
     store, counts = Store(tmp_path), []
