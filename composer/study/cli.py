@@ -63,6 +63,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.study.panel import as_markdown as panel_table
     from composer.study.records import BASE, Records
     from composer.study.report import Setting, as_markdown, as_object, write_card
+    from composer.study.signs import as_markdown as sign_table
+    from composer.study.signs import measure_signs
 
     judges = judges_cli.judges(args)
     others = judges_cli.hub_judges(args)
@@ -82,6 +84,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     with tqdm(total=len(texts) if second else 0, unit="text", file=sys.stderr, disable=not second) as bar:
         fluency = measure_fluency(texts, engine, second, bar.update)
     panels = judges_cli.panels(texts, judges, others)
+    signs = measure_signs(texts)
 
     setting = Setting(
         engine.base.id, len(prompts), args.seeds, SAMPLING, str(engine.base.device), _command(args)
@@ -89,6 +92,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     table = "\n".join(
         [
             as_markdown(rows, judges, setting),
+            *((sign_table(signs),) if signs else ()),
             fluency_table(fluency, args.second_model),
             *map(panel_table, panels),
         ]
@@ -96,13 +100,16 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     answer = as_object(rows, judges, setting) | {
         "fluency": [asdict(row) for row in fluency],
         "panels": [asdict(panel) for panel in panels],
+        "signs": [asdict(sign) for sign in signs],
     }
     (args.out / "table.md").write_text(table, "utf-8")
     (args.out / "table.json").write_text(json.dumps(answer, indent=1, allow_nan=False), "utf-8")
     if args.write_cards:
         sources = {spec.name: Path(spec.source) for spec in engine.adapters}
         for row in rows[1:]:
-            if not write_card(sources[row.subject] / "README.md", row, rows[0], judges, setting):
+            card = sources[row.subject] / "README.md"
+            own = [sign for sign in signs if sign.style == row.subject]
+            if not write_card(card, row, rows[0], judges, setting, sign_table(own) if own else ""):
                 print(f"{row.subject} has no model card with a place for its figures", file=sys.stderr)
     print(json.dumps(answer, allow_nan=False) if args.json else table, file=out)
     return 0

@@ -57,15 +57,21 @@ def as_object(rows: Sequence[Row], judges: Sequence[Judge], setting: Setting) ->
     }
 
 
-def write_card(card: Path, row: Row, base: Row, judges: Sequence[Judge], setting: Setting) -> bool:
-    """Put an adapter's row between the markers of its model card. False if there is no card with markers."""
+def write_card(
+    card: Path, row: Row, base: Row, judges: Sequence[Judge], setting: Setting, more: str = ""
+) -> bool:
+    """Put an adapter's row between the markers of its model card, and `more` below it.
+
+    False if there is no card with markers.
+    """
     text = card.read_text("utf-8") if card.is_file() else ""
     before, start, rest = text.partition(MEASURED[0])
     _, end, after = rest.partition(MEASURED[1])
     if not (start and end):
         return False
     own = [judge for judge in judges if row.subject in judge.labels]
-    measured = "\n".join([*HEAD, _adapter_line(row, base), "", *_notes(own, setting)])
+    extra = ("", more.rstrip()) if more else ()
+    measured = "\n".join([*HEAD, _adapter_line(row, base), "", *_notes(own, setting), *extra])
     card.write_text(f"{before}{start}\n{measured}\n{end}{after}", "utf-8")
     return True
 
