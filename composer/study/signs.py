@@ -22,7 +22,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Signed:
-    """Which share of a style's texts has its sign, with its 95% interval over prompts; base: of the base's."""
+    """Which share of a style's texts has its sign, its 95% interval over prompts, and the base's share."""
 
     style: str
     sign: str
