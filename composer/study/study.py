@@ -29,7 +29,8 @@ from composer.study.work import Stand, Work, plan
 @dataclass(frozen=True)
 class Order:
     """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt, of which
-    `scored` are scored, and `swept` are made at strengths other than 1 and with three modules.
+    `scored` are scored, and `swept` are made at strengths other than 1 and with three modules, there of the
+    first `swept_prompts` prompts only (None: of all).
     """
 
     prompts: tuple[str, ...]
@@ -40,6 +41,7 @@ class Order:
     sampling: Sampling
     scored: int = 1
     swept: int = 1
+    swept_prompts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def prepare(engine: Engine, order: Order) -> Work:
         order.sampling,
         order.scored,
         order.swept,
+        order.swept_prompts,
     )
 
 
@@ -153,9 +156,10 @@ def _notes(
 ) -> tuple[str, ...]:
     sampling = order.sampling
     strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
+    fewer = len(order.prompts[: order.swept_prompts])
     return (
-        f"{len(order.prompts)} prompts, {order.seeds} seeds at strength 1 and "
-        f"{min(order.swept, order.seeds)} at others and with three modules, strengths {strengths}, "
+        f"{len(order.prompts)} prompts, {order.seeds} seeds at strength 1; {fewer} prompts, "
+        f"{min(order.swept, order.seeds)} seeds at others and with three modules; strengths {strengths}, "
         f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
         f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
         f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "

@@ -38,6 +38,9 @@ def command(commands) -> None:
         default=1,
         help="of them at strengths other than 1, and with three modules (%(default)s)",
     )
+    parser.add_argument(
+        "--sweep-prompts", type=int, metavar="N", help="and there only the first N prompts (all)"
+    )
     parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
     parser.add_argument("--slots", type=int, default=64, help="texts made at a time (%(default)s)")
     parser.add_argument(
@@ -60,8 +63,9 @@ def command(commands) -> None:
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    for option in ("seeds", "scored", "sweep_seeds", "slots", "ray_workers", "ray_cpus"):
-        if getattr(args, option) < 1:
+    for option in ("seeds", "scored", "sweep_seeds", "sweep_prompts", "slots", "ray_workers", "ray_cpus"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
             raise ComposerError(f"--{option.replace('_', '-')} must be at least 1.")
     sampling = Sampling(max_new_tokens=args.tokens, time_limit=3600)
 
@@ -77,6 +81,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         sampling,
         args.scored,
         args.sweep_seeds,
+        args.sweep_prompts,
     )
     judges = (*judges_cli.judges(args), *judges_cli.hub_judges(args))
 
@@ -120,6 +125,8 @@ def _command(args: argparse.Namespace) -> str:
     words = ["python", "-m", "composer", "study", "--seeds", str(args.seeds), "--tokens", str(args.tokens)]
     if args.sweep_seeds != 1:
         words += ["--sweep-seeds", str(args.sweep_seeds)]
+    if args.sweep_prompts:
+        words += ["--sweep-prompts", str(args.sweep_prompts)]
     for option in ("base", "arms", "targets"):
         if value := getattr(args, option):
             words += [f"--{option}", value]

@@ -129,12 +129,14 @@ def plan(
     sampling: Sampling,
     scored: int | None = None,
     swept: int | None = None,
+    swept_prompts: int | None = None,
 ) -> Work:
     """Every cell, and every text they need once, in the order in which batches stay full.
 
     scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
-    making it, and a median over prompts needs few. swept: how many seeds a prompt at strengths other than 1
-    and with three modules (None: all): finding the best strength needs fewer texts than comparing at one.
+    making it, and a median over prompts needs few. swept, swept_prompts: how many seeds a prompt, and how
+    many of the prompts, at strengths other than 1 and with three modules (None: all): finding the best
+    strength needs fewer texts than comparing at one.
 
     A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
     so that arms differ by nothing but the arm.
@@ -147,7 +149,8 @@ def plan(
         for seed in range(seeds)
         for place, prompt in enumerate(prompts)
     ]
-    fewer = draws[: len(prompts) * (seeds if swept is None else swept)]
+    some = set(prompts[:swept_prompts])
+    fewer = [draw for draw in draws[: len(prompts) * (seeds if swept is None else swept)] if draw[0] in some]
     for arm in arms:
         if reason := arm.lacks(stand.methods, stand.chat is not None):
             missing.append(Missing(arm.name, (), reason))

@@ -254,6 +254,17 @@ def test_strengths_beside_one_may_have_fewer_seeds(stand):
     assert len(seeds[1.0]) == 6 and seeds[0.5] < seeds[1.0] and len(seeds[0.5]) == 2
 
 
+def test_strengths_beside_one_may_have_fewer_prompts(stand):
+    targets = choose(all_targets(GROUPS), ["positive"])
+    few = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=2, swept_prompts=1)
+    swept = [(cell.prompt, cell.seed) for cell in few.cells if cell.strength == 0.5]
+    assert swept == [(PROMPTS[0], 0), (PROMPTS[0], 10_000)]
+    # The seeds are those the prompt has anyway: what was made before a sweep was widened is kept.
+    every = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING)
+    assert {cell.key for cell in few.cells} < {cell.key for cell in every.cells}
+    assert len({cell.key for cell in few.cells if cell.strength == 1}) == 6
+
+
 def test_three_modules_have_as_few_seeds_as_other_strengths(stand):
     stand = replace(stand, versions={**stand.versions, MULTI: "1"})
     targets = choose(all_targets(GROUPS), ["positive+sports", f"positive+sports+{MULTI}"])
