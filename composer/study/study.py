@@ -124,6 +124,7 @@ def report(
     told = blocks(found)
     answer = {
         "base": engine.base.id,
+        "labels": {name: arm.label for name, arm in found.arms.items()},
         "kinds": {kind: [asdict(line) for line in own] for kind, own in found.lines.items()},
         "parts": [asdict(part) for part in found.parts],
         "patterns": [asdict(pattern) for pattern in found.patterns],

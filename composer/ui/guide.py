@@ -42,11 +42,11 @@ changes in the scores of the next word.) With every slider at 0 the base writes 
 """
 
 
-def build() -> None:
-    """Lay the tab out inside the current Blocks context."""
+def build(standings: str) -> None:
+    """Lay the tab out inside the current Blocks context. standings: what the study found, or nothing."""
     methods = "\n".join(f"- **{each.label}.** {each.help} *{each.source}.*" for each in METHODS.values())
     gr.Markdown(
-        WORDS + methods,
+        f"{WORDS}{methods}\n\n{standings}",
         latex_delimiters=[
             {"left": "$$", "right": "$$", "display": True},
             {"left": "$", "right": "$", "display": False},

@@ -78,7 +78,7 @@ class Page:
                 with gr.Tab("Adapters"):
                     rack = shelf.build(self.cards(), self.settings)
                 with gr.Tab("How it works"):
-                    guide.build()
+                    guide.build(studied.standings(engine.base.id))
             self._connect_run(tab, progress)
             self._connect_sliders(tab)
             self._connect_shelf(blocks, tab, rack)
