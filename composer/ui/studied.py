@@ -13,10 +13,10 @@ REPORT = Path(__file__).parents[2] / "assets" / "study" / "report.json"
 # The kind of target that asks for two things at once.
 PAIR = "pair"
 WAYS = (
-    "Our study asked each for a mood and a topic at once: how many of its texts had both, as two judges say (in "
-    "brackets: 95% interval), and the texts' perplexity under the base (lower is more fluent). Once at strength "
-    "1, once at the best strength that keeps perplexity within 1.5 times that of one adapter alone: a way that "
-    "hits more at strength 1 may only be louder."
+    "Our study asked each for a mood and a topic at once: how many of its texts had both, as two "
+    "judges say (in brackets: 95% interval), and the texts' perplexity under the base (lower is more "
+    "fluent). Once at strength 1, once at the best strength that keeps perplexity within 1.5 times "
+    "that of one adapter alone: a way that hits more at strength 1 may only be louder."
 )
 
 
