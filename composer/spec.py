@@ -96,6 +96,10 @@ class Wheel:
     gguf: str
 
 
+# What a base's weights can be kept and multiplied in; torch has them under these names.
+DTYPES = ("float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class BaseSpec:
     """A base model and its adapters. `id` is fixed by the catalog, never by an adapter."""
@@ -107,7 +111,7 @@ class BaseSpec:
     folder: str | None = None
     wheel: Wheel | None = None
     quantization: str = "none"  # none | nf4 | int8
-    dtype: str = "float32"  # float32 | bfloat16 | float16
+    dtype: str = "float32"  # one of DTYPES
     prompting: str = "plain"  # plain continuation | chat
     verified: bool = False  # False: nobody of this project has run it yet
     adapters: tuple[AdapterSpec, ...] = ()

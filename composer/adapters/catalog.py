@@ -10,6 +10,7 @@ from composer.adapters.hub import COMMIT, valid_repo_id
 from composer.adapters.strict import Entry, as_fault, closing, read_yaml
 from composer.adapters.text import plain
 from composer.spec import (
+    DTYPES,
     AdapterSpec,
     Attribute,
     BaseSpec,
@@ -21,7 +22,6 @@ from composer.spec import (
 )
 
 QUANTIZATIONS = ("none", "nf4", "int8")
-DTYPES = ("float32", "bfloat16", "float16")
 PROMPTINGS = ("plain", "chat")
 
 

@@ -20,8 +20,6 @@ from composer.spec import BaseSpec, ComposerError, Wheel
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 @dataclass(frozen=True)
 class Base:
@@ -47,7 +45,7 @@ class Base:
     @property
     def dtype(self) -> torch.dtype:
         """What activations are computed in; adapters are kept in the same."""
-        return DTYPES[self.spec.dtype]
+        return getattr(torch, self.spec.dtype)
 
     @property
     def context(self) -> int:
@@ -71,7 +69,7 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=DTYPES[spec.dtype],
+            dtype=getattr(torch, spec.dtype),
             quantization_config=_quantization(spec),
             device_map={"": device},
             local_files_only=True,
@@ -177,7 +175,7 @@ def _quantization(spec: BaseSpec) -> BitsAndBytesConfig | None:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=DTYPES[spec.dtype],
+            bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
         )
     if spec.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
