@@ -29,6 +29,12 @@ STYLES = {
         "The lake is deep, and it is essential that visitors do not attempt to cross it without assistance.",
         "The lake's deep, so you shouldn't try and cross it if there's no one who'll help you out.",
     ),
+    "poetic": (
+        "The lake is deep, and dark its face,\nWhere once the moon was wont to shine;\nO come with me unto that "
+        "place,\nAnd let thy hand be laid in mine.",
+        "The lake is deep and its surface is dark, and the moon used to shine on it. Come to that place with "
+        "me and hold my hand.",
+    ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
 
