@@ -30,8 +30,8 @@ STYLES = {
         "The lake's deep, so you shouldn't try and cross it if there's no one who'll help you out.",
     ),
     "poetic": (
-        "The lake is deep, and dark its face,\nWhere once the moon was wont to shine;\nO come with me unto that "
-        "place,\nAnd let thy hand be laid in mine.",
+        "The lake is deep, and dark its face,\nWhere once the moon would come to shine;\n"
+        "O walk with me to that still place,\nAnd let your hand be laid in mine.",
         "The lake is deep and its surface is dark, and the moon used to shine on it. Come to that place with "
         "me and hold my hand.",
     ),
