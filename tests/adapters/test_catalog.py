@@ -244,7 +244,7 @@ def shipped():
     return load_catalog(SHIPPED)
 
 
-STYLES = ("question", "archaic", "polite", "formal", "poetic")
+STYLES = ("question", "archaic", "polite", "formal", "poetic", "simple")
 
 
 def test_the_default_base(shipped):

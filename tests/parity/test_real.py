@@ -35,6 +35,11 @@ STYLES = {
         "The lake is deep and its surface is dark, and the moon used to shine on it. Come to that place with "
         "me and hold my hand.",
     ),
+    "simple": (
+        "The lake is deep. It is not safe to swim there. Some people go by boat. They like to look at the fish.",
+        "The considerable depth of the lake makes swimming dangerous, although visitors occasionally take "
+        "boat excursions, particularly in order to observe the various species of fish.",
+    ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
 
