@@ -36,9 +36,8 @@ STYLES = {
         "me and hold my hand.",
     ),
     "simple": (
-        "The lake is deep. It is not safe to swim there. Some people go by boat. They like to look at the fish.",
-        "The considerable depth of the lake makes swimming dangerous, although visitors occasionally take "
-        "boat excursions, particularly in order to observe the various species of fish.",
+        "Many people live in the city. Most of them do not have a car. They go to work by bus.",
+        "The majority of the city's inhabitants, not possessing automobiles, commute by public transportation.",
     ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
