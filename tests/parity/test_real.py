@@ -37,7 +37,7 @@ STYLES = {
     ),
     "simple": (
         "Many people live in the city. Most of them do not have a car. They go to work by bus.",
-        "The majority of the city's inhabitants, not possessing automobiles, commute by public transportation.",
+        "The majority of the city's inhabitants, not possessing automobiles, commute by public transport.",
     ),
 }
 ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
