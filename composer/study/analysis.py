@@ -37,11 +37,12 @@ class Best:
     """An arm at its best strength, chosen and reported on different prompts.
 
     The prompts fall into two halves; each half's outcomes are those at the strength that was best on the
-    other half. strengths: the two choices, first half first.
+    other half. strengths: the two choices, first half first. fluent: whether both were within the bound.
     """
 
     strengths: tuple[float, float]
     outcomes: tuple[Outcome, ...]
+    fluent: bool
 
 
 def control(outcomes: Sequence[Outcome], right: Right = _all_right) -> Interval | None:
@@ -79,12 +80,13 @@ def best(arm: ByStrength, bound: float | None) -> Best | None:
     if len(prompts) < 2:
         return None
     halves = set(prompts[0::2]), set(prompts[1::2])
-    strengths, kept = [], []
+    strengths, kept, fluent = [], [], True
     for own, other in (halves, halves[::-1]):
-        chosen = _choose({strength: _within(each, other) for strength, each in arm.items()}, bound)
+        chosen, within = _choose({strength: _within(each, other) for strength, each in arm.items()}, bound)
         strengths.append(chosen)
         kept += _within(arm[chosen], own)
-    return Best((strengths[0], strengths[1]), tuple(kept))
+        fluent &= within
+    return Best((strengths[0], strengths[1]), tuple(kept), fluent)
 
 
 def fluency(outcomes: Sequence[Outcome]) -> float | None:
@@ -99,12 +101,13 @@ def _shared(arm: ByStrength) -> dict[float, list[Outcome]]:
     return {strength: [each for each in own if _place(each) in common] for strength, own in arm.items()}
 
 
-def _choose(arm: ByStrength, bound: float | None) -> float:
+def _choose(arm: ByStrength, bound: float | None) -> tuple[float, bool]:
+    """The best strength, and whether it is within the bound."""
     spread = {strength: fluency(own) or 0.0 for strength, own in arm.items()}
     fluent = [strength for strength in arm if bound is None or spread[strength] <= bound]
     if not fluent:
-        return min(arm, key=lambda strength: (spread[strength], abs(strength - 1)))
-    return max(fluent, key=lambda strength: (_mean(arm[strength]), -abs(strength - 1)))
+        return min(arm, key=lambda strength: (spread[strength], abs(strength - 1))), False
+    return max(fluent, key=lambda strength: (_mean(arm[strength]), -abs(strength - 1))), True
 
 
 def _mean(outcomes: Sequence[Outcome]) -> float:

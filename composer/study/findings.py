@@ -30,12 +30,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """An arm on one kind of target: at strength 1 and at its best strength, where it has those."""
+    """An arm on one kind of target: at strength 1 and at its best strength, where it has those.
+
+    fluent: whether that is within the bound on perplexity; if not, no strength was.
+    """
 
     arm: str
     one: Measured | None
     best: Measured | None
     strengths: tuple[float, ...]
+    fluent: bool
     sweep: Mapping[float, tuple[Interval, float | None]]
 
 
@@ -128,6 +132,7 @@ def _line(
         _measured(name, ones),
         _measured(name, peaks),
         tuple(sorted(set(top.strengths))) if top else (),
+        top is not None and top.fluent,
         sweep,
     )
 

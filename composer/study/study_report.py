@@ -79,12 +79,19 @@ def _kind(title: str, lines: Sequence[Line], labels: Mapping[str, str]) -> list[
     bests = [
         (labels[line.arm], " / ".join(f"{strength:g}" for strength in line.strengths), *_measured(line.best))
         for line in sorted(lines, key=lambda line: -line.best.control.value if line.best else 0)
-        if line.best
+        if line.best and line.fluent
     ]
+    loud = ", ".join(labels[line.arm] for line in lines if line.best and not line.fluent)
+    never = f"Within the bound on perplexity at no strength that was tried: {loud}."
     return [
         Heading(title),
         *([Heading("At strength 1", 3), Table(("arm", "texts", *head), tuple(ones))] if ones else ()),
         *([Heading("At the best strength", 3), Table(best_head, tuple(bests))] if bests else ()),
+        *(
+            [Paragraph(f"Within the bound on perplexity at no strength that was tried: {loud}.")]
+            if loud
+            else ()
+        ),
         Picture(figures.strength_figure(lines, labels), f"{title}: control against strength, 95% intervals."),
         Picture(
             figures.fluency_figure(lines, labels),

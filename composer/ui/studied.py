@@ -69,10 +69,12 @@ def _standings(found: dict) -> str:
     lines = [line for line in found["kinds"].get(PAIR, ()) if line["one"]]
     if not lines:
         return ""
-    lines.sort(key=lambda line: -(line["best"] or line["one"])["control"]["value"])
+    # Those that are fluent at no strength come last, as they are at strength 1.
+    lines.sort(key=lambda line: (not line["fluent"], -(line["best"] or line["one"])["control"]["value"]))
     rows = [
-        f"| {found['labels'][line['arm']]} | {_measured(line['one'])} | {_measured(line['best'])} "
-        f"| {_strengths(line['strengths'])} |"
+        f"| {found['labels'][line['arm']]} | {_measured(line['one'])} "
+        f"| {_measured(line['best'] if line['fluent'] else None)} "
+        f"| {_strengths(line['strengths'] if line['fluent'] else [])} |"
         for line in lines
     ]
     return "\n".join(

@@ -124,6 +124,7 @@ def test_a_strength_that_breaks_the_language_is_not_best():
     arms = {1.0: arm("sum", 0.5, salt=1), 1.5: arm("sum", 1.0, salt=2, strength=1.5, spread=100.0)}
     assert best(arms, 15.0).strengths == (1.0, 1.0)
     assert best(arms, None).strengths == (1.5, 1.5)
+    assert best(arms, 15.0).fluent and not best(arms, 5.0).fluent
     assert best(arms, 5.0).strengths == (1.0, 1.0)  # none is fluent: the least bad
     assert best({1.0: [outcome(True)]}, None) is None
 

@@ -35,8 +35,8 @@ def measured(value, spread=9.0):
     return {"control": {"value": value, "low": value - 0.1, "high": value + 0.1}, "perplexity": spread}
 
 
-def line(arm, one, best, strengths):
-    return {"arm": arm, "one": one, "best": best, "strengths": strengths}
+def line(arm, one, best, strengths, fluent=True):
+    return {"arm": arm, "one": one, "best": best, "strengths": strengths, "fluent": fluent}
 
 
 def test_the_standings_have_the_best_first_and_say_at_which_strength(tmp_path):
@@ -45,15 +45,17 @@ def test_the_standings_have_the_best_first_and_say_at_which_strength(tmp_path):
         line("gone", None, measured(0.9), [1.0]),
         line("calm", measured(0.6), measured(0.7, None), [1.25]),
         line("new", measured(0.55), None, []),
+        line("wild", measured(0.9, 99.0), measured(0.9, 99.0), [1.0], fluent=False),
     ]
     path = tmp_path / "report.json"
-    labels = {"sum": "Sum", "calm": "Calm", "new": "New"}
+    labels = {"sum": "Sum", "calm": "Calm", "new": "New", "wild": "Wild"}
     path.write_text(json.dumps({"base": "me/tiny", "labels": labels, "kinds": {"pair": lines}}), "utf-8")
     told = standings("me/tiny", path)
     assert told.split("|---|---|---|---|---|---|\n")[1].splitlines() == [
         "| Calm | 60% [50%, 70%] | 9.0 | 70% [60%, 80%] | - | 1.25 |",
         "| New | 55% [45%, 65%] | 9.0 | - | - | - |",
         "| Sum | 80% [70%, 90%] | 22.0 | 50% [40%, 60%] | 9.0 | 0.5 / 0.75 |",
+        "| Wild | 90% [80%, 100%] | 99.0 | - | - | - |",
     ]
     assert standings("me/other", path) == ""
     path.write_text(json.dumps({"base": "me/tiny", "labels": {}, "kinds": {"topic": lines}}), "utf-8")
