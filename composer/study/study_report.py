@@ -87,11 +87,7 @@ def _kind(title: str, lines: Sequence[Line], labels: Mapping[str, str]) -> list[
         Heading(title),
         *([Heading("At strength 1", 3), Table(("arm", "texts", *head), tuple(ones))] if ones else ()),
         *([Heading("At the best strength", 3), Table(best_head, tuple(bests))] if bests else ()),
-        *(
-            [Paragraph(f"Within the bound on perplexity at no strength that was tried: {loud}.")]
-            if loud
-            else ()
-        ),
+        *([Paragraph(never)] if loud else ()),
         Picture(figures.strength_figure(lines, labels), f"{title}: control against strength, 95% intervals."),
         Picture(
             figures.fluency_figure(lines, labels),
