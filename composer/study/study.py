@@ -159,8 +159,8 @@ def _notes(
     strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
     fewer = len(order.prompts[: order.swept_prompts])
     return (
-        f"{len(order.prompts)} prompts, {order.seeds} seeds at strength 1; {fewer} prompts, "
-        f"{min(order.swept, order.seeds)} seeds at others and with three modules; strengths {strengths}, "
+        f"{len(order.prompts)} prompts with {order.seeds} texts each at strength 1; {fewer} prompts with "
+        f"{min(order.swept, order.seeds)} at others and with three modules; strengths {strengths}; "
         f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
         f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
         f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "
