@@ -19,6 +19,8 @@ WAYS = (
     "that of one adapter alone: a way that hits more at strength 1 may only be louder."
 )
 
+UNFINISHED = "It is not finished: some ways may do better at a strength that they have not been tried at yet."
+
 
 def follows_prompt(base: str, report: Path = REPORT) -> str:
     """Whether KL's alpha follows the prompt, by the study's permutation test; nothing where there is no study
@@ -83,7 +85,8 @@ def _standings(found: dict) -> str:
             "",
             WAYS,
             "",
-            "| way | both, at strength 1 | perplexity | both, still fluent | perplexity | at strength |",
+            *([UNFINISHED, ""] if found["unfinished"] else ()),
+            "| way | both, at 1 | perplexity | both, fluent | perplexity | strength |",
             "|---|---|---|---|---|---|",
             *rows,
         ]

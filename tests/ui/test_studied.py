@@ -49,8 +49,11 @@ def test_the_standings_have_the_best_first_and_say_at_which_strength(tmp_path):
     ]
     path = tmp_path / "report.json"
     labels = {"sum": "Sum", "calm": "Calm", "new": "New", "wild": "Wild"}
-    path.write_text(json.dumps({"base": "me/tiny", "labels": labels, "kinds": {"pair": lines}}), "utf-8")
+    found = {"base": "me/tiny", "labels": labels, "kinds": {"pair": lines}, "unfinished": None}
+    path.write_text(json.dumps(found), "utf-8")
     told = standings("me/tiny", path)
+    path.write_text(json.dumps(found | {"unfinished": "1 of 2 texts"}), "utf-8")
+    assert "not finished" in standings("me/tiny", path) and "not finished" not in told
     assert told.split("|---|---|---|---|---|---|\n")[1].splitlines() == [
         "| Calm | 60% [50%, 70%] | 9.0 | 70% [60%, 80%] | - | 1.25 |",
         "| New | 55% [45%, 65%] | 9.0 | - | - | - |",
