@@ -9,13 +9,17 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
-from composer.study.findings import Clash, Line
+from composer.study.arms import Arm
+from composer.study.findings import RIVALS, Clash, Line
 from composer.study.kl_reading import Pattern
 
 GREY = "#868c98"
 GRID = "rgba(134,140,152,0.22)"
+FAINT = "rgba(134,140,152,0.55)"
 COLORS = qualitative.Dark24
-DASHES = ("solid", "dash", "dot")
+LEADS = qualitative.D3
+# Perplexities to read off a logarithmic axis.
+TICKS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500, 1000)
 
 
 def draw(figure: go.Figure, first: bool) -> str:
@@ -23,49 +27,75 @@ def draw(figure: go.Figure, first: bool) -> str:
     return figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
 
 
-def strength_figure(lines: Sequence[Line], labels: Mapping[str, str]) -> go.Figure:
-    """Control against strength, a line per arm with its 95% interval."""
-    figure = go.Figure()
-    for place, line in enumerate(lines):
+def strength_figure(lines: Sequence[Line], arms: Mapping[str, Arm]) -> go.Figure:
+    """Control against strength, a line per arm; the leading ones in colour, with their 95% interval."""
+    figure, leads = go.Figure(), leading(lines, arms)
+    for line in _leads_last(lines, leads):
         shares = [share for share, _ in line.sweep.values()]
+        bars = {
+            "array": [share.high - share.value for share in shares],
+            "arrayminus": [share.value - share.low for share in shares],
+            "thickness": 1,
+            "width": 3,
+        }
         figure.add_scatter(
             x=list(line.sweep),
             y=[share.value for share in shares],
-            error_y={
-                "array": [share.high - share.value for share in shares],
-                "arrayminus": [share.value - share.low for share in shares],
-                "thickness": 1,
-                "width": 3,
-            },
-            name=labels[line.arm],
+            error_y=bars if line.arm in leads else None,
+            name=arms[line.arm].label,
             mode="lines+markers",
-            **_look(place),
+            hovertemplate="%{y:.1%}",
+            **_look(line.arm, leads),
         )
     _style(figure, 480)
+    figure.update_layout(hovermode="closest")
     figure.update_xaxes(title="strength")
     figure.update_yaxes(title="control", tickformat=".0%", rangemode="tozero")
     return figure
 
 
-def fluency_figure(lines: Sequence[Line], labels: Mapping[str, str]) -> go.Figure:
+def fluency_figure(lines: Sequence[Line], arms: Mapping[str, Arm]) -> go.Figure:
     """Control against median perplexity, a point per strength: up and to the left is better."""
-    figure = go.Figure()
-    for place, line in enumerate(lines):
+    figure, leads = go.Figure(), leading(lines, arms)
+    for line in _leads_last(lines, leads):
         points = [(s, share.value, spread) for s, (share, spread) in line.sweep.items() if spread is not None]
         figure.add_scatter(
             x=[spread for _, _, spread in points],
             y=[share for _, share, _ in points],
             customdata=[strength for strength, _, _ in points],
             hovertemplate="strength %{customdata:g}: %{y:.1%} at perplexity %{x:.1f}",
-            name=labels[line.arm],
+            name=arms[line.arm].label,
             mode="lines+markers",
-            **_look(place),
+            **_look(line.arm, leads),
         )
     _style(figure, 480)
     figure.update_layout(hovermode="closest")
-    figure.update_xaxes(title="median perplexity under the base", type="log")
+    figure.update_xaxes(title="median perplexity under the base", type="log", tickvals=TICKS)
     figure.update_yaxes(title="control", tickformat=".0%", rangemode="tozero")
     return figure
+
+
+def leading(lines: Sequence[Line], arms: Mapping[str, Arm]) -> tuple[str, ...]:
+    """The arms that a figure shows in colour, since nobody can tell thirty colours apart: the rivals, and of
+    each family the one with most control, fluent ones before others.
+    """
+    best: dict[str, Line] = {}
+    for line in lines:
+        family = arms[line.arm].family
+        if family not in best or _standing(line) > _standing(best[family]):
+            best[family] = line
+    chosen = {line.arm for line in best.values()} | set(RIVALS)
+    return tuple(line.arm for line in lines if line.arm in chosen)
+
+
+def _standing(line: Line) -> tuple[bool, float]:
+    found = line.best or line.one
+    return line.fluent, found.control.value if found else 0.0
+
+
+def _leads_last(lines: Sequence[Line], leads: Sequence[str]) -> list[Line]:
+    """In the order in which they are drawn: the leading ones over the others."""
+    return sorted(lines, key=lambda line: line.arm in leads)
 
 
 def pattern_figure(patterns: Sequence[Pattern]) -> go.Figure:
@@ -112,12 +142,13 @@ def clash_figure(clashes: Sequence[Clash]) -> go.Figure:
     return figure
 
 
-def _look(place: int) -> dict:
-    color = COLORS[place % len(COLORS)]
-    return {
-        "line": {"color": color, "width": 2, "dash": DASHES[place // len(COLORS) % len(DASHES)]},
-        "marker": {"color": color, "size": 6},
-    }
+def _look(arm: str, leads: Sequence[str]) -> dict:
+    """Others than the leading ones are grey, in no legend, and say who they are where one points at them."""
+    color, width, size = FAINT, 1, 5
+    if arm in leads:
+        color, width, size = LEADS[leads.index(arm) % len(LEADS)], 2.5, 7
+    look = {"line": {"color": color, "width": width}, "marker": {"color": color, "size": size}}
+    return {**look, "showlegend": arm in leads}
 
 
 def _style(figure: go.Figure, height: int) -> None:

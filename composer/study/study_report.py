@@ -24,6 +24,8 @@ KINDS = {
     "triple": "Sentiment x topic, with the multi-attribute module (S, T and M)",
 }
 
+COLOURED = "In colour the best of each family; the others are grey and say who they are under the pointer."
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -50,7 +52,7 @@ def blocks(findings: Findings) -> list[Block]:
     if findings.unfinished:
         found.append(Paragraph(findings.unfinished))
     for kind, lines in findings.lines.items():
-        found += _kind(KINDS.get(kind, kind), lines, labels)
+        found += _kind(KINDS.get(kind, kind), lines, findings.arms)
     found += _parts(findings.parts, labels)
     found += _patterns(findings.patterns)
     found += _clashes(findings.clashes)
@@ -72,7 +74,8 @@ def _reading() -> str:
     )
 
 
-def _kind(title: str, lines: Sequence[Line], labels: Mapping[str, str]) -> list[Block]:
+def _kind(title: str, lines: Sequence[Line], arms: Mapping[str, Arm]) -> list[Block]:
+    labels = {name: arm.label for name, arm in arms.items()}
     head = ("control [95%]", *(f"minus {labels.get(rival, rival).lower()}" for rival in RIVALS), "perplexity")
     best_head = ("arm", "strength", *head)
     ones = [(labels[line.arm], str(line.one.texts), *_measured(line.one)) for line in lines if line.one]
@@ -88,10 +91,14 @@ def _kind(title: str, lines: Sequence[Line], labels: Mapping[str, str]) -> list[
         *([Heading("At strength 1", 3), Table(("arm", "texts", *head), tuple(ones))] if ones else ()),
         *([Heading("At the best strength", 3), Table(best_head, tuple(bests))] if bests else ()),
         *([Paragraph(never)] if loud else ()),
-        Picture(figures.strength_figure(lines, labels), f"{title}: control against strength, 95% intervals."),
         Picture(
-            figures.fluency_figure(lines, labels),
-            f"{title}: control against median perplexity, a point per strength; up and left is better.",
+            figures.strength_figure(lines, arms),
+            f"{title}: control against strength, 95% intervals. {COLOURED}",
+        ),
+        Picture(
+            figures.fluency_figure(lines, arms),
+            f"{title}: control against median perplexity, a point per strength; up and left is better. "
+            f"{COLOURED}",
         ),
     ]
 

@@ -331,14 +331,14 @@ def test_the_page_is_one_file_with_the_library_once(findings):
 
 
 def test_figures_hold_the_numbers(findings):
-    labels = {each.name: each.label for each in ARMS}
+    arms = {each.name: each for each in ARMS}
     own = findings.lines["pair"]
-    curve = figures.strength_figure(own, labels).data[2]
+    [curve] = [each for each in figures.strength_figure(own, arms).data if each.name == "KL (unit scale)"]
     kl = next(line for line in own if line.arm == "kl-unit")
-    assert curve.name == "KL (unit scale)" and list(curve.x) == [1, 1.5]
+    assert list(curve.x) == [1, 1.5]
     assert curve.y[0] == kl.one.control.value
     assert curve.y[0] - curve.error_y.arrayminus[0] == pytest.approx(kl.one.control.low)
-    assert list(figures.fluency_figure(own, labels).data[2].x) == [10, 10]
+    assert all(list(each.x) == [10, 10] for each in figures.fluency_figure(own, arms).data)
     assert len(figures.pattern_figure(findings.patterns).data) == 4
     assert list(figures.clash_figure(findings.clashes).data[0].y) == [0.2, 0.1, 0.0]
 
@@ -357,3 +357,22 @@ def test_blocks_are_escaped_for_where_they_go():
     page = html("t", shown, lambda figure, first: f"[{figure} {first}]")
     assert "<h2>&lt;b&gt;</h2>" in page and "<td class=words>&lt;td&gt;</td><td>1|2</td>" in page
     assert "[F True]<figcaption>seen" in page
+
+
+def test_a_figure_has_the_rivals_and_the_best_of_each_family_in_colour():
+    arms = {each.name: each for each in ARMS}
+    shares = {"prompting": 0.2, "sum": 0.5, "average": 0.3, "balanced": 0.7, "kl-unit": 0.4, "cosine": 0.6}
+    wild = arm("logo", 0.95, salt=9, spread=80.0)
+    alone = arm("single-topic", 0.1, salt=8)
+    texts = [
+        each for salt, (name, share) in enumerate(shares.items()) for each in arm(name, share, salt=salt)
+    ]
+    own = lines(by_kind([*wild, *alone, *texts])["pair"])
+    leads = figures.leading(own, arms)
+    # LoGo has most of its family, but at no strength the language.
+    assert set(leads) == {"prompting", "sum", "balanced", "cosine", "single-topic"}
+    drawn = figures.fluency_figure(own, arms).data
+    shown = [each.name for each in drawn if each.showlegend]
+    assert set(shown) == {arms[name].label for name in leads}
+    assert [each.name for each in drawn][-len(shown) :] == shown  # over the grey ones
+    assert len({each.line.color for each in drawn if each.name in shown}) == len(shown)
