@@ -9,7 +9,7 @@ from itertools import groupby
 from composer.engine import Engine
 from composer.spec import ComposerError, Composition, Sampling
 from composer.study.judge import Judge
-from composer.study.metrics import bootstrap, distinct, median
+from composer.study.metrics import Interval, distinct, median, over_prompts
 from composer.study.records import BASE, Records, Task, Text, digest
 from composer.study.scoring import perplexities
 from composer.study.versions import version
@@ -19,27 +19,18 @@ SAMPLING = Sampling(max_new_tokens=60, temperature=1.0, top_p=0.95, top_k=50, ti
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which part of a subject's texts a judge gives a label, with its 95% interval over prompts."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Row:
     """What was found of one subject.
 
-    shares: label -> Share, prompt and continuation judged together, as published scores of this kind
+    shares: label -> Interval, prompt and continuation judged together, as published scores of this kind
     are. alone: the same for the continuation by itself. perplexity: median over texts, under the base.
     distinct2: share of different word pairs.
     """
 
     subject: str
     texts: int
-    shares: Mapping[str, Share]
-    alone: Mapping[str, Share]
+    shares: Mapping[str, Interval]
+    alone: Mapping[str, Interval]
     perplexity: float | None
     distinct2: float | None
 
@@ -110,14 +101,13 @@ def _row(subject: str, texts: Sequence[Text], judges: Sequence[Judge]) -> Row:
 
 def _shares(
     judges: Sequence[Judge], texts: Sequence[Text], read: Sequence[str]
-) -> Iterator[tuple[str, Share]]:
+) -> Iterator[tuple[str, Interval]]:
     for judge in judges:
         verdicts = judge(read)
         for label in judge.labels:
-            groups: dict[str, list[float]] = {}
-            for text, verdict in zip(texts, verdicts, strict=True):
-                groups.setdefault(text.prompt, []).append(float(verdict == label))
-            yield label, Share(verdicts.count(label) / len(verdicts), *bootstrap(list(groups.values())))
+            given = zip(texts, verdicts, strict=True)
+            if found := over_prompts((text.prompt, float(verdict == label)) for text, verdict in given):
+                yield label, found
 
 
 def _generate(engine: Engine, tasks: Sequence[Task], sampling: Sampling) -> list[str]:

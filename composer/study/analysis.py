@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from composer.study.judged import Outcome
-from composer.study.metrics import bootstrap, median
+from composer.study.metrics import Interval, median, over_prompts
 
 # A strength counts as fluent up to this many times the modules' own median perplexity at strength 1.
 FLUENT = 1.5
@@ -17,19 +17,6 @@ ByStrength = Mapping[float, Sequence[Outcome]]
 
 def _all_right(outcome: Outcome) -> bool:
     return outcome.right
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95% interval, a bootstrap over prompts."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ class Best:
 
 def control(outcomes: Sequence[Outcome], right: Right = _all_right) -> Interval | None:
     """Share of outcomes that are right; None without any."""
-    return _interval([(each.cell.prompt, float(right(each))) for each in outcomes])
+    return over_prompts([(each.cell.prompt, float(right(each))) for each in outcomes])
 
 
 def difference(
@@ -59,7 +46,7 @@ def difference(
     where they share nothing.
     """
     other = {_place(each): float(right(each)) for each in theirs}
-    return _interval(
+    return over_prompts(
         [
             (each.cell.prompt, float(right(each)) - other[_place(each)])
             for each in ours
@@ -121,13 +108,3 @@ def _within(outcomes: Sequence[Outcome], prompts: set[str]) -> list[Outcome]:
 def _place(outcome: Outcome) -> tuple[str, str, int]:
     cell = outcome.cell
     return cell.target.name, cell.prompt, cell.seed
-
-
-def _interval(values: Sequence[tuple[str, float]]) -> Interval | None:
-    """Mean of (prompt, value), its interval over prompts."""
-    groups: dict[str, list[float]] = {}
-    for prompt, value in values:
-        groups.setdefault(prompt, []).append(value)
-    if not groups:
-        return None
-    return Interval(sum(value for _, value in values) / len(values), *bootstrap(list(groups.values())))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from composer.study.analysis import FLUENT, Best, Interval, best, control, difference, fluency
+from composer.study.analysis import FLUENT, Best, best, control, difference, fluency
 from composer.study.judged import Outcome
+from composer.study.metrics import Interval
 from composer.study.targets import PAIR, Target
 
 # What every other arm is compared with.

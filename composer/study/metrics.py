@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 WORD = re.compile(r"\w+(?:'\w+)*")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% interval, a bootstrap over prompts."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
 
 
 def perplexity(log_probs: np.ndarray) -> float | None:
@@ -84,3 +98,12 @@ def bootstrap(groups: Sequence[Sequence[float]], draws: int = 2000, seed: int = 
     means = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)  # [D]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def over_prompts(values: Iterable[tuple[str, float]]) -> Interval | None:
+    """The mean of (prompt, value) pairs and its interval; None without any."""
+    groups: dict[str, list[float]] = {}
+    for prompt, value in values:
+        groups.setdefault(prompt, []).append(value)
+    every = [value for group in groups.values() for value in group]
+    return Interval(sum(every) / len(every), *bootstrap(list(groups.values()))) if every else None

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from composer.spec import Sampling
-from composer.study.adapter_table import Row, Share
+from composer.study.adapter_table import Row
 from composer.study.judge import Judge
+from composer.study.metrics import Interval
 from composer.study.records import BASE
 from composer.training.card import MEASURED
 
@@ -126,11 +127,11 @@ def _notes(judges: Sequence[Judge], setting: Setting) -> list[str]:
     ]
 
 
-def _interval(share: Share | None) -> str:
+def _interval(share: Interval | None) -> str:
     return "-" if share is None else f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
 
 
-def _percent(share: Share | None) -> str:
+def _percent(share: Interval | None) -> str:
     return "-" if share is None else f"{share.value:.1%}"
 
 

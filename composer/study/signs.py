@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from composer.study.metrics import bootstrap
+from composer.study.metrics import Interval, over_prompts
 from composer.study.records import BASE, Text
 
 
@@ -88,16 +88,9 @@ def as_markdown(rows: Sequence[Signed]) -> str:
 
 
 def _signed(sign: Sign, own: Sequence[Text], base: Sequence[Text]) -> Signed:
-    groups: dict[str, list[float]] = {}
-    for text in own:
-        groups.setdefault(text.prompt, []).append(float(_has(sign, text)))
-    low, high = bootstrap(list(groups.values()))
-    return Signed(sign.style, sign.help, _share(sign, own), low, high, _share(sign, base) if base else None)
+    share, alone = _share(sign, own), _share(sign, base)
+    return Signed(sign.style, sign.help, share.value, share.low, share.high, alone.value if alone else None)
 
 
-def _share(sign: Sign, texts: Sequence[Text]) -> float:
-    return sum(_has(sign, text) for text in texts) / len(texts)
-
-
-def _has(sign: Sign, text: Text) -> bool:
-    return sign.pattern.search(text.continuation) is not None
+def _share(sign: Sign, texts: Sequence[Text]) -> Interval | None:
+    return over_prompts((text.prompt, float(bool(sign.pattern.search(text.continuation)))) for text in texts)

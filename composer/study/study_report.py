@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from composer.study import figures
-from composer.study.analysis import FLUENT, Interval
+from composer.study.analysis import FLUENT
 from composer.study.arms import Arm
 from composer.study.document import Block, Heading, Paragraph, Picture, Table
 from composer.study.findings import RIVALS, Clash, Line, Measured, Part
 from composer.study.follow import TEST, Follow
 from composer.study.kl_reading import Pattern
+from composer.study.metrics import Interval
 from composer.study.work import Missing
 
 TITLE = "Which way of composing works?"
