@@ -33,7 +33,8 @@ class Measured:
 class Line:
     """An arm on one kind of target: at strength 1 and at its best strength, where it has those.
 
-    fluent: whether that is within the bound on perplexity; if not, no strength was.
+    fluent: whether that is within the bound on perplexity on both halves of the prompts; on one where it is
+    not, no strength was.
     """
 
     arm: str

@@ -86,7 +86,7 @@ def _kind(title: str, lines: Sequence[Line], arms: Mapping[str, Arm]) -> list[Bl
         if line.best and line.fluent
     ]
     loud = ", ".join(labels[line.arm] for line in lines if line.best and not line.fluent)
-    never = f"Within the bound on perplexity at no strength that was tried: {loud}."
+    never = f"At no strength tried within the bound on perplexity, on half of the prompts or all: {loud}."
     return [
         Heading(title),
         *([Heading("At strength 1", 3), Table(("arm", "texts", *head), tuple(ones))] if ones else ()),

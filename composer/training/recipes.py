@@ -85,6 +85,7 @@ class Recipe:
 
     @property
     def second_labels(self) -> tuple[str, ...]:
+        """The labels that `second` tells apart."""
         return tuple(sorted({label for corpus in self.second for label in corpus.labels.values()}))
 
 

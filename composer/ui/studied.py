@@ -71,7 +71,7 @@ def _standings(found: dict) -> str:
     lines = [line for line in found["kinds"].get(PAIR, ()) if line["one"]]
     if not lines:
         return ""
-    # Those that are fluent at no strength come last, as they are at strength 1.
+    # Those that are not fluent at their best come last, as they are at strength 1.
     lines.sort(key=lambda line: (not line["fluent"], -(line["best"] or line["one"])["control"]["value"]))
     rows = [
         f"| {found['labels'][line['arm']]} | {_measured(line['one'])} "
