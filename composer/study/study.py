@@ -20,6 +20,7 @@ from composer.study.judge import Reader
 from composer.study.judged import outcomes
 from composer.study.kl_reading import load_own, patterns
 from composer.study.report import machine
+from composer.study.standings import standings
 from composer.study.store import Store
 from composer.study.study_report import TITLE, Findings, blocks
 from composer.study.targets import PAIR, all_targets, choose
@@ -125,6 +126,7 @@ def report(
     answer = {
         "base": engine.base.id,
         "labels": {name: arm.label for name, arm in found.arms.items()},
+        "standings": _standings(found),
         "kinds": {kind: [asdict(line) for line in own] for kind, own in found.lines.items()},
         "parts": [asdict(part) for part in found.parts],
         "patterns": [asdict(pattern) for pattern in found.patterns],
@@ -168,6 +170,12 @@ def _notes(
         *(f"Judge {_judge(judge)}." for judge in judges),
         f"Made by `{command}` on {engine.base.device} ({machine()}).",
     )
+
+
+def _standings(found: Findings) -> str | None:
+    """The table of pairs as the page shows it."""
+    pairs = found.lines.get(PAIR)
+    return document.markdown([standings(pairs, found.arms)]) if pairs else None
 
 
 def _unfinished(made: int, wanted: int) -> str | None:

@@ -15,6 +15,8 @@ from composer.study.findings import RIVALS, Clash, Line, Measured, Part
 from composer.study.follow import TEST, Follow
 from composer.study.kl_reading import Pattern
 from composer.study.metrics import Interval
+from composer.study.standings import standings
+from composer.study.targets import PAIR
 from composer.study.work import Missing
 
 TITLE = "Which way of composing works?"
@@ -52,6 +54,8 @@ def blocks(findings: Findings) -> list[Block]:
     found: list[Block] = [Heading(TITLE, 1), Paragraph(_reading())]
     if findings.unfinished:
         found.append(Paragraph(findings.unfinished))
+    if pairs := findings.lines.get(PAIR):
+        found += [Heading("In short: two at once"), standings(pairs, findings.arms)]
     for kind, lines in findings.lines.items():
         found += _kind(KINDS.get(kind, kind), lines, findings.arms)
     found += _parts(findings.parts, labels)

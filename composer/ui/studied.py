@@ -10,13 +10,11 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 REPORT = Path(__file__).parents[2] / "assets" / "study" / "report.json"
-# The kind of target that asks for two things at once.
-PAIR = "pair"
 WAYS = (
     "Our study asked each for a mood and a topic at once: how many of its texts had both, as two "
     "judges say (in brackets: 95% interval), and the texts' perplexity under the base (lower is more "
     "fluent). Once at strength 1, once at the best strength that keeps perplexity within 1.5 times "
-    "that of one adapter alone: a way that hits more at strength 1 may only be louder."
+    "that of one adapter alone (- where none does): a way that hits more at strength 1 may only be louder."
 )
 
 UNFINISHED = "It is not finished: some ways may do better at a strength that they have not been tried at yet."
@@ -68,39 +66,7 @@ def _verdict(attribute: str, overall: dict) -> str:
 
 
 def _standings(found: dict) -> str:
-    lines = [line for line in found["kinds"].get(PAIR, ()) if line["one"]]
-    if not lines:
+    if not found["standings"]:
         return ""
-    # Those that are not fluent at their best come last, as they are at strength 1.
-    lines.sort(key=lambda line: (not line["fluent"], -(line["best"] or line["one"])["control"]["value"]))
-    rows = [
-        f"| {found['labels'][line['arm']]} | {_measured(line['one'])} "
-        f"| {_measured(line['best'] if line['fluent'] else None)} "
-        f"| {_strengths(line['strengths'] if line['fluent'] else [])} |"
-        for line in lines
-    ]
-    return "\n".join(
-        [
-            "### Which one works?",
-            "",
-            WAYS,
-            "",
-            *([UNFINISHED, ""] if found["unfinished"] else ()),
-            "| way | both, at 1 | perplexity | both, fluent | perplexity | strength |",
-            "|---|---|---|---|---|---|",
-            *rows,
-        ]
-    )
-
-
-def _measured(found: dict | None) -> str:
-    """Two cells: 75.9% [69%, 83%] | 11.7"""
-    if found is None:
-        return "- | -"
-    share, spread = found["control"], found["perplexity"]
-    cell = f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
-    return f"{cell} | {'-' if spread is None else format(spread, '.1f')}"
-
-
-def _strengths(chosen: list[float]) -> str:
-    return " / ".join(f"{strength:g}" for strength in chosen) or "-"
+    unfinished = [UNFINISHED] if found["unfinished"] else []
+    return "\n\n".join(["### Which one works?", WAYS, *unfinished, found["standings"]])

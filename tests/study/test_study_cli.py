@@ -65,6 +65,7 @@ def test_a_study_is_made_told_and_written(project, capsys):
     assert answer == json.loads((project / "whole/report.json").read_text())
     arms = {line["arm"] for line in answer["kinds"]["pair"]}
     assert {"base", "single-sentiment", "single-topic", "sum", "contrast-0.5", "kl-unit", "kl-paper"} <= arms
+    assert answer["standings"].startswith("| way |") and "| Sum |" in answer["standings"]
     assert answer["labels"]["kl-unit"] == "KL (unit scale)" and arms <= set(answer["labels"])
     assert {"prompting", "multi", None} <= {each["arm"] for each in answer["missing"]}
     assert len(answer["clashes"]) == 4 and len(answer["patterns"]) == 2 and not answer["faults"]
