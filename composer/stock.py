@@ -14,14 +14,15 @@ from composer.model.inject import GatedModel
 from composer.shelf import Shelf
 from composer.spec import AdapterSpec, ComposerError
 
-# Adapters made for different people at once; each place taken costs everybody a little at every layer.
-PLACES = 8
+# Ranks of all places together while several people's adapters are held; each costs everybody a little at
+# every layer. One composition alone gets what it needs, which is about what its own adapters take.
+ROOM = 128
 # Ranks of places are multiples of it, so that a place fits the next adapter too.
 STEP = 8
 
 
 class Full(ComposerError):
-    """All places are in use; there will be one when somebody is done."""
+    """All room is in use; there will be some when somebody is done."""
 
 
 class Lease:
@@ -33,11 +34,14 @@ class Lease:
 
 @dataclass
 class _Place:
-    """A column for made adapters. key: what it holds; lease: who last had it, if anybody still does."""
+    """A column for made adapters. key: what it holds; lease: who last had it, if anybody still does.
+
+    rank, sites: what fits; without rank it costs nothing and waits to be given some.
+    """
 
     name: str
-    rank: int
-    sites: frozenset[str]
+    rank: int = 0
+    sites: frozenset[str] = frozenset()
     key: Hashable = None
     notes: Mapping[str, float] = field(default_factory=dict)
     lease: Callable[[], Lease | None] = lambda: None
@@ -67,8 +71,8 @@ class Stock:
     def made(self, keys: Sequence[Hashable], make: Callable[[], Sequence[Merged]]) -> tuple[Lease, ...]:
         """Leases of the adapters with these keys, made if they are not in the bank any more.
 
-        make: all of them, in the order of the keys; may take long. Raises Full while all places are in
-        use.
+        make: all of them, in the order of the keys; may take long. Raises Full while others use the
+        room.
         """
         if found := self._found(keys):
             return found
@@ -83,18 +87,18 @@ class Stock:
     def _put(self, made: Mapping[Hashable, Merged]) -> tuple[Lease, ...]:
         with self._changing:
             # On copies, so that a house that is full half-way leaves everything as it was.
-            bank, places, leases = self.shelf.bank, list(map(copy, self._places)), []
+            bank, places = self.shelf.bank, list(map(copy, self._places))
+            others, leases = any(place.lease() for place in places), []
             for key, each in made.items():
                 place = _free(places, each.adapter)
                 if place is None:
-                    place = _room(places, bank, each.adapter)
-                    bank = bank.reserve(place.name, place.rank)
+                    bank, place = _given(bank, places, each.adapter, others)
                 bank = bank.fill(place.name, each.adapter)
                 place.key, place.notes = key, each.notes
                 leases.append(_leased(place))
-            grown = len(places) > len(self._places)
+            before, after = [[(each.rank, each.sites) for each in own] for own in (self._places, places)]
             self._places, self.shelf = places, Shelf.of(self._model, bank, self.shelf.adapters)
-        if grown:
+        if before != after:
             self._changed()
         return tuple(leases)
 
@@ -107,13 +111,28 @@ def _free(places: Sequence[_Place], adapter: Adapter) -> _Place | None:
     return min(fitting, key=lambda place: place.rank, default=None)
 
 
-def _room(places: list[_Place], bank: Bank, adapter: Adapter) -> _Place:
-    if len(places) >= PLACES:
-        raise Full(f"{PLACES} merged adapters are in use; try again when somebody's text has ended.")
+def _given(bank: Bank, places: list[_Place], adapter: Adapter, others: bool) -> tuple[Bank, _Place]:
+    """A place of the adapter's size, at the cost of idle ones where the room is not enough.
+
+    others: whether anybody else holds a lease. Raises Full where they have too much of the room.
+    """
     rank = -(-_rank(adapter) // STEP) * STEP
-    place = _Place(f"(made {len(places) + 1})", rank, frozenset(bank.sites))
-    places.append(place)
-    return place
+    idle = sorted((each for each in places if each.lease() is None), key=lambda each: each.rank)
+    while idle and idle[-1].rank and sum(each.rank for each in places) + rank > ROOM:
+        bank = _sized(bank, idle[-1], 0)
+        idle.insert(0, idle.pop())
+    if others and sum(each.rank for each in places) + rank > ROOM:
+        raise Full("Other people's merged adapters take the room; try again when somebody's text has ended.")
+    if not idle:
+        idle.append(_Place(f"(made {len(places) + 1})"))
+        places.append(idle[0])
+    return _sized(bank, idle[0], rank), idle[0]
+
+
+def _sized(bank: Bank, place: _Place, rank: int) -> Bank:
+    """With an idle place given another size, and nothing in it."""
+    place.rank, place.sites, place.key, place.notes = rank, frozenset(bank.sites), None, {}
+    return bank.reserve(place.name, rank)
 
 
 def _leased(place: _Place) -> Lease:

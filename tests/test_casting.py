@@ -12,7 +12,7 @@ from composer.methods import METHODS
 from composer.methods.merges import MERGES, Options, calibrate, merge
 from composer.scheduler import Scheduler
 from composer.spec import ComposerError
-from composer.stock import PLACES
+from composer.stock import ROOM, STEP
 from tests.tools import tiny
 
 PROMPT = "It was a dark and stormy night"
@@ -146,7 +146,8 @@ def test_a_text_under_way_keeps_its_adapter_while_others_come_and_go(engine):
 
 
 def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
-    held = [engine.cast(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, PLACES)]
+    full = ROOM // STEP  # ranks of the toys are below a step
+    held = [engine.cast(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, full)]
     names = engine.bank.names
     with pytest.raises(ComposerError, match="try again"):
         engine.cast(Composition(WEIGHTS, "pico"))  # one place is left, and it takes two
@@ -156,6 +157,31 @@ def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
     gc.collect()
     assert engine.cast(Composition(WEIGHTS, "pico")).leases
     np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 0.1}), alone, atol=1e-5)
+
+
+def test_a_place_grows_for_who_needs_more_and_nobody_waits_for_an_empty_house(engine, monkeypatch):
+    monkeypatch.setattr("composer.stock.ROOM", 3 * STEP)
+    small = [logits(engine, "linear", {"one": 1, "two": weight}) for weight in (1, 0.5)]
+    held = engine.cast(Composition({"one": 1, "two": 1}, "linear"))
+    gc.collect()
+    site = next(iter(engine.bank.sites.values()))
+    assert int((site.owner >= len(engine.names)).sum()) == STEP  # one place, used for all three
+    big = Composition({"one": 1, "two": 1, "three": 1}, "cat")
+    monkeypatch.setattr("composer.stock.ROOM", 2 * STEP)
+    with pytest.raises(ComposerError, match="try again"):
+        engine.cast(big)
+    monkeypatch.setattr("composer.stock.ROOM", 3 * STEP)
+    np.testing.assert_allclose(
+        logits(engine, "cat", big.weights), logits(engine, "sum", big.weights), atol=1e-4
+    )
+    np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 1}), small[0], atol=1e-5)
+    del held
+    gc.collect()
+    monkeypatch.setattr("composer.stock.ROOM", 1)
+    many = engine.cast(Composition({"one": 1, "two": 1, "three": 1}, "pico"))
+    assert len(many.leases) == 3  # more than the room, but nobody else is there
+    monkeypatch.undo()
+    np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 0.5}), small[1], atol=1e-5)
 
 
 def test_an_adapter_added_later_does_not_move_what_was_made(engine, made):

@@ -46,6 +46,10 @@ class Site:
     owner: torch.Tensor  # [R] int64
     scaling: torch.Tensor  # [R]
 
+    def only(self, columns: torch.Tensor) -> Site:
+        """With some of its rank columns, [R] bool."""
+        return Site(self.A[columns], self.B[:, columns], self.owner[columns], self.scaling[columns])
+
     @cached_property
     def gram(self) -> torch.Tensor:
         b = self.B.float()
@@ -79,7 +83,11 @@ class Bank:
         """A bank with one more adapter as its last column. Raises ComposerError for a name already there."""
         if name in self.names:
             raise ComposerError(f"There is already an adapter called {name}; give the new one another name.")
-        index, sites = len(self.names), dict(self.sites)
+        return self._with(name, len(self.names), adapter)
+
+    def _with(self, name: str, index: int, adapter: Adapter) -> Bank:
+        """With an adapter in a column that holds nothing, or in the next one."""
+        sites = dict(self.sites)
         for path, own in adapter.items():
             rank, device = own.A.shape[0], own.A.device
             new = Site(
@@ -89,7 +97,7 @@ class Bank:
                 torch.full((rank,), own.scaling, dtype=own.A.dtype, device=device),
             )
             sites[path] = _stack(sites[path], new) if path in sites else new
-        return Bank((*self.names, name), sites, self._normed(name, adapter))
+        return Bank((*self.names[:index], name, *self.names[index + 1 :]), sites, self._normed(name, adapter))
 
     def adapter(self, name: str) -> Adapter:
         """An adapter's own factors, read back out of the stack."""
@@ -101,14 +109,21 @@ class Bank:
         return own
 
     def reserve(self, name: str, rank: int) -> Bank:
-        """A bank with one more adapter that does nothing: zeros of a rank at every site, to be filled."""
+        """A bank with an adapter that does nothing: zeros of a rank at every site, to be filled.
+
+        A name that is there already keeps its column and loses what it holds; of rank 0 it has no site.
+        """
         empty = {
             path: Factors(
                 site.A.new_zeros(rank, site.A.shape[1]), site.B.new_zeros(site.B.shape[0], rank), 1.0
             )
             for path, site in self.sites.items()
         }
-        return self.add(name, empty)
+        if name not in self.names:
+            return self.add(name, empty)
+        index = self.names.index(name)
+        others = {path: site.only(site.owner != index) for path, site in self.sites.items()}
+        return Bank(self.names, others, self.norms)._with(name, index, empty)
 
     def fill(self, name: str, adapter: Adapter) -> Bank:
         """A bank of the same shape with other factors in an adapter's place, filled up with zeros.
