@@ -12,7 +12,7 @@ from composer.study.judge import Judge
 from composer.study.metrics import Interval, distinct, median, over_prompts
 from composer.study.records import BASE, Records, Task, Text, digest
 from composer.study.scoring import perplexities
-from composer.study.versions import version
+from composer.study.versions import origin, version
 
 # A batch is as slow as its slowest row; the limit only ends a run that hangs.
 SAMPLING = Sampling(max_new_tokens=60, temperature=1.0, top_p=0.95, top_k=50, time_limit=3600)
@@ -66,7 +66,7 @@ def make_texts(
             "The table needs a base that continues plain text; choose one whose prompting is plain."
         )
     versions = {BASE: "", **{spec.name: version(engine, spec) for spec in engine.adapters}}
-    settings = (engine.base.id, engine.base.source, {**asdict(sampling), "time_limit": None})
+    settings = (engine.base.id, origin(engine.base), {**asdict(sampling), "time_limit": None})
     keys = {task: digest(settings, versions[task.subject], *asdict(task).values()) for task in tasks}
     missing = [task for task in tasks if records.get(keys[task]) is None]
     progress(len(tasks) - len(missing))

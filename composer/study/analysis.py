@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def best(arm: ByStrength, bound: float | None) -> Best | None:
     where none is, the lowest perplexity. Of equals the strength nearest 1. Only places that all strengths
     share are looked at: one strength's easier prompts are no reason to choose it.
     """
-    arm = _shared(arm)
+    arm = shared(arm)
     prompts = list(dict.fromkeys(each.cell.prompt for own in arm.values() for each in own))
     if len(prompts) < 2:
         return None
@@ -81,7 +82,7 @@ def fluency(outcomes: Sequence[Outcome]) -> float | None:
     return median(each.perplexity for each in outcomes)
 
 
-def _shared(arm: ByStrength) -> dict[float, list[Outcome]]:
+def shared(arm: ByStrength) -> dict[float, list[Outcome]]:
     """The outcomes whose target, prompt and seed every strength has."""
     places = [{_place(each) for each in own} for own in arm.values()]
     common = set.intersection(*places) if places else set()
@@ -90,7 +91,8 @@ def _shared(arm: ByStrength) -> dict[float, list[Outcome]]:
 
 def _choose(arm: ByStrength, bound: float | None) -> tuple[float, bool]:
     """The best strength, and whether it is within the bound."""
-    spread = {strength: fluency(own) or 0.0 for strength, own in arm.items()}
+    # Nobody knows how fluent texts are that were not scored.
+    spread = {s: math.inf if (own := fluency(each)) is None else own for s, each in arm.items()}
     fluent = [strength for strength in arm if bound is None or spread[strength] <= bound]
     if not fluent:
         return min(arm, key=lambda strength: (spread[strength], abs(strength - 1))), False

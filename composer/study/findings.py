@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from composer.study.analysis import FLUENT, Best, best, control, difference, fluency
+from composer.study.analysis import FLUENT, Best, best, control, difference, fluency, shared
 from composer.study.judged import Outcome
-from composer.study.metrics import Interval
+from composer.study.metrics import Interval, mean
 from composer.study.targets import PAIR, Target
 
 # What every other arm is compared with.
@@ -19,13 +19,15 @@ Strengths = dict[float, list[Outcome]]
 
 @dataclass(frozen=True)
 class Measured:
-    """An arm's texts at strength 1 or at its best. texts: how many different ones. beside: rival -> control
-    minus the rival's, paired; the rival at strength 1 as well, or at its own best.
+    """An arm's texts at strength 1 or at its best. texts: how many different ones. perplexity: median.
+    repetition: mean share of a text's word 4-grams that it had before. beside: rival -> control minus the
+    rival's, paired; the rival at strength 1 as well, or at its own best.
     """
 
     texts: int
     control: Interval
     perplexity: float | None
+    repetition: float | None
     beside: Mapping[str, Interval]
 
 
@@ -33,6 +35,9 @@ class Measured:
 class Line:
     """An arm on one kind of target: at strength 1 and at its best strength, where it has those.
 
+    It has a best one if it was tried at every strength that any arm was: the more there are to choose from,
+    the better the best looks. sweep: strength -> control and perplexity, over the texts that all its
+    strengths have.
     fluent: whether that is within the bound on perplexity on both halves of the prompts; on one where it is
     not, no strength was.
     """
@@ -47,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Part:
-    """One attribute's control in texts that should have two; loss: minus the attribute's module alone."""
+    """One attribute's control in texts that should have two; change: minus that of its module alone."""
 
     arm: str
     attribute: str
@@ -84,7 +89,8 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Strengths]]:
 def lines(arms: Mapping[str, Strengths]) -> list[Line]:
     """A line per arm of one kind."""
     bound = _bound(arms)
-    tops = {name: best(own, bound) for name, own in arms.items()}
+    tried = {strength for own in arms.values() for strength in own}
+    tops = {name: best(own, bound) if tried <= set(own) else None for name, own in arms.items()}
     ones = {name: own[1.0] for name, own in arms.items() if 1.0 in own}
     return [_line(name, own, ones, tops) for name, own in arms.items()]
 
@@ -128,7 +134,7 @@ def _line(
 ) -> Line:
     top = tops[name]
     peaks = {arm: each.outcomes for arm, each in tops.items() if each}
-    sweep = {s: (share, fluency(own[s])) for s in sorted(own) if (share := control(own[s]))}
+    sweep = {s: (share, fluency(each)) for s, each in sorted(shared(own).items()) if (share := control(each))}
     return Line(
         name,
         _measured(name, ones),
@@ -148,12 +154,14 @@ def _measured(name: str, arms: Mapping[str, Sequence[Outcome]]) -> Measured | No
         for rival in RIVALS
         if rival != name and (gap := difference(own, arms.get(rival, ()))) is not None
     }
-    return Measured(len({each.cell.key for each in own}), share, fluency(own), beside)
+    repeated = mean({each.cell.key: each.repetition for each in own}.values())
+    return Measured(len({each.cell.key for each in own}), share, fluency(own), repeated, beside)
 
 
 def _bound(arms: Mapping[str, Strengths]) -> float | None:
-    alone = [each for name, own in arms.items() if name.startswith(SINGLE) for each in own.get(1.0, ())]
-    spread = fluency(alone)
+    """The most perplexity that is fluent, from the modules' texts that the strengths are compared on."""
+    singles = [shared(own) for name, own in arms.items() if name.startswith(SINGLE)]
+    spread = fluency([each for own in singles for each in own.get(1.0, ())])
     return None if spread is None else FLUENT * spread
 
 

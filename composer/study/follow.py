@@ -12,7 +12,7 @@ TEST = (
     "mean over prompts of the alpha that the prompt gives its own adapter, less the mean of what the other "
     "prompts give that adapter. Null: alpha does not know whose prompt it is, so owners are shuffled among "
     "the attribute's prompts. p: share of shuffles, the true order counted with them, that reach the "
-    "statistic (one-sided)."
+    "statistic (one-sided); above 0.95 an adapter gets less from its own prompts than from others."
 )
 
 
@@ -27,6 +27,12 @@ class Follow:
     @property
     def follows(self) -> bool:
         return self.p < 0.05
+
+    @property
+    def verdict(self) -> str:
+        if self.follows:
+            return "follows the prompt"
+        return "turns away from it" if self.gain < 0 and self.p > 0.95 else "not shown"
 
 
 def follow(alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0) -> Follow:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from composer.study.judge import Reader
+from composer.study.metrics import repetition
 from composer.study.store import Store
 from composer.study.votes import votes
 from composer.study.work import Cell
@@ -15,12 +16,14 @@ from composer.study.work import Cell
 class Outcome:
     """A cell with its text judged. parts: attribute -> whether the text has what is wanted of it.
 
-    perplexity: of the continuation under the base; None for an empty one.
+    perplexity: of the continuation under the base; None for an empty one, and where it is not scored.
+    repetition: share of the continuation's word 4-grams that it had before; None for one without any.
     """
 
     cell: Cell
     parts: Mapping[str, bool]
     perplexity: float | None
+    repetition: float | None = None
 
     @property
     def right(self) -> bool:
@@ -36,12 +39,14 @@ def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Reader]) -> l
     cells = [cell for cell in cells if (text := store.text(cell.key)) and text.fault is None]
     keys = list(dict.fromkeys(cell.key for cell in cells))
     made = [store.text(key) for key in keys]
+    repeated = {text.key: repetition(text.continuation) for text in made if text}
     labels = _labels(keys, [text.prompt + text.continuation for text in made if text], judges)
     return [
         Outcome(
             cell,
             {attribute: labels[attribute][cell.key] == label for attribute, label in cell.target.wanted},
             store.perplexity(cell.key),
+            repeated[cell.key],
         )
         for cell in cells
     ]

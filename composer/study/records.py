@@ -64,15 +64,21 @@ class Records(Generic[R]):
     """
 
     def __init__(self, path: Path, kind: type[R] = Text):
-        self._path, self._packed = path, path.with_name(f"{path.name}.gz")
+        self._path, self._packed, self._kind = path, path.with_name(f"{path.name}.gz"), kind
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            whole = gzip.decompress(self._packed.read_bytes()) if self._packed.is_file() else b""
-            whole += _whole_lines(path) if path.is_file() else b""
+        except OSError as fault:
+            raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
+        self._records: dict[str, R] = self._read(self._packed) | self._read(path)
+
+    def _read(self, path: Path) -> dict[str, R]:
+        """A file's records by key; none where there is no file."""
+        try:
+            if not path.is_file():
+                return {}
+            whole = gzip.decompress(path.read_bytes()) if path == self._packed else _whole_lines(path)
             lines = whole.decode("utf-8").split("\n")[:-1]
-            self._records: dict[str, R] = {
-                record.key: record for record in (kind(**json.loads(line)) for line in lines)
-            }
+            return {record.key: record for record in (self._kind(**json.loads(line)) for line in lines)}
         except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, TypeError) as fault:
             raise ComposerError(
                 f"{path.name} in the output folder is damaged; delete it and run again."
@@ -90,7 +96,11 @@ class Records(Generic[R]):
         self._records.update((record.key, record) for record in records)
 
     def pack(self) -> None:
-        """Put all records aside, each once and in the order of their keys, in a tenth of the bytes."""
+        """Put all records aside, each once and in the order of their keys, in a tenth of the bytes.
+
+        Those too that another run has added to the files since they were read.
+        """
+        self._records |= self._read(self._packed) | self._read(self._path)
         lines = "".join(json.dumps(asdict(self._records[key])) + "\n" for key in sorted(self._records))
         fresh = self._packed.with_name(f"{self._packed.name}.part")
         # The same records make the same bytes, whenever that is.

@@ -49,7 +49,10 @@ def _measured(found: Measured | None) -> tuple[str, str]:
 
 def _gap(found: Measured | None) -> str:
     gap = found.beside.get(RIVAL) if found else None
-    return "-" if gap is None else f"{100 * gap.value:+.1f} {_interval(gap, '+')}"
+    if gap is None:
+        return "-"
+    verdict = "excludes 0" if gap.excludes_zero else "includes 0"
+    return f"{100 * gap.value:+.1f} {_interval(gap, '+')} {verdict}"
 
 
 def _interval(found: Interval, sign: str = "") -> str:

@@ -113,6 +113,7 @@ def findings(
         Counter(store.faults(work.units).values()),
         notes,
         _unfinished(len(store.made(work.units)), len(work.units)),
+        f"Judges: {'; '.join(map(_judge, judges))}." if judges else "",
     )
 
 
@@ -120,7 +121,7 @@ def report(
     engine: Engine, order: Order, work: Work, store: Store, judges: Sequence[Reader], command: str
 ) -> Report:
     """The finished texts judged, and told in words, figures and plain values."""
-    notes = _notes(engine, order, work, judges, command)
+    notes = _notes(engine, order, work, command)
     found = findings(engine, order, work, store, judges, delta_cosine(engine), notes)
     told = blocks(found)
     answer = {
@@ -154,9 +155,7 @@ def write(report: Report, folder: Path) -> None:
         raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
 
 
-def _notes(
-    engine: Engine, order: Order, work: Work, judges: Sequence[Reader], command: str
-) -> tuple[str, ...]:
+def _notes(engine: Engine, order: Order, work: Work, command: str) -> tuple[str, ...]:
     sampling = order.sampling
     strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
     fewer = len(order.prompts[: order.swept_prompts])
@@ -167,7 +166,6 @@ def _notes(
         f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
         f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "
         f"is measured on {min(order.scored, order.seeds)} of the {order.seeds} texts of each prompt.",
-        *(f"Judge {_judge(judge)}." for judge in judges),
         f"Made by `{command}` on {engine.base.device} ({machine()}).",
     )
 
@@ -175,7 +173,8 @@ def _notes(
 def _standings(found: Findings) -> str | None:
     """The table of pairs as the page shows it."""
     pairs = found.lines.get(PAIR)
-    return document.markdown([standings(pairs, found.arms)]) if pairs else None
+    judged = [document.Paragraph(found.judged)] if found.judged else []
+    return document.markdown([standings(pairs, found.arms), *judged]) if pairs else None
 
 
 def _unfinished(made: int, wanted: int) -> str | None:
@@ -191,6 +190,6 @@ def _judge(judge: Reader) -> str:
     """Its name, and how often it is right on rows it never saw, where that was measured."""
     rows = sum(score.rows for score in judge.scores)
     if not rows:
-        return f"{judge.name}: accuracy not measured here"
+        return f"{judge.name}, accuracy not measured here"
     right = sum(score.accuracy * score.rows for score in judge.scores) / rows
-    return f"{judge.name}: {right:.1%} right on {rows} rows it never saw"
+    return f"{judge.name}, {right:.1%} right on {rows} rows it never saw"

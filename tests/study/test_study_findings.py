@@ -1,56 +1,20 @@
 """From judged texts with a known answer to the report's claims: a planted effect is found, a null is not."""
 
-import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from composer.spec import Attribute, ComposerError
-from composer.study import figures
+from composer.spec import ComposerError
 from composer.study.analysis import Interval, best, control, difference
-from composer.study.arms import ARMS
-from composer.study.document import Heading, Paragraph, Picture, Table, html, markdown
 from composer.study.findings import Clash, by_kind, clashes, lines, parts
 from composer.study.follow import follow, follow_each
-from composer.study.judged import Outcome, outcomes
-from composer.study.kl_reading import OWN, Pattern, load_own
+from composer.study.judged import outcomes
+from composer.study.kl_reading import OWN, load_own
 from composer.study.runner import Made, Score
 from composer.study.store import Store
-from composer.study.study_report import Findings, blocks
-from composer.study.targets import all_targets
-from composer.study.work import Cell, Missing
-
-PROMPTS = tuple(f"prompt {number}" for number in range(30))
-TARGETS = {
-    target.name: target
-    for target in all_targets(
-        [
-            Attribute("sentiment", "", ("negative", "positive")),
-            Attribute("topic", "", ("sports", "world")),
-        ]
-    )
-}
-PAIR = TARGETS["positive+sports"]
-
-
-def outcome(right, prompt="prompt 0", arm="sum", strength=1.0, target=PAIR, seed=0, spread=10.0, key=None):
-    """right: a bool for all attributes, or one per attribute."""
-    said = right if isinstance(right, tuple) else (right,) * len(target.wanted)
-    verdicts = {attribute: flag for (attribute, _), flag in zip(target.wanted, said, strict=True)}
-    key = key or f"{arm} {target.name} {strength} {prompt} {seed}"
-    return Outcome(Cell(arm, target, strength, prompt, seed, key), verdicts, spread)
-
-
-def arm(name, share, *, salt, strength=1.0, spread=10.0, target=PAIR, prompts=PROMPTS, key=None):
-    """Texts of three seeds a prompt that are right with a probability."""
-    random = np.random.default_rng(salt)
-    return [
-        outcome(bool(random.random() < share), prompt, name, strength, target, seed, spread, key)
-        for prompt in prompts
-        for seed in range(3)
-    ]
-
+from composer.study.work import Cell
+from tests.study.planted import PAIR, PROMPTS, TARGETS, arm, outcome, study
 
 # --- intervals -----------------------------------------------------------------------------------
 
@@ -142,21 +106,17 @@ def test_a_strength_is_not_best_for_having_been_tried_on_easier_prompts():
     assert best({0.5: arms[0.5], 1.0: arms[1.0][4:]}, None) is None  # they share no prompt
 
 
+def test_texts_that_were_not_scored_are_not_taken_for_fluent_ones():
+    arms = {1.0: arm("sum", 0.5, salt=1), 1.5: arm("sum", 1.0, salt=2, strength=1.5, spread=None)}
+    assert best(arms, 15.0).strengths == (1.0, 1.0) and best(arms, 15.0).fluent
+
+
 def test_equals_are_settled_by_the_nearest_to_one():
     arms = {s: arm("sum", 1.0, salt=1, strength=s) for s in (0.5, 1.25)}
     assert best(arms, None).strengths == (1.25, 1.25)
 
 
 # --- tables --------------------------------------------------------------------------------------
-
-
-def study(**shares):
-    """Arms on the pair, at strengths 1 and 1.5, with these probabilities."""
-    texts = []
-    for place, (name, share) in enumerate(shares.items()):
-        name = name.replace("_", "-")
-        texts += arm(name, share, salt=place) + arm(name, share / 2, salt=50 + place, strength=1.5)
-    return by_kind(texts)
 
 
 def test_a_line_compares_with_both_rivals_at_one_and_at_the_best():
@@ -167,6 +127,26 @@ def test_a_line_compares_with_both_rivals_at_one_and_at_the_best():
     assert kl.one.beside["sum"].excludes_zero and kl.best.beside["sum"].excludes_zero
     assert kl.strengths == (1.0,) and kl.one.texts == 90 and kl.one.perplexity == 10
     assert list(kl.sweep) == [1.0, 1.5] and kl.sweep[1.5][0].value < kl.sweep[1.0][0].value
+
+
+def test_only_who_was_tried_at_all_strengths_has_a_best_one():
+    texts = arm("sum", 0.5, salt=1) + arm("sum", 0.5, salt=2, strength=0.5) + arm("logo", 0.6, salt=3)
+    by_arm = {line.arm: line for line in lines(by_kind(texts)["pair"])}
+    assert by_arm["sum"].best and by_arm["logo"].one and not by_arm["logo"].best
+    # Alone at strength 1 there is nothing to choose from, and 1 is everybody's best.
+    assert all(line.best for line in lines(by_kind(arm("sum", 0.5, salt=1))["pair"]))
+
+
+def test_curves_and_the_bound_are_of_the_texts_that_all_strengths_have():
+    easy, hard = PROMPTS[:6], PROMPTS[6:]
+    texts = []
+    for name in ("sum", "single-topic"):
+        texts += arm(name, 1.0, salt=1, prompts=easy) + arm(name, 0.0, salt=2, prompts=hard, spread=90.0)
+        texts += arm(name, 0.5, salt=3, prompts=easy, strength=1.5, spread=12.0)
+    by_arm = {line.arm: line for line in lines(by_kind(texts)["pair"])}
+    assert by_arm["sum"].one.control.value == pytest.approx(0.2) and by_arm["sum"].one.perplexity == 90
+    assert by_arm["sum"].sweep[1.0] == (Interval(1.0, 1.0, 1.0), 10.0)
+    assert by_arm["sum"].fluent and by_arm["sum"].best.perplexity == 10  # the bound is 15, not 135
 
 
 def test_what_is_the_module_itself_is_not_listed_for_one_attribute():
@@ -228,6 +208,7 @@ def test_judges_read_each_text_once_and_a_majority_decides(tmp_path):
         ("a", "yes", True), ("a", "no", False), ("b", "yes", True), ("b", "no", False)
     ]  # fmt: skip
     assert found[0].perplexity == 2 and found[1].perplexity is None and judges[0].read == 2
+    assert found[0].repetition is None  # one word has no 4-gram
     split = outcomes(cells, store, [*judges, Says("topic", "three", "world")])
     assert not any(each.right for each in split) and split[0].parts == {"sentiment": True, "topic": False}
     assert outcomes([], store, judges) == []
@@ -278,101 +259,3 @@ def test_every_adapter_of_the_project_has_prompts_of_its_own(tmp_path):
         load_own(tmp_path / "own.tsv")
     with pytest.raises(ComposerError, match="cannot be read"):
         load_own(tmp_path / "none.tsv")
-
-
-# --- the report ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def findings():
-    kinds = study(sum=0.4, prompting=0.4, kl_unit=0.9, single_sentiment=0.1, single_topic=0.1)
-    alpha = np.array([[0.4, 0.6], [0.3, 0.7]])
-    yes = follow(np.eye(2)[[0] * 8 + [1] * 8], [0] * 8 + [1] * 8, 1000)
-    no = follow(np.full((16, 2), 0.5), [0] * 8 + [1] * 8, 1000)
-    return Findings(
-        {each.name: each for each in ARMS},
-        {kind: lines(arms) for kind, arms in kinds.items()},
-        parts(kinds["pair"]),
-        [Pattern("topic", ("sports", "world"), alpha, alpha, yes, no, {"sports": yes}, 0.5)],
-        [Clash("a+b", -0.1, 0.2), Clash("c+d", 0.1, 0.1), Clash("e+f", 0.3, 0.0)],
-        [Missing("logo", (), "there is no method called logo"), Missing(None, ("triple",), "no <M>")],
-        {"The prompt | is too long.": 3},
-        ("Made by hand.",),
-    )
-
-
-def test_the_report_tells_the_planted_effect_from_the_null(findings):
-    told = markdown(blocks(findings))
-    rows = {
-        line.split(" | ")[0].strip("| "): line
-        for line in reversed(told.split("## Sentiment x topic")[1].splitlines())
-        if line.startswith("| ")
-    }
-    assert rows["KL (unit scale)"].count("excludes 0") == 2
-    assert rows["Prompting"].count("includes 0") == 1
-    assert re.search(
-        r"\| topic, mean over layers \| 16 \| \+100.0 points \| 0.0\d+ \| follows the prompt \|", told
-    )
-    assert "| topic, last layer | 16 | +0.0 points | 1.0000 | not shown |" in told
-    assert "Correlation over 3 pairs: -1.00" in told and "| a+b | -0.1000 | +20.0 points |" in told
-    assert "| LoGo | all | there is no method called logo |" in told
-    assert (
-        "| every arm | triple | no &lt;M> |" in told
-        and "| 3 texts | - | The prompt \\| is too long. |" in told
-    )
-    assert "chosen on one half" in told and told.rstrip().endswith("Made by hand.")
-
-
-def test_the_page_is_one_file_with_the_library_once(findings):
-    page = html("A <title>", blocks(findings), figures.draw)
-    assert "<title>A &lt;title&gt;</title>" in page and page.count("<figure>") == 4
-    assert page.count("plotly.js v") == 1 and not re.search(r"<(script|link)[^>]+(src|href)=", page)
-    assert len(page) < 6_000_000
-
-
-def test_figures_hold_the_numbers(findings):
-    arms = {each.name: each for each in ARMS}
-    own = findings.lines["pair"]
-    [curve] = [each for each in figures.strength_figure(own, arms).data if each.name == "KL (unit scale)"]
-    kl = next(line for line in own if line.arm == "kl-unit")
-    assert list(curve.x) == [1, 1.5]
-    assert curve.y[0] == kl.one.control.value
-    assert curve.y[0] - curve.error_y.arrayminus[0] == pytest.approx(kl.one.control.low)
-    assert all(list(each.x) == [10, 10] for each in figures.fluency_figure(own, arms).data)
-    assert len(figures.pattern_figure(findings.patterns).data) == 4
-    assert list(figures.clash_figure(findings.clashes).data[0].y) == [0.2, 0.1, 0.0]
-
-
-def test_blocks_are_escaped_for_where_they_go():
-    shown = [
-        Heading("<b>"),
-        Paragraph("a\nb <i>"),
-        Table(("x", "y"), (("<td>", "1|2"),)),
-        Picture("F", "seen"),
-    ]
-    assert markdown(shown) == (
-        "## &lt;b>\n\na b &lt;i>\n\n| x | y |\n|---|---:|\n| &lt;td> | 1\\|2 |\n\n"
-        "*seen (Drawn in report.html.)*\n"
-    )
-    page = html("t", shown, lambda figure, first: f"[{figure} {first}]")
-    assert "<h2>&lt;b&gt;</h2>" in page and "<td class=words>&lt;td&gt;</td><td>1|2</td>" in page
-    assert "[F True]<figcaption>seen" in page
-
-
-def test_a_figure_has_the_rivals_and_the_best_of_each_family_in_colour():
-    arms = {each.name: each for each in ARMS}
-    shares = {"prompting": 0.2, "sum": 0.5, "average": 0.3, "balanced": 0.7, "kl-unit": 0.4, "cosine": 0.6}
-    wild = arm("logo", 0.95, salt=9, spread=80.0)
-    alone = arm("single-topic", 0.1, salt=8)
-    texts = [
-        each for salt, (name, share) in enumerate(shares.items()) for each in arm(name, share, salt=salt)
-    ]
-    own = lines(by_kind([*wild, *alone, *texts])["pair"])
-    leads = figures.leading(own, arms)
-    # LoGo has most of its family, but at no strength the language.
-    assert set(leads) == {"prompting", "sum", "balanced", "cosine", "single-topic"}
-    drawn = figures.fluency_figure(own, arms).data
-    shown = [each.name for each in drawn if each.showlegend]
-    assert set(shown) == {arms[name].label for name in leads}
-    assert [each.name for each in drawn][-len(shown) :] == shown  # over the grey ones
-    assert len({each.line.color for each in drawn if each.name in shown}) == len(shown)
