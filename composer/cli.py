@@ -123,7 +123,7 @@ def _fusion_for(engine: Engine, prompt: str, composition: Composition) -> Fusion
     from composer.methods import METHODS
 
     method = METHODS.get(composition.method)
-    return engine.fusion(prompt, norm=composition.norm) if method and method.needs_kl else None
+    return engine.fusion_of(prompt, composition) if method and method.needs_kl else None
 
 
 def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]:
@@ -188,13 +188,16 @@ def _add_fuse(commands) -> None:
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--adapters", metavar="NAME,...", help="which adapters share the weight (all)")
     parser.add_argument("--no-norm", dest="norm", action="store_false", help="lens without the final norm")
+    parser.add_argument(
+        "--tokens", choices=("last", "all"), default="last", help="which of the prompt's (%(default)s)"
+    )
     parser.set_defaults(run=_fuse)
 
 
 def _fuse(args: argparse.Namespace, out: TextIO) -> int:
     engine = _engine(args)
     names = parse_names(args.adapters) or engine.names
-    fusion = engine.fusion(args.prompt, names, args.norm)
+    fusion = engine.fusion(args.prompt, names, args.norm, args.tokens)
     correlation = engine.norm_correlation(fusion, names)
     if args.json:
         answer = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from composer.model.text import encode_prompt, read_prompt
 from composer.model.voices import Voices
 from composer.probing import Probe
 from composer.run import Failed, Run
-from composer.shelf import Shelf
+from composer.shelf import Shelf, free_name
 from composer.spec import (
     AdapterSpec,
     Attribute,
@@ -76,7 +75,7 @@ class Engine:
         self._warm: WarmUp | None = None
         self._several = False
         self._adding = Lock()
-        self._ends = _end_tokens(base)
+        self._ends = base.end_tokens
 
     @classmethod
     def from_catalog(
@@ -166,7 +165,7 @@ class Engine:
 
     def check(self, source: str, revision: str | None = None) -> FitReport:
         """Whether the adapter in a Hub repo or folder fits this base; downloads no weights."""
-        return self._inspect(AdapterSpec(self._free_name(source), source, revision))[0]
+        return self._inspect(AdapterSpec(free_name(source, self.names), source, revision))[0]
 
     def add_adapter(self, source: str, revision: str | None = None, name: str | None = None) -> FitReport:
         """Load one more adapter from a Hub repo ("owner/name") or a folder, if it fits.
@@ -174,7 +173,7 @@ class Engine:
         Never raises for what the source holds or how the Hub answers: the report's `ok` and `reasons` say
         what happened, and the engine goes on with the adapters it has.
         """
-        return self._add(AdapterSpec(name or self._free_name(source), source, revision))
+        return self._add(AdapterSpec(name or free_name(source, self.names), source, revision))
 
     def _add(self, spec: AdapterSpec) -> FitReport:
         with self._adding:
@@ -205,17 +204,6 @@ class Engine:
             return FitReport(spec.name, spec.source, ok=False, reasons=(str(fault),)), None
         return fit(files, self._model.sites), files
 
-    def _free_name(self, source: str) -> str:
-        """A short name from the repo's or folder's own, not yet taken."""
-        stem = re.sub(r"[^\w.-]+", "-", source.replace("\\", "/").rstrip("/").rpartition("/")[2])[:40].strip(
-            ".-"
-        )
-        stem = stem or "adapter"
-        taken = {*self.names}
-        return next(
-            name for i in range(len(taken) + 1) if (name := f"{stem}-{i + 1}" if i else stem) not in taken
-        )
-
     # --- generating ----------------------------------------------------------------------------
 
     def generate(
@@ -229,9 +217,9 @@ class Engine:
     ) -> Iterator[Step]:
         """Continue `prompt` under a composition, a Step per token.
 
-        fusion: this prompt's fusion over all adapters, if the caller has it already; saves a prefill for
-        the methods that need it. Closing the iterator, or `stop()` turning true, ends it at once.
-        Raises ComposerError for a prompt or a composition that cannot be used.
+        fusion: what `fusion_of` says of this prompt and composition over all adapters, if the caller has it
+        already; saves the methods that need it a prefill. Closing the iterator, or `stop()` turning true,
+        ends it at once. Raises ComposerError for a prompt or a composition that cannot be used.
         """
         return self._run([(prompt, composition, sampling)], fusion, stop)
 
@@ -275,7 +263,7 @@ class Engine:
         ids = self._encode(prompt)
         count = min(sampling.max_new_tokens, self.base.context - len(ids))
         own = self.cast(composition)
-        every = composition.live if self.reads_prompt(composition) else 0
+        every = composition.live if "live" in method_of(composition).dials else 0
 
         def voices(ids: Sequence[int], fusion: Fusion | None = None) -> Voices:
             return self._gating.voices(self.shelf, own, composition, ids, fusion)
@@ -303,9 +291,9 @@ class Engine:
         """
         return names_of(self.names if names is None else names, composition)
 
-    def reads_prompt(self, composition: Composition) -> bool:
-        """Whether its gates take a prefill. Raises ComposerError for a method that is not here."""
-        return bool(method_of(composition).needs)
+    def reads_prompt(self, composition: Composition, own: Cast, fusion: Fusion | None = None) -> bool:
+        """Whether its row takes a prefill of its own. own: its cast. fusion: as for `row`."""
+        return bool(method_of(composition).needs) and not self._gating.knows(own, composition, fusion)
 
     def trace(
         self,
@@ -339,7 +327,14 @@ class Engine:
         logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
 
-    def fusion(self, prompt: str, names: Sequence[str] | None = None, norm: bool = True) -> Fusion:
+    def fusion(
+        self,
+        prompt: str,
+        names: Sequence[str] | None = None,
+        norm: bool = True,
+        tokens: str = "last",
+        own: Cast | None = None,
+    ) -> Fusion:
         """KL fusion weights of a prompt (qa-FLoRA, arXiv 2512.11366): one prefill of N+1 rows.
 
         For each layer l and adapter i, with h the base's hidden state after layer l at the prompt's last
@@ -348,11 +343,31 @@ class Engine:
             kl[l, i] = KL(softmax(lens(h)) || softmax(lens(h_i)));  alpha[l, i] = kl[l, i] / sum_j kl[l, j]
 
         names: which adapters, in which order (None: all). norm: the lens applies the final norm before the
-        unembedding. Returns Fusion: kl [L, N] in nats, alpha [L, N].
+        unembedding. tokens: "all" takes the mean of kl over the prompt's. own: a cast whose calibrated
+        adapters are meant. Returns Fusion: kl [L, N] in nats, alpha [L, N].
         """
-        shelf = self.shelf
-        columns = [shelf.column(name) for name in (shelf.names if names is None else names)]
-        return fuse(self._probe.divergence(shelf, self._encode(prompt), columns, norm))
+        shelf, made = self.shelf, own is not None and bool(own.leases)
+        names = shelf.names if names is None else names
+        columns = [int(own.columns[own.names.index(name)]) if made else shelf.column(name) for name in names]
+        kl = self._probe.divergence(shelf, self._encode(prompt), columns, norm, tokens == "all")
+        return fuse(kl)._replace(norm=norm, tokens=tokens, calibrated=made)
+
+    def fusion_of(
+        self,
+        prompt: str,
+        composition: Composition,
+        names: Sequence[str] | None = None,
+        own: Cast | None = None,
+    ) -> Fusion:
+        """The fusion weights that a composition is continued with, or, if by none, the prompt's own.
+
+        own: its cast, if the caller holds it. Raises as `cast` and `generate` do.
+        """
+        method = method_of(composition)
+        if not method.needs_kl:
+            return self.fusion(prompt, names, composition.norm)
+        own = own or self.cast(composition)
+        return self.fusion(prompt, names, composition.norm, composition.tokens, own)
 
     def norm_correlation(self, fusion: Fusion, names: Sequence[str] | None = None) -> float | None:
         """Correlation of alpha with the adapters' own norms, over layers and adapters; None if undefined.
@@ -383,9 +398,3 @@ class Engine:
 
     def _encode(self, prompt: str, limit: int | None = None) -> list[int]:
         return read_prompt(self.base.tokenizer, prompt, self.spec.prompting, limit or self.prompt_limit)
-
-
-def _end_tokens(base: Base) -> frozenset[int]:
-    ends = getattr(base.model.generation_config, "eos_token_id", None)
-    ends = ends if isinstance(ends, list) else [ends]
-    return frozenset(end for end in (*ends, base.tokenizer.eos_token_id) if end is not None)

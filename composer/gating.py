@@ -29,18 +29,25 @@ class Gating:
     ) -> Voices:
         """How a prompt's token ids are continued; gates over the bank. shelf: one with the cast's columns.
 
-        fusion: the prompt's fusion over all of the cast, if the caller has it; saves a prefill for the
-        methods that need it. Raises ComposerError for a method that is not here.
+        fusion: the prompt's fusion, if the caller has it; where it is what the method needs, it saves a
+        prefill. Raises ComposerError for a method that is not here.
         """
         method = method_of(composition)
-        known = fusion is not None and fusion.kl.shape == (self._layers, len(cast.names))
-        if method.needs == ("kl",) and known and composition.tokens == "last" and not cast.leases:
+        if fusion is not None and self.knows(cast, composition, fusion):
             prompt = Prompted(kl=fusion.kl)
         else:
             prompt = self._probe(method.needs, shelf, composition, ids, cast)
         asked = Question(cast.weights, self._layers, self._groups(cast), composition, prompt)
         own = voices(method, asked)
         return Voices(own.mix, cast.spread(own.gates, len(shelf.bank.names)))
+
+    def knows(self, cast: Cast, composition: Composition, fusion: Fusion | None) -> bool:
+        """Whether a fusion of the prompt is all that the method wants to know of it."""
+        if fusion is None or method_of(composition).needs != ("kl",):
+            return False
+        read = (fusion.norm, fusion.tokens, fusion.calibrated)
+        wanted = (composition.norm, composition.tokens, bool(cast.leases))
+        return read == wanted and fusion.kl.shape == (self._layers, len(cast.names))
 
     def route(self, shelf: Shelf, cast: Cast, composition: Composition) -> Route | None:
         """How tokens share out the gates; None where they do not, or where it would change nothing."""

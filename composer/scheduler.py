@@ -139,7 +139,7 @@ class Scheduler:
         # What a method makes of adapters is made first, a site at a time, and held until the row holds it.
         held = self.engine.cast(composition, lambda work: self.call(work).result())
         make = partial(self.engine.row, None, prompt, composition, sampling, fusion)
-        reads = (fusion is None or held.leases) and self.engine.reads_prompt(composition)
+        reads = self.engine.reads_prompt(composition, held, fusion)
         row = self.call(make).result() if reads else make()
         check_places(row, self.slots)
         if len(row.ids) + row.sampling.max_new_tokens > self.room:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -44,6 +45,14 @@ class Shelf:
         """The adapter's column in the bank. Raises ComposerError as `index`."""
         self.index(name)
         return self.bank.names.index(name)
+
+
+def free_name(source: str, taken: Collection[str]) -> str:
+    """A short name from the repo's or folder's own, not yet taken."""
+    stem = re.sub(r"[^\w.-]+", "-", source.replace("\\", "/").rstrip("/").rpartition("/")[2])[:40].strip(".-")
+    stem = stem or "adapter"
+    names = (f"{stem}-{i + 1}" if i else stem for i in range(len(taken) + 1))
+    return next(name for name in names if name not in taken)
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

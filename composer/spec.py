@@ -27,7 +27,7 @@ def _finite(name: str, value: object, low: float = -math.inf, high: float = math
     """A float inside [low, high], or a ComposerError naming `name` and the allowed range."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or not low <= number <= high:
         span = "a finite number" if math.isinf(low) else f"a number between {low:g} and {high:g}"
@@ -185,12 +185,12 @@ class Composition:
 
     weights: adapter name -> weight; adapters not named have weight 0. method: a name in
     composer.methods.METHODS. strength multiplies every gate, or with a method on the logits what is added
-    to them. bands multiply the early, middle and late third of the layers. blend and scale belong to `kl`
-    (0 = the plain sum, 1 = fusion weights alone; "unit" keeps a mean multiplier of 1, "paper" uses alpha
-    as published). contrast is c of the methods that subtract opposites. norm: apply the final norm in the
-    lens that `kl` reads. tokens: whether `kl` is read at the prompt's "last" token or in the mean over
-    "all". live: methods that read the prompt read it anew, with what was written since, after every so
-    many tokens; 0 is once, at the start.
+    to them. bands multiply the early, middle and late third of the layers. blend and scale belong to methods
+    that share out (blend 0 = the plain sum, 1 = the shares alone; "unit" keeps a mean multiplier of 1,
+    "paper" uses alpha as published). contrast is c of the methods that subtract opposites. norm: apply the
+    final norm in the lens that `kl` reads. tokens: whether `kl` is read at the prompt's "last" token or in
+    the mean over "all". live: methods that share out by the prompt read it anew, with what was written
+    since, after every so many tokens; 0 is once, at the start.
 
     What merges may be told, None being the method's usual: rank of the merged adapter at each site. density:
     share of a change's entries that pruning and dropping leave. core: share that is its core region. omega:
@@ -275,11 +275,15 @@ class Sampling:
 class Fusion(NamedTuple):
     """The KL rule's reading of a prompt: `kl` [L, N] in nats and `alpha` [L, N], rows summing to 1.
 
-    Layer l of both is read after decoder layer l, at the prompt's last token.
+    Layer l of both is read after decoder layer l. norm, tokens: as Composition has them. calibrated: whether
+    the adapters were calibrated against each other first.
     """
 
     kl: np.ndarray
     alpha: np.ndarray
+    norm: bool = True
+    tokens: str = "last"
+    calibrated: bool = False
 
     @property
     def undecided(self) -> np.ndarray:

@@ -84,9 +84,15 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
         return engine.row(0, PROMPT, asked, Sampling(), known).voices.gates[0]
 
     assert np.abs(gates("last") - gates("all")).max() > 1e-3
+    asked = Composition(weights, "kl", tokens="all")
+    known = engine.fusion_of(PROMPT, asked)
+    assert known.tokens == "all" and not engine.reads_prompt(asked, engine.cast(asked), known)
+    np.testing.assert_allclose(
+        engine.row(0, PROMPT, asked, Sampling(), known).voices.gates[0], gates("all"), atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.needs])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "live" in method.dials])
 def test_a_live_method_reads_what_was_written_since(engine, method, monkeypatch):
     read = []
     probe = engine._probe
@@ -102,12 +108,13 @@ def test_a_live_method_reads_what_was_written_since(engine, method, monkeypatch)
     prompt = len(engine._encode(PROMPT))
     assert len(list(engine.generate(PROMPT, Composition(weights, method, live=3), sampling))) == 8
     assert read == [prompt, prompt + 3, prompt + 6]
-    read.clear()
-    list(engine.generate(PROMPT, Composition(weights, method), sampling))
-    assert read == [prompt]
+    for composition in (Composition(weights, method), Composition(weights, "balanced", live=3)):
+        read.clear()
+        list(engine.generate(PROMPT, composition, sampling))
+        assert read == [prompt]
 
 
-@pytest.mark.parametrize("bad", [{"tokens": "some"}, {"live": -1}, {"live": 1.5}])
+@pytest.mark.parametrize("bad", [{"tokens": "some"}, {"live": -1}, {"live": 1.5}, {"blend": 10**400}])
 def test_a_dial_out_of_range_is_a_sentence(bad):
     with pytest.raises(ComposerError):
         Composition(**bad)

@@ -48,6 +48,13 @@ class Base:
         return getattr(torch, self.spec.dtype)
 
     @property
+    def end_tokens(self) -> frozenset[int]:
+        """Those that end a text."""
+        ends = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(end for end in (*ends, self.tokenizer.eos_token_id) if end is not None)
+
+    @property
     def context(self) -> int:
         """Longest sequence, prompt and continuation together, in tokens."""
         return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from composer.scheduler import Waiting
-from composer.spec import ComposerError, Fusion, Step
+from composer.spec import ComposerError, Composition, Fusion, Step
 from composer.ui.bursts import bursts
 from composer.ui.forms import check_prompt, make_request
 from composer.ui.runner import Runner
@@ -97,12 +97,15 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
             "finish": steps[-1].finish if steps else None,
         }
 
-    def fuse(prompt: str, adapters: list[str] | None = None, norm: bool = True) -> dict[str, Any]:
+    def fuse(
+        prompt: str, adapters: list[str] | None = None, norm: bool = True, tokens: str = "last"
+    ) -> dict[str, Any]:
         """The prompt's fusion weights: adapters [N], kl [L][N] in nats, alpha [L][N], undecided [L]."""
         with _sentences():
             text = check_prompt(prompt, settings.max_prompt_chars)
             names = _as_names(adapters, runner.engine.names)
-            fusion = runner.fuse(text, names, bool(norm))
+            asked = Composition(norm=bool(norm), tokens=tokens)
+            fusion = runner.fuse(text, names, asked.norm, asked.tokens)
         return {"adapters": list(names), **_plain(fusion), "undecided": fusion.undecided.tolist()}
 
     return generate, fuse

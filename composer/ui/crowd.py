@@ -40,7 +40,7 @@ class Crowd(Runner):
         alone = self._scheduler.idle
         fusion = None
         if METHODS[composition.method].needs_kl or alone:
-            for fusion in self._read(prompt, names, composition.norm):
+            for fusion in self._read(prompt, composition, names, held):
                 yield fusion
         ticket = self._scheduler.enter(prompt, composition, request.sampling, fusion)
         del held
@@ -49,11 +49,11 @@ class Crowd(Runner):
         finally:
             ticket.close()
         if fusion is None:
-            yield from self._read(prompt, names, composition.norm)
+            yield from self._read(prompt, composition, names)
 
-    def fuse(self, prompt: str, names: Sequence[str], norm: bool) -> Fusion:
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
-        return self._scheduler.call(partial(self.engine.fusion, prompt, names, norm)).result()
+        return self._scheduler.call(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
 
     def add(self, source: str) -> FitReport:
         """See Runner."""
@@ -83,9 +83,11 @@ class Crowd(Runner):
             finally:
                 left.set()
 
-    def _read(self, prompt: str, names: Sequence[str], norm: bool) -> Iterator[Fusion | None]:
+    def _read(
+        self, prompt: str, composition: Composition, names: Sequence[str], held: Cast | None = None
+    ) -> Iterator[Fusion | None]:
         """The prompt's fusion weights, after some Nones while there is other work to do."""
-        future = self._scheduler.call(partial(self.engine.fusion, prompt, names, norm))
+        future = self._scheduler.call(partial(self.engine.fusion_of, prompt, composition, names, held))
         try:
             while not wait([future], POLL).done:
                 yield None

@@ -35,9 +35,10 @@ class Forked(Runner):
             request.prompt, tuple(names), composition, asdict(request.sampling), self._added
         )
 
-    def fuse(self, prompt: str, names: Sequence[str], norm: bool) -> Fusion:
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
-        work = self._work(prompt, tuple(names), {"norm": norm}, None, self._added)
+        asked = {"method": "kl", "norm": norm, "tokens": tokens}
+        work = self._work(prompt, tuple(names), asked, None, self._added)
         try:
             return next(work)
         finally:
@@ -60,7 +61,7 @@ class Forked(Runner):
                 if name not in self.engine.names:
                     self.engine.add_adapter(source, commit, name)
             wanted = Composition(**composition)
-            fusion = self.engine.fusion(prompt, names, wanted.norm)
+            fusion = self.engine.fusion_of(prompt, wanted, names)
             yield fusion
             if sampling is not None:
                 yield from self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)

@@ -58,8 +58,8 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def fuse(self, prompt: str, names: Sequence[str], norm: bool) -> Fusion:
-        """Fusion weights of the prompt alone. Raises as `run` does."""
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
+        """Fusion weights of the prompt alone; norm, tokens: as Composition has them. Raises as `run` does."""
 
     @abstractmethod
     def close(self) -> None:

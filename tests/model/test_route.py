@@ -337,5 +337,5 @@ def test_a_zero_weight_beside_the_routed_ones_is_not_explained(llama):
 
 def test_only_arrow_is_routed_and_reads_no_prompt_beforehand(llama):
     assert [name for name, method in METHODS.items() if method.routed] == ["arrow"]
-    assert not llama.reads_prompt(ARROW)
+    assert not llama.reads_prompt(ARROW, llama.cast(ARROW))
     assert llama.row(0, PROMPT, Composition(WEIGHTS), GREEDY).route is None

@@ -80,7 +80,7 @@ def test_every_method_writes_text_and_says_who_did_what(real_engine, method):
 
 
 def test_fusion_reads_every_layer_of_the_prompt(real_engine):
-    kl, alpha = real_engine.fusion("The quarterback threw a pass and")
+    kl, alpha, *_ = real_engine.fusion("The quarterback threw a pass and")
     assert kl.shape == alpha.shape == (real_engine.layers, len(ADAPTERS))
     np.testing.assert_allclose(alpha.sum(axis=1), 1, atol=1e-5)
     assert kl[-1].min() > 0

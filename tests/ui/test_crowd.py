@@ -9,6 +9,7 @@ from threading import Event
 import numpy as np
 import pytest
 
+from composer.methods import fuse
 from composer.scheduler import Waiting
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 from composer.ui.crowd import Crowd
@@ -176,8 +177,28 @@ def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path,
 
 
 def test_fuse_reads_one_prompt(engine, crowd):
-    fusion = crowd.fuse("Who?", ("rslora", "plain"), False)
-    np.testing.assert_allclose(fusion.kl, engine.fusion("Who?", ("rslora", "plain"), False).kl, atol=1e-6)
+    fusion = crowd.fuse("Who?", ("rslora", "plain"), False, "all")
+    expected = engine.fusion("Who?", ("rslora", "plain"), False, "all")
+    np.testing.assert_allclose(fusion.kl, expected.kl, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [{"method": "kl", "tokens": "all"}, {"method": "pico-kl"}])
+def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, crowd, asked):
+    composition = Composition({"rslora": 1, "plain": 0.5}, **asked)
+    read = []
+    plainly = engine._gating._probe
+    engine._gating._probe = lambda *given: read.append(given) or plainly(*given)
+    try:
+        told = follow(run(crowd, Request("Who are you?", composition, Sampling(3, seed=4))))
+    finally:
+        engine._gating._probe = plainly
+    [shown] = [each for each in told if isinstance(each, Fusion)]
+    own = engine.cast(composition)
+    part = own.weights != 0
+    gates = engine.row(0, "Who are you?", composition, Sampling()).voices.gates[0][:, own.columns]
+    shared = fuse(shown.kl, part).alpha * part.sum() * own.weights
+    np.testing.assert_allclose(gates, shared, rtol=1e-3, atol=1e-5)
+    assert not read, "the prompt was read once, by who shows it"
 
 
 @pytest.mark.parametrize("method", ["svd", "pico"])

@@ -31,10 +31,10 @@ class RecordingEngine:
         self.asked = []
         self.closed = False
 
-    def fusion(self, prompt, names, norm):
+    def fusion_of(self, prompt, composition, names):
         if prompt == "bad":
             raise ComposerError("The prompt is bad; write another.")
-        self.asked.append(("fusion", prompt, names, norm))
+        self.asked.append(("fusion", prompt, composition, names))
         return FUSION
 
     def generate(self, prompt, composition, sampling, fusion):
@@ -59,7 +59,7 @@ def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
     assert items[0] is FUSION
     assert [item.index for item in items[1:]] == [0, 1, 2]
     assert engine.asked == [
-        ("fusion", "The", ("a",), True),
+        ("fusion", "The", REQUEST.composition, ("a",)),
         ("generate", "The", REQUEST.composition, REQUEST.sampling, FUSION),
     ]
 
@@ -113,7 +113,8 @@ def test_an_adapter_that_does_not_fit_is_not_added():
     assert runner.added == ()
 
 
-def test_fuse_passes_names_and_norm_and_writes_nothing():
+def test_fuse_says_how_to_read_and_writes_nothing():
     engine = RecordingEngine()
-    assert Forked(engine, here).fuse("The", ("a",), False) is FUSION
-    assert engine.asked == [("fusion", "The", ("a",), False)]
+    assert Forked(engine, here).fuse("The", ("a",), False, "all") is FUSION
+    asked = Composition(method="kl", norm=False, tokens="all")
+    assert engine.asked == [("fusion", "The", asked, ("a",))]
