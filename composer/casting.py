@@ -9,7 +9,8 @@ import numpy as np
 
 from composer.making import Through, at_once, make
 from composer.methods import METHODS, Method
-from composer.shelf import Shelf, unknown
+from composer.naming import unknown
+from composer.shelf import Shelf
 from composer.spec import ComposerError, Composition
 from composer.stock import Lease, Stock
 

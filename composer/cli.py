@@ -111,9 +111,10 @@ def _generate(args: argparse.Namespace, out: TextIO) -> int:
     if args.json:
         _write(_trace_object(trace, engine), out)
     else:
+        notes = "".join(f", {name} {value:.3f}" for name, value in engine.cast(composition).notes.items())
         print(
             f"{len(trace.steps)} tokens, {trace.tokens_per_second:.1f} tokens/s, seed {sampling.seed}, "
-            f"{composition.method}, {engine.base.id} ({engine.base.source})",
+            f"{composition.method}{notes}, {engine.base.id} ({engine.base.source})",
             file=sys.stderr,
         )
     return 0

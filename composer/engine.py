@@ -31,9 +31,10 @@ from composer.model.passes import decode_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
 from composer.model.voices import Voices
+from composer.naming import free_name
 from composer.probing import Probe
 from composer.run import Failed, Run
-from composer.shelf import Shelf, free_name
+from composer.shelf import Shelf
 from composer.spec import (
     AdapterSpec,
     Attribute,
@@ -261,7 +262,6 @@ class Engine:
     ) -> BatchRow:
         """A generation ready to join a run: the prompt's tokens, its voices, and in `cast` whose they are."""
         ids = self._encode(prompt)
-        count = min(sampling.max_new_tokens, self.base.context - len(ids))
         own = self.cast(composition)
         every = composition.live if "live" in method_of(composition).dials else 0
 
@@ -269,7 +269,7 @@ class Engine:
             return self._gating.voices(self.shelf, own, composition, ids, fusion)
 
         route = self._gating.route(self.shelf, own, composition)
-        limited = replace(sampling, max_new_tokens=count)
+        limited = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self.base.context - len(ids)))
         return BatchRow(key, ids, voices(ids, fusion), limited, voices, every, route, own)
 
     def cast(self, composition: Composition, through: Through = at_once) -> Cast:

@@ -15,7 +15,7 @@ from composer.model.lens import Lens
 from composer.model.prompt import Read
 from composer.model.step import Pass
 from composer.shelf import Shelf
-from composer.spec import Composition
+from composer.spec import ComposerError, Composition
 
 # Where LoGo listens (arXiv 2511.07129, its authors' code).
 QUERY = "self_attn.q_proj"
@@ -86,13 +86,19 @@ class Probe:
     def pull(self, shelf: Shelf, ids: Sequence[int], columns: list[int]) -> np.ndarray:
         """|s_i B_i A_i x| at the last layer's query projection, x the base's own, last token; [n].
 
-        One row: with all adapters on in the last layer alone, what they read is still the base's.
+        One row: with all adapters on in the last layer alone, what they read is still the base's. One column
+        alone takes all whatever it pulls. Raises ComposerError where none has that site.
         """
+        if len(columns) < 2:
+            return np.ones(len(columns), np.float32)
         layout, last = shelf.layout, self._model.layers - 1
         here = (path for path in layout.spans if self._model.layer_of[path] == last)
         path = next((path for path in here if path.endswith(QUERY)), None)
-        if path is None:
-            return np.zeros(len(columns), np.float32)
+        if path is None or not set(columns) & set(layout.bank.sites[path].owner.tolist()):
+            raise ComposerError(
+                f"LoGo compares adapters at the last layer's {QUERY}, where none of these has anything; "
+                "choose another method."
+            )
         gates = np.zeros((1, self._model.layers, len(shelf.bank.names)), np.float32)  # [1, L, N]
         gates[:, last] = 1
         read = self._pass.read(layout, gates_tensor(gates, layout.owner.device), [ids], unembed=False)

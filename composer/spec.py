@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -240,6 +240,11 @@ class Composition:
         for name, low in (("density", 0.001), ("core", 0.0001), ("omega", 0)):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _finite(name.capitalize(), value, low, 1))
+
+    def as_dict(self) -> dict[str, object]:
+        """Every field as plain values, from which the same composition can be made."""
+        whole = {each.name: getattr(self, each.name) for each in fields(self)}
+        return whole | {"weights": dict(self.weights), "bands": list(self.bands)}
 
 
 @dataclass(frozen=True)

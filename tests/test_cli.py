@@ -111,7 +111,7 @@ def test_the_parser_alone_does_not_import_torch():
         (["generate", "--prompt", "x" * 2000], "shorten it"),
         (["generate", "--prompt", "x", "--base", "big"], "the catalog has tiny"),
         (["fuse", "--prompt", ""], "prompt is empty"),
-        (["fuse", "--prompt", "x", "--adapters", "loud,mute"], "there are: loud, quiet"),
+        (["fuse", "--prompt", "x", "--adapters", "loud,mute"], "There are: loud, quiet"),
         (["evaluate", "--data", "no-such-folder"], "--data"),
     ],
 )

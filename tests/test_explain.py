@@ -254,7 +254,7 @@ def test_explain_answers_one_object(catalog, capsys):
     assert answer["bands"]["names"] == ["early", "middle", "late"]
     assert answer["bands"]["left_out"] == ["plain", "rslora", "all"]
     assert np.shape(answer["bands"]["change"]) == (3, 3)
-    assert answer["weights"] == {"plain": 1.0, "rslora": -0.5, "patterned": 0.0}
+    assert answer["composition"]["weights"] == {"plain": 1.0, "rslora": -0.5, "patterned": 0.0}
     assert answer["additivity"] <= 1
 
 

@@ -118,3 +118,14 @@ def test_a_live_method_reads_what_was_written_since(engine, method, monkeypatch)
 def test_a_dial_out_of_range_is_a_sentence(bad):
     with pytest.raises(ComposerError):
         Composition(**bad)
+
+
+def test_logo_with_nothing_to_compare_is_a_sentence(tmp_path):
+    neox = tiny.engine("gpt_neox", tiny.three_unlike(tmp_path, "gpt_neox"))
+    with pytest.raises(ComposerError, match="choose another method"):
+        neox.next_token_logits(PROMPT, Composition(dict.fromkeys(neox.names, 1.0), "logo"))
+    alone = {neox.names[0]: 1.0}
+    np.testing.assert_array_equal(
+        neox.next_token_logits(PROMPT, Composition(alone, "logo")),
+        neox.next_token_logits(PROMPT, Composition(alone)),
+    )

@@ -203,6 +203,11 @@ def load_adapter(
                 "The adapter's weights hold NaN or infinite numbers; train it again with a lower rate."
             )
         halves[place] = tensor.to(device, dtype)
+        if not torch.isfinite(halves[place]).all():
+            raise ComposerError(
+                f"The adapter's weights hold numbers too large for this base's {str(dtype).split('.')[1]}; "
+                "use the base in another dtype."
+            )
     try:
         return {
             path: Factors(halves[path, "A"], halves[path, "B"].contiguous(), scaling(config, path, rank))

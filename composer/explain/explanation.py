@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,12 +21,13 @@ class Explanation:
 
     pieces: the text's T tokens as they are shown. gates: [L, n], the composition's; "adapter i alone" below
     always means with its own column of them, and where tokens share them out, with the share that it has in
-    company. conflict_last, conflict_mean: [L, n, n] cosine of the adapters'
-    outputs as they are added, at the prompt's last token and averaged over its tokens. leakage: [L, n, n],
-    what j would add against what i adds, |y_j| / |y_i|, in the pass with i alone on the prompt. additivity:
-    of the logits after the prompt. The rest is explained where it is defined, in composer.insight.
-    What cannot be measured (a layer without sites, a composition that changes nothing, how outputs meet in a
-    composition of logits) is NaN.
+    company. conflict_last, conflict_mean: [L, n, n] cosine of the adapters' outputs, signed as they are
+    added (shares per token left out), at the prompt's last token and averaged over its tokens. leakage:
+    [L, n, n], what j would add against what i would, |y_j| / |y_i|, at gate 1 both, in the pass with i alone
+    on the prompt. additivity: of the logits after the prompt. notes: of a merged adapter, see
+    composer.methods.merges. The rest is explained where it is defined, in composer.insight. What cannot be
+    measured (a layer without sites, a composition that changes nothing, how outputs meet in a composition of
+    logits) is NaN.
     """
 
     base: str
@@ -45,6 +47,7 @@ class Explanation:
     additivity: float
     attribution: Attribution
     bands: BandsOut
+    notes: Mapping[str, float]
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -63,11 +66,10 @@ class Explanation:
             "base": self.base,
             "prompt": self.prompt,
             "text": self.text,
-            "weights": self.composition.weights,
-            "method": self.composition.method,
-            "strength": self.composition.strength,
+            "composition": self.composition.as_dict(),
             "adapters": self.adapters,
             "layers": self.layers,
+            "merge": self.notes,
             "tokens": self.tokens,
             "pieces": self.pieces,
             "gates": self.gates,

@@ -28,6 +28,9 @@ from composer.model.text import Continuation
 from composer.model.voices import Voices
 from composer.spec import ComposerError, Composition, Sampling
 
+# Tokens of a text: each costs a vocabulary of logits for every voice at once.
+LONGEST = 512
+
 
 class Rows(NamedTuple):
     """What B teacher-forced rows say. first: logits after the prompt [B, V]. log_probs: the text's, [B, T].
@@ -59,6 +62,8 @@ def explain(
     text: the continuation; None: generated under the composition and `sampling`. Raises ComposerError for a
     prompt, a text or a composition that cannot be used.
     """
+    if sampling.max_new_tokens > LONGEST and text is None:
+        raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
     row = engine.row(0, prompt, composition, sampling)
     part = _taking_part(row.cast, row.voices.gates)
     columns = row.cast.columns[part].tolist()
@@ -105,6 +110,7 @@ def explain(
             change=(without.log_probs - composed).mean(axis=1).reshape(shape),
             kl=divergence(whole.first[-1], without.first).reshape(shape),
         ),
+        notes=row.cast.notes,
     )
 
 
@@ -143,7 +149,7 @@ def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
     """The tokens of a text somebody brings, after a prompt's tokens."""
     if not isinstance(text, str) or not text.strip():
         raise ComposerError("The text to explain is empty; leave it out to have one generated.")
-    room = engine.base.context - len(prompt)
+    room = min(engine.base.context - len(prompt), LONGEST)
     try:
         # A flood is refused before it is tokenised: no token is more than a few dozen characters.
         tokens = engine.base.tokenizer(text[: 64 * (room + 1)], add_special_tokens=False)["input_ids"]
@@ -152,9 +158,7 @@ def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
             "The text to explain has broken characters (lone surrogates); type it again as plain text."
         ) from fault
     if len(tokens) > room:
-        raise ComposerError(
-            f"The text to explain is too long; prompt and text may have {engine.base.context} tokens."
-        )
+        raise ComposerError(f"The text to explain is too long; after this prompt it may have {room} tokens.")
     shown = Continuation(engine.base.tokenizer, prompt, frozenset())
     pieces = [shown.push(token, last=place == len(tokens)) for place, token in enumerate(tokens, start=1)]
     return Text(tuple(tokens), tuple(pieces))

@@ -30,6 +30,11 @@ def _head(found: Explanation) -> Iterator[str]:
     gates = "gates before each token shares them out" if METHODS[found.composition.method].routed else "gates"
     yield f"{found.base}, {found.composition.method}. Taking part, with mean {gates}: {who or 'no adapter'}"
     yield f"Layers: {_thirds(found.layers)}."
+    if METHODS[found.composition.method].merge and len(found.adapters) == 1:
+        notes = ", ".join(f"{name} {value:.3f}" for name, value in found.notes.items())
+        yield f"One adapter was made of them all ({notes}), so there are no two to compare; the sum has them."
+    if found.composition.live:
+        yield "Read with the gates of the prompt alone; while it was written they were read anew (live)."
 
 
 def _tokens(found: Explanation) -> Iterator[str]:
@@ -66,6 +71,9 @@ def _sizes(found: Explanation) -> Iterator[str]:
 
 
 def _conflict(found: Explanation) -> Iterator[str]:
+    if METHODS[found.composition.method].apart:
+        yield "Adapters meet in the logits alone, so there is no conflict inside the layers."
+        return
     yield "Conflict on this prompt: cosine of two adapters' outputs as they are added, at the last token"
     yield "(and averaged over the prompt). +1 they pull together, 0 they do not meet, -1 they fight."
     rows = []
@@ -78,7 +86,7 @@ def _conflict(found: Explanation) -> Iterator[str]:
 
 def _leakage(found: Explanation) -> Iterator[str]:
     yield "Leakage: with the first adapter alone on this prompt, how large the second one's output would be"
-    yield "beside it. 0: it keeps out; 1: it would speak as loudly."
+    yield "beside it, both at gate 1 whatever their weights. 0: it keeps out; 1: it would speak as loudly."
     rows = [
         [f"{found.adapters[i]} <- {found.adapters[j]}", *_by_third(found.leakage[:, i, j], ".2f")]
         for pair in found.pairs

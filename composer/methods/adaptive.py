@@ -9,6 +9,7 @@ from composer.methods.registry import Method, Question
 from composer.spec import UNDECIDED, Fusion
 
 QA_FLORA = "Shukla et al., qa-FLoRA, AAAI 2026, arXiv 2512.11366 (formulas known second-hand)"
+AS_PUBLISHED = "as published: scale 'shares of 1', no final norm"
 
 
 def fuse(kl: np.ndarray, taking_part: np.ndarray | None = None) -> Fusion:
@@ -58,7 +59,7 @@ KL = Method(
     label="KL fusion (qa-FLoRA)",
     help="Per layer, the adapter that changes the model's answer to your prompt most gets the largest share.",
     family="Prompt decides",
-    source=QA_FLORA,
+    source=f"{QA_FLORA}; {AS_PUBLISHED}",
     rule=kl_gates,
     dials=("blend", "scale", "norm", "tokens", "live"),
     needs=("kl",),
@@ -92,7 +93,7 @@ LOGO = Method(
     help="One share per adapter in all layers: how loud it is in the last layer's query projection.",
     family="Prompt decides",
     source="LoRA on the Go, ACL 2026, arXiv 2511.07129 (from its authors' released code; here the "
-    "probe reads the base's own hidden state, and all adapters that take part are kept)",
+    "probe reads what the projection itself reads, with no adapter on, and all that take part are kept)",
     rule=_logo,
     dials=("blend", "scale", "live"),
     needs=("pull",),

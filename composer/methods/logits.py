@@ -12,7 +12,7 @@ LOGITS = Method(
     label="Logit sum (proxy-tuning)",
     help="Adds what each adapter alone changes in the next token's logits: they meet nowhere else.",
     family="Logits",
-    source=f"proxy-tuning, Liu et al. 2024, arXiv 2401.08565; {DEXPERTS}",
+    source=f"proxy-tuning, Liu et al. 2024, arXiv 2401.08565; {DEXPERTS}; of several adapters: this project",
     rule=SUM.rule,
     apart=True,
 )

@@ -85,7 +85,7 @@ DARE_TIES = _merge(
 CORE = _merge(
     "core",
     "Core isolation (CPI-FT)",
-    "Keeps each adapter's most changed entries as they are and merges the rest on the sphere.",
+    "Keeps each adapter's most changed entries, merges the rest on the sphere, cuts that to the rank.",
     "Wang, Liang & Peng, CPI-FT, EMNLP 2025, arXiv 2508.21741 (formulas known second-hand), carried over to "
     "LoRA deltas by this project",
     "core",

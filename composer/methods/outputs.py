@@ -28,9 +28,10 @@ def _static(question: Question) -> np.ndarray:
 
 
 def _balanced(question: Question) -> np.ndarray:
-    """gate = w_i m / c_i: c_i the adapter's contribution alone, m the mean over those that take part."""
+    """gate = w_i m / c_i: c_i the adapter's contribution alone, m the mean over those that have one."""
     share = np.where(question.part, question.prompt.share.astype(np.float64), 0.0)  # [L, N]
-    mean = share.sum(axis=1, keepdims=True) / max(int(question.part.sum()), 1)  # [L, 1]
+    heard = np.maximum((share > 0).sum(axis=1, keepdims=True), 1)  # [L, 1]
+    mean = share.sum(axis=1, keepdims=True) / heard  # [L, 1]
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(share > 0, np.minimum(mean / share, LOUDEST), 1.0)
     return question.weights * factor  # [L, N]
@@ -55,7 +56,7 @@ SUM = Method(
     name="sum",
     label="Sum of outputs",
     help="Adds every adapter's output, times its slider, at every layer.",
-    source=LORANDI,
+    source=f"{LORANDI}; that it is done at every layer is our reading",
     rule=weighted_sum,
 )
 
@@ -79,7 +80,7 @@ AVERAGE = Method(
 STATIC = Method(
     name="static",
     label="Static fusion",
-    help="Sum, with the sliders scaled so that they add up to 1.",
+    help="Sum, with the sliders scaled so that their sizes add up to 1.",
     source="the static fusion that qa-FLoRA compares with, arXiv 2512.11366 (known second-hand)",
     rule=_static,
 )

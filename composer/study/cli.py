@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
+from composer.naming import unknown
 from composer.options import add_common, parse_names
 from composer.spec import ComposerError
 from composer.study import judges_cli, study_cli
@@ -70,10 +71,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     others = judges_cli.hub_judges(args)
     engine = Engine.from_catalog(args.catalog, args.base)
     names = parse_names(args.adapters) or engine.names
-    if unknown := [name for name in names if name not in engine.names]:
-        raise ComposerError(
-            f"There is no adapter called {unknown[0][:60]!r}; there are: {', '.join(engine.names) or 'none'}."
-        )
+    if strange := [name for name in names if name not in engine.names]:
+        raise ComposerError(unknown("adapter", strange[0], engine.names))
     second = second_model(args.second_model) if args.second_model else None
     tasks = plan((BASE, *names), prompts, args.seeds)
     with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from composer.naming import unknown
 from composer.spec import ComposerError
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.study.judge_training import PLANS, train_judges
 
     names = parse_names(args.only) or tuple(PLANS)
-    if unknown := [name for name in names if name not in PLANS]:
-        raise ComposerError(f"There is no judge of {unknown[0][:60]!r}; there are: {', '.join(PLANS)}.")
+    if strange := [name for name in names if name not in PLANS]:
+        raise ComposerError(unknown("attribute to judge", strange[0], PLANS))
     trained = train_judges(_folder(args.data), [PLANS[name] for name in names])
     paths = save_judges(trained, args.out)
     for judge in trained:

@@ -6,10 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from composer.engine import Engine
+from composer.naming import unknown
 from composer.plain import plain
 from composer.spec import ComposerError, Sampling
 from composer.study import document, figures
@@ -56,11 +56,7 @@ def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
     """The arms of these names, in the project's order; None: all. Raises ComposerError for a strange name."""
     known = [arm.name for arm in ARMS]
     if strange := [name for name in names or () if name not in known]:
-        close = get_close_matches(strange[0], known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise ComposerError(
-            f"There is no arm called {strange[0][:60]!r};{hint} there are: {', '.join(known)}."
-        )
+        raise ComposerError(unknown("arm", strange[0], known))
     return tuple(arm for arm in ARMS if names is None or arm.name in names)
 
 

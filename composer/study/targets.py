@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
+from composer.naming import unknown
 from composer.spec import Attribute, ComposerError
 
 # The attributes that judges decide; other groups of a catalog are none of the study's business.
@@ -58,15 +59,12 @@ def choose(targets: Sequence[Target], names: Sequence[str] | None) -> tuple[Targ
 
     Raises ComposerError for a name that is neither, and when there is no target at all.
     """
-    known = {target.name for target in targets} | {target.kind for target in targets}
+    known = dict.fromkeys(word for target in targets for word in (target.kind, target.name))
     if not known:
         raise ComposerError(
             "This base has nothing to study; give its catalog the attributes "
             f"{' and '.join(ATTRIBUTES)}, with adapters that fit."
         )
     if strange := [name for name in names or () if name not in known]:
-        raise ComposerError(
-            f"There is no target called {strange[0][:60]!r}; "
-            f"there are: {', '.join(dict.fromkeys(word for t in targets for word in (t.kind, t.name)))}."
-        )
+        raise ComposerError(unknown("target", strange[0], known))
     return tuple(t for t in targets if names is None or t.name in names or t.kind in names)

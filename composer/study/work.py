@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import product
 
 from composer.casting import makes
@@ -102,7 +102,7 @@ class Stand:
         A field at its default counts only where the method listens to it, so that a field that is new to
         the project leaves old texts what they are.
         """
-        whole, plain = asdict_of(Composition(**asked)), asdict_of(Composition())
+        whole, plain = Composition(**asked).as_dict(), Composition().as_dict()
         method = self.methods[whole["method"]]
         heard = {name: whole[name] for name in whole if name in method.dials or whole[name] != plain[name]}
         names = set(whole["weights"])
@@ -111,12 +111,6 @@ class Stand:
         settings = {**asdict(sampling), "seed": seed, "time_limit": None}
         versions = {name: self.versions[name] for name in sorted(names)}
         return digest(self.base, told, heard, versions, settings)
-
-
-def asdict_of(composition: Composition) -> dict[str, object]:
-    """A composition as plain values, fit for JSON."""
-    whole = {each.name: getattr(composition, each.name) for each in fields(composition)}
-    return {**whole, "weights": dict(composition.weights), "bands": list(composition.bands)}
 
 
 def plan(

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from composer.naming import unknown
 from composer.options import add_common
 from composer.spec import BaseSpec, ComposerError
 
@@ -50,11 +51,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     recipes = load_recipes(args.recipes or BUNDLED)
     names = args.names or list(recipes)
-    unknown = [name for name in names if name not in recipes]
-    if unknown:
-        raise ComposerError(
-            f"There is no recipe called {unknown[0][:60]!r}; there are: {', '.join(recipes)}."
-        )
+    if strange := [name for name in names if name not in recipes]:
+        raise ComposerError(unknown("recipe", strange[0], recipes))
     if args.data is not None and not args.data.is_dir():
         raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
     spec = as_trained(load_catalog(args.catalog).base(args.base), args.quantization)

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from composer.naming import unknown
 from composer.scheduler import Waiting
 from composer.spec import ComposerError, Composition, Fusion, Step
 from composer.ui.bursts import bursts
@@ -148,7 +149,5 @@ def _as_names(adapters: object, names: tuple[str, ...]) -> tuple[str, ...]:
         raise ComposerError("Give the adapters to compare as a list of names, or leave them out for all.")
     for name in adapters:
         if name not in names:
-            raise ComposerError(
-                f"There is no adapter called {str(name)[:60]!r}; there are {', '.join(names)}."
-            )
+            raise ComposerError(unknown("adapter", name, names))
     return tuple(dict.fromkeys(adapters))

@@ -143,9 +143,9 @@ def build(
     )
 
 
-def dial_updates(method: str) -> list:
-    """Updates of help line, dials and their accordion for a chosen method."""
-    return [method_words(method), *dials.updates(method)]
+def dial_updates(method: str, values: Composition | None = None) -> list:
+    """Updates of help line, dials and their accordion for a chosen method; with values, the dials' too."""
+    return [method_words(method), *dials.updates(method, values)]
 
 
 def method_words(method: str) -> dict[str, str]:

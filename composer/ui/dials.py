@@ -52,9 +52,7 @@ def build(opening: Composition) -> tuple[dict[str, Component], gr.Accordion]:
     method = METHODS[opening.method]
 
     def made(name: str) -> Component:
-        value = getattr(opening, name)
-        value = 0 if name in UNSET and value is None else value
-        return MAKERS[name](value=value, visible=name in method.dials, elem_id=name)
+        return MAKERS[name](value=_value(opening, name), visible=name in method.dials, elem_id=name)
 
     dials = {name: made(name) for name in FIRST}
     label = "More dials of this method"
@@ -63,16 +61,22 @@ def build(opening: Composition) -> tuple[dict[str, Component], gr.Accordion]:
     return dials, more
 
 
-def updates(method: str) -> list:
-    """Visibility of each dial, in the order of `build`, and of the accordion."""
-    chosen = METHODS[method]
-    shown = [gr.update(visible=name in chosen.dials) for name in (*FIRST, *MORE)]
+def updates(method: str, values: Composition | None = None) -> list:
+    """Visibility of each dial, in the order of `build`, and of the accordion; with values, these too."""
+    chosen, names = METHODS[method], (*FIRST, *MORE)
+    own = [{} if values is None else {"value": _value(values, name)} for name in names]
+    shown = [gr.update(visible=name in chosen.dials, **each) for name, each in zip(names, own, strict=True)]
     return [*shown, gr.update(visible=_folds(chosen))]
 
 
 def read(values: Mapping[str, object]) -> dict[str, object]:
     """Fields of Composition from the dials' values."""
     return {name: None if name in UNSET and value == 0 else value for name, value in values.items()}
+
+
+def _value(composition: Composition, name: str) -> object:
+    value = getattr(composition, name)
+    return 0 if name in UNSET and value is None else value
 
 
 def _or_usual(label: str, maximum: float, step: float, **own) -> gr.Slider:

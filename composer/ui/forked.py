@@ -8,7 +8,7 @@ survives the way back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import gradio as gr
 
@@ -29,8 +29,8 @@ class Forked(Runner):
 
     def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step]:
         """See Runner. The fusion weights come first."""
-        composition = {f.name: getattr(request.composition, f.name) for f in fields(request.composition)}
-        composition["weights"] = dict(request.composition.weights)  # a mapping proxy does not pickle
+        # As plain values: a mapping proxy does not pickle.
+        composition = request.composition.as_dict()
         yield from self._work(
             request.prompt, tuple(names), composition, asdict(request.sampling), self._added
         )

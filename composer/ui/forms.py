@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from composer.adapters.hub import valid_repo_id
 from composer.methods import METHODS
+from composer.naming import unknown
 from composer.spec import ComposerError, Composition, Sampling
 from composer.ui.settings import Settings
 
@@ -37,7 +38,7 @@ def check_prompt(prompt: object, limit: int) -> str:
 def check_method(method: object) -> str:
     """A method's name. Raises ComposerError for one that does not exist."""
     if not isinstance(method, str) or method not in METHODS:
-        raise ComposerError(f"There is no method {str(method)[:40]!r}; there are {', '.join(METHODS)}.")
+        raise ComposerError(unknown("method", method, METHODS))
     return method
 
 
@@ -52,7 +53,7 @@ def make_request(
 ) -> Request:
     """Check everything at once. Raises ComposerError with one sentence about the first fault.
 
-    dials: strength, blend, scale, contrast. sampling: fields of Sampling but time_limit, which
+    dials: strength and the fields that methods listen to. sampling: fields of Sampling but time_limit, which
     belongs to whoever runs the page.
     """
     text = check_prompt(prompt, settings.max_prompt_chars)

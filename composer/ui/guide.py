@@ -16,9 +16,11 @@ and nothing has to be trained again:
 
 $$y = W_0 x + \sum_i g_{l,i}\, s_i B_i A_i x$$
 
-$g_{l,i}$ is the **gate**: how much of adapter $i$ is added in layer $l$. Sliders, method, strength and layer
-bands do nothing but choose gates. (The two methods on *logits* run every adapter alone and add up what each
-changes in the scores of the next word.) With every slider at 0 the base writes alone, bit for bit.
+$g_{l,i}$ is the **gate**: how much of adapter $i$ is added in layer $l$. Sliders, strength, layer bands and
+most methods do nothing but choose gates. Some go about it differently: methods on *weights* make one new
+adapter of those you pull, *Calibrated* ones change the adapters a little first, *Arrow* shares them out anew
+for every word, and those on *logits* run every adapter alone and add up what each changes in the scores of
+the next word. With every slider at 0 the base writes alone, bit for bit.
 
 ### How to read the pictures
 

@@ -55,7 +55,8 @@ class Page:
             each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
         )
         self.usual: Composition = runner.engine.spec.opening
-        check_method(self.usual.method)
+        for method in {self.usual.method, *(each.method for each in self.examples if each.method)}:
+            check_method(method)
 
     def blocks(self) -> gr.Blocks:
         """The gradio app, not yet started."""
@@ -176,6 +177,7 @@ class Page:
         controls = tab.controls
         weights = list(controls.weights)
         dials = [tab.method_help, *controls.dials.values(), tab.more]
+        shape = [controls.strength, *controls.bands]
         controls.method.input(compose.dial_updates, controls.method, dials, **CHEAP)
         controls.every.input(self.switch, [controls.every, *weights], weights, **CHEAP)
         tab.zero.click(lambda: [0.0] * len(weights), None, weights, **CHEAP)
@@ -183,7 +185,7 @@ class Page:
             button.click(
                 partial(self.load_example, example),
                 None,
-                [tab.live, controls.prompt, controls.method, *dials, controls.every, *weights],
+                [tab.live, controls.prompt, controls.method, *dials, *shape, controls.every, *weights],
                 **CHEAP,
             )
 
@@ -193,11 +195,16 @@ class Page:
         return self._show(to_values(self.slots, weights, self.runner.added), every)
 
     def load_example(self, example: Example) -> list:
-        """Updates of the status line, prompt, method, its dials, the switch and every slider."""
+        """Updates of the status line, prompt, method, all dials, the switch and every slider.
+
+        All that the visitor may have moved goes back to where the page opens, or the note would not be true.
+        """
         every = needs_every(self.slots, example.weights)
         sliders = self._show(to_values(self.slots, example.weights, self.runner.added), every)
         note, method = remark(example.note, "idle"), example.method or self.usual.method
-        return [note, example.prompt, method, *compose.dial_updates(method), every, *sliders]
+        dials = compose.dial_updates(method, self.usual)
+        shape = (self.usual.strength, *self.usual.bands)
+        return [note, example.prompt, method, *dials, *shape, every, *sliders]
 
     def _show(self, values: list[float], every: bool) -> list:
         added = len(self.runner.added)

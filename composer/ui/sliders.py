@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from composer.naming import unknown
 from composer.spec import WEIGHT_RANGE, AdapterSpec, Attribute, ComposerError, Slider
 
 # For adapters that no catalog gave a colour: spread in hue, readable on light and on dark.
@@ -165,9 +166,7 @@ def read_weights(raw: object, names: Sequence[str]) -> dict[str, float]:
     low, high = WEIGHT_RANGE
     for name, weight in raw.items():
         if name not in names:
-            raise ComposerError(
-                f"There is no adapter called {str(name)[:60]!r}; there are {', '.join(names)}."
-            )
+            raise ComposerError(unknown("adapter", name, names))
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not low <= weight <= high:
             raise ComposerError(f"The weight of {name} must be a number between {low:g} and {high:g}.")
     return dict(raw)

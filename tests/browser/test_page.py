@@ -152,6 +152,17 @@ def test_an_example_loads_prompt_weights_method_and_its_dials(visit, catalog, me
         expect(page.locator(f"#{dial}")).to_be_visible(visible=dial in dials)
 
 
+def test_an_example_puts_back_what_its_note_relies_on(visit, catalog):
+    index = next(i for i, each in enumerate(catalog.examples) if each.method == "contrast")
+    page = visit()
+    page.get_by_text("Strength and layers").click()
+    for dial, value in (("contrast", 1), ("strength", 2), ("band-late", 0.5)):
+        set_slider(page, dial, value)
+    page.locator("#examples button").nth(index).click()
+    for dial, value in (("contrast", "0.5"), ("strength", "1"), ("band-late", "1")):
+        expect(page.locator(f"#{dial} input[type=number]")).to_have_value(value)
+
+
 def test_the_switch_carries_the_two_way_slider_over_and_back(visit):
     page = visit()
     set_slider(page, "pair-sentiment", -1.5)

@@ -114,7 +114,7 @@ def test_balanced_adapters_contribute_equally_and_as_much_as_before_together():
     contributed = got * share
     np.testing.assert_allclose(contributed[0, :2], 0.2, atol=1e-6)
     np.testing.assert_allclose(contributed[1, :2], 0.2, atol=1e-6)
-    assert got[2].tolist() == [1, 0.5, 0]  # who does nothing in a layer is not turned up there
+    assert got[2].tolist() == [1, 1, 0]  # alone in a layer: nobody to be as loud as
 
 
 def test_a_whisper_is_turned_up_four_times_at_most():

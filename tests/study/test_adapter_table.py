@@ -203,7 +203,7 @@ def test_evaluate_goes_on_from_its_texts(project, capsys):
 @pytest.mark.parametrize(
     ("more", "cure"),
     [
-        (["--adapters", "nope"], "there are: sports, mine"),
+        (["--adapters", "nope"], "There are: sports, mine"),
         (["--seeds", "0"], "at least 1"),
         (["--prompts", "no-such-file"], "prompts file"),
     ],

@@ -109,7 +109,7 @@ def test_a_run_killed_from_outside_goes_on(project, capsys):
     ("more", "cure"),
     [
         (["--arms", "summ"], "Did you mean sum?"),
-        (["--targets", "joy"], "there are: sentiment, negative"),
+        (["--targets", "joy"], "There are: sentiment, negative"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--ray-workers", "0"], "--ray-workers must be at least 1"),
         (["--strengths", "loud"], "--strengths takes numbers"),

@@ -68,7 +68,7 @@ def test_targets_are_singles_pairs_and_triples_of_what_judges_know():
 def test_targets_are_chosen_by_name_or_kind():
     targets = all_targets(GROUPS)
     assert [t.name for t in choose(targets, ("world", "sentiment"))] == ["negative", "positive", "world"]
-    with pytest.raises(ComposerError, match="there are: sentiment, negative"):
+    with pytest.raises(ComposerError, match="There are: sentiment, negative"):
         choose(targets, ("joy",))
     with pytest.raises(ComposerError, match="nothing to study"):
         choose((), None)

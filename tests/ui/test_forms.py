@@ -43,7 +43,7 @@ def test_a_good_form_becomes_a_request():
         ({"prompt": ["x"]}, "empty"),
         ({"prompt": "x" * 21}, "shorten it to 20"),
         ({"prompt": "half \ud83d"}, "broken characters"),
-        ({"method": "merge"}, "no method 'merge'"),
+        ({"method": "merge"}, "no method called 'merge'"),
         ({"method": ["sum"]}, "no method"),
         ({"weights": {"positive": math.nan}}, "weight of positive"),
         ({"weights": {"positive": 9}}, "weight of positive"),
