@@ -125,6 +125,16 @@ def test_factor_average_has_every_b_meet_every_a():
     close(delta(merged["one"]), terms.double())
 
 
+def test_factor_average_takes_the_root_of_each_strength_on_both_factors():
+    one, two = family((16, 40), (4, 4), (2.0, 0.5))
+    shares = [0.5 * 2.0, -3.0 * 0.5]  # weight times scaling; its sign stands with A
+    parts = list(zip((one["one"], two["one"]), shares, strict=True))
+    b = sum(abs(share) ** 0.5 * own.B for own, share in parts) / 2
+    a = sum(math.copysign(abs(share) ** 0.5, share) * own.A for own, share in parts) / 2
+    merged = merge(MERGES["factor-average"], [one, two], [0.5, -3.0]).adapter
+    close(delta(merged["one"]), b.double() @ a.double())
+
+
 @pytest.mark.parametrize("name", ["factor-average", "linear"])
 def test_adding_factors_needs_equal_ranks(name):
     with pytest.raises(ComposerError, match=r"have 2, 3; choose exact concatenation or SVD"):

@@ -8,6 +8,7 @@ import torch
 
 from composer import Composition, Sampling
 from composer.adapters.bank import Bank
+from composer.methods import METHODS
 from composer.model.inject import GateCall, Meter
 from tests.tools import tiny
 
@@ -138,10 +139,12 @@ def test_kl_with_blend_zero_is_the_sum(engine):
     np.testing.assert_allclose(blended, summed, atol=1e-6)
 
 
-def test_kl_of_one_adapter_is_that_adapter(engine):
-    alone = engine.next_token_logits(PROMPT, Composition(weights={"plain": 1}))
-    fused = engine.next_token_logits(PROMPT, Composition(weights={"plain": 1}, method="kl"))
-    np.testing.assert_allclose(fused, alone, atol=1e-5)
+@pytest.mark.parametrize("method", METHODS)
+def test_one_adapter_at_weight_one_is_itself_whatever_the_method(engine, method):
+    alone = logits(engine, plain=1)
+    asked = Composition(weights={"plain": 1, "patterned": 0}, method=method)
+    np.testing.assert_allclose(engine.next_token_logits(PROMPT, asked), alone, atol=1e-4)
+    assert np.abs(alone - logits(engine)).max() > 1e-3
 
 
 def test_an_empty_bank_generates_as_the_base_and_contributes_nothing():
