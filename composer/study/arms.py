@@ -46,11 +46,6 @@ class Arm:
     told: bool = False
     itself: bool = True
 
-    @property
-    def requires(self) -> tuple[str, ...]:
-        """What must be here for it whatever the target."""
-        return (*(("a chat template",) if self.told else ()), f"the method {self.method}", *self.dials)
-
     def lacks(self, methods: Collection[str], chat: bool) -> str | None:
         """Why it cannot be had here at all, as a clause; None if it can."""
         if self.told and not chat:
@@ -129,7 +124,14 @@ ARMS: tuple[Arm, ...] = (
         _combined,
     ),
     Arm("sum", "outputs", "Sum", "Adds every module's output.", LORANDI),
-    Arm("sum-multi", "outputs", "Sum (S, T, M)", "Sum, with M as well.", LORANDI, _with_multi),
+    Arm(
+        "sum-multi",
+        "outputs",
+        "Sum (S, T, M)",
+        "Sum, with M as well; all three read M's control words.",
+        LORANDI,
+        _with_multi,
+    ),
     Arm("average", "outputs", "Average", "Sum over N.", LORANDI, method="average"),
     Arm("static", "outputs", "Static", "Weights that sum to 1.", "static fusion", method="static"),
     Arm(
