@@ -95,12 +95,13 @@ def test_pico_is_the_sum_of_the_calibrated_adapters_and_shows_them_as_they_are_c
     assert not step.contribution[:, 2].any()
 
 
-def test_pico_with_kl_reads_the_calibrated_adapters(engine, made):
+def test_pico_before_a_method_is_that_method_of_the_calibrated_adapters(engine, made):
     calibrated = calibrate([engine.bank.adapter(name) for name in WEIGHTS])
     other = tiny.engine(made[0], {})
     for name, adapter in zip(WEIGHTS, calibrated, strict=True):
         other._stock.add(engine.adapters[0].__class__(name, "memory"), adapter)
-    np.testing.assert_allclose(logits(engine, "pico-kl"), logits(other, "kl"), atol=1e-3)
+    for method in ("average", "static", "balanced", "kl"):
+        np.testing.assert_allclose(logits(engine, f"pico-{method}"), logits(other, method), atol=1e-3)
     # The prompt's fusion over the adapters as they are is not the one that is meant.
     known = engine.fusion(PROMPT)
     row = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY, known)

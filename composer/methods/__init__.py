@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from composer.methods import merged
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
-from composer.methods.calibrated import PICO, PICO_KL
+from composer.methods.calibrated import CALIBRATED
 from composer.methods.logits import LOGITS, LOGITS_CONTRAST
 from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
 from composer.methods.registry import Method, Prompted, Question, voices
@@ -26,8 +26,7 @@ METHODS = MappingProxyType(
             STATIC,
             LOGITS,
             LOGITS_CONTRAST,
-            PICO,
-            PICO_KL,
+            *CALIBRATED,
             merged.FACTOR_AVERAGE,
             merged.DELTA_AVERAGE,
             merged.LINEAR,
