@@ -96,26 +96,30 @@ def _leakage(found: Explanation) -> Iterator[str]:
 
 
 def _pairs(found: Explanation) -> Iterator[str]:
-    yield "By their weights alone, whatever the prompt; in brackets what chance would give. cosine: of the"
-    yield "two changes, root mean square over the sites. reads, writes: overlap of the directions they read"
-    yield "from (A) and write to (B), 0 to 1; adapters trained from one seed begin with the same A. louder:"
-    yield "|DW| of the first over the second's."
+    yield "By the adapters alone, whatever the prompt; in brackets what chance would give. cosine: of the"
+    yield "two changes of the weights, -1 opposite, +1 the same; by site: its root mean square over sites."
+    yield "reads, writes: overlap of the directions they read from (A) and write to (B), 0 to 1; adapters"
+    yield "trained from one seed begin with the same A. louder: |DW| of the first over the second's."
+    yield "c_1 (Pico's collision): share of the largest direction among all that the two write to; 1: both"
+    yield "write along one line, or one writes far more than the other."
     deltas, shared = found.deltas, found.subspaces
     rows = [
         [
             _pair(found, i, j),
+            _number(deltas.overall[i, j], "+.3f"),
             _beside_chance(deltas.rms[i, j], deltas.chance[i, j]),
             _beside_chance(_mean(shared.reads[:, i, j]), _mean(shared.reads_chance[:, i, j])),
             _beside_chance(_mean(shared.writes[:, i, j]), _mean(shared.writes_chance[:, i, j])),
             _number(deltas.ratio[i, j], ".2f"),
+            _number(_mean(shared.collisions[:, i, j]), ".2f"),
         ]
         for i, j in found.pairs
     ]
-    yield from _table(["pair", "cosine", "reads", "writes", "louder"], rows)
-    yield ""
-    yield "Collision (Pico's c_1): share of the largest direction among all that the adapters write to;"
-    yield "1 means they all write along one line."
-    yield from _table(["", *BANDS], [["c_1", *_by_third(shared.collision, ".2f")]])
+    yield from _table(["pair", "cosine", "by site", "reads", "writes", "louder", "c_1"], rows)
+    if len(found.adapters) > 2:
+        yield ""
+        yield "c_1 of all of them together:"
+        yield from _table(["", *BANDS], [["c_1", *_by_third(shared.collision, ".2f")]])
 
 
 def _pair(found: Explanation, i: int, j: int) -> str:

@@ -21,13 +21,14 @@ from composer.insight.listen import owners
 class Deltas:
     """n adapters' changes of the weights. NaN: a cosine or a share of what is not there.
 
-    cosine: [L, n, n] of a layer's changes, its sites taken together. rms: [n, n] root mean square of the
-    cosine over the sites both have; chance: [n, n] what it would be for changes turned at random. norm:
-    [L, n] |DW_i|. relative: [L, n] |DW_i| / |W0| over the adapter's own sites. ratio: [n, n] |DW_i| / |DW_j|
-    over all sites.
+    cosine: [L, n, n] of a layer's changes, its sites taken together. overall: [n, n] of the whole changes.
+    rms: [n, n] root mean square of the cosine over the sites both have; chance: [n, n] what it would be for
+    changes turned at random. norm: [L, n] |DW_i|. relative: [L, n] |DW_i| / |W0| over the adapter's own
+    sites. ratio: [n, n] |DW_i| / |DW_j| over all sites.
     """
 
     cosine: np.ndarray
+    overall: np.ndarray
     rms: np.ndarray
     chance: np.ndarray
     norm: np.ndarray
@@ -60,6 +61,7 @@ def compare_deltas(
         sites = shared.sum(axis=0)  # [n, n]
         return Deltas(
             cosine=_cosine(per_layer(inner)),
+            overall=_cosine(inner.sum(axis=0)),
             rms=np.sqrt((cosine**2).sum(axis=0) / sites),
             chance=np.sqrt((shared / area[:, None, None]).sum(axis=0) / sites),
             norm=norm,

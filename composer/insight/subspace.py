@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ class Subspaces:
     columns: 0 orthogonal, 1 one inside the other. reads_chance, writes_chance: [L, n, n] what random
     subspaces of these sizes would have. collision: [L] Pico's c_1, the share of the largest direction in all
     adapters' B side by side (arXiv 2604.16826); as published it looks at B alone, so it does depend on how
-    the factors are written.
+    the factors are written, and one B much larger than the others rules it. collisions: [L, n, n] the same of
+    each two, NaN on the diagonal.
     """
 
     reads: np.ndarray
@@ -28,13 +30,14 @@ class Subspaces:
     writes: np.ndarray
     writes_chance: np.ndarray
     collision: np.ndarray
+    collisions: np.ndarray
 
 
 def compare_subspaces(bank: Bank, layer_of: Mapping[str, int], layers: int) -> Subspaces:
     """Compare all adapters of a bank, two or more; of fewer, every collision is NaN."""
     count = len(bank.names)
     means = [_Mean((layers, count, count)) for _ in range(4)]
-    crowding = _Mean((layers,))
+    crowding, crowding_of_two = _Mean((layers,)), _Mean((layers, count, count))
     for path, site in bank.sites.items():
         layer, own = layer_of[path], [site.owner == column for column in range(count)]
         read = _overlap([site.A[rows].T for rows in own])
@@ -42,7 +45,11 @@ def compare_subspaces(bank: Bank, layer_of: Mapping[str, int], layers: int) -> S
         for mean, value in zip(means, (*read, *write), strict=True):
             mean.add(layer, value)
         crowding.add(layer, collision(site))
-    return Subspaces(*(mean.value for mean in means), crowding.value)
+        pairs = np.full((count, count), np.nan)
+        for i, j in combinations(range(count), 2):
+            pairs[i, j] = pairs[j, i] = collision(site.only(own[i] | own[j]))
+        crowding_of_two.add(layer, pairs)
+    return Subspaces(*(mean.value for mean in means), crowding.value, crowding_of_two.value)
 
 
 def collision(site: Site) -> float:
@@ -50,10 +57,11 @@ def collision(site: Site) -> float:
 
     1 when all write along one line; never below 1 / (sum of ranks).
     """
-    energy = torch.linalg.svdvals(site.B.float()).double().square()
-    if len(site.owner.unique()) < 2 or not energy.sum() > 0:
+    b = site.B.double()
+    if len(site.owner[b.any(dim=0)].unique()) < 2:
         return float("nan")
-    return float(energy[0] / energy.sum())
+    energy = torch.linalg.eigvalsh(b.T @ b).clamp_min(0)  # sigma^2, rising
+    return float(energy[-1] / energy.sum())
 
 
 def _overlap(spans: list[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,8 @@ def test_rms_is_over_the_sites_both_have():
     k = {toys.K: ONE[toys.K]}
     assert got.rms[0, 1] == pytest.approx(abs(toys.cosine(toys.dense(k, 0), toys.dense(HALF, 0))))
     assert got.chance[0, 1] == pytest.approx(1 / np.sqrt(np.prod(toys.WIDTHS[toys.K])))
+    whole = [np.concatenate([toys.dense(own, layer) for layer in range(toys.LAYERS)]) for own in (ONE, HALF)]
+    assert got.overall[0, 1] == pytest.approx(toys.cosine(*whole))
     apart = compare(toys.bank(a=toys.adapter(1, 2, [toys.Q]), b=toys.adapter(2, 2, [toys.UP])))
     assert np.isnan(apart.rms[0, 1]) and np.isnan(apart.cosine[0, 0, 1])
 

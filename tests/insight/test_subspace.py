@@ -73,6 +73,16 @@ def test_collision_is_the_share_of_the_largest_direction():
     crowded = toys.bank(a=at_q(torch.ones(1, 10), b[:, :1]), b=at_q(torch.ones(2, 10), b[:, :2]))
     assert collision(crowded.sites[toys.Q]) == pytest.approx(2 / 3)
     assert compare(crowded).collision[0] == pytest.approx(2 / 3)
+    third = toys.bank(
+        a=at_q(torch.ones(1, 10), b[:, :1]),
+        b=at_q(torch.ones(2, 10), b[:, :2]),
+        c=at_q(torch.ones(1, 10), b[:, 5:6]),
+        silent=at_q(torch.ones(1, 10), 0 * b[:, :1]),
+    )
+    pairs = compare(third).collisions[0]
+    np.testing.assert_allclose(pairs[0, 1:3], [2 / 3, 1 / 2], atol=1e-6)
+    np.testing.assert_array_equal(pairs, pairs.T)
+    assert pairs[1, 2] == pytest.approx(1 / 3) and np.isnan(pairs[3]).all() and np.isnan(np.diag(pairs)).all()
     line = toys.bank(a=at_q(torch.ones(1, 10), b[:, :1]), b=at_q(torch.ones(1, 10), 5 * b[:, :1]))
     assert collision(line.sites[toys.Q]) == pytest.approx(1)
 
