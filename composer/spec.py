@@ -30,7 +30,7 @@ def _finite(name: str, value: object, low: float = -math.inf, high: float = math
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or not low <= number <= high:
-        span = "a finite number" if math.isinf(low) else f"a number between {low:g} and {high:g}"
+        span = "a finite number" if math.isinf(low) else f"a number between {low:.10g} and {high:.10g}"
         raise ComposerError(f"{name} must be {span}; got {str(value)[:40]!r}.")
     return number
 

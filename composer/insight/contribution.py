@@ -55,4 +55,5 @@ class Contribution:
             squared = (torch.bmm(z, stack.gram) * z).transpose(0, 1)  # [B, S, R]
             added.index_add_(1, stack.cell, squared.flatten(1))
         added = added.view(len(coded), layers, adapters).clamp_min(0)
-        return (added / energy.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(-1)).sqrt()
+        # The roots apart: over a base that says nothing the quotient of squares would be infinite.
+        return added.sqrt() / energy.clamp_min(torch.finfo(torch.float32).tiny).sqrt().unsqueeze(-1)

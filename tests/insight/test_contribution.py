@@ -41,7 +41,8 @@ def test_sites_of_a_layer_add_up_as_squares():
 
 def test_a_zero_base_output_gives_a_finite_number():
     read = reader(bank(), {PATH: 0}, 1)
-    assert torch.isfinite(read(Reading(torch.zeros(1, 2), torch.zeros(1, 1)))).all()
+    for coded in (torch.zeros(1, 2), torch.full((1, 2), 10.0)):
+        assert torch.isfinite(read(Reading(coded, torch.zeros(1, 1)))).all()
 
 
 def test_layer_norms_take_the_sites_of_a_layer_together():
