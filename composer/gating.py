@@ -33,7 +33,7 @@ class Gating:
         prefill. Raises ComposerError for a method that is not here.
         """
         method = method_of(composition)
-        if fusion is not None and self.knows(cast, composition, fusion):
+        if self.knows(cast, composition, fusion):
             prompt = Prompted(kl=fusion.kl)
         else:
             prompt = self._probe(method.needs, shelf, composition, ids, cast)

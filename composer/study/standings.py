@@ -37,7 +37,8 @@ def _rank(line: Line) -> tuple[bool, float]:
 def _row(line: Line, label: str) -> tuple[str, ...]:
     best = line.best if line.fluent else None
     strengths = " / ".join(f"{strength:g}" for strength in line.strengths) if best else "-"
-    return label, *_measured(line.one), *_measured(best), strengths, _gap(best)
+    gap = difference(best.beside.get(RIVAL) if best else None)
+    return label, *_measured(line.one), *_measured(best), strengths, gap
 
 
 def _measured(found: Measured | None) -> tuple[str, str]:
@@ -47,12 +48,12 @@ def _measured(found: Measured | None) -> tuple[str, str]:
     return f"{found.control.value:.1%} {_interval(found.control)}", spread
 
 
-def _gap(found: Measured | None) -> str:
-    gap = found.beside.get(RIVAL) if found else None
-    if gap is None:
+def difference(found: Interval | None) -> str:
+    """In points, with its interval and whether that excludes zero."""
+    if found is None:
         return "-"
-    verdict = "excludes 0" if gap.excludes_zero else "includes 0"
-    return f"{100 * gap.value:+.1f} {_interval(gap, '+')} {verdict}"
+    verdict = "excludes 0" if found.excludes_zero else "includes 0"
+    return f"{100 * found.value:+.1f} {_interval(found, '+')} {verdict}"
 
 
 def _interval(found: Interval, sign: str = "") -> str:

@@ -15,7 +15,7 @@ from composer.study.findings import RIVALS, Clash, Line, Measured, Part
 from composer.study.follow import TEST, Follow
 from composer.study.kl_reading import Pattern
 from composer.study.metrics import Interval
-from composer.study.standings import standings
+from composer.study.standings import difference, standings
 from composer.study.targets import PAIR
 from composer.study.work import Missing
 
@@ -126,7 +126,7 @@ def _parts(parts: Sequence[Part], labels: Mapping[str, str]) -> list[Block]:
     if not parts:
         return []
     rows = tuple(
-        (labels[part.arm], part.attribute, _share(part.control), _difference(part.change)) for part in parts
+        (labels[part.arm], part.attribute, _share(part.control), difference(part.change)) for part in parts
     )
     return [
         Heading("Each attribute by itself, in texts that should have both (strength 1)"),
@@ -209,16 +209,9 @@ def _arms(arms: Mapping[str, Arm]) -> Table:
 def _measured(found: Measured) -> tuple[str, ...]:
     spread = "-" if found.perplexity is None else f"{found.perplexity:.1f}"
     repeated = "-" if found.repetition is None else f"{found.repetition:.1%}"
-    gaps = (_difference(found.beside.get(rival)) for rival in RIVALS)
+    gaps = (difference(found.beside.get(rival)) for rival in RIVALS)
     return str(found.texts), _share(found.control), *gaps, spread, repeated
 
 
 def _share(found: Interval) -> str:
     return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
-
-
-def _difference(found: Interval | None) -> str:
-    if found is None:
-        return "-"
-    verdict = "excludes 0" if found.excludes_zero else "includes 0"
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] {verdict}"
