@@ -19,7 +19,7 @@ from composer.model.route import Route
 from composer.model.step import Inputs
 from composer.model.table import Table, Under
 
-# Rows are padded up to one of these, so that few graphs are captured.
+# Rows are padded up to one of these, or to a multiple of the last, so that few graphs are captured.
 SIZES = (1, 2, 4, 8, 16, 24, 32)
 # The shortest reach of attention; longer ones double it.
 REACH = 256
@@ -36,7 +36,8 @@ def capture(run: Replay) -> Replay:
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # "thread_local": other threads may go on allocating, which only this thread's own capture must not see.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = run()
 
     def replay() -> tuple[torch.Tensor, Reading | None]:
@@ -83,7 +84,7 @@ class GraphPass:
         if under.routing is not None:  # what is recorded is the pass without routes
             return self._inner(under, inputs, cache)
         count = len(inputs.tokens)
-        size = next((size for size in SIZES if count <= size <= cache.slots), count)
+        size = padded(count, cache.slots)
         length = reach(inputs.length, cache.room)
         # A cache keeps the graphs that write into it, and they go when it goes.
         key = (id(under.table), size, length)
@@ -113,6 +114,12 @@ class GraphPass:
         for buffer, place in zip(cache.buffers, kept, strict=True):
             buffer[:size, :, 0] = place
         return _Graph(under, inputs, replay)
+
+
+def padded(count: int, slots: int) -> int:
+    """The rows of the graph that serves `count`, at most `slots`."""
+    size = next((size for size in SIZES if count <= size), -(-count // SIZES[-1]) * SIZES[-1])
+    return min(size, slots)
 
 
 def reach(length: int, room: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from composer import Composition, Engine, Sampling
 from composer.model.batch import Batch, Row
 from composer.model.compiled import WarmUp
-from composer.model.graphs import REACH, GraphPass, reach
+from composer.model.graphs import REACH, GraphPass, padded, reach
 from composer.model.inject import GateCall, GatedModel, Meter, gates_tensor
 from composer.model.kv import KVCache
 from composer.model.llama import LlamaPass
@@ -156,6 +156,13 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
 def test_the_reach_of_graphs_doubles_up_to_the_room():
     assert [reach(length, 2048) for length in (1, REACH, REACH + 1, 2000)] == [REACH, REACH, 2 * REACH, 2048]
     assert reach(10, 128) == 128
+
+
+def test_many_rows_share_few_graphs():
+    assert {padded(count, 256) for count in range(33, 257)} == set(range(64, 257, 32))
+    assert [padded(count, 256) for count in (1, 3, 5, 32)] == [1, 4, 8, 32]
+    # Never more rows than the cache has slots.
+    assert [padded(count, 50) for count in (3, 33, 50)] == [4, 50, 50]
 
 
 def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):

@@ -1,0 +1,160 @@
+"""What only a GPU can show: it says what a CPU says, and its graphs can be captured and replayed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+import torch
+
+from composer import Engine
+from composer.adapters.catalog import load_catalog
+from composer.explain import explain
+from composer.methods import METHODS
+from composer.model.base import load_base
+from composer.model.batch import Batch
+from composer.scheduler import Scheduler
+from composer.spec import Composition, Sampling
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+NAMES = ("positive", "negative", "sports")
+WEIGHTS = {"positive": 1.0, "sports": 0.8}
+PROMPT = "The last game of the season"
+GREEDY = Sampling(max_new_tokens=24, temperature=0, time_limit=600)
+
+
+@pytest.fixture(scope="module")
+def engines() -> tuple[Engine, Engine]:
+    """The default base with three adapters, on the GPU and on the CPU."""
+    return tuple(
+        Engine.from_catalog("adapters.yaml", device=device, only=NAMES) for device in ("cuda", "cpu")
+    )
+
+
+def typed(dtype: str, quantization: str) -> Engine:
+    catalog = load_catalog("adapters.yaml")
+    spec = replace(catalog.base(None), dtype=dtype, quantization=quantization)
+    engine = Engine(catalog, load_base(spec, "cuda"))
+    for adapter in spec.adapters:
+        if adapter.name in NAMES:
+            assert engine.add_adapter(adapter.source, name=adapter.name).ok
+    return engine
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_says_what_it_says_on_a_cpu(engines, method):
+    composition = Composition(weights=WEIGHTS, method=method)
+    gpu, cpu = (engine.next_token_logits(PROMPT, composition) for engine in engines)
+    apart = np.abs(gpu - cpu).max()
+    if method.startswith("dare"):  # what is dropped is drawn on the device the factors are on
+        assert np.corrcoef(gpu, cpu)[0, 1] > 0.9
+    else:
+        assert apart < 0.02 * np.ptp(cpu), apart
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_decodes_as_it_reads(engines, method):
+    """Graphs, caches and routes against one pass over the finished text, which uses none of them."""
+    gpu, _ = engines
+    composition = Composition(weights=WEIGHTS, method=method)
+    steps = list(gpu.generate(PROMPT, composition, GREEDY))
+    assert len(steps) == GREEDY.max_new_tokens or steps[-1].finish == "end"
+    text = PROMPT + steps[-1].text
+    again = gpu.next_token_logits(text[: -len(steps[-1].piece) or None], composition)
+    if METHODS[method].needs:  # it would read the longer prompt
+        return
+    assert again[steps[-1].token] > again.max() - 0.01 * np.ptp(again)
+
+
+def test_the_base_alone_and_a_sum_are_word_for_word_the_cpus(engines):
+    for weights in ({}, WEIGHTS):
+        texts = [
+            list(engine.generate(PROMPT, Composition(weights=weights), GREEDY))[-1].text for engine in engines
+        ]
+        assert texts[0] == texts[1]
+
+
+def test_graphs_decode_what_the_pass_they_record_decodes(engines):
+    gpu, _ = engines
+    rows = [
+        (PROMPT[: 8 + place], Composition(weights={"positive": place / 9}), GREEDY) for place in range(40)
+    ]
+    texts = []
+    for decode in (gpu._pass, gpu._pass._inner):
+        batch = Batch(decode, gpu.shelf.layout, frozenset(), slots=40, room=128)
+        batch.join([gpu.row(place, *row) for place, row in enumerate(rows)], gpu.shelf.layout)
+        for turn in range(12):
+            batch.step()
+            if turn == 6:
+                batch.leave(range(30))  # another graph, for fewer rows
+        texts.append({row.key: row.ids for row in batch.rows})
+    assert texts[0] == texts[1]
+
+
+def test_graphs_are_captured_while_other_threads_compute(engines):
+    gpu, _ = engines
+    done, faults = Event(), []
+
+    def others() -> None:
+        try:
+            while not done.is_set():
+                gpu.fusion(PROMPT)
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [Thread(target=others) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):  # each a batch, a cache and graphs of its own
+            assert list(gpu.generate(PROMPT, Composition(weights=WEIGHTS), GREEDY))[-1].text
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not faults
+
+
+def test_a_crowd_is_served_and_its_contributions_are_the_cpus(engines):
+    gpu, cpu = engines
+    scheduler = Scheduler(gpu, slots=32)
+    try:
+        threads, served = [], {}
+
+        def person(place: int) -> None:
+            composition = Composition(weights={"positive": place / 20, "sports": 1.0})
+            served[place] = list(scheduler.generate(PROMPT, composition, replace(GREEDY, max_new_tokens=8)))
+
+        threads = [Thread(target=person, args=(place,)) for place in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        scheduler.close()
+    assert sorted(served) == list(range(40))
+    assert all(len(steps) == 8 for steps in served.values())
+    alone = next(cpu.generate(PROMPT, Composition(weights={"positive": 1.0, "sports": 1.0}), GREEDY))
+    np.testing.assert_allclose(served[20][0].contribution, alone.contribution, rtol=0.02, atol=1e-4)
+
+
+def test_insight_reads_on_a_gpu_what_it_reads_on_a_cpu(engines):
+    gpu, cpu = (explain(engine, PROMPT, Composition(weights=WEIGHTS), GREEDY) for engine in engines)
+    assert gpu.text == cpu.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization"), [("bfloat16", "none"), ("bfloat16", "nf4"), ("float16", "int8")]
+)
+def test_smaller_types_decode_and_still_follow_the_sliders(dtype, quantization):
+    engine = typed(dtype, quantization)
+    plain, sports = (
+        list(engine.generate(PROMPT, Composition(weights=weights), GREEDY))
+        for weights in ({}, {"sports": 1.0})
+    )
+    assert plain[-1].text.strip() and sports[-1].text.strip() and plain[-1].text != sports[-1].text
+    assert np.isfinite(sports[0].contribution).all() and sports[0].contribution.max() > 0
+    assert not plain[0].contribution.any()
