@@ -30,9 +30,10 @@ def _none(target: Target) -> Modules:
 class Arm:
     """One way of writing for a target.
 
-    modules: the adapters it composes for a target, each at weight 1; None where it has nothing to say.
-    method: a name of composer.methods.METHODS, with `dials`, more fields of Composition. told: the plain
-    base is told in words what is wanted. itself: with one module it is that module, whatever the method.
+    modules: the adapters it composes for a target; None where it has nothing to say. weights: of an
+    attribute's module, 1 where nothing is said. method: a name of composer.methods.METHODS, with `dials`,
+    more fields of Composition. told: the plain base is told in words what is wanted. itself: with one module
+    it is that module, whatever the method.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Arm:
     help: str
     source: str
     modules: Callable[[Target], Modules | None] = _all
+    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     method: str = "sum"
     dials: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     told: bool = False
@@ -66,7 +68,9 @@ class Arm:
         if not modules:
             return {}
         method, dials = (self.method, self.dials) if len(modules) > 1 or not self.itself else ("sum", {})
-        return {"method": method, "weights": dict.fromkeys(modules, 1.0), "strength": strength, **dials}
+        stated = {label: self.weights.get(attribute, 1.0) for attribute, label in target.wanted}
+        weights = {name: stated.get(name, 1.0) for name in modules}
+        return {"method": method, "weights": weights, "strength": strength, **dials}
 
 
 def single(attribute: str) -> Arm:
@@ -84,6 +88,10 @@ def single(attribute: str) -> Arm:
         "this project",
         own,
     )
+
+
+def _pair(target: Target) -> Modules | None:
+    return target.modules if target.kind == PAIR else None
 
 
 def _with_multi(target: Target) -> Modules | None:
@@ -132,6 +140,15 @@ ARMS: tuple[Arm, ...] = (
         LORANDI,
         _with_multi,
     ),
+    Arm(
+        "sum-topic-1.25",
+        "outputs",
+        "Sum (topic at 1.25)",
+        "Sum, the topic a quarter louder, since it is what the other module drowns.",
+        "this project",
+        _pair,
+        {"topic": 1.25},
+    ),
     Arm("average", "outputs", "Average", "Sum over N.", LORANDI, method="average"),
     Arm("static", "outputs", "Static", "Weights that sum to 1.", "static fusion", method="static"),
     Arm(
@@ -154,6 +171,18 @@ ARMS: tuple[Arm, ...] = (
             itself=False,
         )
         for c in (0.25, 0.5, 1.0)
+    ),
+    Arm(
+        "contrast-0.5-topic-1.25",
+        "outputs",
+        "Contrast (c = 0.5, topic at 1.25)",
+        "Contrast, the topic a quarter louder, since it is what the other module drowns.",
+        "this project",
+        _pair,
+        {"topic": 1.25},
+        method="contrast",
+        dials={"contrast": 0.5},
+        itself=False,
     ),
     *(
         Arm(

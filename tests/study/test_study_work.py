@@ -95,6 +95,18 @@ def test_what_an_arm_asks_for_makes_a_composition():
     assert BY_NAME["sum-multi"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1, MULTI: 1}
 
 
+def test_an_arm_may_ask_for_more_of_one_attribute_and_then_wants_two():
+    alone, pair = (
+        next(target for target in all_targets(GROUPS) if target.name == name)
+        for name in ("sports", "positive+sports")
+    )
+    louder = BY_NAME["contrast-0.5-topic-1.25"]
+    asked = louder.asked(pair, 0.75)
+    assert asked == BY_NAME["contrast-0.5"].asked(pair, 0.75) | {"weights": {"positive": 1, "sports": 1.25}}
+    assert louder.asked(alone, 1) is None
+    assert BY_NAME["sum-topic-1.25"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1.25}
+
+
 def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(stand):
     stand = replace(stand, methods={name: method for name, method in METHODS.items() if name != "logo"})
     found = work_of(stand, ["prompting", "logo", "sum", "sum-multi"], ["pair"])
