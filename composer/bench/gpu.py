@@ -18,7 +18,7 @@ from composer.bench import fusion, single, users
 from composer.bench.plan import Plan
 from composer.bench.stand import Stand
 from composer.bench.wall import copy_bandwidth, weight_bytes
-from composer.spec import BaseSpec
+from composer.spec import BaseSpec, ComposerError
 
 DTYPES = {"bf16": "none", "nf4": "nf4"}
 MEASURES = {"single": single.measure, "fusion": fusion.measure, "users": users.measure}
@@ -39,10 +39,12 @@ class Shape:
 def measure(plan: Plan, folder: Path, shape: Shape = Shape(), rank: int = 16, device: str = "cuda") -> dict:
     """Per dtype: single stream, KL fusion, many users, and the bandwidth's floor for one token.
 
-    folder: room for the weights once, 16 GB at full size.
+    folder: room for the weights once, 16 GB at full size. A dtype that this machine cannot load is left out,
+    with the reason on stderr; raises its ComposerError when none can be.
     """
     stored = _store(shape, folder / "base", device)
     results: dict[str, dict] = {}
+    fault: ComposerError | None = None
     for name, quantization in DTYPES.items():
         spec = BaseSpec(
             "shape",
@@ -54,7 +56,13 @@ def measure(plan: Plan, folder: Path, shape: Shape = Shape(), rank: int = 16, de
         # Modules refer to each other in circles: the last base is gone only when they were collected.
         gc.collect()
         print(f"bench: {name} ...", file=sys.stderr)
-        results[name] = _one(Stand(spec, folder / name, rank=rank, device=device), plan)
+        try:
+            results[name] = _one(Stand(spec, folder / name, rank=rank, device=device), plan)
+        except ComposerError as raised:  # what the other dtype took minutes to measure must not go with it
+            fault = raised
+            print(f"bench: {name} is left out: {fault}", file=sys.stderr)
+    if fault and not results:
+        raise fault
     return {"shape": asdict(shape), "rank": rank, "device": device, "dtypes": results}
 
 

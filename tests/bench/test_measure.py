@@ -19,7 +19,7 @@ from composer.bench.plan import TEXT, expect, greedy, prompt_of
 from composer.bench.report import as_markdown
 from composer.bench.run import run
 from composer.bench.single import COUNTS
-from composer.bench.stand import endless, twin
+from composer.bench.stand import Stand, endless, twin
 from composer.model.packed import pack
 from composer.spec import ComposerError, Composition
 
@@ -219,6 +219,25 @@ def test_the_gpu_s_script_runs_in_both_dtypes(shaped, toy):
     decoder = SHAPE.num_hidden_layers * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
     assert bf16 == 2 * (decoder + 300 * 64)
     assert 2 * 300 * 64 + decoder / 2 < nf4 < 2 * 300 * 64 + 0.6 * decoder
+
+
+@pytest.mark.parametrize("broken", [("nf4",), ("none", "nf4")])
+def test_a_dtype_that_does_not_load_does_not_cost_the_others_figures(
+    broken, toy, tmp_path, monkeypatch, capsys
+):
+    def stand(spec, *args, **options):
+        if spec.quantization in broken:
+            raise ComposerError("It could not be loaded.")
+        return Stand(spec, *args, **options)
+
+    monkeypatch.setattr(gpu, "Stand", stand)
+    monkeypatch.setattr(gpu, "MEASURES", {})
+    if "none" in broken:
+        with pytest.raises(ComposerError, match="could not be loaded"):
+            gpu.measure(toy, tmp_path, SHAPE, rank=4, device="cpu")
+    else:
+        assert set(gpu.measure(toy, tmp_path, SHAPE, rank=4, device="cpu")["dtypes"]) == {"bf16"}
+    assert "nf4 is left out: It could not be loaded." in capsys.readouterr().err
 
 
 def test_the_whole_report_renders_and_names_no_place(result, shaped, toy_catalog):
