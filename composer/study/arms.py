@@ -172,17 +172,23 @@ ARMS: tuple[Arm, ...] = (
         )
         for c in (0.25, 0.5, 1.0)
     ),
-    Arm(
-        "contrast-0.5-topic-1.25",
-        "outputs",
-        "Contrast (c = 0.5, topic at 1.25)",
-        "Contrast, the topic a quarter louder, since it is what the other module drowns.",
-        "this project",
-        _pair,
-        {"topic": 1.25},
-        method="contrast",
-        dials={"contrast": 0.5},
-        itself=False,
+    *(
+        Arm(
+            f"contrast-0.5{suffix}",
+            "outputs",
+            f"Contrast (c = 0.5, {said})",
+            "Contrast, louder where a module is drowned by the other.",
+            "this project",
+            _pair,
+            weights,
+            method="contrast",
+            dials={"contrast": 0.5},
+            itself=False,
+        )
+        for suffix, said, weights in (
+            ("-topic-1.25", "topic at 1.25", {"topic": 1.25}),
+            ("-mood-1.1-topic-1.25", "mood at 1.1, topic at 1.25", {"sentiment": 1.1, "topic": 1.25}),
+        )
     ),
     *(
         Arm(
