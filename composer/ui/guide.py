@@ -36,6 +36,7 @@ the next word. With every slider at 0 the base writes alone, bit for bit.
 ### Things to try
 
 - Pull one slider to the far end and watch the text break: adapters have a sweet spot, mostly near 1.
+- Turn up a mood and a topic: the mood drowns the topic a little, and with the topic at 1.25 it is back.
 - Keep the seed and change one slider by a little: where does the text part ways?
 - Set the early layers to 0, then the late ones: which of them carry the topic, which the mood?
 - Turn up two adapters, compare *Sum of outputs* with *KL fusion*: whom does the prompt prefer?
