@@ -48,11 +48,7 @@ def typed(dtype: str, quantization: str) -> Engine:
 def test_every_method_says_what_it_says_on_a_cpu(engines, method):
     composition = Composition(weights=WEIGHTS, method=method)
     gpu, cpu = (engine.next_token_logits(PROMPT, composition) for engine in engines)
-    apart = np.abs(gpu - cpu).max()
-    if method.startswith("dare"):  # what is dropped is drawn on the device the factors are on
-        assert np.corrcoef(gpu, cpu)[0, 1] > 0.9
-    else:
-        assert apart < 0.02 * np.ptp(cpu), apart
+    assert np.abs(gpu - cpu).max() < 0.02 * np.ptp(cpu)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,10 +58,10 @@ def test_every_method_decodes_as_it_reads(engines, method):
     composition = Composition(weights=WEIGHTS, method=method)
     steps = list(gpu.generate(PROMPT, composition, GREEDY))
     assert len(steps) == GREEDY.max_new_tokens or steps[-1].finish == "end"
-    text = PROMPT + steps[-1].text
-    again = gpu.next_token_logits(text[: -len(steps[-1].piece) or None], composition)
     if METHODS[method].needs:  # it would read the longer prompt
         return
+    text = PROMPT + steps[-1].text
+    again = gpu.next_token_logits(text[: -len(steps[-1].piece) or None], composition)
     assert again[steps[-1].token] > again.max() - 0.01 * np.ptp(again)
 
 
