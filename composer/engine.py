@@ -21,7 +21,7 @@ from composer.insight.loudness import norm_correlation
 from composer.making import Through, at_once
 from composer.methods import fuse
 from composer.model.base import Base, load_base
-from composer.model.batch import Batch
+from composer.model.batch import Batch, Failed
 from composer.model.batch import Row as BatchRow
 from composer.model.compiled import WarmUp
 from composer.model.inject import GatedModel, gates_tensor
@@ -33,7 +33,7 @@ from composer.model.text import encode_prompt, read_prompt
 from composer.model.voices import Voices
 from composer.naming import free_name
 from composer.probing import Probe
-from composer.run import Failed, Run
+from composer.run import Run
 from composer.shelf import Shelf
 from composer.spec import (
     AdapterSpec,
@@ -225,7 +225,10 @@ class Engine:
         return self._run([(prompt, composition, sampling)], fusion, stop)
 
     def generate_rows(self, rows: Sequence[Row], stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
-        """Many generations in one batch; Step.row tells which. Each row has its own weights and seed."""
+        """Many generations in one batch; Step.row tells which. Each row has its own weights and seed.
+
+        A row that fails, because its numbers overflow for instance, raises when all the others have ended.
+        """
         return self._run(list(rows), None, stop)
 
     def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
@@ -234,12 +237,16 @@ class Engine:
         return self._steps(self.start(sum(len(row.voices) for row in made), room), made, stop)
 
     def _steps(self, run: Run, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
+        failed: list[Failed] = []
         while (rows or run.keys) and not stop():
             for outcome in run.join(rows) if rows else run.step():
                 if isinstance(outcome, Failed):
-                    raise outcome.fault
-                yield outcome
+                    failed.append(outcome)
+                else:
+                    yield outcome
             rows = []
+        if failed:
+            raise failed[0].fault
 
     @property
     def shelf(self) -> Shelf:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from composer.model.batch import Batch, Drawn, Row
+from composer.model.batch import Batch, Drawn, Failed, Row
 from composer.model.layout import Reading
 from composer.model.text import Continuation
 from composer.shelf import Shelf
 from composer.spec import ComposerError, Step
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A row that could not go on, and why. It is out of the run; the others are not touched."""
-
-    row: Hashable
-    fault: Exception
 
 
 def check_places(row: Row, slots: int) -> None:
@@ -66,12 +57,16 @@ class Run:
         for key in keys:
             self._texts.pop(key, None)
 
-    def _steps(self, drawn: list[Drawn], reading: Reading | None) -> list[Step | Failed]:
-        shares = self._shelf.contribution(reading).cpu().numpy()  # [P, L, N]
-        voices = sum(len(each.places) for each in drawn)
-        shares = np.broadcast_to(shares, (voices, *shares.shape[1:]))
+    def _steps(self, outcomes: list[Drawn | Failed], reading: Reading | None) -> list[Step | Failed]:
+        shares = self._shelf.contribution(reading).cpu().numpy()  # [P, L, N], or P = 1 where all are 0
+        places = [place for each in outcomes if isinstance(each, Drawn) for place in each.places]
+        rows = max(len(shares), 1 + max(places, default=0))
+        shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
         steps: list[Step | Failed] = []
-        for each in drawn:
+        for each in outcomes:
+            if isinstance(each, Failed):
+                steps.append(each)
+                continue
             text, own = self._texts[each.row.key], each.row.voices.together(shares[each.places])
             try:
                 piece = text.push(each.token, last=each.finish is not None)

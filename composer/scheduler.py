@@ -18,8 +18,8 @@ from threading import Condition, Thread
 from typing import TypeVar
 
 from composer.engine import Engine
-from composer.model.batch import Row
-from composer.run import Failed, Run, check_places
+from composer.model.batch import Failed, Row
+from composer.run import Run, check_places
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 
 log = logging.getLogger(__name__)

@@ -43,12 +43,16 @@ class Contribution:
     def __call__(self, reading: Reading | None) -> torch.Tensor:
         """[B, L, N] float32, dimensionless; B is 1 where a bank without sites left nothing to read.
 
-        Layers without any site of the bank read 0.
+        Layers without any site of the bank read 0. Finite for every finite reading: what is beyond float32 is
+        float32's largest number.
         """
         layers, adapters = self._layout.layers, len(self._layout.bank.names)
         if reading is None:
             return torch.zeros(1, layers, adapters)
         coded, energy = reading.coded.float(), reading.energy
+        # Squares of large numbers overflow. A power of two is taken out first, which changes no digit.
+        exponent = coded.abs().amax(dim=1).frexp().exponent.clamp(-126, 126)  # [B]; 2^-127 is denormal
+        coded = coded.ldexp(-exponent[:, None])
         added = energy.new_zeros(len(coded), layers * adapters)
         for stack in self._stacks:
             z = coded[:, stack.columns].transpose(0, 1)  # [S, B, R]
@@ -56,4 +60,7 @@ class Contribution:
             added.index_add_(1, stack.cell, squared.flatten(1))
         added = added.view(len(coded), layers, adapters).clamp_min(0)
         # The roots apart: over a base that says nothing the quotient of squares would be infinite.
-        return added.sqrt() / energy.clamp_min(torch.finfo(torch.float32).tiny).sqrt().unsqueeze(-1)
+        root = added.sqrt().ldexp(exponent[:, None, None])
+        largest = torch.finfo(torch.float32)
+        shares = root / energy.clamp(largest.tiny, largest.max).sqrt().unsqueeze(-1)
+        return shares.clamp_max(largest.max)

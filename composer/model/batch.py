@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,19 @@ from composer.model.inject import gates_tensor
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
 from composer.model.mixer import Mixer
+from composer.model.prompt import Read
 from composer.model.route import Route
-from composer.model.sample import Stream, draw
+from composer.model.sample import NO_TOKEN, Stream, draw
 from composer.model.step import Inputs, Pass
 from composer.model.voices import Voices
-from composer.spec import Sampling
+from composer.spec import ComposerError, Sampling
+
+OVERFLOW = (
+    "The numbers of this text overflowed, so no word can follow: "
+    "lower the weights, the strength or the layer bands, or leave out the adapter that is too strong."
+)
+
+log = logging.getLogger(__name__)
 
 # Attention looks at this many places or a multiple, so that few shapes occur.
 REACH = 64
@@ -63,6 +72,14 @@ class Drawn:
     places: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A row that could not go on, by its key, and why. It has left; the others are not touched."""
+
+    row: Hashable
+    fault: Exception
+
+
 # Who has a slot: a row, and which of its voices.
 Seat = tuple[Row, int]
 
@@ -71,7 +88,8 @@ class Batch:
     """Rows of at most `room` tokens, with up to `slots` voices in all; the first slots are the voices'.
 
     A row's tokens do not depend on its company (up to rounding): it has its own gates, random numbers,
-    position and end.
+    position and end. Nor do they on its company's faults: a row whose logits are not finite, or that cannot be
+    gated anew, leaves as Failed.
     """
 
     def __init__(self, model: Pass, layout: Layout, ends: Collection[int], slots: int, room: int):
@@ -86,7 +104,7 @@ class Batch:
         """The rows under way, in the order of their first voices' slots."""
         return [row for row, voice in self._seats if voice == 0]
 
-    def join(self, rows: Sequence[Row], layout: Layout) -> tuple[list[Drawn], Reading | None]:
+    def join(self, rows: Sequence[Row], layout: Layout) -> tuple[list[Drawn | Failed], Reading | None]:
         """Read new rows' prompts together and draw each one's first token.
 
         rows: of no more voices than slots are left. layout: where it is of a newer bank, adapters came in as
@@ -98,20 +116,18 @@ class Batch:
         seats = [(row, voice) for row in rows for voice in range(len(row.voices))]
         ids, routes = [row.ids for row, _ in seats], [row.route for row, _ in seats]
         read = self._pass.read(layout, self._gates(seats), ids, routes=routes)
-        for place, (row, _) in enumerate(seats):
-            self._cache.write(len(self._seats) + place, len(row.ids), read, place)
-        self._seats += seats
-        self._changed = True
         mixer = Mixer([row.voices for row in rows], layout.owner.device)
-        return self._push(rows, _places(seats), mixer(read.logits)), read.reading
+        self._write(seats, read)
+        outcomes = self._push(rows, _places(seats), mixer(read.logits))
+        self._drop(outcomes)
+        return outcomes, read.reading
 
-    def step(self) -> tuple[list[Drawn], Reading | None]:
+    def step(self) -> tuple[list[Drawn | Failed], Reading | None]:
         """One more token for every row. Rows that ended stay until they are told to `leave`."""
+        failed = self._regate()
         device, rows = self.layout.owner.device, self.rows
-        for row in rows:
-            if row.every and row.count % row.every == 0:
-                row.voices = row.regate(row.ids)
-                self._changed = True
+        if not rows:
+            return failed, None
         if self._changed:
             self._prepare(rows)
             self._changed = False
@@ -122,17 +138,53 @@ class Batch:
             min(-(-max(lengths) // REACH) * REACH, self._cache.room),
         )
         logits, reading = self._pass(self._under, inputs, self._cache)
-        return self._push(rows, self._places, self._mixer(logits)), reading
+        outcomes = self._push(rows, self._places, self._mixer(logits))
+        self._drop(outcomes)
+        return failed + outcomes, reading
 
     def leave(self, keys: Collection[Hashable]) -> None:
         """Take rows out; the last voices move into their slots. Keys that are not here are no fault."""
         for place in reversed(range(len(self._seats))):
-            if self._seats[place][0].key in keys:
+            gone = self._seats[place][0]
+            if gone.key in keys:
                 last = self._seats.pop()
+                length = len(last[0].ids)
                 if place < len(self._seats):
                     self._seats[place] = last
-                    self._cache.move(len(self._seats), place, len(last[0].ids))
+                    self._cache.move(len(self._seats), place, length)
+                    self._cache.clear(place, length, len(gone.ids))
+                self._cache.clear(len(self._seats), 0, length)
                 self._changed = True
+
+    def _regate(self) -> list[Drawn | Failed]:
+        """Gate the rows anew whose time it is; those that could not be have left."""
+        failed: list[Drawn | Failed] = []
+        for row in self.rows:
+            if row.every and row.count % row.every == 0:
+                try:
+                    row.voices = row.regate(row.ids)
+                except Exception as fault:  # of what this row alone asks for
+                    log.exception("a row could not be gated anew")
+                    failed.append(Failed(row.key, fault))
+                self._changed = True
+        self._drop(failed)
+        return failed
+
+    def _drop(self, outcomes: Sequence[Drawn | Failed]) -> None:
+        self.leave([each.row for each in outcomes if isinstance(each, Failed)])
+
+    def _write(self, seats: Sequence[Seat], read: Read) -> None:
+        """Give what was read of the seats' prompts the next slots; of a write that fails nothing stays."""
+        first = len(self._seats)
+        try:
+            for place, (row, _) in enumerate(seats):
+                self._cache.write(first + place, len(row.ids), read, place)
+        except BaseException:
+            for place, (row, _) in enumerate(seats):
+                self._cache.clear(first + place, 0, len(row.ids))
+            raise
+        self._seats += seats
+        self._changed = True
 
     def _prepare(self, rows: Sequence[Row]) -> None:
         """Work out what depends on who is here, where, and under which gates."""
@@ -144,16 +196,19 @@ class Batch:
 
     def _push(
         self, rows: Sequence[Row], places: Sequence[Sequence[int]], logits: torch.Tensor
-    ) -> list[Drawn]:
+    ) -> list[Drawn | Failed]:
         tokens = draw([row.stream for row in rows], [row.ids for row in rows], logits)
         now = time.monotonic()
-        drawn = []
+        outcomes: list[Drawn | Failed] = []
         for row, token, own in zip(rows, tokens, places, strict=True):
+            if token == NO_TOKEN:
+                outcomes.append(Failed(row.key, ComposerError(OVERFLOW)))
+                continue
             row.ids.append(token)
             row.count += 1
             seconds = now - row.began
-            drawn.append(Drawn(row, token, self._finish(row, seconds), seconds, own))
-        return drawn
+            outcomes.append(Drawn(row, token, self._finish(row, seconds), seconds, own))
+        return outcomes
 
     def _finish(self, row: Row, seconds: float) -> str | None:
         if row.ids[-1] in self._ends:

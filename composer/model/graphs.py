@@ -97,6 +97,7 @@ class GraphPass:
         ):
             mine.zero_()  # a row too many decodes token 0 at position 0 of a slot that nobody has
             mine[:count].copy_(theirs)
+        graph.under.flat.zero_()  # and under no gate: those of whoever was there before could overflow
         graph.under.flat[:count].copy_(under.flat)
         logits, reading = graph.replay()
         if reading is None:

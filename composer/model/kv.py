@@ -16,6 +16,9 @@ ROOM = 2048
 class KVCache:
     """`slots` rows of at most `room` tokens. Keys and values of a layer share one buffer.
 
+    A slot holds zeros after its row's last token, and a slot without a row holds zeros alone: attention reads
+    masked places too, where what somebody left behind would reach the next row (0 * NaN is NaN).
+
     buffers: per layer [S, 2H, room, D], keys in the first H heads; made when the first prompt shows their
     shape. On a CPU fresh zeros cost no memory until they are written, so `room` may be generous.
     """
@@ -37,9 +40,9 @@ class KVCache:
     def zeros(self, heads: int, width: int, like: torch.Tensor) -> torch.Tensor:
         """A layer's buffer [S, heads, room, width], of `like`'s type and device.
 
-        Zeros, not empty: a masked place still meets the softmax's 0, and 0 * NaN is NaN. On a CPU they are
-        the system's own, whose pages cost nothing until somebody writes there; torch's are written. Small
-        pages: of large ones the beginning of each row would bring in the whole buffer, gigabytes.
+        On a CPU the zeros are the system's own, whose pages cost nothing until somebody writes there; torch's
+        are written. Small pages: of large ones the beginning of each row would bring in the whole buffer,
+        gigabytes.
         """
         shape = (self.slots, heads, self.room, width)
         if like.device.type != "cpu":
@@ -53,6 +56,11 @@ class KVCache:
         """Copy a row of `length` tokens into another slot."""
         for buffer in self.buffers:
             buffer[target, :, :length] = buffer[source, :, :length]
+
+    def clear(self, slot: int, start: int, end: int) -> None:
+        """Fill the places [start, end) of a slot with zeros."""
+        for buffer in self.buffers:
+            buffer[slot, :, start:end] = 0
 
 
 class Window:

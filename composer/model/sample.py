@@ -13,6 +13,13 @@ from transformers import (
 
 from composer.spec import Sampling
 
+# Below this temperature the distribution is the likeliest token alone, to the resolution of a float32 logit.
+GREEDY_BELOW = 1e-6
+# Logits beyond this would overflow when they are divided by a small temperature.
+LARGE = 1e6
+# What `draw` gives a row whose logits no word can be drawn from.
+NO_TOKEN = -1
+
 
 class Stream:
     """One row's settings and its own random numbers.
@@ -33,8 +40,10 @@ class Stream:
 def draw(streams: Sequence[Stream], histories: Sequence[Sequence[int]], logits: torch.Tensor) -> list[int]:
     """One token id per row. logits: [B, V]. histories: per row the ids so far, prompt included.
 
+    A row with a NaN or an infinite logit gets NO_TOKEN; -inf is a token that cannot come, unless all are.
     Rows with the same settings are drawn together, on the logits' device; one copy brings all tokens back.
     """
+    drawable = logits.amax(dim=-1).isfinite()  # [B]; amax keeps a NaN
     uniform = torch.tensor([stream.uniform() for stream in streams]).to(logits.device)  # [B]
     drawn = torch.empty(len(streams), dtype=torch.int64, device=logits.device)
     groups: dict[tuple, list[int]] = {}
@@ -48,12 +57,13 @@ def draw(streams: Sequence[Stream], histories: Sequence[Sequence[int]], logits: 
             process = RepetitionPenaltyLogitsProcessor(penalty)
             past = [torch.tensor([histories[row]], device=logits.device) for row in rows]
             scores = torch.cat([process(past[i], scores[i : i + 1]) for i in range(len(rows))])
-        if temperature == 0:
+            scores = scores.clamp_max(torch.finfo(scores.dtype).max)
+        if temperature < GREEDY_BELOW:
             tokens = scores.argmax(dim=-1)
         else:
             tokens = _filtered_draw(scores, uniform if alone else uniform[rows], temperature, top_k, top_p)
         drawn[rows] = tokens
-    return drawn.tolist()
+    return drawn.where(drawable, NO_TOKEN).tolist()
 
 
 def _filtered_draw(
@@ -65,10 +75,14 @@ def _filtered_draw(
     if 0 < top_k < scores.shape[-1]:
         # The k survivors first: temperature does not change who they are, and top-p sorts what it is given.
         scores, ids = scores.topk(top_k, dim=-1)  # [G, k]
+    top = scores.amax(dim=-1, keepdim=True)  # [G, 1]
+    scores = scores - top.where(top.abs() > LARGE, 0)
     scores = TemperatureLogitsWarper(float(temperature))(unused, scores)
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(unused, scores)
     cumulative = scores.softmax(dim=-1).cumsum(dim=-1)  # [G, k or V]
-    target = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    whole = cumulative[:, -1:]
+    # Rounded up to the whole, a number just below 1 would draw a token that was filtered out.
+    target = (uniform.to(cumulative)[:, None] * whole).minimum(whole.nextafter(torch.zeros_like(whole)))
     place = torch.searchsorted(cumulative, target, right=True).clamp_max(scores.shape[-1] - 1)  # [G, 1]
     return (place if ids is None else ids.gather(1, place)).squeeze(1)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from composer.engine import Engine
 from composer.methods import METHODS
-from composer.model.batch import Row
-from composer.run import Failed, check_places
+from composer.model.batch import Failed, Row
+from composer.run import check_places
 from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
 from composer.stock import Full
 from composer.study.scoring import perplexities

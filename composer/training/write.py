@@ -25,7 +25,7 @@ from composer.adapters.bank import Bank, load_adapter
 from composer.adapters.compat import fit
 from composer.adapters.hub import inspect
 from composer.model.base import Base
-from composer.model.batch import Batch, Row
+from composer.model.batch import Batch, Failed, Row
 from composer.model.inject import GatedModel
 from composer.model.passes import decode_pass
 from composer.model.text import Continuation
@@ -72,6 +72,8 @@ class Author:
         drawn, _ = batch.join(rows, self._layout)
         while drawn:
             for each in drawn:
+                if isinstance(each, Failed):
+                    raise each.fault
                 texts[each.row.key].push(each.token, last=each.finish is not None)
             batch.leave([each.row.key for each in drawn if each.finish])
             drawn = batch.step()[0] if batch.rows else []
