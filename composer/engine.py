@@ -24,6 +24,7 @@ from composer.model.base import Base, load_base
 from composer.model.batch import Batch, Failed
 from composer.model.batch import Row as BatchRow
 from composer.model.compiled import WarmUp
+from composer.model.finite import check_drawable
 from composer.model.inject import GatedModel, gates_tensor
 from composer.model.kv import ROOM
 from composer.model.mixer import Mixer
@@ -227,7 +228,7 @@ class Engine:
     def generate_rows(self, rows: Sequence[Row], stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
         """Many generations in one batch; Step.row tells which. Each row has its own weights and seed.
 
-        A row that fails, because its numbers overflow for instance, raises when all the others have ended.
+        A row that cannot go on raises when all the others have ended.
         """
         return self._run(list(rows), None, stop)
 
@@ -237,16 +238,14 @@ class Engine:
         return self._steps(self.start(sum(len(row.voices) for row in made), room), made, stop)
 
     def _steps(self, run: Run, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
-        failed: list[Failed] = []
+        faults: list[Exception] = []
         while (rows or run.keys) and not stop():
-            for outcome in run.join(rows) if rows else run.step():
-                if isinstance(outcome, Failed):
-                    failed.append(outcome)
-                else:
-                    yield outcome
+            outcomes = run.join(rows) if rows else run.step()
+            faults += [each.fault for each in outcomes if isinstance(each, Failed)]
+            yield from (each for each in outcomes if isinstance(each, Step))
             rows = []
-        if failed:
-            raise failed[0].fault
+        if faults:
+            raise faults[0]
 
     @property
     def shelf(self) -> Shelf:
@@ -329,7 +328,7 @@ class Engine:
         if voices.gates.any():
             gates, routes = gates_tensor(voices.gates, device), [self._gating.route(shelf, own, composition)]
             read = self._pass.read(shelf.layout, gates, [ids] * len(voices), routes=routes * len(voices))
-            return Mixer([voices], device)(read.logits)[0].float().cpu().numpy()
+            return check_drawable(Mixer([voices], device)(read.logits))[0].float().cpu().numpy()
         # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
         logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()

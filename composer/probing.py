@@ -19,6 +19,8 @@ from composer.spec import ComposerError, Composition
 
 # Where LoGo listens (arXiv 2511.07129, its authors' code).
 QUERY = "self_attn.q_proj"
+# 1 - cosine of an adapter whose numbers overflow: as far from the base as there is.
+OPPOSITE = 2.0
 
 
 class Probe:
@@ -72,7 +74,7 @@ class Probe:
         """1 - cosine of the base's hidden state with each column's adapter alone, last token; [L, n]."""
         hidden = torch.stack(self._alone(shelf, ids, columns).hidden).double()  # [L, 1 + n, d]
         cosine = torch.cosine_similarity(hidden[:, :1], hidden[:, 1:], dim=-1)  # [L, n]
-        return (1 - cosine).clamp_min(0).cpu().numpy()
+        return (1 - cosine).nan_to_num(nan=OPPOSITE).clamp_min(0).cpu().numpy()
 
     def share(self, shelf: Shelf, ids: Sequence[int], columns: list[int]) -> np.ndarray:
         """Each column's contribution alone at the prompt's last token, [L, n]."""
@@ -104,7 +106,8 @@ class Probe:
         read = self._pass.read(layout, gates_tensor(gates, layout.owner.device), [ids], unembed=False)
         start, end = layout.spans[path]
         z, site = read.reading.coded[0, start:end].float(), layout.bank.sites[path]  # [R]
-        parts = [z * (site.owner == column) for column in columns]  # n of [R]
+        # Not a product with 0: another column's z may have overflowed.
+        parts = [z.where(site.owner == column, 0) for column in columns]  # n of [R]
         return np.array([float((own @ site.gram @ own).clamp_min(0).sqrt()) for own in parts], np.float32)
 
     def _alone(self, shelf: Shelf, ids: Sequence[int], columns: list[int], every: bool = False) -> Read:

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from composer.adapters.balance import balanced
 from composer.adapters.compat import scaling, tensor_site
 from composer.spec import ComposerError
 
@@ -26,8 +27,8 @@ class Factors:
     @property
     def norm(self) -> float:
         """Frobenius norm of scaling * B A, from r x r products only."""
-        a, b = self.A.float(), self.B.float()
-        return self.scaling * float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt())
+        a, b, scaling = balanced(self.A.float(), self.B.float(), self.scaling)
+        return scaling * float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt())
 
 
 Adapter = Mapping[str, Factors]  # site path -> factors
@@ -44,7 +45,7 @@ class Site:
     A: torch.Tensor  # [R, d_in]
     B: torch.Tensor  # [d_out, R]
     owner: torch.Tensor  # [R] int64
-    scaling: torch.Tensor  # [R]
+    scaling: torch.Tensor  # [R] float32
 
     def only(self, columns: torch.Tensor) -> Site:
         """With some of its rank columns, [R] bool."""
@@ -90,11 +91,12 @@ class Bank:
         sites = dict(self.sites)
         for path, own in adapter.items():
             rank, device = own.A.shape[0], own.A.device
+            A, B, factor = balanced(own.A, own.B, own.scaling)
             new = Site(
-                own.A,
-                own.B,
+                A,
+                B,
                 torch.full((rank,), index, dtype=torch.int64, device=device),
-                torch.full((rank,), own.scaling, dtype=own.A.dtype, device=device),
+                torch.full((rank,), factor, dtype=torch.float32, device=device),
             )
             sites[path] = _stack(sites[path], new) if path in sites else new
         return Bank((*self.names[:index], name, *self.names[index + 1 :]), sites, self._normed(name, adapter))
@@ -150,7 +152,7 @@ def _filled(site: Site, mine: torch.Tensor, own: Factors | None) -> Site:
     A, B, scaling = site.A.clone(), site.B.clone(), site.scaling.clone()
     A[mine], B[:, mine] = 0, 0
     if own is not None:
-        A[mine[:rank]], B[:, mine[:rank]], scaling[mine] = own.A, own.B, own.scaling
+        A[mine[:rank]], B[:, mine[:rank]], scaling[mine] = balanced(own.A, own.B, own.scaling)
     return Site(A, B, site.owner, scaling)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from composer.model.finite import OVERFLOW
 from composer.model.inject import gates_tensor
 from composer.model.kv import KVCache
 from composer.model.layout import Layout, Reading
@@ -20,11 +21,6 @@ from composer.model.sample import NO_TOKEN, Stream, draw
 from composer.model.step import Inputs, Pass
 from composer.model.voices import Voices
 from composer.spec import ComposerError, Sampling
-
-OVERFLOW = (
-    "The numbers of this text overflowed, so no word can follow: "
-    "lower the weights, the strength or the layer bands, or leave out the adapter that is too strong."
-)
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +84,8 @@ class Batch:
     """Rows of at most `room` tokens, with up to `slots` voices in all; the first slots are the voices'.
 
     A row's tokens do not depend on its company (up to rounding): it has its own gates, random numbers,
-    position and end. Nor do they on its company's faults: a row whose logits are not finite, or that cannot be
-    gated anew, leaves as Failed.
+    position and end. Nor on the faults of others: a row whose numbers overflow, or whose gates cannot be made
+    anew, leaves as Failed.
     """
 
     def __init__(self, model: Pass, layout: Layout, ends: Collection[int], slots: int, room: int):

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from composer.model.finite import check_drawable
 from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.layout import Layout
 from composer.model.mixer import Mixer
@@ -46,6 +47,7 @@ def forced(
     """Read prompt + text once per voice, a few thousand tokens a pass, in the rows' order.
 
     text: at least one token. listen: makes the ear of each pass, which hears every voice. route: every row's.
+    Raises ComposerError where the numbers overflow.
     """
     device = model.device
     ids = torch.tensor([*prompt, *text[:-1]], device=device)
@@ -62,7 +64,7 @@ def forced(
             use_cache=False,
             logits_to_keep=len(text),
         ).logits.float()  # [P, T, V]
-        logits = Mixer(part, device)(spoken)  # [G, T, V]
+        logits = check_drawable(Mixer(part, device)(spoken))  # [G, T, V]
         picked = wanted.expand(len(part), -1, -1)
         log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
         # A copy: a view would keep every token's logits alive.

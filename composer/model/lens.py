@@ -10,6 +10,8 @@ from composer.spec import ComposerError
 
 # Hidden states unembedded at once: many enough to be one good product, few enough to hold their logits.
 ROWS = 128
+# A divergence that stands for an infinite one, in nats: a shared sum of several of them is still finite.
+FARTHEST = 1e30
 FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
 
 
@@ -37,8 +39,8 @@ class Lens:
     def divergence(self, hidden: list[torch.Tensor], norm: bool) -> torch.Tensor:
         """KL(p || q_i) in nats for each layer, p from row 0 (the base) and q_i from row i.
 
-        hidden: L tensors [1 + N, d]. Returns [L, N] float32. A few layers at a time: enough rows that the
-        unembedding is not read once a layer, and few enough that no [rows, L, V] tensor ever exists.
+        hidden: L tensors [1 + N, d]. Returns [L, N] float32, at most FARTHEST. A few layers at a time: enough
+        rows that the unembedding is not read once a layer, and few enough that no [rows, L, V] tensor exists.
         """
         rows = len(hidden[0])
         at_once = max(1, ROWS // rows)
@@ -54,5 +56,7 @@ def _kl(log_probs: torch.Tensor) -> torch.Tensor:
     p = log_probs[:, :1]  # [l, 1, V]
     q = log_probs[:, 1:]  # [l, N, V]
     apart = torch.sub(p, q, out=q)
-    # Rounding can leave a tiny negative where p and q agree; a divergence has none.
-    return torch.bmm(apart, p.exp().transpose(1, 2)).squeeze(-1).clamp_min_(0)
+    kl = torch.bmm(apart, p.exp().transpose(1, 2)).squeeze(-1)
+    # Rounding can leave a tiny negative where p and q agree; a divergence has none. An adapter whose numbers
+    # overflow is infinitely far from the base.
+    return kl.nan_to_num_(nan=FARTHEST).clamp_(0, FARTHEST)

@@ -11,6 +11,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from composer.model.finite import drawable
 from composer.spec import Sampling
 
 # Below this temperature the distribution is the likeliest token alone, to the resolution of a float32 logit.
@@ -40,10 +41,10 @@ class Stream:
 def draw(streams: Sequence[Stream], histories: Sequence[Sequence[int]], logits: torch.Tensor) -> list[int]:
     """One token id per row. logits: [B, V]. histories: per row the ids so far, prompt included.
 
-    A row with a NaN or an infinite logit gets NO_TOKEN; -inf is a token that cannot come, unless all are.
+    A row whose logits are not drawable gets NO_TOKEN.
     Rows with the same settings are drawn together, on the logits' device; one copy brings all tokens back.
     """
-    drawable = logits.amax(dim=-1).isfinite()  # [B]; amax keeps a NaN
+    possible = drawable(logits)  # [B]
     uniform = torch.tensor([stream.uniform() for stream in streams]).to(logits.device)  # [B]
     drawn = torch.empty(len(streams), dtype=torch.int64, device=logits.device)
     groups: dict[tuple, list[int]] = {}
@@ -63,7 +64,7 @@ def draw(streams: Sequence[Stream], histories: Sequence[Sequence[int]], logits: 
         else:
             tokens = _filtered_draw(scores, uniform if alone else uniform[rows], temperature, top_k, top_p)
         drawn[rows] = tokens
-    return drawn.where(drawable, NO_TOKEN).tolist()
+    return drawn.where(possible, NO_TOKEN).tolist()
 
 
 def _filtered_draw(

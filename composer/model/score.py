@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from composer.model.finite import check_drawable
 from composer.model.inject import GateCall, GatedModel, gates_tensor
 from composer.model.layout import Layout
 from composer.model.mixer import Mixer
@@ -26,7 +27,7 @@ def token_log_probs(
     """Log-probability in nats of every token after the first; texts are token ids, the route every text's.
 
     Texts of like length are scored together, a few hundred tokens at a time: [rows, T, V] is large, and more
-    of it is no quicker.
+    of it is no quicker. Raises ComposerError where the numbers overflow.
     """
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(texts)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -42,7 +43,7 @@ def token_log_probs(
         gates = gates_tensor(np.concatenate([each.gates for each in here]), ids.device)  # [P, L, N]
         call = GateCall(layout, gates, Routing.of(layout, [route] * len(gates)))
         logits = model(call, input_ids=spoken, use_cache=False).logits[:, :-1].float()  # [P, T-1, V]
-        logits = Mixer(here, ids.device)(logits)  # [G, T-1, V]
+        logits = check_drawable(Mixer(here, ids.device)(logits))  # [G, T-1, V]
         logs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])  # [G, T-1, 1]
         for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):
             scores[row] = log[: len(texts[row]) - 1]
