@@ -7,6 +7,8 @@ from functools import partial
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
+import composer  # noqa: F401 -- before torch, which spaces may bring: see composer.threads
+
 try:
     import spaces  # ZeroGPU wants to be imported before torch
 except ImportError:

@@ -1,8 +1,11 @@
 """Compose LoRA adapters of a language model by summing their outputs at every layer."""
 
 from composer.spec import Composition, Sampling
+from composer.threads import spin_briefly
 
 __all__ = ["Composition", "Engine", "Sampling"]
+
+spin_briefly()
 
 
 def __getattr__(name: str):

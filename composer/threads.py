@@ -1,12 +1,31 @@
-"""Which thread computes: in a process that serves, the scheduler's, and no other that stays."""
+"""Which thread computes: in a process that serves, the scheduler's, and no other that stays.
+
+And how its helpers wait for each other: see `spin_briefly`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+
+SPIN = "GOMP_SPINCOUNT"
+# Turns of an empty loop, some microseconds: as long as most waits between two kernels of a token are.
+SPIN_COUNT = "2000"
+
+
+def spin_briefly() -> None:
+    """Have OpenMP's threads wait only a moment at a barrier before they sleep; before torch is imported.
+
+    GNU's runtime spins for milliseconds where nothing is set. On a machine that other processes use too, that
+    keeps the core from the very thread that is waited for, and a token takes ten times as long. A user's own
+    GOMP_SPINCOUNT or OMP_WAIT_POLICY is left as it is. `composer bench --only contention` measures it.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(SPIN, SPIN_COUNT)
 
 
 def apart(work: Callable[[], T]) -> T:

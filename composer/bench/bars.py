@@ -72,6 +72,19 @@ def floor_share(sections: Mapping) -> float:
     return sections["floor"]["seconds"] / sections["single"]["arms"]["ours 0"]["median"]
 
 
+def quiet_share(sections: Mapping) -> float:
+    """Speed of the default on a quiet machine over that of the best way of waiting."""
+    arms = sections["contention"]["loads"]["0"]
+    return min(arm["median"] for arm in arms.values()) / arms["default"]["median"]
+
+
+def busy_share(sections: Mapping) -> float:
+    """Speed of the default beside a busy process on each core over the best way's on a quiet machine."""
+    contention = sections["contention"]
+    best = min(arm["median"] for arm in contention["loads"]["0"].values())
+    return best / contention["loads"][str(contention["cores"])]["default"]["median"]
+
+
 def crowd(sections: Mapping) -> float:
     counts = sections["users"]["counts"]
     return counts["32"]["total"] / counts["1"]["total"]
@@ -112,4 +125,6 @@ BARS = (
         lambda sections: sections["start"]["first_token"]["median"],
         most=True,
     ),
+    Bar("CPU", "decoding on a quiet machine / with the best way of waiting", 0.97, "x", quiet_share),
+    Bar("CPU", "decoding beside a busy process on each core / quiet", 0.35, "x", busy_share),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from composer.spec import ComposerError, Sampling
 
-SECTIONS = ("single", "fusion", "users", "preview", "start", "gpu")
+SECTIONS = ("single", "fusion", "users", "preview", "start", "contention", "gpu")
 
 TEXT = (
     "On the morning of the fair the whole town came down to the river, where boats with painted sails lay "
@@ -24,7 +24,8 @@ class Plan:
     tokens: new tokens of one single-stream run. prompt: tokens of the prompts, preview_prompt those of the
     slider's, user_prompt those of many people, who ask for user_tokens, which is the page's default. rounds,
     user_rounds: how often every arm gets its turn. users: how many at once. starts: processes, of which the
-    first only warms the system's cache unless it is the only one.
+    first only warms the system's cache unless it is the only one. contention_rounds: as rounds, beside busy
+    processes.
     """
 
     tokens: int = 48
@@ -38,10 +39,11 @@ class Plan:
     previews: int = 60
     preview_prompt: int = 20
     starts: int = 6
+    contention_rounds: int = 5
 
 
 FULL = Plan()
-QUICK = Plan(tokens=16, rounds=2, user_tokens=12, user_rounds=1, previews=20, starts=2)
+QUICK = Plan(tokens=16, rounds=2, user_tokens=12, user_rounds=1, previews=20, starts=2, contention_rounds=1)
 
 
 def greedy(tokens: int) -> Sampling:

@@ -18,6 +18,14 @@ ARMS = {
     "passes": "{} separate passes a token (base and each adapter alone)",
     "wall": "bare matrix-vector products",
 }
+# The arms of composer.bench.contention, the project's default first.
+WAITS = {
+    "default": "as this project sets it",
+    "unset": "as libgomp does where nothing is set",
+    "passive": "`OMP_WAIT_POLICY=PASSIVE`",
+    "spin 0": "`GOMP_SPINCOUNT=0`",
+    "spin 20000": "`GOMP_SPINCOUNT=20000`",
+}
 FUSION_ARMS = {
     "rows": "base prefill, {} rows",
     "fusion": "KL fusion, {} adapters",
@@ -86,6 +94,7 @@ def _sections(sections: Mapping) -> Iterator[str]:
         ("users", _users),
         ("preview", _preview),
         ("start", _start),
+        ("contention", _contention),
     ):
         if key in sections:
             yield ""
@@ -225,6 +234,23 @@ def _start(start: Mapping) -> Iterator[str]:
     )
     yield ""
     yield f"Memory of that process at its first token: {_gigabytes(start['memory'])}."
+
+
+def _contention(contention: Mapping) -> Iterator[str]:
+    yield (
+        f"### Beside busy processes, three adapters, {contention['tokens']} new tokens, "
+        f"{contention['cores']} cores"
+    )
+    yield ""
+    loads = contention["loads"]
+    rows = []
+    for arm, words in WAITS.items():
+        taken = [arms[arm] for arms in loads.values()]
+        rows.append([words, *(f"{1 / each['median']:.1f}" for each in taken), _ms(taken[0]["cpu"])])
+    heads = ("quiet" if count == "0" else f"{count} busy" for count in loads)
+    yield from _table(("OpenMP's threads wait", *heads, "quiet, CPU ms/token"), rows)
+    yield ""
+    yield "Tokens/s, medians; each way of waiting is a process of its own, and they take turns."
 
 
 def _gpu(gpu: Mapping) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from composer.adapters.catalog import load_catalog
-from composer.bench import fusion, gpu, preview, single, start, users
+from composer.bench import contention, fusion, gpu, preview, single, start, users
 from composer.bench.machine import machine
 from composer.bench.plan import Plan
 from composer.bench.stand import Stand
@@ -26,6 +26,7 @@ MEASURES = {
     "users": users.measure,
     "preview": preview.measure,
     "start": start.measure,
+    "contention": contention.measure,
 }
 
 

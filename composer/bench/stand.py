@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -83,6 +84,17 @@ class Stand:
 
     def encode(self, text: str) -> list[int]:
         return encode_prompt(self.base.tokenizer, text, self.spec.prompting)
+
+
+def write_catalog(stand: Stand) -> Path:
+    """A catalog of the base as it lies on this disk, with the random adapters. JSON is YAML, too."""
+    keys = ("id", "quantization", "dtype", "prompting")
+    base = {key: getattr(stand.spec, key) for key in keys}
+    base["folder"] = str(Path(stand.base.path).resolve())
+    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:USUAL]}
+    path = stand.folder / "adapters.yaml"
+    path.write_text(json.dumps({"default": "base", "bases": {"base": base}}), "utf-8")
+    return path
 
 
 def warm(engine: Engine) -> bool:

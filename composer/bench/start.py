@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import psutil
 
 import composer
 from composer.bench.plan import Plan, prompt_of
-from composer.bench.stand import USUAL, Stand, add
+from composer.bench.stand import USUAL, Stand, add, write_catalog
 from composer.bench.timing import Reading, quantile, summary, timed
 from composer.spec import ComposerError
 
@@ -32,7 +31,7 @@ class _Start:
 
 def measure(stand: Stand, plan: Plan) -> dict:
     """Seconds to the first token, with files in the system's cache; seconds per adapter; memory."""
-    catalog = _catalog(stand)
+    catalog = write_catalog(stand)
     prompt = prompt_of(stand.count_tokens, plan.preview_prompt)
     starts = [_start(stand, catalog, prompt) for _ in range(plan.starts)]
     starts = starts[1:] or starts
@@ -44,17 +43,6 @@ def measure(stand: Stand, plan: Plan) -> dict:
         "memory": int(quantile([start.memory for start in starts], 0.5)),
         "adapter_load": summary(loads),
     }
-
-
-def _catalog(stand: Stand) -> Path:
-    """A catalog of the base as it lies on this disk, with the random adapters. JSON is YAML, too."""
-    keys = ("id", "quantization", "dtype", "prompting")
-    base = {key: getattr(stand.spec, key) for key in keys}
-    base["folder"] = str(Path(stand.base.path).resolve())
-    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:USUAL]}
-    path = stand.folder / "adapters.yaml"
-    path.write_text(json.dumps({"default": "base", "bases": {"base": base}}), "utf-8")
-    return path
 
 
 def _start(stand: Stand, catalog: Path, prompt: str) -> _Start:

@@ -22,6 +22,7 @@ TOY = Plan(
     user_rounds=2,
     previews=3,
     starts=1,
+    contention_rounds=1,
 )
 
 

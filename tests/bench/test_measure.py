@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from composer.bench import gpu, int8, peft_side, start, wall
+from composer.bench import contention, gpu, int8, peft_side, start, wall
 from composer.bench.plan import TEXT, expect, greedy, prompt_of
 from composer.bench.report import as_markdown
 from composer.bench.run import run
@@ -23,7 +23,7 @@ from composer.bench.stand import Stand, endless, twin
 from composer.model.packed import pack
 from composer.spec import ComposerError, Composition
 
-MEASURED = ("single", "fusion", "users", "preview", "start")
+MEASURED = ("single", "fusion", "users", "preview", "start", "contention")
 TOLERANCE = 1e-5
 SHAPE = gpu.Shape(1, 64, 96, 4, 2, 300)
 
@@ -200,6 +200,22 @@ def test_start_up(result):
     measured = result["start"]
     assert sound(measured["first_token"], 1) and sound(measured["adapter_load"], 8)
     assert measured["memory"] > 1e8, "a process with torch in it"
+
+
+def test_every_way_of_waiting_is_measured_quiet_and_beside_busy_processes(result):
+    measured = result["contention"]
+    assert list(measured["loads"]) == [str(count) for count in sorted({0, 1, measured["cores"]})]
+    for arms in measured["loads"].values():
+        assert arms.keys() == contention.ARMS.keys()
+        assert all(sound(taken, 1) for taken in arms.values())
+
+
+def test_a_worker_that_cannot_start_is_a_fault_and_no_figure(tmp_path):
+    with (
+        pytest.raises(ComposerError, match="ended early"),
+        contention.Worker(tmp_path / "none.yaml", contention.ARMS["default"]),
+    ):
+        raise AssertionError("it has nothing to decode with")
 
 
 def test_a_start_that_fails_is_a_fault_and_no_figure(stand, tmp_path, monkeypatch):

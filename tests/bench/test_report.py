@@ -46,6 +46,11 @@ def sections() -> dict:
         "count": 3,
         "bare": 30.0,
     }
+    waits = {"default": 0.030, "unset": 0.033, "passive": 0.06, "spin 0": 0.06, "spin 20000": 0.0297}
+    contention = {
+        count: {arm: taken(seconds * slower) for arm, seconds in waits.items()}
+        for count, slower in (("0", 1), ("1", 2), ("2", 3))
+    }
     one = crowd | {"total": 25.0, "first_p50": 0.1, "first_p95": 0.2}
     many = crowd | {"bare": 240.0, "total": 225.0, "first_p50": 1.5, "first_p95": 2.5}
     return {
@@ -65,6 +70,7 @@ def sections() -> dict:
         "users": {"tokens": 32, "prompt_tokens": 32, "slots": 32, "counts": {"1": one, "32": many}},
         "preview": {"prompt_tokens": 20, "p50": 0.09, "p95": 0.25, "cpu": 0.1, "count": 60},
         "start": {"adapters": 3, "first_token": taken(6.5), "memory": 9e8, "adapter_load": taken(0.05)},
+        "contention": {"cores": 2, "tokens": 48, "loads": contention},
     }
 
 
@@ -113,6 +119,8 @@ def test_bars_are_ratios_of_what_was_measured():
         "32 users, first token p95": (2.5, "yes"),
         "slider to preview p95": (0.25, "no"),
         "start to first token, files in cache": (6.5, "yes"),
+        "decoding on a quiet machine / with the best way of waiting": (0.99, "yes"),
+        "decoding beside a busy process on each core / quiet": (0.33, "no"),
     }
     assert said.keys() == expected.keys()
     for claim, (measured, word) in expected.items():
