@@ -16,7 +16,7 @@ from composer.methods import METHODS
 from composer.model.base import load_base
 from composer.model.batch import Batch
 from composer.scheduler import Scheduler
-from composer.spec import Composition, Sampling
+from composer.spec import ComposerError, Composition, Sampling
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -71,6 +71,22 @@ def test_the_base_alone_and_a_sum_are_word_for_word_the_cpus(engines):
             list(engine.generate(PROMPT, Composition(weights=weights), GREEDY))[-1].text for engine in engines
         ]
         assert texts[0] == texts[1]
+
+
+def test_whoever_overflows_leaves_nothing_behind_in_the_graphs_and_the_cache():
+    """In float16 a strong mix overflows; rows beside it and after it get the words they get alone."""
+    engine = typed("float16", "none")
+    calm = Composition(weights=WEIGHTS)
+    wild = Composition(weights=dict.fromkeys(NAMES, 8.0), strength=4, bands=(2, 2, 2))
+    alone = [step.token for step in engine.generate(PROMPT, calm, GREEDY)]
+    scheduler = Scheduler(engine, slots=2)
+    try:
+        for _ in range(3):
+            with pytest.raises(ComposerError, match="overflowed"):
+                list(scheduler.generate(PROMPT, wild, GREEDY))
+            assert [step.token for step in scheduler.generate(PROMPT, calm, GREEDY)] == alone
+    finally:
+        scheduler.close()
 
 
 def test_graphs_decode_what_the_pass_they_record_decodes(engines):

@@ -11,7 +11,7 @@ import pytest
 
 from composer.threads import SPIN, SPIN_COUNT
 
-SHOW = "import json, os, sys; print(json.dumps([os.environ.get(%r), 'torch' in sys.modules]))" % SPIN
+SHOW = f"import json, os, sys; print(json.dumps([os.environ.get({SPIN!r}), 'torch' in sys.modules]))"
 
 
 @pytest.mark.parametrize(
