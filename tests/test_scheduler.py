@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -194,13 +195,20 @@ def test_a_row_longer_than_a_place_is_refused(engine):
 def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
     from composer.model.text import Continuation
 
-    push = Continuation.push
+    make, push = Continuation.__init__, Continuation.push
+    poison, pushed = engine.base.tokenizer("Poison")["input_ids"], Counter()
+
+    def noted(self, tokenizer, prompt, ends):
+        make(self, tokenizer, prompt, ends)
+        self.poisoned = list(prompt) == poison
 
     def faulty(self, token, *, last):
-        if self._lead == engine.base.tokenizer("Poison")["input_ids"][-4:] and len(self._tokens) == 3:
+        pushed[id(self)] += 1
+        if self.poisoned and pushed[id(self)] == 4:
             raise ValueError("half a character too many")
         return push(self, token, last=last)
 
+    monkeypatch.setattr(Continuation, "__init__", noted)
     monkeypatch.setattr(Continuation, "push", faulty)
     good = scheduler.generate("Good", Composition(weights={"plain": 1}), Sampling(max_new_tokens=15, seed=2))
     got = [next(good)]
