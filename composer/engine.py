@@ -11,10 +11,11 @@ from threading import Lock
 import numpy as np
 import torch
 
-from composer.adapters.bank import Bank, load_adapter
+from composer.adapters.bank import Bank
 from composer.adapters.catalog import load_catalog
-from composer.adapters.compat import fit
-from composer.adapters.hub import AdapterFiles, download, inspect
+from composer.adapters.files import weights_limit
+from composer.adapters.mapping import base_names
+from composer.adapters.reading import Reader, refused
 from composer.casting import Cast, cast, makes, method_of, names_of, weights_of
 from composer.gating import Gating
 from composer.insight.loudness import norm_correlation
@@ -69,7 +70,9 @@ class Engine:
         self.catalog = catalog
         self.base = base
         self.reports: tuple[FitReport, ...] = ()
+        names = base_names(base.model)
         self._model = GatedModel(base.model)
+        self._reader = Reader(self._model.sites, names, base.device, base.dtype)
         self._pass = decode_pass(self._model, decode_weights)
         self._probe = Probe(self._model, self._pass)
         self._gating = Gating(self._model.layers, base.spec, self._probe)
@@ -98,10 +101,11 @@ class Engine:
         ComposerError when the catalog or the base cannot be used.
         """
         catalog = load_catalog(path)
+        weights_limit()  # a setting that cannot be read is told before the base is loaded
         engine = cls(catalog, load_base(catalog.base(base), device), decode_weights)
         for spec in engine.spec.adapters:
             if only is None or spec.name in only:
-                engine._add(spec)
+                engine._add(spec, own=True)
         return engine
 
     def warm_up(self, several: bool = True) -> WarmUp:
@@ -167,7 +171,7 @@ class Engine:
 
     def check(self, source: str, revision: str | None = None) -> FitReport:
         """Whether the adapter in a Hub repo or folder fits this base; downloads no weights."""
-        return self._inspect(AdapterSpec(free_name(source, self.names), source, revision))[0]
+        return self._reader.check(AdapterSpec(free_name(source, self.names), source, revision))
 
     def add_adapter(self, source: str, revision: str | None = None, name: str | None = None) -> FitReport:
         """Load one more adapter from a Hub repo ("owner/name") or a folder, if it fits.
@@ -177,34 +181,17 @@ class Engine:
         """
         return self._add(AdapterSpec(name or free_name(source, self.names), source, revision))
 
-    def _add(self, spec: AdapterSpec) -> FitReport:
+    def _add(self, spec: AdapterSpec, own: bool = False) -> FitReport:
         with self._adding:
-            return self._add_alone(spec)
-
-    def _add_alone(self, spec: AdapterSpec) -> FitReport:
-        report, files = self._inspect(spec)
-        if report.ok:
-            try:
-                factors = load_adapter(
-                    download(files),
-                    files.config,
-                    report.ranks,
-                    device=self.base.device,
-                    dtype=self.base.dtype,
-                )
-                self._stock.add(replace(spec, label=spec.label or spec.name), factors)
-            except ComposerError as fault:
-                report = replace(report, ok=False, reasons=(str(fault),))
-        log.info("%s", report)
-        self.reports = (*self.reports, report)
+            report, factors = self._reader.read(spec, own)
+            if report.ok:
+                try:
+                    self._stock.add(replace(spec, label=spec.label or spec.name), factors)
+                except ComposerError as fault:
+                    report = refused(report, fault)
+            log.info("%s", report)
+            self.reports = (*self.reports, report)
         return report
-
-    def _inspect(self, spec: AdapterSpec) -> tuple[FitReport, AdapterFiles | None]:
-        try:
-            files = inspect(spec.source, spec.revision, spec.name)
-        except ComposerError as fault:
-            return FitReport(spec.name, spec.source, ok=False, reasons=(str(fault),)), None
-        return fit(files, self._model.sites), files
 
     # --- generating ----------------------------------------------------------------------------
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from composer.adapters.balance import balanced
-from composer.adapters.compat import scaling, tensor_site
 from composer.spec import ComposerError
 
 
@@ -174,48 +170,3 @@ def _stack(old: Site, new: Site) -> Site:
         torch.cat([old.owner, new.owner]),
         torch.cat([old.scaling, new.scaling]),
     )
-
-
-def load_adapter(
-    folder: Path,
-    config: Mapping[str, object],
-    ranks: Mapping[str, int],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Adapter:
-    """Read a folder that its fit report accepted. `ranks` is that report's rank per site path.
-
-    Raises ComposerError for a file that cannot be read, that changed since the report, or that holds
-    NaN or infinite numbers (which would poison even an adapter at weight 0: 0 * inf is NaN).
-    """
-    try:
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, SafetensorError) as fault:
-        raise ComposerError(
-            "The adapter's weights cannot be read; delete the cached copy and load it again."
-        ) from fault
-    halves: dict[tuple[str, str], torch.Tensor] = {}
-    for key, tensor in tensors.items():
-        place = tensor_site(key)
-        if place is None or place[0] not in ranks:
-            raise ComposerError("The adapter's weights changed after they were checked; load it again.")
-        if not torch.isfinite(tensor).all():
-            raise ComposerError(
-                "The adapter's weights hold NaN or infinite numbers; train it again with a lower rate."
-            )
-        halves[place] = tensor.to(device, dtype)
-        if not torch.isfinite(halves[place]).all():
-            raise ComposerError(
-                f"The adapter's weights hold numbers too large for this base's {str(dtype).split('.')[1]}; "
-                "use the base in another dtype."
-            )
-    try:
-        return {
-            path: Factors(halves[path, "A"], halves[path, "B"].contiguous(), scaling(config, path, rank))
-            for path, rank in ranks.items()
-        }
-    except KeyError as fault:
-        raise ComposerError(
-            "The adapter's weights changed after they were checked; load it again."
-        ) from fault

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
+from composer.adapters.header import TensorInfo, read_header
+from composer.adapters.missing import CONFIG, WEIGHTS, missing_files
 from composer.spec import ComposerError
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+__all__ = ["CONFIG", "WEIGHTS", "AdapterFiles", "TensorInfo", "local_folder", "read_folder", "weights_limit"]
+
 # A real config is 1-2 kB. Larger ones only cost time, and some of their text is used as a regex.
 CONFIG_LIMIT = 256_000
-WEIGHTS_LIMIT = 300_000_000
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor as the safetensors header describes it. dtype: "F32", "BF16", ..."""
-
-    dtype: str
-    shape: tuple[int, ...]
+LIMIT_VARIABLE = "COMPOSER_MAX_ADAPTER_MB"
+LIMIT_MB = 300
+# Files below a folder that are looked through for the adapter that it lacks itself.
+LOOKED_THROUGH = 2000
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,39 @@ class AdapterFiles:
     folder: Path | None
 
 
-def check_size(name: str, size: int | None, limit: int) -> int:
+def weights_limit(env: Mapping[str, str] = os.environ) -> int:
+    """Bytes that the weights of an adapter may have, which COMPOSER_MAX_ADAPTER_MB sets. Raises ComposerError
+    for a setting that is no number."""
+    text = env.get(LIMIT_VARIABLE) or str(LIMIT_MB)
+    try:
+        megabytes = float(text)
+    except ValueError:
+        megabytes = math.nan
+    if not 1 <= megabytes <= 1_000_000:
+        raise ComposerError(f"{LIMIT_VARIABLE} must be a number between 1 and 1000000; got {text[:40]!r}.")
+    return int(megabytes * 1e6)
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder that a text names, if there is one: `~` is the home folder, and a path may be pasted as
+    another system or a shell writes it."""
+    bare = source.strip().strip("\"'")
+    for text in (source, bare, bare.replace("\\ ", " "), bare.replace("\\", "/")):
+        # os.path, unlike Path, calls a name that no disk could hold no folder.
+        path = os.path.expanduser(text)
+        if os.path.isdir(path):
+            return Path(path)
+    return None
+
+
+def check_size(name: str, size: int | None, limit: float) -> int:
     """`size` if it is known and within `limit` bytes, else a ComposerError."""
     if size is None:
         raise ComposerError(f"The size of {name}'s weights is not known, so they are not loaded: try later.")
     if size > limit:
         raise ComposerError(
             f"{name} weighs {size / 1e6:,.0f} MB and the limit is {limit / 1e6:,.0f} MB: "
-            "choose a smaller adapter or raise the limit in the settings."
+            f"choose a smaller adapter or set {LIMIT_VARIABLE} to {math.ceil(size / 1e6)} or more."
         )
     return size
 
@@ -63,9 +84,11 @@ def read_config(name: str, path: Path) -> Mapping[str, object]:
         f"The {CONFIG} of {name} is not a readable adapter configuration: save the adapter again with PEFT."
     )
     try:
-        if path.stat().st_size > CONFIG_LIMIT:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_LIMIT + 1)
+        if len(data) > CONFIG_LIMIT:
             raise fault
-        config = json.loads(path.read_text("utf-8"))
+        config = json.loads(data.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         raise fault from None
     if not isinstance(config, dict):
@@ -73,20 +96,8 @@ def read_config(name: str, path: Path) -> Mapping[str, object]:
     return config
 
 
-def read_header(name: str, path: Path) -> Mapping[str, TensorInfo]:
-    """Every tensor's type and shape. The safetensors library checks that the file is whole."""
-    try:
-        with safe_open(path, "numpy") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            return {key: TensorInfo(s.get_dtype(), tuple(s.get_shape())) for key, s in slices.items()}
-    except (SafetensorError, OSError):
-        raise ComposerError(
-            f"The {WEIGHTS} of {name} is damaged or cut short: copy or download it again."
-        ) from None
-
-
 def read_folder(
-    folder: Path, name: str, source: str, revision: str | None = None, limit_bytes: int = WEIGHTS_LIMIT
+    folder: Path, name: str, source: str, revision: str | None = None, limit_bytes: float = math.inf
 ) -> AdapterFiles:
     """Reads the config and the header of an adapter folder. Raises ComposerError."""
     config, weights = folder / CONFIG, folder / WEIGHTS
@@ -95,26 +106,24 @@ def read_folder(
         found = {path.name for path in folder.iterdir() if path.is_file()}
     except OSError:
         raise ComposerError(f"The folder of {name} cannot be read: check its permissions.") from None
-    missing = missing_files(name, found)
-    if missing:
-        raise ComposerError(missing)
-    size = check_size(name, weights.stat().st_size, limit_bytes)
+    if not {CONFIG, WEIGHTS} <= found:
+        raise ComposerError(missing_files(name, found | _below(folder)))
+    try:
+        size = check_size(name, weights.stat().st_size, limit_bytes)
+    except OSError:
+        raise ComposerError(f"The {WEIGHTS} of {name} cannot be read: check its permissions.") from None
     return AdapterFiles(
         name, source, revision, read_config(name, config), read_header(name, weights), size, folder
     )
 
 
-def missing_files(name: str, found: set[str]) -> str | None:
-    """The sentence about what a folder or repo with these files lacks; None if it has both."""
-    if CONFIG not in found:
-        return f"{name} has no {CONFIG}, so it is not a PEFT adapter: choose a folder or repository with one."
-    if WEIGHTS in found:
-        return None
-    if any(re.fullmatch(r"adapter_model.*\.(bin|pt|pth|pkl|ckpt)", file) for file in found):
-        return (
-            f"{name} keeps its weights in a pickle file, which could run code and is never opened: "
-            "ask its author for safetensors or convert it on a machine you can lose."
-        )
-    if any(re.fullmatch(r"adapter_model.*\.safetensors(\.index\.json)?", file) for file in found):
-        return f"The weights of {name} are split over several files: save them as one {WEIGHTS}."
-    return f"{name} has no {WEIGHTS}: choose an adapter saved by PEFT with safetensors."
+def _below(folder: Path) -> set[str]:
+    """Files in the folders below, as paths from `folder`; not all of them where there are very many."""
+    found: set[str] = set()
+    for place, folders, files in os.walk(folder):
+        own = Path(place).relative_to(folder)
+        found |= {(own / file).as_posix() for file in files} if own.parts else set()
+        if len(found) > LOOKED_THROUGH:
+            break
+        folders[:] = sorted(folders) if len(own.parts) < 3 else []
+    return found

@@ -31,15 +31,16 @@ from composer.adapters.files import (
     CONFIG,
     CONFIG_LIMIT,
     WEIGHTS,
-    WEIGHTS_LIMIT,
     AdapterFiles,
     TensorInfo,
     check_size,
-    missing_files,
+    local_folder,
     read_config,
     read_folder,
-    read_header,
+    weights_limit,
 )
+from composer.adapters.header import read_header
+from composer.adapters.missing import missing_files
 from composer.adapters.text import plain
 
 __all__ = ["AdapterFiles", "HubError", "TensorInfo", "base_snapshot", "download", "inspect", "valid_repo_id"]
@@ -78,17 +79,19 @@ def valid_repo_id(text: object) -> bool:
 
 
 def inspect(
-    source: str, revision: str | None = None, name: str | None = None, limit_bytes: int = WEIGHTS_LIMIT
+    source: str, revision: str | None = None, name: str | None = None, limit_bytes: float | None = None
 ) -> AdapterFiles:
     """What an adapter's config and safetensors header say; no weights are downloaded.
 
-    source: a folder, or a repo id, which is resolved to a commit. A repo whose commit (40 hex digits
+    source: a folder, or a repo id, which is resolved to a commit. limit_bytes: of the weights (None: as
+    weights_limit says). A repo whose commit (40 hex digits
     in `revision`) is in the cache costs no request. Raises HubError for anything wrong with a repo and
     ComposerError for anything wrong with a folder.
     """
-    # os.path, unlike Path, calls a name that no disk could hold no folder.
-    if os.path.isdir(source):
-        return read_folder(Path(source), name or plain(Path(source).name), source, None, limit_bytes)
+    limit_bytes = weights_limit() if limit_bytes is None else limit_bytes
+    if folder := local_folder(source):
+        name = name or plain(Path(os.path.abspath(folder)).name)
+        return read_folder(folder, name, source, None, limit_bytes)
     if not valid_repo_id(source):
         what = plain(source if len(Path(source).parts) < 3 else Path(source).name)
         raise HubError(f"'{what}' is neither an adapter folder nor a repository id: write it as owner/name.")
@@ -107,7 +110,7 @@ def inspect(
         return _read_cached(cached, name, source, limit_bytes)
 
 
-def download(files: AdapterFiles, limit_bytes: int = WEIGHTS_LIMIT) -> Path:
+def download(files: AdapterFiles, limit_bytes: float | None = None) -> Path:
     """The folder with the adapter's config and weights, downloaded at the inspected commit if needed.
 
     Raises HubError; also when the file that arrives is not the one whose header was inspected.
@@ -115,7 +118,7 @@ def download(files: AdapterFiles, limit_bytes: int = WEIGHTS_LIMIT) -> Path:
     if files.folder is not None:
         return files.folder
     with faults(files.source, files.revision):
-        check_size(files.name, files.bytes, limit_bytes)
+        check_size(files.name, files.bytes, weights_limit() if limit_bytes is None else limit_bytes)
         _ask(files.source, files.revision)
         hf_hub_download(files.source, CONFIG, revision=files.revision)
         weights = Path(hf_hub_download(files.source, WEIGHTS, revision=files.revision))
@@ -162,9 +165,9 @@ def _ask(repo: str, revision: str | None) -> set[str]:
     return {sibling.rfilename for sibling in info.siblings or ()}
 
 
-def _inspect_remote(repo: str, revision: str | None, name: str, limit_bytes: int) -> AdapterFiles:
+def _inspect_remote(repo: str, revision: str | None, name: str, limit_bytes: float) -> AdapterFiles:
     with faults(repo, revision):
-        missing = missing_files(name, _ask(repo, revision))
+        missing = missing_files(name, _ask(repo, revision), repo)
         if missing:
             raise HubError(missing)
         size = hf_hub_download(repo, CONFIG, revision=revision, dry_run=True).file_size
@@ -209,7 +212,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     return Path(paths[0]).parent if all(isinstance(path, str) for path in paths) else None
 
 
-def _read_cached(folder: Path, name: str, repo: str, limit_bytes: int) -> AdapterFiles:
+def _read_cached(folder: Path, name: str, repo: str, limit_bytes: float) -> AdapterFiles:
     with faults(repo, folder.name):
         files = read_folder(folder, name, repo, folder.name, limit_bytes)
     log.info("Adapter %s is %s at commit %s (cached)", name, repo, folder.name)

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from composer.adapters.bank import Bank, load_adapter
+from composer.adapters.bank import Bank
 from composer.adapters.compat import fit
 from composer.adapters.hub import inspect
+from composer.adapters.weights import load_adapter
 from composer.model.base import Base
 from composer.model.batch import Batch, Failed, Row
 from composer.model.inject import GatedModel
@@ -50,8 +51,8 @@ class Author:
         bank = Bank()
         if adapter is not None:
             files = inspect(str(adapter), None, adapter.name)
-            ranks = fit(files, self._model.sites).ranks
-            factors = load_adapter(adapter, files.config, ranks, device=base.device, dtype=base.dtype)
+            report = fit(files, self._model.sites)
+            factors = load_adapter(adapter, files, report, device=base.device, dtype=base.dtype)
             bank = bank.add(adapter.name, factors)
         self._voices = Voices.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
         self._layout, self._pass = self._model.layout(bank), decode_pass(self._model)

@@ -1,0 +1,58 @@
+"""From an adapter's source to its factors on one base, or to the report that says why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from composer.adapters.bank import Adapter
+from composer.adapters.compat import fit
+from composer.adapters.files import AdapterFiles, local_folder, weights_limit
+from composer.adapters.hub import download, inspect
+from composer.adapters.tensors import BaseNames
+from composer.adapters.weights import load_adapter
+from composer.spec import AdapterSpec, ComposerError, FitReport
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads adapters for one base. sites, names: see `fit`; device, dtype: where the factors go."""
+
+    sites: Mapping[str, tuple[int, int]]
+    names: BaseNames
+    device: torch.device
+    dtype: torch.dtype
+
+    def check(self, spec: AdapterSpec) -> FitReport:
+        """Whether the adapter fits. Downloads no weights and never raises for what the source holds."""
+        return self._inspect(spec, None)[0]
+
+    def read(self, spec: AdapterSpec, own: bool = False) -> tuple[FitReport, Adapter]:
+        """The report and, if it is good, the factors. own: whoever runs this chose the adapter, so that one
+        which lies on this machine may have any size."""
+        limit = math.inf if own and local_folder(spec.source) else None
+        report, files = self._inspect(spec, limit)
+        if not report.ok:
+            return report, {}
+        try:
+            folder = download(files, limit)
+            where = {"device": self.device, "dtype": self.dtype}
+            return report, load_adapter(folder, files, report, base=self.names, **where)
+        except ComposerError as fault:
+            return refused(report, fault), {}
+
+    def _inspect(self, spec: AdapterSpec, limit: float | None) -> tuple[FitReport, AdapterFiles | None]:
+        try:
+            limit = weights_limit() if limit is None else limit
+            files = inspect(spec.source, spec.revision, spec.name, limit)
+        except ComposerError as fault:
+            return refused(FitReport(spec.name, spec.source, ok=False), fault), None
+        return fit(files, self.sites, self.names), files
+
+
+def refused(report: FitReport, fault: ComposerError) -> FitReport:
+    """The report of an adapter that is refused after all."""
+    return replace(report, ok=False, reasons=(str(fault),))
