@@ -2,47 +2,85 @@
 
 import logging
 import os
+import signal
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+from composer.faults import sentence
+from composer.streams import give_up, open_closed, tell
+from composer.ui.address import check_address
+from composer.ui.settings import Settings, parse
 
-import composer  # noqa: F401 -- before torch, which spaces may bring: see composer.threads
-
-try:
-    import spaces  # ZeroGPU wants to be imported before torch
-except ImportError:
-    spaces = None
-
-from composer import Engine
-from composer.spec import ComposerError
-from composer.threads import apart
-from composer.ui.launch import launch
-from composer.ui.settings import VARIABLES, Settings
+INTERRUPTED, TERMINATED = 130, 143
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page; 2 with one line on stderr when something must be put right first."""
-    if "--help" in sys.argv[1:]:
-        print(__doc__, "\n\nEnvironment variables:")
-        print("\n".join(f"  {name:<26}{help}" for name, help in VARIABLES.items()))
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
-    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    open_closed()
+    verbose = False
     try:
-        settings = Settings.from_env()
-        weights = "int8" if settings.int8 else "same"
-        load = partial(Engine.from_catalog, settings.catalog, settings.base, decode_weights=weights)
-        engine = load() if zero_gpu else apart(load)
-    except ComposerError as fault:
-        print(fault, file=sys.stderr)
+        settings, verbose = parse(sys.argv[1:] if argv is None else argv)
+        check_address(settings.host, settings.port)
+        _serve(settings, verbose)
+        return 0
+    except SystemExit as done:  # --help, and SIGTERM
+        return _flushed(int(done.code or 0))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as fault:
+        if verbose:
+            logging.getLogger("app").error("the start failed", exc_info=fault)
+        tell(sentence(fault, "Start again with --verbose to see where.", paths=True))
         return 2
+
+
+def _serve(settings: Settings, verbose: bool) -> None:
+    # All of this is imported late: a wrong option should not have to wait for torch.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    if verbose:
+        logging.getLogger("composer").setLevel(logging.DEBUG)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        import spaces  # ZeroGPU wants to be imported before torch
+    except ImportError:
+        spaces = None
+
+    from composer import Engine
+    from composer.threads import apart
+    from composer.ui.launch import launch
+
+    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    weights = "int8" if settings.int8 else "same"
+    load = partial(Engine.from_catalog, settings.catalog, settings.base, decode_weights=weights)
+    engine = load() if zero_gpu else apart(load)
     if settings.compiled and not zero_gpu:  # ZeroGPU forbids compiling
         engine.warm_up()
     launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)
-    return 0
+
+
+def _terminate(*_) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as fault:
+        give_up(sys.stdout)
+        tell(sentence(fault, ""))
+        return code or 2
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    # At once: Python would wait for threads that load or compile, and a second Ctrl+C would frighten.
+    os._exit(code)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from composer.adapters.hub import HubError, base_snapshot
+from composer.faults import out_of_memory
+from composer.model.converted import convert, without_bars
 from composer.spec import BaseSpec, ComposerError, Wheel
 
 log = logging.getLogger(__name__)
@@ -73,24 +70,44 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
     # from hundredfold slowdowns on tiny activations.
     torch.set_flush_denormal(True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, spec.dtype),
-            quantization_config=_quantization(spec),
-            device_map={"": device},
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as fault:
-        log.exception("base %s did not load from %s", spec.id, folder)
-        raise ComposerError(
-            f"The base {spec.id} was found ({source}) but could not be loaded; delete its cached copy and "
-            "start again, or choose another base. The log has the details."
-        ) from fault
+        with without_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, spec.dtype),
+                quantization_config=_quantization(spec),
+                device_map={"": device},
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except Exception as fault:  # a stranger's files can raise anything
+        raise ComposerError(_refusal(fault, spec, source)) from fault
     model.eval().requires_grad_(False)
     _keep_odd_shapes(model)
     return Base(spec, str(folder), source, model, tokenizer)
+
+
+def _refusal(fault: Exception, spec: BaseSpec, source: str) -> str:
+    start = f"The base {spec.id} was found ({source}) but could not be loaded"
+    if out_of_memory(fault):
+        return f"{start}: the memory is not enough. Close other programs, or choose a smaller base."
+    if isinstance(fault, ImportError) and spec.quantization != "none":
+        return (
+            f"{start}: {spec.quantization} needs the package bitsandbytes. "
+            "Install it (pip install -r requirements.txt), or choose quantization: none."
+        )
+    cure = "repair the files of its folder" if source == "folder" else "delete its cached copy"
+    return f"{start}; {cure} and start again, or choose another base (--verbose tells more)."
+
+
+class _NoKernels(logging.Filter):
+    """Drops what bitsandbytes says at import about a package that is optional and that nothing here uses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
+
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_NoKernels())
 
 
 def _keep_odd_shapes(model: torch.nn.Module) -> None:
@@ -106,17 +123,11 @@ def _keep_odd_shapes(model: torch.nn.Module) -> None:
 def locate(spec: BaseSpec) -> tuple[Path, str]:
     """The folder with the base's safetensors, config and tokenizer, and the name of its source."""
     if spec.folder:
-        folder = Path(spec.folder).expanduser()
-        if not (folder / "config.json").is_file():
-            raise ComposerError(
-                f"The catalog's folder for the base {spec.id} holds no config.json; "
-                "correct the path or remove it."
-            )
-        return folder, "folder"
-    if cached := base_snapshot(spec.id, spec.revision, cached_only=True):
+        return _own_folder(spec), "folder"
+    if cached := _cached(spec):
         return cached, "cache"
     if spec.wheel and (gguf := _wheel_file(spec.wheel)):
-        return _convert(gguf, spec), "wheel"
+        return convert(gguf, spec), "wheel"
     try:
         return base_snapshot(spec.id, spec.revision, cached_only=False), "hub"
     except HubError as fault:
@@ -127,11 +138,23 @@ def locate(spec: BaseSpec) -> tuple[Path, str]:
         raise ComposerError(f"{fault}{hint}") from fault
 
 
-def cache_folder() -> Path:
-    """Where converted bases are kept: $COMPOSER_CACHE, or adapter-composer under the user's cache folder."""
-    if chosen := os.environ.get("COMPOSER_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adapter-composer"
+def _own_folder(spec: BaseSpec) -> Path:
+    try:
+        folder = Path(spec.folder).expanduser()
+        if (folder / "config.json").is_file():
+            return folder
+    except (OSError, ValueError, RuntimeError):  # not to be entered, or no home to start from
+        pass
+    raise ComposerError(
+        f"The catalog's folder for the base {spec.id} holds no config.json; correct the path or remove it."
+    )
+
+
+def _cached(spec: BaseSpec) -> Path | None:
+    try:
+        return base_snapshot(spec.id, spec.revision, cached_only=True)
+    except HubError:  # of a cache that cannot be read; the wheel does not need it
+        return None
 
 
 def _wheel_file(wheel: Wheel) -> Path | None:
@@ -147,33 +170,6 @@ def _wheel_file(wheel: Wheel) -> Path | None:
         return None
     paths = (Path(found.locate_file(file)) for file in found.files or () if file.name == wheel.gguf)
     return next((path for path in paths if path.is_file()), None)
-
-
-def _convert(gguf: Path, spec: BaseSpec) -> Path:
-    """Dequantise the GGUF once into safetensors (float32), so that later starts take about a second."""
-    target = cache_folder() / "bases" / f"{spec.wheel.package}-{spec.wheel.version}-{spec.name}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if (target / "config.json").is_file():
-            return target
-        log.info("base %s: converting %s once, about half a minute", spec.id, gguf.name)
-        # A half-written folder must never look finished, so it gets its name last.
-        work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-            )
-            # save_pretrained refuses a model that still carries its GGUF quantisation config.
-            del model.config.quantization_config
-            model.hf_quantizer = None
-            model.save_pretrained(work)
-            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
-            work.chmod(0o755)
-            work.rename(target)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-    return target
 
 
 def _quantization(spec: BaseSpec) -> BitsAndBytesConfig | None:

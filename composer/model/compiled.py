@@ -9,7 +9,7 @@ from types import FunctionType, MappingProxyType
 
 import torch
 
-from composer.model.base import cache_folder
+from composer.model.converted import cache_folder
 from composer.model.kv import ROOM, KVCache
 from composer.model.layer import MANY
 from composer.model.layout import Layout

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from peft.utils.integrations import dequantize_module_weight
 
 from composer.model.inject import GatedModel
 
@@ -17,4 +16,10 @@ def weight_norms(model: GatedModel, paths: Iterable[str]) -> dict[str, float]:
 
 
 def _norm(layer: torch.nn.Module) -> float:
-    return float(torch.linalg.vector_norm(dequantize_module_weight(layer), dtype=torch.float32))
+    weight = layer.weight
+    if type(weight) is not torch.nn.Parameter:
+        # PEFT, and bitsandbytes with it, takes seconds to import, which a base that is not quantised spares.
+        from peft.utils.integrations import dequantize_module_weight
+
+        weight = dequantize_module_weight(layer)
+    return float(torch.linalg.vector_norm(weight, dtype=torch.float32))

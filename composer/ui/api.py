@@ -17,6 +17,7 @@ from composer.ui.forms import check_prompt, make_request
 from composer.ui.runner import Runner
 from composer.ui.settings import Settings
 from composer.ui.sliders import read_weights
+from composer.ui.told import told
 
 
 def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callable]:
@@ -113,13 +114,13 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
 
 
 class _sentences:
-    """Lets a ComposerError out as gr.Error, whose text callers see, and hides where it came from."""
+    """Lets every fault out as gr.Error, whose text callers see, and hides where it came from."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind, fault, trace) -> None:
-        if isinstance(fault, ComposerError):
-            raise gr.Error(str(fault), print_exception=False) from None
+        if isinstance(fault, Exception):
+            raise gr.Error(told(fault), print_exception=False) from None
 
 
 def _plain(fusion: Fusion) -> dict[str, list]:

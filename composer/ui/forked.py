@@ -13,9 +13,10 @@ from dataclasses import asdict
 import gradio as gr
 
 from composer.engine import Engine
-from composer.spec import ComposerError, Composition, Fusion, Sampling, Step
+from composer.spec import Composition, Fusion, Sampling, Step
 from composer.ui.forms import Request
 from composer.ui.runner import Added, Runner
+from composer.ui.told import told
 
 
 class Forked(Runner):
@@ -65,5 +66,5 @@ class Forked(Runner):
             yield fusion
             if sampling is not None:
                 yield from self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)
-        except ComposerError as fault:
-            raise gr.Error(str(fault), print_exception=False) from None
+        except Exception as fault:
+            raise gr.Error(told(fault), print_exception=False) from None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from threading import Event
 
 from composer.engine import Engine
+from composer.spec import ComposerError
+from composer.ui.address import check_address
 from composer.ui.crowd import Crowd
 from composer.ui.forked import Forked
 from composer.ui.page import Page
@@ -21,20 +24,42 @@ def launch(engine: Engine, settings: Settings, on_gpu: Callable[[Callable], Call
     runner = Forked(engine, on_gpu) if on_gpu else Crowd(engine, settings)
     page = Page(runner, settings)
     with closing(runner):
-        page.blocks().launch(
-            server_name=settings.host,
-            server_port=settings.port,
-            theme=make_theme(),
-            css=make_css(page.slots),
-            js=page_script(),
-            show_error=False,
-            footer_links=["api"],
-            run_history=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            pwa=False,
-            share=False,
-            max_file_size="1mb",
-            state_session_capacity=200,
-            max_threads=page.events,  # of which Gradio has no more events under way, whatever their kind
-        )
+        blocks = page.blocks()
+        try:
+            blocks.launch(
+                server_name=_as_in_a_url(settings.host),
+                server_port=settings.port,
+                theme=make_theme(),
+                css=make_css(page.slots),
+                js=page_script(),
+                show_error=False,
+                footer_links=["api"],
+                run_history=False,
+                ssr_mode=False,
+                enable_monitoring=False,
+                pwa=False,
+                share=False,
+                max_file_size="1mb",
+                state_session_capacity=200,
+                # Gradio has no more events under way, whatever their kind.
+                max_threads=page.events,
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except (OSError, ValueError) as fault:
+            check_address(settings.host, settings.port)  # somebody else was quicker
+            raise ComposerError(
+                "The server did not start: it must reach itself over the network, so check proxy settings "
+                "(NO_PROXY=localhost,127.0.0.1) and the firewall (--verbose tells more)."
+            ) from fault
+        with suppress(OSError):  # of a stdout that nobody reads
+            print(f"The page is at {blocks.local_url} (Ctrl+C ends it).", flush=True)
+        try:
+            with suppress(KeyboardInterrupt):
+                Event().wait()
+        finally:
+            blocks.close(verbose=False)
+
+
+def _as_in_a_url(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
@@ -23,8 +22,7 @@ from composer.ui.progress import Progress
 from composer.ui.runner import Making, Runner
 from composer.ui.settings import Settings
 from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
-
-log = logging.getLogger(__name__)
+from composer.ui.told import told
 
 HEADER = """<header class="masthead"><div><h1>{{value.title}}</h1><p>{{value.line}}</p></div>
 <p class="base"><b>{{value.base}}</b> {{value.facts}}</p></header>"""
@@ -135,13 +133,8 @@ class Page:
                     yield *self._tell(progress, group), skip, skip
             contribution = skip if progress.drawn else progress.contribution_figure()
             yield progress.finished(), skip, contribution, None, off
-        except (ComposerError, gr.Error) as fault:
-            sentence = str(fault) if isinstance(fault, ComposerError) else fault.message
-            yield remark(sentence), skip, skip, None, off
-        except Exception:
-            # The last place that can tell the visitor anything; the log has what happened.
-            log.exception("a generation failed")
-            yield remark("The server met a fault of its own; try again."), skip, skip, None, off
+        except Exception as fault:  # the last place that can tell the visitor anything
+            yield remark(told(fault)), skip, skip, None, off
 
     def _tell(self, progress: Progress, group: Sequence[Fusion | Step | Waiting | Making]) -> tuple:
         """Live view, fusion figure and contribution figure after a burst."""
@@ -250,8 +243,8 @@ class Page:
             if len(self.runner.added) >= self.settings.spares:
                 raise ComposerError("No slider is free; list the adapter in adapters.yaml and start again.")
             report, words = self.runner.add(check_source(source, self.settings.folders)), ""
-        except ComposerError as fault:
-            report, words = None, str(fault)
+        except Exception as fault:
+            report, words = None, told(fault)
         shown = gr.update(value=shelf.report_value(report, words), visible=True)
         return [shown, *self.refresh()]
 

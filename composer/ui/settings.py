@@ -1,99 +1,158 @@
-"""What whoever runs the page may set: one frozen value, read once from environment variables."""
+"""What whoever runs the page may set: one frozen value, read once from environment variables and options."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
 
+from composer.arguments import Parser
 from composer.spec import ComposerError
+
+PREFIX = "COMPOSER_"
+# Reads a text; raises ValueError with what it must be.
+Read = Callable[[str], object]
+
+
+def _setting(default: object, variable: str, read: Read, help: str) -> Field:
+    """A field with its environment variable; its option is named alike (COMPOSER_SLOTS, --slots)."""
+    return field(default=default, metadata={"variable": variable, "read": read, "help": help})
+
+
+def _number(kind: type, low: float, high: float) -> Read:
+    def read(text: str) -> object:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:  # a NaN fails the comparison too
+            raise ValueError(f"a number between {low} and {high}")
+        return number
+
+    return read
+
+
+def _switch(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("0", "1", "true", "false", "yes", "no"):
+        raise ValueError("0 or 1")
+    return word in ("1", "true", "yes")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and places. Each field's environment variable is named in `VARIABLES`.
+    """Limits and places, each with the environment variable and the option that set it."""
 
-    time_limit: wall-clock seconds one generation may take. slots: texts that are written at the same time;
-    each takes memory for its keys and values. queue_size: visitors who may wait for one of these places.
-    spares: how many adapters visitors may add by id until a restart (0 switches adding off).
-    folders: whether an adapter may be added from a folder of the machine the page runs on; only
-    sensible where the visitor is its owner. updates_per_second: how often the live view is sent.
-    int8: decode with weight-only int8. compiled: compile the decoding step in the background after the start.
-    """
-
-    catalog: str = "adapters.yaml"
-    base: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 7860
-    max_prompt_chars: int = 4000
-    max_new_tokens: int = 200
-    time_limit: float = 120.0
-    slots: int = 32
-    queue_size: int = 16
-    spares: int = 4
-    folders: bool = False
-    updates_per_second: float = 12.0
-    int8: bool = False
-    compiled: bool = True
+    catalog: str = _setting("adapters.yaml", "COMPOSER_CATALOG", str, "the catalog file (adapters.yaml)")
+    base: str | None = _setting(
+        None, "COMPOSER_BASE", str, "name of the catalog's base to load (its default)"
+    )
+    host: str = _setting(
+        "127.0.0.1", "HOST", str.strip, "address to listen on (127.0.0.1; 0.0.0.0 on a Space)"
+    )
+    port: int = _setting(7860, "PORT", _number(int, 1, 65535), "port to listen on (7860)")
+    max_prompt_chars: int = _setting(
+        4000,
+        "COMPOSER_MAX_PROMPT_CHARS",
+        _number(int, 1, 100_000),
+        "longest prompt in characters (4000)",
+    )
+    max_new_tokens: int = _setting(
+        200, "COMPOSER_MAX_NEW_TOKENS", _number(int, 1, 4096), "most tokens one request may ask for (200)"
+    )
+    time_limit: float = _setting(
+        120.0, "COMPOSER_TIME_LIMIT", _number(float, 1, 3600), "seconds one generation may take (120)"
+    )
+    # Each takes memory for its keys and values.
+    slots: int = _setting(
+        32,
+        "COMPOSER_SLOTS",
+        _number(int, 1, 256),
+        "texts that are written at the same time (32; one on ZeroGPU)",
+    )
+    queue_size: int = _setting(
+        16, "COMPOSER_QUEUE_SIZE", _number(int, 1, 1000), "requests that may wait for a place (16)"
+    )
+    spares: int = _setting(
+        4,
+        "COMPOSER_MAX_ADDED",
+        _number(int, 0, 16),
+        "adapters that visitors may add until a restart (4; 0 = none)",
+    )
+    # Only sensible where the visitor is the machine's owner.
+    folders: bool = _setting(
+        False,
+        "COMPOSER_LOCAL_FOLDERS",
+        _switch,
+        "1 lets visitors add an adapter from a folder here (1 only on 127.0.0.1)",
+    )
+    updates_per_second: float = _setting(
+        12.0, "COMPOSER_UPDATES", _number(float, 1, 60), "updates of the live view per second (12)"
+    )
+    int8: bool = _setting(
+        False,
+        "COMPOSER_INT8",
+        _switch,
+        "1 decodes with int8 weights: quicker on a CPU, slightly other texts (0)",
+    )
+    compiled: bool = _setting(
+        True,
+        "COMPOSER_COMPILE",
+        _switch,
+        "0 leaves the decoding step uncompiled (1: compiled in the background on a CPU)",
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Settings from `env`. Raises ComposerError naming the variable that does not read."""
-        host = env.get("HOST") or ("0.0.0.0" if "SPACE_ID" in env else cls.host)
-        at_home = "SPACE_ID" not in env and host in ("127.0.0.1", "localhost", "::1")
-        return cls(
-            catalog=env.get("COMPOSER_CATALOG") or cls.catalog,
-            base=env.get("COMPOSER_BASE") or None,
-            host=host,
-            port=_number(env, "PORT", cls.port, 1, 65535, int),
-            max_prompt_chars=_number(env, "COMPOSER_MAX_PROMPT_CHARS", cls.max_prompt_chars, 1, 100_000, int),
-            max_new_tokens=_number(env, "COMPOSER_MAX_NEW_TOKENS", cls.max_new_tokens, 1, 4096, int),
-            time_limit=_number(env, "COMPOSER_TIME_LIMIT", cls.time_limit, 1, 3600, float),
-            slots=_number(env, "COMPOSER_SLOTS", cls.slots, 1, 256, int),
-            queue_size=_number(env, "COMPOSER_QUEUE_SIZE", cls.queue_size, 1, 1000, int),
-            spares=_number(env, "COMPOSER_MAX_ADDED", cls.spares, 0, 16, int),
-            folders=_switch(env, "COMPOSER_LOCAL_FOLDERS", at_home),
-            updates_per_second=_number(env, "COMPOSER_UPDATES", cls.updates_per_second, 1, 60, float),
-            int8=_switch(env, "COMPOSER_INT8", cls.int8),
-            compiled=_switch(env, "COMPOSER_COMPILE", cls.compiled),
+        return cls._of(env, {})
+
+    @classmethod
+    def _of(cls, env: Mapping[str, str], options: Mapping[str, str]) -> Settings:
+        """options: texts by the variables whose place they take."""
+        values = {}
+        for each in fields(cls):
+            variable = each.metadata["variable"]
+            given = options.get(variable)
+            text = env.get(variable, "") if given is None else given
+            if given is None and not text.strip():
+                continue
+            try:
+                if not text.strip():
+                    raise ValueError("given with a value")
+                values[each.name] = each.metadata["read"](text)
+            except ValueError as wanted:
+                name = variable if given is None else _flag(variable)
+                raise ComposerError(f"{name} must be {wanted}; got {text[:40]!r}.") from None
+        values.setdefault("host", "0.0.0.0" if "SPACE_ID" in env else cls.host)
+        at_home = "SPACE_ID" not in env and values["host"] in ("127.0.0.1", "localhost", "::1")
+        values.setdefault("folders", at_home)
+        return cls(**values)
+
+
+VARIABLES: Mapping[str, str] = {each.metadata["variable"]: each.metadata["help"] for each in fields(Settings)}
+
+
+def parse(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple[Settings, bool]:
+    """Settings, and whether to tell more. Raises ComposerError for a wrong value, SystemExit at --help and,
+    after a line on stderr, for an unknown option."""
+    parser = Parser(
+        prog="app.py",
+        description="Serve the page. Each option can be set by the environment variable in brackets too.",
+    )
+    for variable, help in VARIABLES.items():
+        metavar = variable.rpartition("_")[2]
+        parser.add_argument(
+            _flag(variable), dest=variable, metavar=metavar, help=f"{help} [{variable}]".replace("%", "%%")
         )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="what a fault came from, and what libraries say"
+    )
+    given = vars(parser.parse_args(argv))
+    verbose = given.pop("verbose")
+    options = {variable: text for variable, text in given.items() if text is not None}
+    return Settings._of(env, options), verbose
 
 
-VARIABLES: Mapping[str, str] = {
-    "HOST": "address to listen on (127.0.0.1; 0.0.0.0 on a Space)",
-    "PORT": "port to listen on (7860)",
-    "COMPOSER_CATALOG": "the catalog file (adapters.yaml)",
-    "COMPOSER_BASE": "name of the catalog's base to load (its default)",
-    "COMPOSER_MAX_PROMPT_CHARS": "longest prompt in characters (4000)",
-    "COMPOSER_MAX_NEW_TOKENS": "most tokens one request may ask for (200)",
-    "COMPOSER_TIME_LIMIT": "seconds one generation may take (120)",
-    "COMPOSER_SLOTS": "texts that are written at the same time (32; one on ZeroGPU)",
-    "COMPOSER_QUEUE_SIZE": "requests that may wait for a place (16)",
-    "COMPOSER_MAX_ADDED": "adapters that visitors may add until a restart (4; 0 = none)",
-    "COMPOSER_LOCAL_FOLDERS": "1 lets visitors add an adapter from a folder here (1 only on 127.0.0.1)",
-    "COMPOSER_UPDATES": "updates of the live view per second (12)",
-    "COMPOSER_INT8": "1 decodes with int8 weights: quicker on a CPU, slightly other texts (0)",
-    "COMPOSER_COMPILE": "0 leaves the decoding step uncompiled (1: compiled in the background on a CPU)",
-}
-
-
-def _number(env: Mapping[str, str], name: str, default, low, high, kind):
-    text = env.get(name)
-    if not text:
-        return default
-    try:
-        number = kind(text)
-    except ValueError:
-        number = None
-    if number is None or not low <= number <= high:  # a NaN fails the comparison too
-        raise ComposerError(f"{name} must be a number between {low} and {high}; got {text[:40]!r}.")
-    return number
-
-
-def _switch(env: Mapping[str, str], name: str, default: bool) -> bool:
-    text = env.get(name, "").strip().lower()
-    if not text:
-        return default
-    if text not in ("0", "1", "true", "false", "yes", "no"):
-        raise ComposerError(f"{name} must be 0 or 1; got {text[:40]!r}.")
-    return text in ("1", "true", "yes")
+def _flag(variable: str) -> str:
+    return f"--{variable.removeprefix(PREFIX).lower().replace('_', '-')}"

@@ -1,0 +1,40 @@
+"""Standard streams that are closed, full or cannot show a character: a process goes on, or ends in order."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+def open_closed() -> bool:
+    """Give standard streams that were closed (`>&-`) to the null device; returns whether stdout was open.
+
+    Else the next file that is opened takes the free number, and whatever a library prints lands in it.
+    """
+    was_open = sys.stdout is not None
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- open as long as the process
+    return was_open
+
+
+def show_anything(stream: TextIO) -> None:
+    """Have the stream write "?" for a character that its encoding lacks, where it would raise."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+
+
+def tell(line: str) -> None:
+    """One line on stderr, if anybody can be told at all."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def give_up(stream: TextIO) -> None:
+    """Send the rest of what the stream holds nowhere: Python would fail on it once more when it ends."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
