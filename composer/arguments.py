@@ -10,7 +10,7 @@ USAGE = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with faults in one line, options by their whole names, and a help that tells of a full disk."""
+    """argparse with faults in one line, whole option names, and a help that tells of a full disk."""
 
     def __init__(self, **options):
         super().__init__(**{"allow_abbrev": False, **options})

@@ -42,7 +42,7 @@ DOORS = {
     "cli": LOW
     | {"arguments", "streams", "engine", "explain", "options", "plain", "study", "training", "bench"},
     "__main__": {"streams", "cli"},
-    "__init__": {"spec", "engine"},
+    "__init__": {"spec", "threads", "engine"},
     "app": {"spec", "faults", "streams", "engine", "threads", "ui"},
 }
 HUB = ("composer/adapters/hub.py", "composer/adapters/faults.py")

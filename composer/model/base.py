@@ -84,6 +84,7 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
         raise ComposerError(_refusal(fault, spec, source)) from fault
     model.eval().requires_grad_(False)
     _keep_odd_shapes(model)
+    _leave_the_file(model)
     return Base(spec, str(folder), source, model, tokenizer)
 
 
@@ -118,6 +119,14 @@ def _keep_odd_shapes(model: torch.nn.Module) -> None:
             block = layer.weight.quant_state.blocksize
             fits = layer.out_features % 32 == 0 and layer.in_features % block == 0
             layer.support_avx512bf16_for_cpu = fits
+
+
+def _leave_the_file(model: torch.nn.Module) -> None:
+    """On a CPU, weights of the file's own dtype are views of the mapped file: one cut short on the disk would
+    end the process, one written over would change the texts. A copy at a time, so that memory holds no two."""
+    for weight in model.parameters():
+        if weight.device.type == "cpu" and type(weight) is torch.nn.Parameter:
+            weight.data = weight.data.clone()
 
 
 def locate(spec: BaseSpec) -> tuple[Path, str]:

@@ -114,3 +114,14 @@ def test_the_real_base_equals_plain_transformers_bit_for_bit(real_engine):
     assert np.array_equal(real_engine.next_token_logits(prompt), expected)
     zeros = Composition(weights=dict.fromkeys(real_engine.names, 0))
     assert np.array_equal(real_engine.next_token_logits(prompt, zeros), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loaded_base_does_not_hang_on_its_file(stored, dtype):
+    base = load_base(replace(REAL, folder=str(stored), dtype=dtype), "cpu")
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    file = stored / "model.safetensors"
+    with file.open("r+b") as opened:  # in place, as cp does it
+        opened.write(bytes(file.stat().st_size))
+    after = base.model.state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
