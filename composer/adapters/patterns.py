@@ -14,7 +14,7 @@ from composer.spec import ComposerError
 
 # Whole patterns that people write have a few hundred characters.
 LONGEST = 4000
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 class Patterns:

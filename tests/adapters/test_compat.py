@@ -1,6 +1,5 @@
 import json
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from peft.utils.other import get_pattern_key
 from composer.adapters.compat import fit, scaling, tensor_site
 from composer.adapters.files import AdapterFiles, TensorInfo
 from composer.adapters.hub import inspect
-from composer.spec import ComposerError
 from tests.tools.adapters import CONFIG, SITE, linear_sites, lora_tensors, peft_adapter, tiny_llama
 
 Q0 = "model.layers.0.self_attn.q_proj"
@@ -213,8 +211,8 @@ HEADERS = {
     "A alone": ({f"{SITE}.lora_A.weight": info(4, 16)}, "only one of the two matrices"),
     "B alone": ({f"{SITE}.lora_B.weight": info(16, 4)}, "only one of the two matrices"),
     "twice": ({**pair(), f"{SITE}.lora_A.default.weight": info(4, 16)}, "more than one matrix"),
-    "rank 0": (pair(rank=0), "a rank outside 1 to 256"),
-    "rank 257": (pair(rank=257), "a rank outside 1 to 256"),
+    "rank 0": (pair(rank=0), "a rank of 0"),
+    "another rank": (pair(rank=257), "(257, said to be 4)"),
     "unlike ranks": ({**pair(), f"{SITE}.lora_B.weight": info(16, 5)}, "wrong shape"),
     "another width": (pair(inner=32), "wrong shape"),
     "another output": (pair(out=32), "wrong shape"),
@@ -226,7 +224,7 @@ HEADERS = {
         pair("base_model.model.transformer.h.0.attn.c_attn"),
         "no layer that this base has",
     ),
-    "experts": (pair(SITE.replace("self_attn.q_proj", "mlp.experts.0.w1")), "no layer that this base has"),
+    "experts": (pair(SITE.replace("self_attn.q_proj", "mlp.experts.0.w1")), "experts of a mixture"),
     "GPT-NeoX's output": ({**pair(), **pair("base_model.model.embed_out")}, "output layer"),
     "a saved module": (
         {**pair(), "base_model.model.score.modules_to_save.weight": info(2, 16)},
@@ -241,10 +239,11 @@ def test_headers_that_do_not_match_the_base_are_refused(header, said, sites):
     assert said in refusal(AdapterFiles("joy", "me/joy", None, files.config, header, 0, None), sites)
 
 
-def test_rank_256_is_the_largest(sites):
-    report = fit(made(header=pair(rank=256)), sites)
+@pytest.mark.parametrize("rank", [1, 16, 17, 256, 300, 5000])
+def test_any_rank_fits(rank, sites):
+    report = fit(made(header=pair(rank=rank), r=rank), sites)
     assert report.ok
-    assert report.ranks == {Q0: 256}
+    assert report.ranks == {Q0: rank}
 
 
 @pytest.mark.parametrize(
@@ -290,6 +289,7 @@ def test_names_of_tensors():
         f"{SITE}.lora_embedding_A",
         "lora_A.weight",
         "model.layers.0.self_attn.q_proj.lora_A.weight",
+        f"{SITE}.lora_A.joy.weight",
         f"{SITE}.lora_A.a.b.weight",
         "",
     ):
@@ -315,37 +315,9 @@ def test_alpha_patterns_match_as_in_peft(key):
     assert scaling(config, Q0, 1) == config["alpha_pattern"].get(get_pattern_key([key], Q0), 16)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "(a+)+$",
-        "([a-z_.0-9]+)*!",
-        "a?" * 30 + "!",
-        ".*" * 20 + "!",
-        "(a|a)" * 40 + "!",
-        "(?:.|.)*!",
-        r"(.*)\1\1!",
-        "(?=q).*",
-        "q{1,99999}",
-        "x" * 10_000_000,
-    ],
-    ids=lambda key: key[:12],
-)
-def test_patterns_that_could_run_for_years_are_refused_unrun(key, sites):
-    began = time.process_time()
-    assert "too complex" in refusal(made(alpha_pattern={key: 4}), sites)
-    assert time.process_time() - began < 5
-
-
 def test_too_many_patterns_are_refused(sites):
-    assert "too complex" in refusal(made(alpha_pattern={f".*{i}": 1 for i in range(65)}), sites)
+    assert "too complex" in refusal(made(alpha_pattern={f".*{i}": 1 for i in range(4097)}), sites)
     assert fit(made(alpha_pattern={f"layers.{i}.q_proj": 1 for i in range(1000)}), sites).ok
-    with pytest.raises(ComposerError, match="too complex"):
-        scaling({"alpha_pattern": {"(a+)+$": 1}}, Q0, 8)
-
-
-def test_target_modules_are_never_run_as_a_regex(sites):
-    assert fit(made(target_modules="(.*a){25}" * 1_000_000), sites).ok
 
 
 def test_the_report_survives_json_and_carries_no_path(sites, tmp_path):
