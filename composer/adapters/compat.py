@@ -246,7 +246,10 @@ def _shape_faults(
     if typed:
         dtypes = (info.dtype for path in typed for info in pairs[path].values())
         kinds = _some(dtype for dtype in dtypes if dtype not in FLOATS)
-        yield f"has weights of type {kinds} for {_some(typed)}, not floating-point: save it in bf16 or fp32."
+        yield (
+            f"has weights of type {kinds} for {_some(typed)}, which are not floating-point numbers that can be "
+            "computed with: save it in bf16 or fp32."
+        )
     if empty:
         yield (
             f"has empty matrices for {_some(empty)}, a rank of 0: save it again with its weights gathered, "
