@@ -29,7 +29,7 @@ from composer.model.finite import check_drawable
 from composer.model.inject import GatedModel, gates_tensor
 from composer.model.kv import ROOM
 from composer.model.mixer import Mixer
-from composer.model.passes import decode_pass
+from composer.model.proof import proven_pass
 from composer.model.score import token_log_probs
 from composer.model.text import encode_prompt, read_prompt
 from composer.model.voices import Voices
@@ -73,7 +73,7 @@ class Engine:
         names = base_names(base.model)
         self._model = GatedModel(base.model)
         self._reader = Reader(self._model.sites, names, base.device, base.dtype)
-        self._pass = decode_pass(self._model, decode_weights)
+        self._pass = proven_pass(self._model, self._model.layout(Bank()), base.spec, decode_weights)
         self._probe = Probe(self._model, self._pass)
         self._gating = Gating(self._model.layers, base.spec, self._probe)
         self._stock = Stock(self._model, self._shaped_anew)

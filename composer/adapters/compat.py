@@ -247,8 +247,8 @@ def _shape_faults(
         dtypes = (info.dtype for path in typed for info in pairs[path].values())
         kinds = _some(dtype for dtype in dtypes if dtype not in FLOATS)
         yield (
-            f"has weights of type {kinds} for {_some(typed)}, which are not floating-point numbers that can be "
-            "computed with: save it in bf16 or fp32."
+            f"has weights of type {kinds} for {_some(typed)}, which are not floating-point numbers that can "
+            "be computed with: save it in bf16 or fp32."
         )
     if empty:
         yield (

@@ -79,6 +79,9 @@ class GraphPass:
     def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
         return self._inner.prepare(layout, gates, routes)
 
+    def trial(self) -> LlamaPass:
+        return self._inner.trial()
+
     @torch.no_grad()
     def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
         if under.routing is not None:  # what is recorded is the pass without routes

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from composer.adapters.bank import Bank
+from composer.adapters.text import plain
 from composer.model.layout import Layout, Reading, layer_energy
 from composer.model.route import Routing
 from composer.spec import ComposerError
@@ -176,7 +177,8 @@ def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     ]
     if not found:
         raise ComposerError(
-            "This base's decoder layers were not found; use a Llama, Qwen, Gemma, Mistral or GPT-NeoX model."
+            f"This base is of the family {plain(model.config.model_type, 40)}, whose decoder layers were not "
+            "found; use a Llama, Qwen, Gemma, Mistral or GPT-NeoX model."
         )
     return found[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from composer.adapters.text import plain
 from composer.model.product import product
 from composer.spec import ComposerError
 
@@ -12,7 +13,7 @@ from composer.spec import ComposerError
 ROWS = 128
 # A divergence that stands for an infinite one, in nats: a shared sum of several of them is still finite.
 FARTHEST = 1e30
-FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
+FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm", "norm_f")
 
 
 class Lens:
@@ -23,9 +24,10 @@ class Lens:
         self._norm = next((getattr(body, name) for name in FINAL_NORMS if hasattr(body, name)), None)
         head = model.get_output_embeddings()
         if self._norm is None or head is None:
+            family = plain(model.config.model_type, 40)
             raise ComposerError(
-                "This base's final norm or unembedding was not found, so KL fusion cannot "
-                "read it; choose another base."
+                f"This base is of the family {family}, whose final norm or unembedding was not found, so KL "
+                "fusion cannot read it; choose a base of another family."
             )
         self._head = product([head])
 

@@ -7,6 +7,7 @@ weights do, and a short prompt is not far from that. It must agree with them, wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from threading import Lock
 from types import MappingProxyType
 from typing import NamedTuple
@@ -84,6 +85,13 @@ class LlamaPass:
             if self._table is None or self._table.layout is not layout:
                 self._table = Table.of(self._blocks, layout, self._weights)
             return self._table
+
+    def trial(self) -> LlamaPass:
+        """The modules' own weights are read where they are, one product after another."""
+        other = copy(self)
+        other._weights, other._table, other._tabulating, other._turns = "apart", None, Lock(), {}
+        other._head = product([self._model.model.lm_head], weights="apart")
+        return other
 
     # --- prompts -------------------------------------------------------------------------------
 

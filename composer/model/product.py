@@ -22,11 +22,11 @@ def product(layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights:
     """One product for Linear layers that read the same input, and for the factors beside them.
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "int8":
-    weight-only, a scale per output row. Layers that are not plain dense ones (bitsandbytes) are called one
-    by one.
+    weight-only, a scale per output row; "apart": the layers are called one by one, so nothing is copied.
+    Layers that are not plain dense ones (bitsandbytes) always are.
     """
     first = layers[0]
-    if not all(type(layer) is nn.Linear for layer in layers):
+    if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
         return Apart(layers, A)
     if A is None:
         A = first.weight.new_empty(0, first.in_features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -54,12 +55,23 @@ class Pass(Protocol[Under]):
         """Logits [B, V] of the next token, and the pass's reading."""
         ...
 
+    def trial(self) -> Pass:
+        """The same computation without what makes it quick and takes time to make: for a few tokens."""
+        ...
+
 
 class ModulePass:
-    """The pass for any architecture: transformers' own modules with the gates beside them."""
+    """The pass for any architecture: transformers' own modules with the gates beside them.
 
-    def __init__(self, model: GatedModel):
-        self._model = model
+    flat: decoding says only which places of the past there are, [B, length], and leaves it to the modules to
+    make masks and position biases (ALiBi) of that; for those that take no finished mask.
+    """
+
+    def __init__(self, model: GatedModel, flat: bool = False):
+        self._model, self._flat = model, flat
+        # transformers 5.24 gave the argument another name, and warns of the old one.
+        named = signature(model.model.forward).parameters
+        self._past = "cache" if "cache" in named else "past_key_values"
         config = model.model.config.get_text_config()
         self._kinds = frozenset(getattr(config, "layer_types", None) or ())
         self._window = getattr(config, "sliding_window", None)
@@ -82,8 +94,8 @@ class ModulePass:
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=-1) - 1).clamp_min(0),
-            past_key_values=cache,
             use_cache=True,
+            **{self._past: cache},
             **({"logits_to_keep": 1} if unembed else {}),
         )
         past = [torch.cat([layer.keys, layer.values], dim=1) for layer in cache.layers]  # [B, 2H, T, D]
@@ -107,12 +119,19 @@ class ModulePass:
             input_ids=inputs.tokens[:, None],
             attention_mask=self._mask(inputs),
             position_ids=inputs.positions[:, None],
-            past_key_values=Window(cache, inputs.positions, inputs.length),
             use_cache=True,
+            **{self._past: _Past(cache, inputs.positions, inputs.length)},
         ).logits[:, -1]  # [B, V]
         return logits, under.meter.reading(under.layout, self._model.layer_of)
 
+    def trial(self) -> ModulePass:
+        return self
+
     def _mask(self, inputs: Inputs) -> torch.Tensor | dict[str, torch.Tensor]:
+        if self._flat:
+            places = torch.arange(inputs.length, device=inputs.positions.device)
+            return (places <= inputs.positions[:, None]).long()  # [B, length]
+
         def seen(window: int | None) -> torch.Tensor:
             return visible(inputs.positions, inputs.length, self._model.model.dtype, window)
 
@@ -120,6 +139,16 @@ class ModulePass:
             return {kind: seen(self._window if kind == SLIDING else None) for kind in self._kinds}
         # A base that names no kinds of layers slides in all of them (Mistral), or in none.
         return seen(None if self._kinds else self._window)
+
+
+class _Past(Window):
+    """The window with what transformers asks in order to make a mask itself."""
+
+    def get_query_offset(self, *_args) -> int:
+        return self.get_seq_length()
+
+    def get_mask_sizes(self, queries: int, *_args) -> tuple[int, int]:
+        return self.get_seq_length() + queries, 0
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

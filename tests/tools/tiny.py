@@ -52,15 +52,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def model(family: str, seed: int = 0) -> torch.nn.Module:
-    """A random float32 model, the same for the same seed, with weights large enough to matter."""
+def random(config, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.nn.Module:
+    """A random model, the same for the same seed, with weights large enough to matter."""
     torch.manual_seed(seed)
-    made = AutoModelForCausalLM.from_config(FAMILIES[family](), dtype=torch.float32).eval()
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.15)
-    return made.requires_grad_(False)
+    return made.to(dtype).requires_grad_(False)
+
+
+def model(family: str, seed: int = 0) -> torch.nn.Module:
+    """A random float32 model of one of the four families."""
+    return random(FAMILIES[family](), seed=seed)
 
 
 def adapter(folder: Path, family: str, seed: int, **config) -> Path:
@@ -94,13 +99,17 @@ def three_unlike(folder: Path, family: str) -> dict[str, Path]:
     }
 
 
+def engine_of(model: torch.nn.Module, attributes: tuple[Attribute, ...] = (), **spec) -> Engine:
+    """An engine over a model, without adapters."""
+    name = model.config.model_type
+    own = BaseSpec(name, f"tiny/{name}", attributes=attributes, **spec)
+    base = Base(own, "memory", "folder", model, tokenizer())
+    return Engine(Catalog(folder=".", default=name, bases={name: own}), base)
+
+
 def engine(family: str, folders: dict[str, Path], attributes: tuple[Attribute, ...] = ()) -> Engine:
     """An engine over a tiny model with the given adapters loaded through the real code."""
-    spec = BaseSpec(family, f"tiny/{family}", attributes=attributes)
-    built = Engine(
-        Catalog(folder=".", default=family, bases={family: spec}),
-        Base(spec, "memory", "folder", model(family), tokenizer()),
-    )
+    built = engine_of(model(family), attributes)
     for name, folder in folders.items():
         report = built.add_adapter(str(folder), name=name)
         assert report.ok, report
