@@ -10,10 +10,7 @@ USAGE = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with faults in one line, whole option names, and a help that tells of a full disk."""
-
-    def __init__(self, **options):
-        super().__init__(**{"allow_abbrev": False, **options})
+    """argparse with faults in one line, and a help that does not hide that it could not be written."""
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())

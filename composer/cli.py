@@ -2,8 +2,8 @@
 
 generate | explain | fuse | check | train | judges | evaluate | study | bench
 
-Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input (one line on stderr says
-what to do), 130 interrupted.
+Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input or a fault (one line on stderr
+says what to do), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from composer.arguments import USAGE, Parser
 from composer.bench import cli as bench
+from composer.faults import sentence
 from composer.options import (
     add_common,
     add_composition,
@@ -28,57 +29,80 @@ from composer.options import (
     read_sampling,
 )
 from composer.plain import plain
-from composer.spec import ComposerError, Composition, Fusion, Sampling, Step, Trace
+from composer.spec import Composition, Fusion, Sampling, Step, Trace
+from composer.streams import give_up, open_closed, show_anything, tell
 from composer.study import cli as study
 from composer.training import cli as training
 
 if TYPE_CHECKING:
     from composer.engine import Engine
 
-USAGE, INTERRUPTED = 2, 130
+log = logging.getLogger(__name__)
 
-
-class _Parser(argparse.ArgumentParser):
-    """argparse's errors in one line, as every other fault here."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
+    if not open_closed():
+        tell("composer: stdout is closed, and the answer goes there: send it to a file, or to /dev/null.")
+        return USAGE
+    out = sys.stdout
+    # A text may hold any character; a terminal that cannot show one must not end the run.
+    show_anything(out)
+    verbose = False
     try:
         args = _parser().parse_args(argv)
-    except SystemExit as done:
-        return int(done.code or 0)
-    # A fault reaches the user as its one sentence; the log around it is for those who ask.
-    level = logging.INFO if args.verbose else logging.CRITICAL
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
-    out = sys.stdout
-    if hasattr(out, "reconfigure"):
-        # A text may hold any character; a terminal that cannot show one must not end the run.
-        out.reconfigure(errors="replace")
-    try:
+        verbose = args.verbose
+        _listen(verbose)
         # Libraries print now and then; only what a subcommand writes to `out` is its answer.
         with contextlib.redirect_stdout(sys.stderr):
             code = args.run(args, out)
         out.flush()
         return code
-    except ComposerError as fault:
-        print(f"composer: {' '.join(str(fault).split())}", file=sys.stderr)
-        return USAGE
+    except SystemExit as done:
+        return _flushed(out, int(done.code or 0))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _flushed(out, INTERRUPTED)
     except BrokenPipeError:
-        # The reader (`head`, say) has had enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        # The reader (`head`, say) has had enough.
+        give_up(out)
         return 0
+    except Exception as fault:
+        if verbose:
+            log.error("what the fault came from", exc_info=fault)
+        tell(f"composer: {sentence(fault, 'Run it with --verbose to see where.', paths=True)}")
+        return _flushed(out, USAGE)
+
+
+def _listen(verbose: bool) -> None:
+    """A fault reaches the user as its one sentence; the log around it is for those who ask."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+        return
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, format="composer: %(message)s")
+    # But for what takes half a minute, once.
+    logging.getLogger("composer.model.converted").setLevel(logging.INFO)
+    # Other libraries' deprecations would bury the one line that says what to do.
+    warnings.simplefilter("ignore")
+
+
+def _flushed(out: TextIO, code: int) -> int:
+    """The exit code after the rest of the answer has gone out, or could not."""
+    try:
+        out.flush()
+    except BrokenPipeError:
+        give_up(out)
+    except (OSError, ValueError) as fault:
+        give_up(out)
+        if code == 0:
+            tell(f"composer: {sentence(fault, '')}")
+            return USAGE
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="composer", description="Compose LoRA adapters of a language model, layer by layer."
-    )
+    parser = Parser(prog="composer", description="Compose LoRA adapters of a language model, layer by layer.")
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
@@ -250,14 +274,8 @@ def _check(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def _engine(args: argparse.Namespace) -> Engine:
-    from transformers.utils import logging as progress
-
     from composer.engine import Engine
 
-    if not args.verbose:
-        # Other libraries' loading bars and deprecations would bury the one line that says what to do.
-        progress.disable_progress_bar()
-        warnings.simplefilter("ignore")
     engine = Engine.from_catalog(args.catalog, args.base)
     for report in engine.reports:
         if not report.ok:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 
+from composer.faults import sentence
 from composer.methods import METHODS
 from composer.spec import ComposerError, Composition, Sampling
 
@@ -135,3 +138,13 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
 def parse_names(text: str | None) -> tuple[str, ...] | None:
     """ "a, b" -> ("a", "b"); None stays None, which means all."""
     return None if text is None else tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def output_folder(option: str, folder: Path) -> Path:
+    """The folder, made if need be. Raises ComposerError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as fault:
+        raise ComposerError(f"{option} cannot be written. {sentence(fault, '', paths=True)}") from fault
+    return folder

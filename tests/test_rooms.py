@@ -34,7 +34,7 @@ DOORS = {
     "control": set(),
     "threads": set(),
     "explain": LOW | {"casting", "engine", "plain"},
-    "options": {"spec", "methods"},
+    "options": {"spec", "faults", "methods"},
     "training": LOW | {"naming", "options", "control"},
     "study": LOW | {"naming", "engine", "run", "stock", "casting", "options", "plain", "control", "training"},
     "bench": LOW | {"engine", "options", "scheduler", "threads"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from composer.naming import unknown
-from composer.options import add_common, parse_names
+from composer.options import add_common, output_folder, parse_names
 from composer.spec import ComposerError
 from composer.study import judges_cli, study_cli
 
@@ -67,6 +67,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.study.signs import as_markdown as sign_table
     from composer.study.signs import measure_signs
 
+    output_folder("--out", args.out)
     judges = judges_cli.judges(args)
     others = judges_cli.hub_judges(args)
     engine = Engine.from_catalog(args.catalog, args.base)

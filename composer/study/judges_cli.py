@@ -114,14 +114,16 @@ def _shuffled(row: Row) -> bytes:
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    from composer.options import parse_names
+    from composer.options import output_folder, parse_names
     from composer.study.judge_files import save_judges
     from composer.study.judge_training import PLANS, train_judges
 
     names = parse_names(args.only) or tuple(PLANS)
     if strange := [name for name in names if name not in PLANS]:
         raise ComposerError(unknown("attribute to judge", strange[0], PLANS))
-    trained = train_judges(_folder(args.data), [PLANS[name] for name in names])
+    data = _folder(args.data)
+    output_folder("--out", args.out)
+    trained = train_judges(data, [PLANS[name] for name in names])
     paths = save_judges(trained, args.out)
     for judge in trained:
         print(f"Judge of {judge}", file=sys.stderr if args.json else out)

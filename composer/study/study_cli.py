@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from composer.options import add_common, parse_names, parse_numbers
+from composer.options import add_common, output_folder, parse_names, parse_numbers
 from composer.spec import ComposerError, Sampling
 from composer.study import judges_cli
 
@@ -83,6 +83,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         args.sweep_seeds,
         args.sweep_prompts,
     )
+    output_folder("--out", args.out)
     judges = (*judges_cli.judges(args), *judges_cli.hub_judges(args))
 
     from tqdm import tqdm

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from composer.naming import unknown
-from composer.options import add_common
+from composer.options import add_common, output_folder
 from composer.spec import BaseSpec, ComposerError
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         raise ComposerError(unknown("recipe", strange[0], recipes))
     if args.data is not None and not args.data.is_dir():
         raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
+    for option, folder in (("--out", args.out), ("--work", args.work)):
+        output_folder(option, folder)
     spec = as_trained(load_catalog(args.catalog).base(args.base), args.quantization)
     made, library = {}, None
     for name in names:

@@ -98,7 +98,7 @@ def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
         for name, own in raw["adapters"].items():
             recipes[name] = _recipe(name, {**raw["defaults"], **own}, corpora, recipes)
         return recipes
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as fault:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as fault:
         raise ComposerError(
             f"The recipe file cannot be used ({fault}); compare it with the bundled one."
         ) from fault

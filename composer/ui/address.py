@@ -19,7 +19,8 @@ def check_address(host: str, port: int) -> None:
 
 
 def _try(host: str, port: int) -> None:
-    kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    kind, *_, address = found[0]
     with socket.socket(kind, socket.SOCK_STREAM) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if kind == socket.AF_INET6:
@@ -35,7 +36,7 @@ def _sentence(fault: Exception, host: str, port: int) -> str:
     if number in (errno.EACCES, errno.EPERM):
         return f"Port {port} needs rights that this user lacks: choose one above 1023 with --port or PORT."
     return (
-        f"{host[:60]!r} is no address of this machine: choose another with --host or HOST, 127.0.0.1 for this "
+        f"{host[:60]!r} is no address of this machine: choose one with --host or HOST, 127.0.0.1 for this "
         "machine alone or 0.0.0.0 for everybody who can reach it."
     )
 
