@@ -123,7 +123,7 @@ def _keep_odd_shapes(model: torch.nn.Module) -> None:
 
 def _leave_the_file(model: torch.nn.Module) -> None:
     """On a CPU, weights of the file's own dtype are views of the mapped file: one that is cut short would end
-    the process, one written over would change the texts. A weight at a time: memory never holds two of all."""
+    the process, one written over would change the texts. A weight at a time: memory never holds all twice."""
     for weight in model.parameters():
         if weight.device.type == "cpu" and type(weight) is torch.nn.Parameter:
             weight.data = weight.data.clone()
