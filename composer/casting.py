@@ -9,7 +9,7 @@ import numpy as np
 
 from composer.making import Through, at_once, make
 from composer.methods import METHODS, Method
-from composer.naming import unknown
+from composer.naming import made_name, unknown
 from composer.shelf import Shelf
 from composer.spec import ComposerError, Composition
 from composer.stock import Lease, Stock
@@ -17,12 +17,20 @@ from composer.stock import Lease, Stock
 
 @dataclass(frozen=True)
 class Cast:
-    """n names, the bank's column of each and its weight, [n]. leases: held while the columns must stay."""
+    """n names, the bank's column of each and its weight, [n]. leases: held while the columns must stay.
+
+    merged: whether the last of them is what the method makes of the others.
+    """
 
     names: tuple[str, ...]
     columns: np.ndarray
     weights: np.ndarray
     leases: tuple[Lease, ...] = ()
+    merged: bool = False
+
+    def places(self, names: Sequence[str]) -> list[int]:
+        """Where these adapters are among its names, and after them the merged one if there is one."""
+        return [self.names.index(name) for name in names] + [len(self.names) - 1] * self.merged
 
     @property
     def notes(self) -> Mapping[str, float]:
@@ -80,14 +88,15 @@ def cast(stock: Stock, composition: Composition, through: Through = at_once) -> 
         columns[part] = made
         return Cast(shelf.names, columns, weights, leases)
     return Cast(
-        (*shelf.names, method.name),
+        (*shelf.names, made_name(method.name, shelf.names)),
         np.array([*columns, *made], int),
         np.array([*np.zeros_like(weights), 1.0]),
         leases,
+        merged=True,
     )
 
 
 def names_of(names: Sequence[str], composition: Composition) -> tuple[str, ...]:
     """The names of its cast where these are the adapters; known before anything is made."""
     merged = makes(composition) and method_of(composition).merge
-    return (*names, composition.method) if merged else tuple(names)
+    return (*names, made_name(composition.method, names)) if merged else tuple(names)

@@ -278,7 +278,8 @@ class Engine:
         return makes(composition)
 
     def names_of(self, composition: Composition, names: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The N axis of its contributions: `names`, and after them the merged adapter if there is one.
+        """The N axis of its contributions: `names`, and after them the merged adapter if there is one, which
+        is called by its method, in brackets where an adapter is called so.
 
         names: the adapters that somebody knows of (None: all that are loaded).
         """

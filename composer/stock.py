@@ -11,6 +11,7 @@ from weakref import ref
 from composer.adapters.bank import Adapter, Bank
 from composer.methods.merges import Merged
 from composer.model.inject import GatedModel
+from composer.naming import RESERVED, name_fault
 from composer.shelf import Shelf
 from composer.spec import AdapterSpec, ComposerError
 
@@ -62,8 +63,10 @@ class Stock:
         self._changing, self._making = Lock(), Lock()
 
     def add(self, spec: AdapterSpec, factors: Adapter) -> None:
-        """One more adapter to ask for. Raises ComposerError for a name that is taken."""
+        """One more adapter to ask for. Raises ComposerError for a name that is taken, or cannot be one."""
         with self._changing:
+            if fault := name_fault(spec.name, self.shelf.names):
+                raise ComposerError(fault)
             bank = self.shelf.bank.add(spec.name, factors)
             self.shelf = Shelf.of(self._model, bank, (*self.shelf.adapters, spec))
         self._changed()
@@ -124,7 +127,7 @@ def _given(bank: Bank, places: list[_Place], adapter: Adapter, others: bool) -> 
     if others and sum(each.rank for each in places) + rank > ROOM:
         raise Full("Other people's merged adapters take the room; try again when somebody's text has ended.")
     if not idle:
-        idle.append(_Place(f"(made {len(places) + 1})"))
+        idle.append(_Place(f"{RESERVED}made {len(places) + 1})"))
         places.append(idle[0])
     return _sized(bank, idle[0], rank), idle[0]
 

@@ -22,7 +22,7 @@ DOORS = {
     "insight": {"spec", "adapters", "model"},
     "naming": set(),
     "shelf": LOW | {"naming"},
-    "stock": LOW | {"shelf"},
+    "stock": LOW | {"naming", "shelf"},
     "making": LOW,
     "casting": LOW | {"naming", "shelf", "stock", "making"},
     "probing": LOW | {"shelf", "casting"},

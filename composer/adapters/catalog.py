@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from composer.adapters.hub import COMMIT, valid_repo_id
-from composer.adapters.strict import Entry, as_fault, closing, read_yaml
+from composer.adapters.strict import Entry, as_fault, closing, quoted, read_yaml
 from composer.adapters.text import plain
 from composer.spec import (
     DTYPES,
@@ -123,8 +124,8 @@ def _names(entry: Entry, key: str, enough: Callable[[int], bool], cure: str) -> 
     names = entry.get(key, list, None)
     if names is None:
         return None
-    texts = all(isinstance(name, str) for name in names)
-    if not texts or not enough(len(names)) or len(set(names)) < len(names):
+    quoted(entry, key, names, cure)
+    if not enough(len(names)) or len(set(names)) < len(names):
         raise entry.fault(key, f"{cure}, each named once")
     return tuple(names)
 
@@ -132,7 +133,7 @@ def _names(entry: Entry, key: str, enough: Callable[[int], bool], cure: str) -> 
 def _adapter(name: str, entry: Entry, attribute: str | None) -> AdapterSpec:
     with closing(entry):
         source = entry.text("source", limit=500)
-        local = not valid_repo_id(source) or (entry.folder / source).is_dir()
+        local = not valid_repo_id(source) or _inside(entry, "source", source).is_dir()
         revision = _revision(entry)
         if local and revision is not None:
             raise entry.fault("revision", "belongs to a Hub repository: remove it from a local adapter")
@@ -182,6 +183,7 @@ def _wheel(entry: Entry) -> Wheel | None:
 def _example(entry: Entry, bases: Mapping[str, BaseSpec]) -> Example:
     with closing(entry):
         weights = entry.get("weights", Mapping)
+        quoted(entry, "weights", weights, "must be weights by the adapters' names")
         if not any(set(weights) <= set(base.names) for base in bases.values()):
             raise entry.fault("weights", "names adapters that no single base has: use one base's adapters")
         method = entry.text("method", None, limit=40)
@@ -198,11 +200,17 @@ def _revision(entry: Entry) -> str | None:
 
 
 def _inside(entry: Entry, key: str, text: str) -> Path:
-    """A relative path from the catalog's folder, which it may not leave; an absolute one as it is."""
+    """A relative path from the catalog's folder, which it may not leave; an absolute one as it is, and one
+    from the home folder, which is `~`."""
+    home = os.path.expanduser(text)
     try:
-        path = (entry.folder / text).resolve()
+        path = (entry.folder / home).resolve()
+        if "\\" in text and not path.exists():  # as Windows writes it
+            path = (entry.folder / home.replace("\\", "/")).resolve()
     except (OSError, ValueError, RuntimeError):
         raise entry.fault(key, "is no path that can exist: correct it") from None
-    if not Path(text).is_absolute() and not path.is_relative_to(entry.folder):
+    if text.startswith("~") and home == text:
+        raise entry.fault(key, "is the home folder of nobody here: write it in full")
+    if not os.path.isabs(home) and not path.is_relative_to(entry.folder):
         raise entry.fault(key, "leaves the catalog's folder: write it in full, or move the files inside")
     return path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import yaml
@@ -68,7 +69,7 @@ class Entry:
             return value
         # bool is an int to Python; in a catalog `step: true` is a slip.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.fault(key, cure or f"must be {_KINDS[kind]}")
+            raise self.fault(key, (cure or f"must be {_KINDS[kind]}") + _as_read(value, kind))
         return value
 
     def text(self, key: str, default: object = REQUIRED, limit: int = 200) -> str:
@@ -95,7 +96,8 @@ class Entry:
         for name in group:
             if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,39}", name):
                 raise self.fault(
-                    f"{key}.{name}", "needs a name of lower-case letters, digits, '.', '_' and '-'"
+                    f"{key}.{name}",
+                    "needs a name of lower-case letters, digits, '.', '_' and '-'" + _as_read(name, str),
                 )
         return {name: self.below(key, value, name) for name, value in group.items()}
 
@@ -105,7 +107,9 @@ class Entry:
 
     def done(self) -> None:
         """Raises if a key was never read: it is misspelt or in the wrong place."""
-        unknown = [str(key) for key in self.values if key not in self.read]
+        unknown = [key for key in self.values if key not in self.read]
+        if unknown and not isinstance(unknown[0], str):
+            raise self.fault("", f"has a key{_as_read(unknown[0], str)}")
         if unknown:
             known = ", ".join(sorted(self.read))
             raise self.fault(unknown[0], f"is no key of the catalog: remove it or choose one of {known}")
@@ -118,6 +122,27 @@ _KINDS = {
     list: "a list",
     (int, float): "a number",
 }
+
+
+def _as_read(value: object, kind: type | tuple[type, ...]) -> str:
+    """What to add where YAML made something else of a text than was meant."""
+    if kind is str and value is None:
+        return ", but nothing is there: YAML leaves out what follows a #, and null and ~, so put it in quotes"
+    if kind is str and isinstance(value, (bool, int, float, date)):
+        return (
+            f", but YAML reads it as {type(value).__name__} {plain(value, 40)}, as it does with no, on, 1, "
+            "1.0 and dates: put it in quotes"
+        )
+    if kind == (int, float) and isinstance(value, str):
+        return f", but YAML reads {plain(value, 40)} as a text: write it without quotes, and 1e3 as 1000"
+    return ""
+
+
+def quoted(entry: Entry, key: str, values: Iterable[object], cure: str) -> None:
+    """Raise a fault for the first of some names that YAML did not read as a text. cure: what they must be."""
+    for value in values:
+        if not isinstance(value, str):
+            raise entry.fault(key, cure + _as_read(value, str))
 
 
 @contextmanager

@@ -48,8 +48,8 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
     ) -> dict[str, Any]:
         """Continue a prompt under a composition. Streams {"text", "count", "place"}: of the text so far, and
         in the queue (0: no longer in it). The last message has text, count, tokens, adapters (the merged one
-        last, where the method makes one), layers, contribution [T][L][N], fusion {kl, alpha} [L][N] and
-        finish."""
+        last, where the method makes one: called by the method, in brackets beside an adapter of that name),
+        layers, contribution [T][L][N], fusion {kl, alpha} [L][N] and finish."""
         with _sentences():
             request = make_request(
                 prompt,

@@ -45,7 +45,7 @@ class Crowd(Runner):
         ticket = self._scheduler.enter(prompt, composition, request.sampling, fusion)
         del held
         try:
-            yield from _follow(ticket, self.engine.names_of(composition, names))
+            yield from _follow(ticket, names)
         finally:
             ticket.close()
         if fusion is None:
@@ -97,7 +97,7 @@ class Crowd(Runner):
 
 
 def _follow(ticket: Ticket, names: Sequence[str]) -> Iterator[Step | Waiting | None]:
-    place, columns = 0, [ticket.row.cast.names.index(name) for name in names]
+    place, columns = 0, ticket.row.cast.places(names)
     for event in ticket.events():
         if isinstance(event, Step):
             # An adapter that came in since the visitor asked has no part in this.

@@ -8,7 +8,8 @@ survives the way back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 
 import gradio as gr
 
@@ -65,6 +66,18 @@ class Forked(Runner):
             fusion = self.engine.fusion_of(prompt, wanted, names)
             yield fusion
             if sampling is not None:
-                yield from self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)
+                steps = self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)
+                with closing(steps):
+                    yield from (self._known(step, names) for step in steps)
         except Exception as fault:
             raise gr.Error(told(fault), print_exception=False) from None
+
+    def _known(self, step: Step, names: Sequence[str]) -> Step:
+        """With the contributions of these adapters, and of the merged one that comes after all adapters."""
+        here = self.engine.names
+        if tuple(names) == tuple(here):
+            return step
+        places = [here.index(name) for name in names]
+        return replace(
+            step, contribution=step.contribution[:, [*places, *range(len(here), step.contribution.shape[1])]]
+        )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from composer.adapters.files import local_folder
 from composer.adapters.hub import valid_repo_id
 from composer.methods import METHODS
 from composer.naming import unknown
@@ -69,7 +70,7 @@ def check_source(source: object, folders: bool) -> str:
     text = source.strip() if isinstance(source, str) else ""
     if valid_repo_id(text) and not os.path.exists(text):
         return text
-    if folders and os.path.isdir(text):
-        return text
+    if folders and isinstance(source, str) and local_folder(source):
+        return str(local_folder(source))
     kinds = "a Hub repo id such as owner/name" + (" or an existing folder" if folders else "")
     raise ComposerError(f"Give {kinds}.")

@@ -51,9 +51,9 @@ def component(opening: dict[str, object]) -> gr.HTML:
     )
 
 
-def merged(method: Method) -> dict[str, str]:
-    """The legend entry of what a method makes of all adapters that take part."""
-    return {"name": method.name, "label": f"{method.label}, merged", "color": MERGED_COLOR}
+def merged(method: Method, name: str) -> dict[str, str]:
+    """The legend entry of what a method makes of all adapters that take part. name: see Engine.names_of."""
+    return {"name": name, "label": f"{method.label}, merged", "color": MERGED_COLOR}
 
 
 def legend(adapters: Sequence[AdapterSpec], catalog: Sequence[str]) -> list[dict[str, str]]:

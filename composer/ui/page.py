@@ -255,8 +255,9 @@ class Page:
 
     def lanes(self, composition: Composition) -> list[dict[str, str]]:
         """The legend of a run: every adapter, and after them the merged one if the method makes one."""
-        if self.runner.engine.names_of(composition, ()):
-            return [*self.legend(), live.merged(METHODS[composition.method])]
+        names = self.runner.engine.names
+        if made := self.runner.engine.names_of(composition, names)[len(names) :]:
+            return [*self.legend(), live.merged(METHODS[composition.method], made[0])]
         return self.legend()
 
     def legend(self) -> list[dict[str, str]]:
