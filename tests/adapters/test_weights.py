@@ -190,8 +190,8 @@ def whole(tmp_path_factory):
 
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    places=st.lists(st.tuples(st.floats(0, 0.3), st.integers(0, 255)), max_size=4),
-    length=st.one_of(st.none(), st.floats(0, 1)),
+    places=st.lists(st.tuples(st.floats(0, 0.3, allow_subnormal=False), st.integers(0, 255)), max_size=4),
+    length=st.one_of(st.none(), st.floats(0, 1, allow_subnormal=False)),
 )
 def test_whatever_bytes_a_file_has_it_loads_whole_or_is_told(places, length, whole, tmp_path_factory):
     folder, data = whole

@@ -99,9 +99,11 @@ def three_unlike(folder: Path, family: str) -> dict[str, Path]:
     }
 
 
-def engine_of(model: torch.nn.Module, attributes: tuple[Attribute, ...] = (), **spec) -> Engine:
-    """An engine over a model, without adapters."""
-    name = model.config.model_type
+def engine_of(
+    model: torch.nn.Module, attributes: tuple[Attribute, ...] = (), name: str | None = None, **spec
+) -> Engine:
+    """An engine over a model, without adapters. name: the base's; None: its family's."""
+    name = name or model.config.model_type
     own = BaseSpec(name, f"tiny/{name}", attributes=attributes, **spec)
     base = Base(own, "memory", "folder", model, tokenizer())
     return Engine(Catalog(folder=".", default=name, bases={name: own}), base)
@@ -109,7 +111,7 @@ def engine_of(model: torch.nn.Module, attributes: tuple[Attribute, ...] = (), **
 
 def engine(family: str, folders: dict[str, Path], attributes: tuple[Attribute, ...] = ()) -> Engine:
     """An engine over a tiny model with the given adapters loaded through the real code."""
-    built = engine_of(model(family), attributes)
+    built = engine_of(model(family), attributes, family)
     for name, folder in folders.items():
         report = built.add_adapter(str(folder), name=name)
         assert report.ok, report
