@@ -56,7 +56,13 @@ def _serve(settings: Settings, verbose: bool) -> None:
 
     zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
     weights = "int8" if settings.int8 else "same"
-    load = partial(Engine.from_catalog, settings.catalog, settings.base, decode_weights=weights)
+    load = partial(
+        Engine.from_catalog,
+        settings.catalog,
+        settings.base,
+        decode_weights=weights,
+        max_adapter_mb=settings.max_adapter_mb,
+    )
     engine = load() if zero_gpu else apart(load)
     if settings.compiled and not zero_gpu:  # ZeroGPU forbids compiling
         engine.warm_up()

@@ -66,13 +66,17 @@ class Engine:
     so calls from several threads do not disturb each other.
     """
 
-    def __init__(self, catalog: Catalog, base: Base, decode_weights: str = "same"):
+    def __init__(
+        self, catalog: Catalog, base: Base, decode_weights: str = "same", max_adapter_mb: float | None = None
+    ):
         self.catalog = catalog
         self.base = base
         self.reports: tuple[FitReport, ...] = ()
         names = base_names(base.model)
         self._model = GatedModel(base.model)
-        self._reader = Reader(self._model.sites, names, base.device, base.dtype)
+        self._reader = Reader(
+            self._model.sites, names, base.device, base.dtype, weights_limit(max_adapter_mb)
+        )
         self._pass = proven_pass(self._model, self._model.layout(Bank()), base.spec, decode_weights)
         self._probe = Probe(self._model, self._pass)
         self._gating = Gating(self._model.layers, base.spec, self._probe)
@@ -90,19 +94,21 @@ class Engine:
         device: str | None = None,
         decode_weights: str = "same",
         only: Collection[str] | None = None,
+        max_adapter_mb: float | None = None,
     ) -> Engine:
         """Load a base of the catalog (None: its default) and every adapter of it that fits.
 
         only: names of the adapters to load (None: all); each one loaded costs every token a little.
         decode_weights: "same" as the base's, or "int8": decoding reads weight-only int8, which is quicker
         on a CPU and changes the logits a little; prompts are still read with the base's own weights.
+        max_adapter_mb: see weights_limit; for what lies in folders that the catalog names there is none.
 
         An adapter that cannot be had or does not fit is left out, with the reason in `reports`. Raises
         ComposerError when the catalog or the base cannot be used.
         """
         catalog = load_catalog(path)
-        weights_limit()  # a setting that cannot be read is told before the base is loaded
-        engine = cls(catalog, load_base(catalog.base(base), device), decode_weights)
+        weights_limit(max_adapter_mb)  # a setting that cannot be read is told before the base is loaded
+        engine = cls(catalog, load_base(catalog.base(base), device), decode_weights, max_adapter_mb)
         for spec in engine.spec.adapters:
             if only is None or spec.name in only:
                 engine._add(spec, own=True)

@@ -236,7 +236,7 @@ class Composition:
             raise ComposerError("Tokens must be 'last' or 'all'.")
         object.__setattr__(self, "live", _whole("Live", self.live, 0, 4096))
         if self.rank is not None:
-            object.__setattr__(self, "rank", _whole("Rank", self.rank, 1, 256))
+            object.__setattr__(self, "rank", _whole("Rank", self.rank, 1, 4096))
         for name, low in (("density", 0.001), ("core", 0.0001), ("omega", 0)):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _finite(name.capitalize(), value, low, 1))

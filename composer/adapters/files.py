@@ -41,17 +41,19 @@ class AdapterFiles:
     folder: Path | None
 
 
-def weights_limit(env: Mapping[str, str] = os.environ) -> int:
-    """Bytes that the weights of an adapter may have, which COMPOSER_MAX_ADAPTER_MB sets. Raises ComposerError
-    for a setting that is no number."""
-    text = env.get(LIMIT_VARIABLE) or str(LIMIT_MB)
+def weights_limit(megabytes: float | None = None, env: Mapping[str, str] = os.environ) -> int:
+    """Bytes that the weights of an adapter may have. megabytes: None is what COMPOSER_MAX_ADAPTER_MB says.
+    Raises ComposerError for a setting that is no number."""
+    said = (env.get(LIMIT_VARIABLE) or LIMIT_MB) if megabytes is None else megabytes
     try:
-        megabytes = float(text)
-    except ValueError:
-        megabytes = math.nan
-    if not 1 <= megabytes <= 1_000_000:
-        raise ComposerError(f"{LIMIT_VARIABLE} must be a number between 1 and 1000000; got {text[:40]!r}.")
-    return int(megabytes * 1e6)
+        number = float(said)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 1 <= number <= 1_000_000:
+        raise ComposerError(
+            f"{LIMIT_VARIABLE} must be a number between 1 and 1000000; got {str(said)[:40]!r}."
+        )
+    return int(number * 1e6)
 
 
 def local_folder(source: str) -> Path | None:

@@ -10,7 +10,7 @@ import torch
 
 from composer.adapters.bank import Adapter
 from composer.adapters.compat import fit
-from composer.adapters.files import AdapterFiles, local_folder, weights_limit
+from composer.adapters.files import AdapterFiles, local_folder
 from composer.adapters.hub import download, inspect
 from composer.adapters.tensors import BaseNames
 from composer.adapters.weights import load_adapter
@@ -19,21 +19,23 @@ from composer.spec import AdapterSpec, ComposerError, FitReport
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads adapters for one base. sites, names: see `fit`; device, dtype: where the factors go."""
+    """Reads adapters for one base. sites, names: see `fit`; device, dtype: where the factors go; limit: of
+    the weights, in bytes."""
 
     sites: Mapping[str, tuple[int, int]]
     names: BaseNames
     device: torch.device
     dtype: torch.dtype
+    limit: float = math.inf
 
     def check(self, spec: AdapterSpec) -> FitReport:
         """Whether the adapter fits. Downloads no weights and never raises for what the source holds."""
-        return self._inspect(spec, None)[0]
+        return self._inspect(spec, self.limit)[0]
 
     def read(self, spec: AdapterSpec, own: bool = False) -> tuple[FitReport, Adapter]:
         """The report and, if it is good, the factors. own: whoever runs this chose the adapter, so that one
         which lies on this machine may have any size."""
-        limit = math.inf if own and local_folder(spec.source) else None
+        limit = math.inf if own and local_folder(spec.source) else self.limit
         report, files = self._inspect(spec, limit)
         if not report.ok:
             return report, {}
@@ -44,9 +46,8 @@ class Reader:
         except ComposerError as fault:
             return refused(report, fault), {}
 
-    def _inspect(self, spec: AdapterSpec, limit: float | None) -> tuple[FitReport, AdapterFiles | None]:
+    def _inspect(self, spec: AdapterSpec, limit: float) -> tuple[FitReport, AdapterFiles | None]:
         try:
-            limit = weights_limit() if limit is None else limit
             files = inspect(spec.source, spec.revision, spec.name, limit)
         except ComposerError as fault:
             return refused(FitReport(spec.name, spec.source, ok=False), fault), None

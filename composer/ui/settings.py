@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 
+from composer.adapters.files import LIMIT_MB, LIMIT_VARIABLE
 from composer.arguments import Parser
 from composer.spec import ComposerError
 
@@ -100,6 +101,12 @@ class Settings:
         "COMPOSER_COMPILE",
         _switch,
         "0 leaves the decoding step uncompiled (1: compiled in the background on a CPU)",
+    )
+    max_adapter_mb: float = _setting(
+        LIMIT_MB,
+        LIMIT_VARIABLE,
+        _number(float, 1, 1_000_000),
+        f"megabytes that the weights of an added adapter may have ({LIMIT_MB})",
     )
 
     @classmethod

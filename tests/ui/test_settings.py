@@ -26,10 +26,11 @@ def test_every_variable_is_read():
         "COMPOSER_UPDATES": "5",
         "COMPOSER_INT8": "1",
         "COMPOSER_COMPILE": "no",
+        "COMPOSER_MAX_ADAPTER_MB": "310.5",
     }
     assert set(env) == set(VARIABLES)
     assert Settings.from_env(env) == Settings(
-        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, True, 5.0, True, False
+        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, True, 5.0, True, False, 310.5
     )
 
 
@@ -51,6 +52,8 @@ def test_a_space_listens_to_everybody():
         ("COMPOSER_TIME_LIMIT", "nan"),
         ("COMPOSER_SLOTS", "0"),
         ("COMPOSER_QUEUE_SIZE", "-1"),
+        ("COMPOSER_MAX_ADAPTER_MB", "0"),
+        ("COMPOSER_MAX_ADAPTER_MB", "300 MB"),
         ("COMPOSER_LOCAL_FOLDERS", "maybe"),
     ],
 )
