@@ -50,7 +50,7 @@ def add_composition(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="fusions: read anew after every K tokens (0: never); what was read before keeps its old weights",
     )
-    parser.add_argument("--rank", type=int, help="merges: of the merged adapter (the method's usual)")
+    parser.add_argument("--rank", type=int, help="merges: of the merged adapter, 1 to 4096 (the usual)")
     parser.add_argument("--density", type=float, help="merges: share of the entries left (the usual)")
     parser.add_argument("--core", type=float, help="core: share of the entries that are an adapter's core")
     parser.add_argument("--omega", type=float, help="core: how far each next adapter pulls, 0 to 1")

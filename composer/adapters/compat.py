@@ -123,7 +123,8 @@ def fit(files: AdapterFiles, sites: Mapping[str, tuple[int, int]], base: BaseNam
     if "modules" in kinds:
         kinds.pop("vocabulary", None)  # a saved lm_head is one of the modules
     phrases = [_REFUSALS[kind].format(value=plain(value)) for kind, value in kinds.items()]
-    found = {tensor: place for tensor, place in found.items() if place is None or place[0] not in base.aside}
+    aside = base.aside - sites.keys()
+    found = {tensor: place for tensor, place in found.items() if place is None or place[0] not in aside}
     pairs, duplicates = _pairs(files.header, found)
     # What the header lacks or has besides is told only when no refusal explains it already.
     if not phrases:
