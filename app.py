@@ -7,17 +7,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
-from composer.faults import sentence
-from composer.streams import give_up, open_closed, tell
-from composer.ui.address import check_address
-from composer.ui.settings import Settings, parse
+if TYPE_CHECKING:
+    from composer.ui.settings import Settings
 
 INTERRUPTED, TERMINATED = 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page; 2 with one line on stderr when something must be put right first."""
+    # All of the project is imported late: in time for Ctrl+C, and torch only after the options were read.
+    from composer.faults import sentence
+    from composer.streams import open_closed, tell
+    from composer.ui.address import check_address
+    from composer.ui.settings import parse
+
     open_closed()
     verbose = False
     try:
@@ -36,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _serve(settings: Settings, verbose: bool) -> None:
-    # All of this is imported late: a wrong option should not have to wait for torch.
+def _serve(settings: "Settings", verbose: bool) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     if verbose:
@@ -74,6 +78,9 @@ def _terminate(*_) -> None:
 
 
 def _flushed(code: int) -> int:
+    from composer.faults import sentence
+    from composer.streams import give_up, tell
+
     try:
         sys.stdout.flush()
     except OSError as fault:
@@ -84,7 +91,10 @@ def _flushed(code: int) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # before or after main could see to it
+        code = INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

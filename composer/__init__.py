@@ -1,7 +1,12 @@
 """Compose LoRA adapters of a language model by summing their outputs at every layer."""
 
-from composer.spec import Composition, Sampling
+from typing import TYPE_CHECKING
+
 from composer.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from composer.engine import Engine
+    from composer.spec import Composition, Sampling
 
 __all__ = ["Composition", "Engine", "Sampling"]
 
@@ -14,4 +19,9 @@ def __getattr__(name: str):
         from composer.engine import Engine
 
         return Engine
+    # numpy a moment, in which `python -m composer` could not be interrupted without a traceback.
+    if name in ("Composition", "Sampling"):
+        from composer import spec
+
+        return getattr(spec, name)
     raise AttributeError(f"module 'composer' has no attribute {name!r}")

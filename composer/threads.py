@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -36,5 +37,17 @@ def apart(work: Callable[[], T]) -> T:
     of spinning for a moment (libgomp, GOMP_SPINCOUNT), and a token has hundreds of regions: decoding takes
     twice as long, because some other thread once loaded a file.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="apart") as pool:
-        return pool.submit(work).result()
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as fault:  # whoever waits for the future hears of it
+            future.set_exception(fault)
+
+    # A daemon, and not joined when the wait is interrupted: Ctrl+C must not wait for a base to be loaded.
+    thread = Thread(target=run, name="apart", daemon=True)
+    thread.start()
+    result = future.result()
+    thread.join()
+    return result
