@@ -35,9 +35,11 @@ WINDOW = 3
 # those of up to so many tokens.
 FIXED = ("window_size", "attention_window_size", "attention_chunk_size", "local_attention")
 LONGEST = 1536
-# How far logits may be apart, in standard deviations of a token's logits over the vocabulary.
-CLOSE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.4}
-QUANTISED = 0.5
+# How far apart logits may be: root mean square, in standard deviations of a token's logits. Unrelated ones are
+# 1.4 apart. Rounding in SmolLM2-135M comes to 2e-6 in float32, 0.01 in float16, 0.08 in bfloat16 and, with what
+# int8 makes of outliers, 0.33.
+CLOSE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.16}
+QUANTISED = 0.6
 FAMILIES = "Llama, Mistral, Qwen, Gemma, Phi, OLMo, Granite, SmolLM3, GPT-NeoX, OPT or Bloom"
 
 
@@ -121,7 +123,7 @@ def _prove(model: GatedModel, decode: Pass, layout: Layout) -> None:
     apart = []
     for logits, right in zip(_decoded(model, decode, layout, texts, lengths), expected, strict=True):
         spread = right.std(dim=-1).clamp_min(1e-6)
-        apart += ((logits.float() - right).abs().amax(dim=-1) / spread).tolist()
+        apart += ((logits.float() - right).square().mean(dim=-1).sqrt() / spread).tolist()
     dtype = model.model.dtype
     close = QUANTISED if model.quantised else CLOSE.get(dtype, QUANTISED)
     # Rounding may send a token to another expert where experts are few bits apart; not token after token.
@@ -141,11 +143,10 @@ def _texts(model: GatedModel) -> tuple[list[list[int]], list[int]]:
     room = int(getattr(config, "max_position_embeddings", None) or LONGEST) - DECODED
     lengths = [max(1, min(length, room)) for length in (LENGTHS[0] + reach, LENGTHS[1])]
     vocabulary = model.model.get_input_embeddings().weight.shape[0]
-    # Some models take a padding token for no token.
-    usable = [token for token in range(vocabulary) if token != getattr(config, "pad_token_id", None)]
-    width = lengths[0] + DECODED
-    # From all over the vocabulary, and neighbours differ.
-    ids = [usable[(place * 7919 + 89) % len(usable)] for place in range(2 * width)]
+    width, padding = lengths[0] + DECODED, getattr(config, "pad_token_id", None)
+    # From all over the vocabulary, and neighbours differ. Some models take a padding token for no token.
+    ids = [(place * 7919 + 89) % vocabulary for place in range(2 * width)]
+    ids = [(token + 1) % vocabulary if token == padding else token for token in ids]
     return [ids[:width], ids[width:]], lengths
 
 
