@@ -168,12 +168,15 @@ class GatedModel:
 
 
 def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The path and list of the decoder layers: the one ModuleList as long as the model is deep."""
-    depth = model.config.get_text_config().num_hidden_layers
+    """The path and list of the decoder layers: the one ModuleList as long as the model is deep.
+
+    An image encoder may be as deep as the decoder, and come first.
+    """
+    depth, own = model.config.get_text_config().num_hidden_layers, set(model.get_decoder().modules())
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
+        if isinstance(module, nn.ModuleList) and len(module) == depth and module in own
     ]
     if not found:
         raise ComposerError(

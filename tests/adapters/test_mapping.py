@@ -11,11 +11,17 @@ from peft import LoraConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    BloomConfig,
     Gemma3Config,
     LlavaConfig,
     Mistral3Config,
+    MixtralConfig,
+    OPTConfig,
+    Phi3Config,
     Qwen2_5_VLConfig,
+    Qwen2MoeConfig,
     Qwen2VLConfig,
+    Qwen3Config,
 )
 
 from composer.adapters.mapping import base_names
@@ -87,6 +93,35 @@ def test_the_names_of_before_are_mapped_as_by_peft(make, now, before, names, tmp
     else:  # what PEFT does not map is told as any other strange name
         assert "rename" in report.reasons[0]
     assert report.ok or make().model_type.startswith("qwen"), "the oracle maps the others"
+
+
+WIDE = {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 64, "pad_token_id": 0}
+BLOOM = {"n_layer": 2, "n_head": 2, "hidden_size": 16, "vocab_size": 64}
+OPT = WIDE | {"num_hidden_layers": 2, "ffn_dim": 24, "word_embed_proj_dim": 16}
+EXPERTS = {"num_experts": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+FAMILIES = {
+    "Mixtral's attention": (lambda: MixtralConfig(**TEXT, num_local_experts=2), ["q_proj", "v_proj"]),
+    "Qwen2-MoE's shared expert": (lambda: Qwen2MoeConfig(**TEXT, **EXPERTS), ["shared_expert.up_proj"]),
+    "Phi-3": (lambda: Phi3Config(**TEXT, pad_token_id=0), ["qkv_proj", "gate_up_proj"]),
+    "Qwen3": (lambda: Qwen3Config(**TEXT), "all-linear"),
+    "OPT": (lambda: OPTConfig(**OPT), ["q_proj", "fc1"]),
+    "Bloom": (lambda: BloomConfig(**BLOOM), ["query_key_value"]),
+    "Gemma 3 as deep as its eye": (
+        lambda: Gemma3Config(
+            text_config=TEXT, vision_config=EYE | {"num_hidden_layers": 2}, mm_tokens_per_image=4
+        ),
+        r".*language_model.*\.v_proj",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "targets"), FAMILIES.values(), ids=FAMILIES)
+def test_adapters_of_many_families_load_as_by_peft(make, targets, tmp_path):
+    folder = peft_adapter(tmp_path / "joy", LoraConfig(r=4, target_modules=targets), model(make))
+    theirs, unused = by_peft(model(make), folder)
+    report, ours = by_us(reader(model(make)), folder)
+    assert report.ok and not unused and len(ours) >= 2, report
+    assert same(ours, theirs)
 
 
 def test_matrices_of_an_image_encoder_do_nothing_to_a_text_and_are_left_there(tmp_path):
