@@ -39,7 +39,7 @@ class Plan:
     previews: int = 60
     preview_prompt: int = 20
     starts: int = 6
-    contention_rounds: int = 5
+    contention_rounds: int = 3
 
 
 FULL = Plan()
