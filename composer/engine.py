@@ -31,7 +31,7 @@ from composer.model.kv import ROOM
 from composer.model.mixer import Mixer
 from composer.model.proof import proven_pass
 from composer.model.score import token_log_probs
-from composer.model.text import encode_prompt, read_prompt
+from composer.model.text import encode_prompt
 from composer.model.voices import Voices
 from composer.naming import free_name
 from composer.probing import Probe
@@ -397,4 +397,4 @@ class Engine:
     # --- inside --------------------------------------------------------------------------------
 
     def _encode(self, prompt: str, limit: int | None = None) -> list[int]:
-        return read_prompt(self.base.tokenizer, prompt, self.spec.prompting, limit or self.prompt_limit)
+        return self.base.read_prompt(prompt, limit or self.prompt_limit)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from composer.adapters.hub import HubError, base_snapshot
 from composer.faults import out_of_memory
 from composer.model.converted import convert, without_bars
+from composer.model.text import check_tokenizer, read_prompt
 from composer.spec import BaseSpec, ComposerError, Wheel
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,23 @@ class Base:
     @property
     def context(self) -> int:
         """Longest sequence, prompt and continuation together, in tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
+        config = self.model.config
+        longest = int(getattr(config, "max_position_embeddings", None) or 2048)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            # Beyond it every row of a batch would be turned by other angles as soon as one row gets there.
+            original = getattr(config, "original_max_position_embeddings", None)
+            longest = min(longest, int(rope.get("original_max_position_embeddings") or original or longest))
+        return longest
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it has embeddings for."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    def read_prompt(self, prompt: object, limit: int) -> list[int]:
+        """Token ids of what somebody typed, prompted as the catalog says; see composer.model.text."""
+        return read_prompt(self.tokenizer, prompt, self.spec.prompting, limit, self.vocabulary)
 
 
 def load_base(spec: BaseSpec, device: str | None = None) -> Base:
@@ -85,7 +102,9 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
     model.eval().requires_grad_(False)
     _keep_odd_shapes(model)
     _leave_the_file(model)
-    return Base(spec, str(folder), source, model, tokenizer)
+    base = Base(spec, str(folder), source, model, tokenizer)
+    check_tokenizer(tokenizer, spec, base.vocabulary)
+    return base
 
 
 def _refusal(fault: Exception, spec: BaseSpec, source: str) -> str:

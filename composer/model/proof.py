@@ -35,9 +35,9 @@ WINDOW = 3
 # those of up to so many tokens.
 FIXED = ("window_size", "attention_window_size", "attention_chunk_size", "local_attention")
 LONGEST = 1536
-# How far apart logits may be: root mean square, in standard deviations of a token's logits. Unrelated ones are
-# 1.4 apart. Rounding in SmolLM2-135M comes to 2e-6 in float32, 0.01 in float16, 0.08 in bfloat16 and, with what
-# int8 makes of outliers, 0.33.
+# How far apart logits may be: root mean square, in standard deviations of a token's logits. Unrelated ones
+# are 1.4 apart. Rounding in SmolLM2-135M comes to 2e-6 in float32, 0.01 in float16, 0.08 in bfloat16 and,
+# with what int8 makes of outliers, 0.33.
 CLOSE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.16}
 QUANTISED = 0.6
 FAMILIES = "Llama, Mistral, Qwen, Gemma, Phi, OLMo, Granite, SmolLM3, GPT-NeoX, OPT or Bloom"
@@ -55,6 +55,7 @@ def proven_pass(model: GatedModel, layout: Layout, spec: BaseSpec, weights: str 
             f"The base {spec.id} is of the family {family}, which has no linear layers that adapters could "
             f"be added to; choose a base of another family, such as {FAMILIES}."
         )
+    faults = []
     for way in _ways(model, weights):
         decode = way()
         try:
@@ -65,18 +66,19 @@ def proven_pass(model: GatedModel, layout: Layout, spec: BaseSpec, weights: str 
                 f"The base {spec.id} (family {family}) computes numbers that are not finite in {spec.dtype}; "
                 "set another dtype for it in the catalog, or choose another base."
             ) from fault
-        except (torch.OutOfMemoryError, MemoryError) as fault:
-            raise ComposerError(
-                f"There is not enough memory to run the base {spec.id}; choose a smaller one."
-            ) from fault
         except Exception as fault:  # whatever an architecture may come up with that this pass is not made for
+            if isinstance(fault, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(fault):
+                raise ComposerError(
+                    f"There is not enough memory to run the base {spec.id}; choose a smaller one."
+                ) from fault
             log.info("%s, as %s: %s: %.200s", family, type(decode).__name__, type(fault).__name__, fault)
+            faults.append(fault)
         else:
             return decode
     raise ComposerError(
         f"The base {spec.id} is of the family {family}, which cannot be run here as transformers runs it; "
         f"choose a base of another family, such as {FAMILIES}."
-    )
+    ) from faults[-1]
 
 
 def _ways(model: GatedModel, weights: str) -> Iterator[Callable[[], Pass]]:
@@ -112,10 +114,8 @@ def _short_windows(model: GatedModel) -> Iterator[None]:
 def _prove(model: GatedModel, decode: Pass, layout: Layout) -> None:
     """Raise where `decode` raises, or gives other logits than transformers' own pass without a cache."""
     texts, lengths = _texts(model)
-    device = model.device
-    own = model(
-        None, input_ids=torch.tensor(texts, device=device), use_cache=False
-    ).logits.float()  # [2, T, V]
+    ids = torch.tensor(texts, device=model.device)  # [2, T]
+    own = model(None, input_ids=ids, use_cache=False).logits.float()  # [2, T, V]
     if not own.isfinite().all():
         raise FloatingPointError
     places = [[length - 1 + step for length in lengths] for step in range(DECODED + 1)]
@@ -124,8 +124,7 @@ def _prove(model: GatedModel, decode: Pass, layout: Layout) -> None:
     for logits, right in zip(_decoded(model, decode, layout, texts, lengths), expected, strict=True):
         spread = right.std(dim=-1).clamp_min(1e-6)
         apart += ((logits.float() - right).square().mean(dim=-1).sqrt() / spread).tolist()
-    dtype = model.model.dtype
-    close = QUANTISED if model.quantised else CLOSE.get(dtype, QUANTISED)
+    close = QUANTISED if model.quantised else CLOSE.get(model.model.dtype, QUANTISED)
     # Rounding may send a token to another expert where experts are few bits apart; not token after token.
     allowed = 0 if close == CLOSE[torch.float32] else 1
     if sum(not each <= close for each in apart) > allowed:

@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from composer.spec import ComposerError
+from composer.adapters.text import plain
+from composer.spec import BaseSpec, ComposerError
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,12 @@ def encode_prompt(tokenizer, prompt: str, prompting: str) -> list[int]:
 
     Raises ComposerError for a prompt that the tokenizer, or its chat template, cannot take.
     """
+    chat = prompting == "chat"
+    reader = "chat template" if chat else "tokenizer"
     with tokenizer_faults(
-        "The base's tokenizer cannot read this prompt; change or leave out unusual characters."
+        f"The base's {reader} cannot take this prompt; change it, or type other characters."
     ):
-        if prompting == "chat":
+        if chat:
             turn = [{"role": "user", "content": prompt}]
             ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)[
                 "input_ids"
@@ -35,6 +38,41 @@ def encode_prompt(tokenizer, prompt: str, prompting: str) -> list[int]:
         else:
             ids = tokenizer(prompt)["input_ids"]
         return [int(token) for token in ids]
+
+
+def check_tokenizer(tokenizer, spec: BaseSpec, vocabulary: int) -> None:
+    """Raise ComposerError, once for all prompts, for a tokenizer or a chat template that cannot be used.
+
+    vocabulary: how many tokens the base has embeddings for.
+    """
+    size, ids = getattr(tokenizer, "vocab_size", None), None
+    unusable = f"The base {spec.name} has no tokenizer that can be used"
+    with tokenizer_faults(f"{unusable}; choose another base, or delete its cached copy and start again."):
+        ids = list(tokenizer("Hello there.")["input_ids"])
+        tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if spec.prompting == "chat":
+        ids += _chat_trial(tokenizer, spec)
+    if not ids:
+        raise ComposerError(f"{unusable}: it finds nothing in a plain text; choose another base.")
+    if max(ids) >= vocabulary or (isinstance(size, int) and size > vocabulary):
+        raise ComposerError(
+            f"The tokenizer of the base {spec.name} has more tokens than its model, which has {vocabulary}; "
+            "they do not belong together, so correct the base's folder, or choose another base."
+        )
+
+
+def _chat_trial(tokenizer, spec: BaseSpec) -> list[int]:
+    cure = f"set `prompting: plain` for it in the catalog (bases, {spec.name})"
+    if not getattr(tokenizer, "chat_template", None):
+        raise ComposerError(
+            f"The base {spec.name} is to be prompted by chat, but its tokenizer has no chat template; {cure}."
+        )
+    try:
+        return encode_prompt(tokenizer, "Hello there.", "chat")
+    except ComposerError as fault:
+        raise ComposerError(
+            f"The base {spec.name} is to be prompted by chat, but its chat template fails; {cure}."
+        ) from fault
 
 
 @contextmanager
@@ -52,8 +90,13 @@ def tokenizer_faults(sentence: str) -> Iterator[None]:
         raise ComposerError(sentence) from fault
 
 
-def read_prompt(tokenizer, prompt: object, prompting: str, limit: int) -> list[int]:
-    """Token ids of what somebody typed; ComposerError if it is no text, empty or over `limit` tokens."""
+def read_prompt(
+    tokenizer, prompt: object, prompting: str, limit: int, vocabulary: int | None = None
+) -> list[int]:
+    """Token ids of what somebody typed; ComposerError if it is no text, empty or over `limit` tokens.
+
+    vocabulary: how many tokens the base has embeddings for; some tokenizers know a few more.
+    """
     if not isinstance(prompt, str) or not prompt.strip():
         raise ComposerError("The prompt is empty; type a few words for the model to continue.")
     if any(unicodedata.category(char) == "Cs" for char in prompt):
@@ -67,6 +110,9 @@ def read_prompt(tokenizer, prompt: object, prompting: str, limit: int) -> list[i
         raise ComposerError(f"The prompt is too long ({size}); shorten it to at most {limit} tokens.")
     if not ids:
         raise ComposerError("The base's tokenizer finds nothing in this prompt; type it in other characters.")
+    if vocabulary is not None and max(ids) >= vocabulary:
+        name = plain(tokenizer.convert_ids_to_tokens(max(ids)))
+        raise ComposerError(f"The prompt has a token that this base does not know, {name}; leave it out.")
     return ids
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from composer.adapters.bank import Bank
 from composer.engine import Engine
 from composer.model.score import token_log_probs
-from composer.model.text import read_prompt
 from composer.model.voices import Voices
 from composer.study.metrics import perplexity
 
@@ -19,8 +18,8 @@ def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float
 
     Raises ComposerError for a text that is longer than the base can read.
     """
-    base, prompting = engine.base, engine.spec.prompting
-    encoded = [read_prompt(base.tokenizer, "".join(text), prompting, base.context) for text in texts]
+    base = engine.base
+    encoded = [base.read_prompt("".join(text), base.context) for text in texts]
     # A bank without adapters: at gate 0 their products would be worked out all the same.
     bare = Voices.one(np.zeros((engine.layers, 0), np.float32))
     scores = token_log_probs(engine.model, engine.model.layout(Bank()), encoded, [bare] * len(texts))

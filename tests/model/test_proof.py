@@ -273,3 +273,12 @@ def test_the_proof_leaves_nothing_behind(name):
     assert type(fresh) is type(engine._pass)
     if isinstance(fresh, ModulePass):
         assert vars(fresh).keys() == vars(engine._pass).keys() and fresh._window == engine._pass._window
+
+
+def test_a_longrope_base_ends_where_its_angles_would_change():
+    rope = dict(
+        rope_type="longrope", rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[4.0] * 4, factor=4.0
+    )
+    config = tiny.COMMON | dict(original_max_position_embeddings=64, rope_parameters=rope)
+    made = tiny.random(AutoConfig.for_model("phi3", **config))
+    assert tiny.engine_of(made).base.context == 64

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from composer.adapters.catalog import load_catalog
-from composer.model.base import locate
-from composer.model.text import Continuation, encode_prompt, read_prompt
-from composer.spec import ComposerError
+from composer.model.base import load_base, locate
+from composer.model.text import Continuation, check_tokenizer, encode_prompt, read_prompt
+from composer.spec import BaseSpec, ComposerError
+from tests.tools import tiny
 from tests.tools import tokenizers as kinds
 
 SCRIPTS = [
@@ -235,3 +236,75 @@ def test_an_interrupt_is_not_taken_for_a_fault_of_the_tokenizer():
 def test_a_prompt_without_a_token_is_refused():
     with pytest.raises(ComposerError, match="other characters"):
         read_prompt(lambda prompt: {"input_ids": []}, "\u200b\u0001", "plain", 100)
+
+
+def spec(prompting: str) -> BaseSpec:
+    return BaseSpec("mine", "some/base", prompting=prompting)
+
+
+def with_template(template: str | dict):
+    made = kinds.byte_level()
+    made.chat_template = template
+    return made
+
+
+GOOD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+TEMPLATES = {
+    "none": None,
+    "empty": "",
+    "of another kind": {"rag": GOOD},
+    "of broken syntax": "{% for m in messages %}",
+    "that wants a system's turn": "{{ raise_exception('System role required') }}",
+    "that wants what is not there": "{{ messages[1].content }}",
+    "that divides by zero": "{{ 1 / 0 }}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_chat_template_that_cannot_be_used_is_told_at_load_with_its_key(name):
+    with pytest.raises(
+        ComposerError, match=r"base mine .*chat.*template.*`prompting: plain`.*\(bases, mine\)\.$"
+    ):
+        check_tokenizer(with_template(TEMPLATES[name]), spec("chat"), 1000)
+    check_tokenizer(with_template(TEMPLATES[name]), spec("plain"), 1000)
+
+
+def test_a_template_that_only_some_prompts_break_is_a_sentence_when_they_come():
+    picky = with_template("{% if 'x' in messages[0].content %}{{ raise_exception('no') }}{% endif %}" + GOOD)
+    check_tokenizer(picky, spec("chat"), 1000)
+    assert read_prompt(picky, "abc", "chat", 100)
+    with pytest.raises(ComposerError, match=r"chat template cannot take this prompt"):
+        read_prompt(picky, "xyz", "chat", 100)
+
+
+@pytest.mark.parametrize("broken", [None, 7, Broken(TypeError("x")), Broken(PanicException("x"))])
+@pytest.mark.parametrize("prompting", ["plain", "chat"])
+def test_a_tokenizer_that_cannot_be_used_is_told_at_load(broken, prompting):
+    with pytest.raises(ComposerError, match=r"base mine has no tokenizer"):
+        check_tokenizer(broken, spec(prompting), 1000)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_told_at_load():
+    made = kinds.byte_level()
+    check_tokenizer(made, spec("plain"), made.vocab_size)
+    with pytest.raises(ComposerError, match=rf"more tokens than its model, which has {made.vocab_size - 1};"):
+        check_tokenizer(made, spec("plain"), made.vocab_size - 1)
+
+
+def test_a_token_beyond_the_models_is_refused_in_the_prompt_that_has_it():
+    made = kinds.byte_level()
+    known = made.convert_tokens_to_ids("<tool>")
+    assert read_prompt(made, "a <tool> b", "plain", 100, known + 1)
+    with pytest.raises(ComposerError, match=r"does not know, .tool.; leave it out"):
+        read_prompt(made, "a <tool> b", "plain", 100, known)
+
+
+def test_a_base_that_is_loaded_has_its_tokenizer_checked(tmp_path):
+    tiny.model("llama").save_pretrained(tmp_path)
+    kinds.llama2().save_pretrained(tmp_path)
+    with pytest.raises(ComposerError, match="more tokens than its model"):
+        load_base(BaseSpec("mine", "some/base", folder=str(tmp_path)), "cpu")
+    tiny.tokenizer().save_pretrained(tmp_path)
+    load_base(BaseSpec("mine", "some/base", folder=str(tmp_path)), "cpu")
+    with pytest.raises(ComposerError, match="prompting: plain"):
+        load_base(BaseSpec("mine", "some/base", folder=str(tmp_path), prompting="chat"), "cpu")
