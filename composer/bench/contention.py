@@ -40,7 +40,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
         raise ComposerError("Decoding beside busy processes is measured on a CPU; leave contention out.")
     file, cores = write_catalog(stand), os.cpu_count() or 1
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(file, env)) for name, env in ARMS.items()}
+        workers = {name: stack.enter_context(Worker(file, ARMS[name])) for name in plan.waits}
         arms = {name: worker.turn(plan.tokens) for name, worker in workers.items()}
         loads = {}
         for count in sorted({0, 1, cores}):

@@ -25,7 +25,7 @@ class Plan:
     slider's, user_prompt those of many people, who ask for user_tokens, which is the page's default. rounds,
     user_rounds: how often every arm gets its turn. users: how many at once. starts: processes, of which the
     first only warms the system's cache unless it is the only one. contention_rounds: as rounds, beside busy
-    processes.
+    processes; waits: ways of waiting, see composer.bench.contention.
     """
 
     tokens: int = 48
@@ -40,6 +40,7 @@ class Plan:
     preview_prompt: int = 20
     starts: int = 6
     contention_rounds: int = 3
+    waits: tuple[str, ...] = ("default", "unset", "passive", "spin 0", "spin 20000")
 
 
 FULL = Plan()

@@ -244,9 +244,9 @@ def _contention(contention: Mapping) -> Iterator[str]:
     yield ""
     loads = contention["loads"]
     rows = []
-    for arm, words in WAITS.items():
+    for arm in loads["0"]:
         taken = [arms[arm] for arms in loads.values()]
-        rows.append([words, *(f"{1 / each['median']:.1f}" for each in taken), _ms(taken[0]["cpu"])])
+        rows.append([WAITS[arm], *(f"{1 / each['median']:.1f}" for each in taken), _ms(taken[0]["cpu"])])
     heads = ("quiet" if count == "0" else f"{count} busy" for count in loads)
     yield from _table(("OpenMP's threads wait", *heads, "quiet, CPU ms/token"), rows)
     yield ""

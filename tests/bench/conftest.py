@@ -23,6 +23,7 @@ TOY = Plan(
     previews=3,
     starts=1,
     contention_rounds=1,
+    waits=("default",),
 )
 
 

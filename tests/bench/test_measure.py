@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from composer.bench import contention, gpu, int8, peft_side, start, wall
-from composer.bench.plan import TEXT, expect, greedy, prompt_of
+from composer.bench.plan import FULL, TEXT, expect, greedy, prompt_of
 from composer.bench.report import as_markdown
 from composer.bench.run import run
 from composer.bench.single import COUNTS
@@ -202,11 +202,12 @@ def test_start_up(result):
     assert measured["memory"] > 1e8, "a process with torch in it"
 
 
-def test_every_way_of_waiting_is_measured_quiet_and_beside_busy_processes(result):
+def test_ways_of_waiting_are_measured_quiet_and_beside_busy_processes(result, toy):
+    assert contention.ARMS.keys() == set(FULL.waits)
     measured = result["contention"]
     assert list(measured["loads"]) == [str(count) for count in sorted({0, 1, measured["cores"]})]
     for arms in measured["loads"].values():
-        assert arms.keys() == contention.ARMS.keys()
+        assert tuple(arms) == toy.waits
         assert all(sound(taken, 1) for taken in arms.values())
 
 
