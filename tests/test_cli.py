@@ -18,6 +18,7 @@ from composer.cli import main, plain
 from composer.options import parse_names, parse_numbers, parse_weights
 from composer.spec import ComposerError
 from tests.tools import tiny
+from tests.tools.shell import shell
 
 ROOT = Path(__file__).parents[1]
 LAYERS, ADAPTERS = 3, ["loud", "quiet"]
@@ -251,6 +252,15 @@ def test_stdout_of_the_process_is_nothing_but_the_object(catalog):
     assert b"tiny/llama" in err  # -v logs where the base came from
 
 
+def test_nothing_but_the_answer_is_seen_of_a_run_that_went_well(catalog):
+    """And bitsandbytes, which warns of kernels that nobody needs, is not even imported."""
+    argv = ["explain", "--prompt", "The", "--weights", "loud=1,quiet=1", "--max-new-tokens", "2"]
+    code = f"import sys; from composer.cli import main; code = main({[*argv, '--catalog', catalog]!r})"
+    code += "; sys.exit(code or 'bitsandbytes' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "loud" in done.stdout
+
+
 def test_ctrl_c_exits_130_without_a_word(catalog):
     # Greedy, so that no end token is drawn before the signal arrives.
     process = start(catalog, "--max-new-tokens", "4000", "--temperature", "0")
@@ -268,3 +278,15 @@ def test_a_reader_that_leaves_early_is_no_fault(catalog):
     err = process.stderr.read()
     assert process.wait() == 0
     assert b"Traceback" not in err and b"Broken" not in err
+
+
+def test_a_full_disk_behind_stdout_is_one_line(catalog):
+    done = shell(f"composer fuse --prompt x --catalog '{catalog}' >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "composer: The disk is full: free some space and try again.\n"
+
+
+def test_an_encoding_without_a_character_and_closed_streams_do_not_end_a_run(catalog):
+    words = f"--prompt 'caf\u00e9 \u65e5' --catalog '{catalog}' --max-new-tokens 2"
+    done = shell(f"composer generate {words} <&- 2>&-", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stdout.startswith("caf? ?")

@@ -59,16 +59,18 @@ def convert(gguf: Path, spec: BaseSpec) -> Path:
     A converted base that is whole is used where it is, on a read-only disk too; a damaged one is made again.
     """
     name = Path("bases") / f"{spec.wheel.package}-{spec.wheel.version}-{spec.name}"
-    for place in _readable():
-        if is_whole(place / name):
-            return place / name
+    usual = _usual()
+    if usual is not None and is_whole(usual / name):
+        return usual / name
     folder = cache_folder()
+    target = folder / name
+    if is_whole(target):
+        return target
     if folder == _spare():
         log.warning(
             "the user's cache folder cannot be written to: the base is kept in a temporary one instead; "
             "set COMPOSER_CACHE to choose"
         )
-    target = folder / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target, spec):
@@ -116,14 +118,6 @@ def _usual() -> Path | None:
         return None
 
 
-def _readable() -> Iterator[Path]:
-    """Cache folders in which something may be, whether or not they can be written to."""
-    if (usual := _usual()) is not None:
-        yield usual
-    if not os.environ.get("COMPOSER_CACHE") and _private(_spare(), make=False):
-        yield _spare()
-
-
 def _spare() -> Path:
     return Path(tempfile.gettempdir()) / f"adapter-composer-{_user()}"
 
@@ -141,15 +135,14 @@ def _writable(folder: Path) -> bool:
     return True
 
 
-def _private(folder: Path, make: bool = True) -> bool:
+def _private(folder: Path) -> bool:
     """Whether the folder is this user's alone. In a shared place somebody else may have put one there, and
     what is kept in it is loaded as code (composer.model.compiled)."""
     try:
-        if make:
-            folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         mine = not hasattr(os, "getuid") or (found.st_uid == _user() and not found.st_mode & 0o077)
-        return stat.S_ISDIR(found.st_mode) and mine and (not make or _writable(folder))
+        return stat.S_ISDIR(found.st_mode) and mine and _writable(folder)
     except OSError:
         return False
 

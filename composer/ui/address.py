@@ -10,7 +10,8 @@ from composer.spec import ComposerError
 
 def check_address(host: str, port: int) -> None:
     """Raises ComposerError if nobody may listen there now, with the option that chooses another place."""
-    for where in (host.removeprefix("[").removesuffix("]"), "127.0.0.1"):
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    for where in (bare, "127.0.0.1"):
         # Gradio asks for the port on 127.0.0.1 too, wherever it listens.
         try:
             _try(where, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,55 @@ def test_a_broken_base_is_a_sentence_without_paths(stored):
     with pytest.raises(ComposerError) as fault:
         load_base(BaseSpec("x", "tiny/x", folder=str(stored)))
     assert str(stored) not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (MemoryError(), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (ImportError("Using bitsandbytes requires it"), "pip install"),
+        (KeyError("model_type"), "repair the files"),
+        (TypeError("hidden_size"), "repair the files"),
+        (OSError("no file named model.safetensors"), "repair the files"),
+    ],
+    ids=lambda each: str(each)[:20],
+)
+def test_whatever_loading_raises_is_a_sentence_with_its_own_cure(fault, words, stored, monkeypatch):
+    def fail(*args, **options):
+        raise fault
+
+    monkeypatch.setattr(room.AutoModelForCausalLM, "from_pretrained", fail)
+    quantization = "nf4" if isinstance(fault, ImportError) else "none"
+    with pytest.raises(ComposerError, match=words) as told:
+        load_base(BaseSpec("x", "tiny/x", folder=str(stored), quantization=quantization), device="cpu")
+    assert str(stored) not in str(told.value)
+
+
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/base", "a\0b", "x" * 5000, "/dev/null/base"])
+def test_a_folder_that_cannot_be_is_refused_like_an_empty_one(folder, no_hub):
+    with pytest.raises(ComposerError, match=r"config\.json"):
+        locate(replace(REAL, folder=folder))
+
+
+def test_a_cache_that_cannot_be_read_leaves_the_wheel(monkeypatch):
+    def unreadable(repo, revision, cached_only):
+        raise HubError("The cache cannot be read: set HF_HOME.")
+
+    monkeypatch.setattr(room, "base_snapshot", unreadable)
+    assert locate(REAL)[1] == "wheel"
+
+
+def test_a_notice_of_missing_kernels_is_dropped_and_no_other_warning(caplog):
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning(
+        "Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'"
+    )
+    log.warning("Failed to load the library: %s", "something else")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Failed to load the library: something else"
+    ]
 
 
 def test_a_loaded_base_is_frozen_and_says_where_it_is_from(stored):

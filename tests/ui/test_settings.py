@@ -3,7 +3,7 @@
 import pytest
 
 from composer.spec import ComposerError
-from composer.ui.settings import VARIABLES, Settings
+from composer.ui.settings import VARIABLES, Settings, parse
 
 
 def test_nothing_set_is_the_default_at_home():
@@ -60,3 +60,20 @@ def test_a_space_listens_to_everybody():
 def test_a_wrong_value_names_its_variable(name, text):
     with pytest.raises(ComposerError, match=name):
         Settings.from_env({name: text})
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_every_variable_has_an_option_that_reads_the_same(name):
+    text = {"HOST": "0.0.0.0", "PORT": "8000", "COMPOSER_TIME_LIMIT": "2.5"}.get(name, "1")
+    option = f"--{name.removeprefix('COMPOSER_').lower().replace('_', '-')}"
+    assert parse([option, text], {}) == (Settings.from_env({name: text}), False)
+    assert parse([option, text], {name: "overruled"}) == (Settings.from_env({name: text}), False)
+
+
+def test_a_host_given_as_an_option_closes_folders_to_strangers():
+    assert parse(["--host", "0.0.0.0"], {})[0].folders is False
+    assert parse([], {"SPACE_ID": "a/b"})[0] == Settings(host="0.0.0.0")
+
+
+def test_empty_variables_are_as_good_as_none():
+    assert Settings.from_env(dict.fromkeys(VARIABLES, " ")) == Settings(folders=True)
