@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from composer.adapters.hub import HubError, base_snapshot
+from composer.adapters.text import plain
 from composer.faults import out_of_memory
 from composer.model.converted import convert, without_bars
 from composer.model.text import check_tokenizer, read_prompt
@@ -87,6 +94,12 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
     # from hundredfold slowdowns on tiny activations.
     torch.set_flush_denormal(True)
     try:
+        family = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if type(family) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ComposerError(
+                f"The base {spec.id} is of the family {plain(family.model_type, 40)}, which does not "
+                "continue texts: choose a causal language model, such as a Llama, Qwen or Gemma."
+            )
         with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
@@ -97,6 +110,8 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
                 local_files_only=True,
                 use_safetensors=True,
             )
+    except ComposerError:
+        raise
     except Exception as fault:  # a stranger's files can raise anything
         raise ComposerError(_refusal(fault, spec, source)) from fault
     model.eval().requires_grad_(False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from composer import Composition
 from composer.adapters.catalog import load_catalog
@@ -175,3 +175,10 @@ def test_a_loaded_base_does_not_hang_on_its_file(stored, dtype):
         opened.write(bytes(file.stat().st_size))
     after = base.model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("family", ["t5", "vit"])
+def test_a_base_that_does_not_continue_texts_is_refused_by_its_familys_name(stored, family):
+    AutoConfig.for_model(family).save_pretrained(stored)
+    with pytest.raises(ComposerError, match=f"family {family}, which does not continue texts"):
+        load_base(replace(REAL, folder=str(stored)), "cpu")
