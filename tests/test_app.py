@@ -52,7 +52,7 @@ def launched(monkeypatch, alone):
 
     class Engine:
         @staticmethod
-        def from_catalog(catalog, base, decode_weights):
+        def from_catalog(catalog, base, decode_weights, max_adapter_mb):
             seen.append((catalog, base, decode_weights))
             return Engine()
 
