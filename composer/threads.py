@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 SPIN = "GOMP_SPINCOUNT"
 # Turns of an empty loop, some microseconds: as long as most waits between two kernels of a token are.
-SPIN_COUNT = "2000"
+SPIN_COUNT = "2500"
 
 
 def spin_briefly() -> None:
