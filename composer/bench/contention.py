@@ -81,10 +81,9 @@ class Worker:
         return self
 
     def __exit__(self, *_fault: object) -> None:
-        self._process.stdin.close()
-        self._process.stdout.close()
-        if self._process.wait(timeout=60):
-            self._process.kill()
+        # It holds nothing worth waiting for, and one that hangs must not outlive the bench.
+        self._process.kill()
+        self._process.communicate()
 
     def turn(self, tokens: int):
         """The arm that has it decode so many tokens."""
