@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gradio as gr
@@ -77,8 +78,14 @@ def page(runner):
     return Page(runner, Settings(folders=True))
 
 
-async def everything(events):
-    return [event async for event in events]
+def everything(events):
+    """All that comes, by another thread's event loop: the browser tests leave one running in this thread."""
+
+    async def collected():
+        return [event async for event in events]
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, collected()).result()
 
 
 def generated(page):
@@ -93,7 +100,7 @@ def generated(page):
         "sliders": [0.0] * len(page.slots),
     }
     controls = SimpleNamespace(read=lambda _: dict(values))
-    return asyncio.run(everything(page.generate(controls)))
+    return everything(page.generate(controls))
 
 
 def is_kept_private(told: str, fault: Exception, log: str) -> None:
@@ -131,7 +138,7 @@ def test_a_call_ends_with_a_sentence(endpoint, fault, words, runner, caplog):
     def call():
         if endpoint == "fuse":
             return fuse("The")
-        return asyncio.run(everything(generate("The", {"a": 1}, max_new_tokens=2)))
+        return everything(generate("The", {"a": 1}, max_new_tokens=2))
 
     with pytest.raises(gr.Error) as told:
         call()
