@@ -45,7 +45,7 @@ evaluate: $(DEV) ## judge the base and every adapter alone (ARGS goes to `compos
 study: $(DEV) ## compare every way of composing, write runs/study (ARGS goes to `composer study`)
 	$(PY) -m composer study $(ARGS)
 
-bench: $(DEV) ## measure speed beside PEFT, write bench/RESULTS.md (ARGS goes to `composer bench`)
+bench: $(DEV) ## measure speed beside PEFT, write benchmarks/RESULTS.md (ARGS goes to `composer bench`)
 	$(PY) -m composer bench $(ARGS)
 
 clean: ## remove the environment

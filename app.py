@@ -18,8 +18,8 @@ INTERRUPTED, TERMINATED = 130, 143
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page; 2 with one line on stderr when something must be put right first."""
     # All of the project is imported late: in time for Ctrl+C, and torch only after the options were read.
-    from composer.faults import sentence
-    from composer.streams import open_closed, tell
+    from composer.core.fault_messages import sentence
+    from composer.core.streams import open_closed, tell
     from composer.ui.address import check_address
     from composer.ui.settings import parse
 
@@ -55,7 +55,7 @@ def _serve(settings: "Settings", verbose: bool) -> None:
         spaces = None
 
     from composer import Engine
-    from composer.threads import apart
+    from composer.core.threads import apart
     from composer.ui.launch import launch
 
     zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
@@ -78,8 +78,8 @@ def _terminate(*_) -> None:
 
 
 def _flushed(code: int) -> int:
-    from composer.faults import sentence
-    from composer.streams import give_up, tell
+    from composer.core.fault_messages import sentence
+    from composer.core.streams import give_up, tell
 
     try:
         sys.stdout.flush()

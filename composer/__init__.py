@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from composer.threads import spin_briefly
+from composer.core.threads import spin_briefly
 
 if TYPE_CHECKING:
-    from composer.engine import Engine
-    from composer.spec import Composition, Sampling
+    from composer.core.composition import Composition, Sampling
+    from composer.engine.engine import Engine
 
 __all__ = ["Composition", "Engine", "Sampling"]
 
@@ -16,12 +16,12 @@ spin_briefly()
 def __getattr__(name: str):
     # torch takes seconds to import; `composer --help` and the values alone must not wait for it.
     if name == "Engine":
-        from composer.engine import Engine
+        from composer.engine.engine import Engine
 
         return Engine
     # numpy a moment, in which `python -m composer` could not be interrupted without a traceback.
     if name in ("Composition", "Sampling"):
-        from composer import spec
+        from composer.core import composition
 
-        return getattr(spec, name)
+        return getattr(composition, name)
     raise AttributeError(f"module 'composer' has no attribute {name!r}")

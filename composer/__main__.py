@@ -4,7 +4,7 @@ import signal
 import sys
 
 try:
-    from composer.cli import main
+    from composer.cli.main import main
 
     code = main()
 except KeyboardInterrupt:  # before or after main could see to it

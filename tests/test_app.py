@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import app
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 from composer.ui import launch as serving
 from composer.ui.address import check_address
 from composer.ui.settings import VARIABLES, Settings
@@ -59,7 +59,7 @@ def launched(monkeypatch, alone):
         def warm_up(self):
             seen.append("compiling")
 
-    monkeypatch.setattr("composer.engine.Engine", Engine)
+    monkeypatch.setattr("composer.engine.engine.Engine", Engine)
     monkeypatch.setattr(serving, "launch", lambda engine, settings, on_gpu: seen.append(settings))
     # The test runner's own handler and log stay as they are.
     monkeypatch.setattr(signal, "signal", lambda *args: None)
@@ -192,7 +192,7 @@ def test_any_fault_of_the_start_is_one_line(place, fault, words, launched, port,
     def fail(*args, **options):
         raise fault
 
-    target = "composer.engine.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
+    target = "composer.engine.engine.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
     monkeypatch.setattr(target, fail)
     assert app.main(["--port", str(port)]) == 2
     assert words in one_line(capsys)
@@ -203,7 +203,7 @@ def test_ctrl_c_while_it_starts_ends_with_130(place, launched, port, capsys, mon
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    target = "composer.engine.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
+    target = "composer.engine.engine.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
     monkeypatch.setattr(target, stop)
     assert app.main(["--port", str(port)]) == 130
     assert capsys.readouterr() == ("", "")

@@ -11,12 +11,13 @@ import torch
 
 from composer import Engine
 from composer.adapters.catalog import load_catalog
-from composer.explain import explain
+from composer.analysis.explain import explain
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.engine.scheduler import Scheduler
 from composer.methods import METHODS
-from composer.model.base import load_base
-from composer.model.batch import Batch
-from composer.scheduler import Scheduler
-from composer.spec import ComposerError, Composition, Sampling
+from composer.model.loading import load_base
+from composer.model.runtime.batch import Batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from composer.adapters.balance import balanced
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 
 
 @dataclass(frozen=True)

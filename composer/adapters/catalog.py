@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from composer.adapters.hub import COMMIT, valid_repo_id
-from composer.adapters.strict import Entry, as_fault, closing, quoted, read_yaml
-from composer.adapters.text import plain
-from composer.spec import (
+from composer.adapters.strict_yaml import Entry, as_fault, closing, quoted, read_yaml
+from composer.core.catalog_types import (
     DTYPES,
     AdapterSpec,
     Attribute,
     BaseSpec,
     Catalog,
-    Composition,
     Example,
     Slider,
     Wheel,
 )
+from composer.core.composition import Composition
+from composer.core.sanitize import plain
 
 QUANTIZATIONS = ("none", "nf4", "int8")
 PROMPTINGS = ("plain", "chat")

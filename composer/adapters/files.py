@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from composer.adapters.fit.missing import CONFIG, WEIGHTS, missing_files
 from composer.adapters.header import TensorInfo, read_header
-from composer.adapters.missing import CONFIG, WEIGHTS, missing_files
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 
 __all__ = ["CONFIG", "WEIGHTS", "AdapterFiles", "TensorInfo", "local_folder", "read_folder", "weights_limit"]
 

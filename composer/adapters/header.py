@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from composer.adapters.missing import WEIGHTS
-from composer.spec import ComposerError
+from composer.adapters.fit.missing import WEIGHTS
+from composer.core.errors import ComposerError
 
 # An adapter of ten thousand tensors has a header of a megabyte and a half.
 HEADER_LIMIT = 25_000_000

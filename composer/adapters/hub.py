@@ -26,7 +26,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from composer.adapters.faults import HubError, Unreachable, faults
 from composer.adapters.files import (
     CONFIG,
     CONFIG_LIMIT,
@@ -39,9 +38,10 @@ from composer.adapters.files import (
     read_folder,
     weights_limit,
 )
+from composer.adapters.fit.missing import missing_files
 from composer.adapters.header import read_header
-from composer.adapters.missing import missing_files
-from composer.adapters.text import plain
+from composer.adapters.hub_errors import HubError, Unreachable, faults
+from composer.core.sanitize import plain
 
 __all__ = ["AdapterFiles", "HubError", "TensorInfo", "base_snapshot", "download", "inspect", "valid_repo_id"]
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from composer.adapters.bank import Adapter
-from composer.adapters.compat import fit
 from composer.adapters.files import AdapterFiles, local_folder
+from composer.adapters.fit.report import fit
+from composer.adapters.fit.tensors import BaseNames
 from composer.adapters.hub import download, inspect
-from composer.adapters.tensors import BaseNames
 from composer.adapters.weights import load_adapter
-from composer.spec import AdapterSpec, ComposerError, FitReport
+from composer.core.catalog_types import AdapterSpec, FitReport
+from composer.core.errors import ComposerError
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from composer.adapters.patterns import Patterns
-from composer.adapters.text import plain
-from composer.spec import ComposerError
+from composer.adapters.fit.patterns import Patterns
+from composer.core.errors import ComposerError
+from composer.core.sanitize import plain
 
 MAX_ALPHA = 65_536
 MOST_KEYS = 4096

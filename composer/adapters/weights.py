@@ -9,12 +9,13 @@ import torch
 from safetensors import SafetensorError
 
 from composer.adapters.bank import Adapter, Factors
-from composer.adapters.compat import scaling
 from composer.adapters.files import WEIGHTS, AdapterFiles
+from composer.adapters.fit.patterns import Patterns
+from composer.adapters.fit.report import scaling
+from composer.adapters.fit.tensors import PLAIN, BaseNames, matrices
 from composer.adapters.header import parse_header
-from composer.adapters.patterns import Patterns
-from composer.adapters.tensors import PLAIN, BaseNames, matrices
-from composer.spec import ComposerError, FitReport
+from composer.core.catalog_types import FitReport
+from composer.core.errors import ComposerError
 
 
 def load_adapter(

@@ -4,10 +4,10 @@ from types import MappingProxyType
 
 from composer.methods import merged
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
+from composer.methods.base import Method, Prompted, Question, voices
 from composer.methods.calibrated import CALIBRATED
 from composer.methods.logits import LOGITS, LOGITS_CONTRAST
-from composer.methods.outputs import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
-from composer.methods.registry import Method, Prompted, Question, voices
+from composer.methods.output_sums import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
 from composer.methods.routed import ARROW
 
 METHODS = MappingProxyType(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from composer.methods.outputs import against_opposites
-from composer.methods.registry import Method, Question
-from composer.spec import UNDECIDED, Fusion
+from composer.core.results import UNDECIDED, Fusion
+from composer.methods.base import Method, Question
+from composer.methods.output_sums import against_opposites
 
 QA_FLORA = "Shukla et al., qa-FLoRA, AAAI 2026, arXiv 2512.11366 (formulas known second-hand)"
 AS_PUBLISHED = "as published: scale 'shares of 1', no final norm"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from composer.methods.adaptive import KL
-from composer.methods.outputs import AVERAGE, BALANCED, STATIC, SUM
-from composer.methods.registry import Method
+from composer.methods.base import Method
+from composer.methods.output_sums import AVERAGE, BALANCED, STATIC, SUM
 
 CROWDED = "Crowded in B-Space, 2026, arXiv 2604.16826 (formula from its authors' released code)"
 

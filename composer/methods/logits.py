@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from composer.methods.outputs import CONTRAST, SUM
-from composer.methods.registry import Method
+from composer.methods.base import Method
+from composer.methods.output_sums import CONTRAST, SUM
 
 DEXPERTS = "DExperts, Liu et al. 2021, arXiv 2105.03023, without its filter of the base's own nucleus"
 

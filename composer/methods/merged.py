@@ -1,13 +1,13 @@
 """Merges as methods: several adapters become one, which is then added like any other.
 
-The words are here and the work is in composer.methods.merges, so that nobody waits for torch to read a list
+The words are here and the work is in composer.methods.merging, so that nobody waits for torch to read a list
 of names. With one adapter there is nothing to merge: it is added as it is.
 """
 
 from __future__ import annotations
 
-from composer.methods.outputs import LORANDI, weighted_sum
-from composer.methods.registry import Method
+from composer.methods.base import Method
+from composer.methods.output_sums import LORANDI, weighted_sum
 
 PEFT = "Hugging Face PEFT, add_weighted_adapter, combination_type"
 DARE = "Yu et al., DARE, ICML 2024, arXiv 2311.03099"

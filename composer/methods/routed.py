@@ -1,9 +1,9 @@
-"""Rules whose gates every token shares out anew at every site: composer.model.route says how."""
+"""Rules whose gates are set per token and site; see composer.model.runtime.token_routing."""
 
 from __future__ import annotations
 
-from composer.methods.outputs import SUM
-from composer.methods.registry import Method
+from composer.methods.base import Method
+from composer.methods.output_sums import SUM
 
 ARROW = Method(
     name="arrow",

@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 from transformers.utils import logging as bars
 
-from composer.faults import out_of_memory, system_error
-from composer.spec import BaseSpec, ComposerError
+from composer.core.catalog_types import BaseSpec
+from composer.core.errors import ComposerError
+from composer.core.fault_messages import out_of_memory, system_error
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def _writable(folder: Path) -> bool:
 
 def _private(folder: Path) -> bool:
     """Whether the folder is this user's alone. In a shared place somebody else may have put one there, and
-    what is kept in it is loaded as code (composer.model.compiled)."""
+    what is kept in it is loaded as code (composer.model.runtime.compilation)."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from composer.adapters.text import plain
-from composer.model.product import product
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
+from composer.core.sanitize import plain
+from composer.model.runtime.llama.fused_linear import product
 
 # Hidden states unembedded at once: many enough to be one good product, few enough to hold their logits.
 ROWS = 128

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 from composer.training.recipes import Corpus
 
 IGNORED = -100  # the label that transformers' loss skips

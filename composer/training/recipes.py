@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 
 BUNDLED = Path(__file__).with_name("recipes.yaml")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 
 
 def check_address(host: str, port: int) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import gradio as gr
 
-from composer.naming import unknown
-from composer.scheduler import Waiting
-from composer.spec import ComposerError, Composition, Fusion, Step
-from composer.ui.bursts import bursts
-from composer.ui.forms import check_prompt, make_request
-from composer.ui.runner import Runner
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
+from composer.core.names import unknown
+from composer.core.results import Fusion, Step
+from composer.engine.scheduler import Waiting
+from composer.ui.components.weight_sliders import read_weights
+from composer.ui.error_messages import told
+from composer.ui.runners.base import Runner
+from composer.ui.runners.throttle import bursts
 from composer.ui.settings import Settings
-from composer.ui.sliders import read_weights
-from composer.ui.told import told
+from composer.ui.validation import check_prompt, make_request
 
 
 def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callable]:

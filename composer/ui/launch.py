@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from threading import Event
 
-from composer.engine import Engine
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
+from composer.engine.engine import Engine
 from composer.ui.address import check_address
-from composer.ui.crowd import Crowd
-from composer.ui.forked import Forked
 from composer.ui.page import Page
+from composer.ui.runners.batched import Crowd
+from composer.ui.runners.zero_gpu import Forked
 from composer.ui.settings import Settings
 from composer.ui.theme import make_css, make_theme, page_script
 

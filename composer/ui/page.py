@@ -9,20 +9,34 @@ from functools import partial
 
 import gradio as gr
 
-from composer.engine import Engine
+from composer.core.catalog_types import BaseSpec, Example
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
+from composer.core.results import Fusion, Step
+from composer.engine.engine import Engine
+from composer.engine.scheduler import Waiting
 from composer.methods import METHODS
-from composer.scheduler import Waiting
-from composer.spec import BaseSpec, ComposerError, Composition, Example, Fusion, Step
-from composer.ui import compose, guide, live, shelf, studied
+from composer.ui import study_results as studied
 from composer.ui.api import make_endpoints
-from composer.ui.bursts import bursts
-from composer.ui.forms import check_method, check_source, make_request
-from composer.ui.live import Status
-from composer.ui.progress import Progress
-from composer.ui.runner import Making, Runner
+from composer.ui.components import contribution_map as live
+from composer.ui.components.contribution_map import Status
+from composer.ui.components.weight_sliders import (
+    Slot,
+    is_shown,
+    make_pool,
+    needs_every,
+    to_values,
+    to_weights,
+)
+from composer.ui.error_messages import told
+from composer.ui.generation_view import Progress
+from composer.ui.runners.base import Making, Runner
+from composer.ui.runners.throttle import bursts
 from composer.ui.settings import Settings
-from composer.ui.sliders import Slot, is_shown, make_pool, needs_every, to_values, to_weights
-from composer.ui.told import told
+from composer.ui.tabs import adapters as shelf
+from composer.ui.tabs import compose
+from composer.ui.tabs import learn as guide
+from composer.ui.validation import check_method, check_source, make_request
 
 HEADER = """<header class="masthead"><div><h1>{{value.title}}</h1><p>{{value.line}}</p></div>
 <p class="base"><b>{{value.base}}</b> {{value.facts}}</p></header>"""

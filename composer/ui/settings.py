@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 
 from composer.adapters.files import LIMIT_MB, LIMIT_VARIABLE
-from composer.arguments import Parser
-from composer.spec import ComposerError
+from composer.core.arguments import Parser
+from composer.core.errors import ComposerError
 
 PREFIX = "COMPOSER_"
 # Reads a text; raises ValueError with what it must be.

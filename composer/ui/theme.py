@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from composer.ui.live import ASSETS
-from composer.ui.sliders import Slot
+from composer.core.assets import ASSETS
+from composer.ui.components.weight_sliders import Slot
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
@@ -45,7 +45,7 @@ def make_theme() -> gr.themes.Base:
 
 def make_css(slots: Sequence[Slot]) -> str:
     """The style sheet with each slot's colours (#rrggbb by construction) and the place of its 0."""
-    sheets = [path.read_text(encoding="utf-8") for path in sorted(ASSETS.glob("*.css"))]
+    sheets = [path.read_text(encoding="utf-8") for path in sorted((ASSETS / "ui").glob("*.css"))]
     for slot in slots:
         span = slot.slider.maximum - slot.slider.minimum
         zero = 100 * min(max(-slot.slider.minimum / span, 0.0), 1.0)
@@ -57,4 +57,4 @@ def make_css(slots: Sequence[Slot]) -> str:
 
 def page_script() -> str:
     """What the page runs once in the browser: Ctrl+Enter presses Generate."""
-    return (ASSETS / "keys.js").read_text(encoding="utf-8")
+    return (ASSETS / "ui" / "keys.js").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
 
-from composer.adapters.patterns import Patterns
-from composer.adapters.targets import left_out
-from composer.spec import ComposerError
+from composer.adapters.fit.patterns import Patterns
+from composer.adapters.fit.targets import left_out
+from composer.core.errors import ComposerError
 from tests.tools.adapters import linear_sites, peft_adapter, tiny_llama
 from tests.tools.oracle import (
     WEIGHTS,

@@ -7,7 +7,9 @@ import yaml
 
 from composer.adapters.catalog import load_catalog
 from composer.adapters.hub import valid_repo_id
-from composer.spec import ComposerError, Composition, Slider, Wheel
+from composer.core.catalog_types import Slider, Wheel
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
 
 SHIPPED = Path(__file__).parents[2] / "adapters.yaml"
 

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from composer.adapters.files import weights_limit
 from composer.adapters.hub import inspect
-from composer.engine import Engine
-from composer.spec import ComposerError, Composition
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
+from composer.engine.engine import Engine
 from tests.tools import tiny
 from tests.tools.adapters import peft_adapter, tiny_llama
 from tests.tools.fake_hub import FakeHub
@@ -315,7 +316,7 @@ def test_a_heavy_adapter_names_the_setting_that_lets_it_in(tmp_path, monkeypatch
 def tiny_base(monkeypatch):
     """Engine.from_catalog without a base on disk."""
     monkeypatch.setattr(
-        "composer.engine.load_base",
+        "composer.engine.engine.load_base",
         lambda spec, device: tiny.Base(spec, "memory", "folder", tiny.model("llama"), tiny.tokenizer()),
     )
 
@@ -352,7 +353,7 @@ def test_the_setting_holds_for_the_hub(hub: FakeHub, tiny_base, tmp_path, monkey
 @pytest.mark.parametrize("text", ["0", "nan", "-3", "many", "1e9", "300 MB"])
 def test_a_setting_that_is_no_number_is_told_before_the_base_is_loaded(text, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPOSER_MAX_ADAPTER_MB", text)
-    monkeypatch.setattr("composer.engine.load_base", None)
+    monkeypatch.setattr("composer.engine.engine.load_base", None)
     with pytest.raises(ComposerError, match="COMPOSER_MAX_ADAPTER_MB must be a number between 1 and 1000000"):
         Engine.from_catalog(written(tmp_path, JOY))
     assert weights_limit(env={}) == 300_000_000

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from composer.adapters.hub import HubError, download, inspect
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 from tests.tools.adapters import adapter_files, lora_tensors, write_adapter
 from tests.tools.fake_hub import FakeHub
 from tests.tools.hub_checks import CONFIG_FILE, JOY, WEIGHTS_FILE, WHOLE, refused, sentence

@@ -24,8 +24,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from composer.adapters.mapping import base_names
-from composer.model.inject import GatedModel
+from composer.adapters.fit.mapping import base_names
+from composer.model.gated_model import GatedModel
 from tests.tools.adapters import peft_adapter
 from tests.tools.oracle import by_peft, by_us, reader, rename, same
 

@@ -9,8 +9,8 @@ import pytest
 from composer.adapters.catalog import load_catalog
 from composer.adapters.files import local_folder
 from composer.adapters.hub import inspect
-from composer.spec import ComposerError
-from composer.ui.forms import check_source
+from composer.core.errors import ComposerError
+from composer.ui.validation import check_source
 from tests.tools.adapters import adapter_files, write_adapter
 
 CATALOG = """

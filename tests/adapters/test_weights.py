@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
+from composer.adapters.fit.tensors import PLAIN
 from composer.adapters.header import parse_header
 from composer.adapters.hub import inspect
 from composer.adapters.reading import Reader
-from composer.adapters.tensors import PLAIN
 from composer.adapters.weights import load_adapter
-from composer.spec import AdapterSpec, ComposerError, Composition, FitReport
+from composer.core.catalog_types import AdapterSpec, FitReport
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
 from tests.tools import tiny
 from tests.tools.adapters import linear_sites, peft_adapter, tiny_llama
 from tests.tools.oracle import WEIGHTS, by_peft, by_us, reader, same

@@ -7,9 +7,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from composer.core.composition import Composition
 from composer.methods import METHODS, Prompted, Question, fuse, voices
-from composer.methods.registry import band_profile
-from composer.spec import Composition
+from composer.methods.base import band_profile
 
 KL_NATS = np.array([[0.0, 0.0, 0.0], [1.0, 3.0, 0.0], [2.0, 2.0, 4.0]])
 

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import pytest
 from safetensors import SafetensorError
 
+from composer.core.catalog_types import BaseSpec, Wheel
+from composer.core.errors import ComposerError
 from composer.model import converted as room
 from composer.model.converted import cache_folder, convert, is_whole
-from composer.spec import BaseSpec, ComposerError, Wheel
 from tests.tools import tiny
 
 SPEC = BaseSpec("b", "tiny/b", wheel=Wheel("pack", "1", "b.gguf"))

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from composer import Composition, Engine, Sampling
-from composer.model.batch import Batch, Row
-from composer.model.compiled import WarmUp
-from composer.model.graphs import REACH, GraphPass, padded, reach
-from composer.model.inject import GateCall, GatedModel, Meter, gates_tensor
-from composer.model.kv import KVCache
-from composer.model.llama import LlamaPass
-from composer.model.passes import decode_pass
-from composer.model.step import ModulePass
-from composer.model.voices import Voices
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
+from composer.model.gated_model import GateCall, GatedModel, Meter, gates_tensor
+from composer.model.logit_mixture import Voices
+from composer.model.runtime.batch import Batch, Row
+from composer.model.runtime.compilation import WarmUp
+from composer.model.runtime.cuda_graphs import REACH, GraphPass, padded, reach
+from composer.model.runtime.kv_cache import KVCache
+from composer.model.runtime.llama.runner import LlamaPass
+from composer.model.runtime.runner import ModulePass
+from composer.model.runtime.select import decode_pass
 from tests.tools import tiny
 
 GREEDY = Sampling(max_new_tokens=40, temperature=0)

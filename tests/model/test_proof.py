@@ -7,12 +7,12 @@ import torch
 from transformers import AutoConfig, logging
 
 from composer import Composition, Engine, Sampling
-from composer.model import step as steps
-from composer.model.inject import GatedModel
-from composer.model.llama import LlamaPass
-from composer.model.passes import decode_pass
-from composer.model.step import ModulePass
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
+from composer.model.gated_model import GatedModel
+from composer.model.runtime import runner as steps
+from composer.model.runtime.llama.runner import LlamaPass
+from composer.model.runtime.runner import ModulePass
+from composer.model.runtime.select import decode_pass
 from tests.tools import tiny
 
 logging.set_verbosity_error()
@@ -207,8 +207,8 @@ def test_a_pass_of_its_own_that_is_wrong_gives_way_to_the_modules(monkeypatch):
 
 
 def proven_int8(made: torch.nn.Module) -> Engine:
-    from composer.model.base import Base
-    from composer.spec import BaseSpec, Catalog
+    from composer.core.catalog_types import BaseSpec, Catalog
+    from composer.model.loading import Base
 
     spec = BaseSpec("llama", "tiny/llama")
     base = Base(spec, "memory", "folder", made, tiny.tokenizer())

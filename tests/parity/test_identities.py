@@ -9,7 +9,7 @@ import torch
 from composer import Composition, Sampling
 from composer.adapters.bank import Bank
 from composer.methods import METHODS
-from composer.model.inject import GateCall, Meter
+from composer.model.gated_model import GateCall, Meter
 from tests.tools import tiny
 
 PROMPT = "It was a dark and stormy night"

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from composer import Composition, Engine, Sampling
-from composer.spec import Attribute
+from composer.core.catalog_types import Attribute
 from tests.tools import tiny
 
 PROMPT = "The quick brown fox"
@@ -83,7 +83,7 @@ def test_a_texts_log_probs_are_those_of_separate_passes(pair, asked, monkeypatch
     engine, oracle = pair
     texts = [PROMPT, "Fox", "The dog"]
     for chunk in (2048, 60):  # all in one pass, and a few voices a pass
-        monkeypatch.setattr("composer.model.score.CHUNK_TOKENS", chunk)
+        monkeypatch.setattr("composer.model.runtime.scoring.CHUNK_TOKENS", chunk)
         for text, got in zip(texts, engine.log_probs(texts, asked), strict=True):
             ids = engine._encode(text)
             logs = put_together(oracle, ids, asked)[:-1].log_softmax(dim=-1)

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from composer import Composition
-from composer.spec import UNDECIDED
+from composer.core.results import UNDECIDED
 from tests.tools import tiny
 
 PROMPT = "The quick brown fox"

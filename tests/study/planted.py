@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from composer.spec import Attribute
-from composer.study.findings import by_kind
-from composer.study.judged import Outcome
-from composer.study.targets import all_targets
-from composer.study.work import Cell
+from composer.core.catalog_types import Attribute
+from composer.study.design.plan import Cell
+from composer.study.design.targets import all_targets
+from composer.study.statistics.judge_scores import Outcome
+from composer.study.statistics.summary import by_kind
 
 PROMPTS = tuple(f"prompt {number}" for number in range(30))
 TARGETS = {

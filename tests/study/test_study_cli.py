@@ -8,14 +8,15 @@ import sys
 
 import pytest
 
-from composer.cli import main
-from composer.engine import Engine
-from composer.spec import ComposerError, Sampling
-from composer.study.modules import Home
-from composer.study.ray_engine import Cluster, ray_work
-from composer.study.runner import Made, Score, work
-from composer.study.work import Unit
-from tests.study import toys
+from composer.cli.main import main
+from composer.core.composition import Sampling
+from composer.core.errors import ComposerError
+from composer.engine.engine import Engine
+from composer.study.design.environment import Home
+from composer.study.design.plan import Unit
+from composer.study.generation.ray_worker import Cluster, ray_work
+from composer.study.generation.worker import Made, Score, work
+from tests.evaluation import toys
 from tests.tools import tiny
 
 NAMES = ("negative", "positive", "sports", "world")

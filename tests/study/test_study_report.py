@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from composer.study import figures
-from composer.study.arms import ARMS
-from composer.study.document import Heading, Paragraph, Picture, Table, html, markdown
-from composer.study.findings import Clash, by_kind, lines, parts
-from composer.study.follow import follow
-from composer.study.kl_reading import Pattern
-from composer.study.study_report import Findings, blocks
-from composer.study.work import Missing
+from composer.core.document import Heading, Paragraph, Picture, Table, html, markdown
+from composer.study.design.arms import ARMS
+from composer.study.design.plan import Missing
+from composer.study.reporting import figures
+from composer.study.reporting.study_report import Findings, blocks
+from composer.study.statistics.alpha_profile import Pattern
+from composer.study.statistics.permutation_test import follow
+from composer.study.statistics.summary import Clash, by_kind, lines, parts
 from tests.study.planted import arm, study
 
 

@@ -15,10 +15,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from composer.adapters.bank import Adapter
-from composer.adapters.mapping import base_names
+from composer.adapters.fit.mapping import base_names
 from composer.adapters.reading import Reader
-from composer.model.inject import GatedModel
-from composer.spec import AdapterSpec, FitReport
+from composer.core.catalog_types import AdapterSpec, FitReport
+from composer.model.gated_model import GatedModel
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 Deltas = Mapping[str, torch.Tensor]

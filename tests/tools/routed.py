@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from composer.adapters.bank import Site
-from composer.engine import Engine
+from composer.engine.engine import Engine
 
 
 class ByHand(NamedTuple):

@@ -16,9 +16,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from composer.engine import Engine
-from composer.model.base import Base
-from composer.spec import Attribute, BaseSpec, Catalog
+from composer.core.catalog_types import Attribute, BaseSpec, Catalog
+from composer.engine.engine import Engine
+from composer.model.loading import Base
 
 COMMON = dict(
     vocab_size=260, num_hidden_layers=3, hidden_size=32, intermediate_size=48, num_attention_heads=4

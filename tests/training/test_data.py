@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from composer.control import control
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
+from composer.training.control_tokens import control
+from composer.training.corpora import Library
 from composer.training.data import IGNORED, Pool, first_sentence, pack, read_rows, side
-from composer.training.library import Library
 from composer.training.recipes import load_recipes
 from tests.tools import tiny
 

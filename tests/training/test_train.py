@@ -15,17 +15,18 @@ import torch
 import yaml
 
 from composer import Composition
-from composer.cli import main
-from composer.model.base import Base, load_base
-from composer.spec import BaseSpec, ComposerError
-from composer.training.cli import as_trained
+from composer.cli.main import main
+from composer.cli.train import as_trained
+from composer.core.catalog_types import BaseSpec
+from composer.core.errors import ComposerError
+from composer.model.loading import Base, load_base
+from composer.training.corpora import Library
 from composer.training.data import Pool, pack
-from composer.training.library import Library
-from composer.training.make import make, make_pools, make_samples
+from composer.training.pipeline import make, make_pools, make_samples
 from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
-from composer.training.train import train
-from composer.training.write import Author, own_openings, written
+from composer.training.self_generation import Author, own_openings, written
+from composer.training.trainer import train
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
 

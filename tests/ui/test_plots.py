@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from composer.spec import Fusion
-from composer.ui.plots import Series, contribution_figure, fusion_figure
+from composer.core.results import Fusion
+from composer.ui.components.plots import Series, contribution_figure, fusion_figure
 
 SERIES = (Series("A", "#112233"), Series("<b>B</b>", "#445566"))
 FUSION = Fusion(

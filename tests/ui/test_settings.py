@@ -2,7 +2,7 @@
 
 import pytest
 
-from composer.spec import ComposerError
+from composer.core.errors import ComposerError
 from composer.ui.settings import VARIABLES, Settings, parse
 
 

@@ -1,0 +1,67 @@
+"""What weight-only int8 changes: the next token's logits along a fixed text, decoded token by token."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks.plan import TEXT, greedy
+from benchmarks.stand import Stand, twin
+from composer.model.gated_model import GatedModel
+from composer.model.logit_mixture import Voices
+from composer.model.runtime.batch import Batch, Row
+from composer.model.runtime.runner import Pass
+from composer.model.runtime.select import decode_pass
+
+COUNTS = (0, 3)
+POSITIONS = 80
+
+
+def change(stand: Stand) -> dict:
+    """Number of adapters -> how far int8's logits are from the base dtype's.
+
+    max, mean: of the absolute differences. kl: nats, mean over the positions. agree: share of positions
+    where both have the same first choice.
+    """
+    return {str(count): _compared(*(_forced(stand, count, w) for w in ("same", "int8"))) for count in COUNTS}
+
+
+def _compared(same: torch.Tensor, int8: torch.Tensor) -> dict:
+    """Both [T, V]."""
+    apart = (int8 - same).abs()
+    p, q = same.log_softmax(dim=-1), int8.log_softmax(dim=-1)
+    return {
+        "max": float(apart.max()),
+        "mean": float(apart.mean()),
+        "kl": float((p.exp() * (p - q)).sum(dim=-1).mean()),
+        "agree": float((same.argmax(dim=-1) == int8.argmax(dim=-1)).float().mean()),
+        "positions": len(same),
+    }
+
+
+def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
+    """[T, V] float32 logits after each token of the fixed text but the first, all adapters at weight 1."""
+    ids = stand.encode(TEXT)[: POSITIONS + 1]
+    model = GatedModel(twin(stand.base).model)
+    layout = model.layout(stand.ours(count).bank)
+    listening = _Listening(decode_pass(model, weights))
+    batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
+    row = Row("forced", ids[:1], Voices.one(np.ones((model.layers, count), np.float32)), greedy(len(ids)))
+    batch.join([row], layout)
+    for token in ids[1:]:
+        row.ids[-1] = token  # whatever was drawn, the text goes on as it stands
+        batch.step()
+    return torch.cat(listening.heard).float()
+
+
+class _Listening:
+    """A pass that keeps its logits."""
+
+    def __init__(self, inner: Pass):
+        self._inner, self.prepare, self.read = inner, inner.prepare, inner.read
+        self.heard: list[torch.Tensor] = []
+
+    def __call__(self, *inputs):
+        logits, reading = self._inner(*inputs)
+        self.heard.append(logits)  # [1, V]
+        return logits, reading

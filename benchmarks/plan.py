@@ -1,0 +1,80 @@
+"""How much is measured, and the texts it is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from composer.core.composition import Sampling
+from composer.core.errors import ComposerError
+
+SECTIONS = ("single", "fusion", "users", "preview", "start", "contention", "gpu")
+
+TEXT = (
+    "On the morning of the fair the whole town came down to the river, where boats with painted sails lay "
+    "side by side and the bakers had set out long tables of bread, plums and honey; children ran between "
+    "the stalls, a band tuned its instruments under the old bridge, and nobody yet knew what the day would "
+    "bring or who would win the great race that everybody had talked about since the end of the winter."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often and how long.
+
+    tokens: new tokens of one single-stream run. prompt: tokens of the prompts, preview_prompt those of the
+    slider's, user_prompt those of many people, who ask for user_tokens, which is the page's default. rounds,
+    user_rounds: how often every arm gets its turn. users: how many at once. starts: processes, of which the
+    first only warms the system's cache unless it is the only one. contention_rounds: as rounds, beside busy
+    processes; waits: ways of waiting, see benchmarks.contention.
+    """
+
+    tokens: int = 48
+    rounds: int = 5
+    prompt: int = 32
+    fusions: tuple[int, ...] = (2, 4, 8)
+    users: tuple[int, ...] = (1, 8, 32)
+    user_prompt: int = 20
+    user_tokens: int = 60
+    user_rounds: int = 3
+    previews: int = 60
+    preview_prompt: int = 20
+    starts: int = 6
+    contention_rounds: int = 3
+    waits: tuple[str, ...] = ("default", "unset", "passive", "spin 0", "spin 20000")
+
+
+FULL = Plan()
+QUICK = Plan(tokens=16, rounds=2, user_tokens=12, user_rounds=1, previews=20, starts=2, contention_rounds=1)
+
+
+def greedy(tokens: int) -> Sampling:
+    """No luck and no limit but the count: every arm decodes the same number of tokens."""
+    return Sampling(max_new_tokens=tokens, temperature=0, top_p=1, top_k=0, time_limit=3600)
+
+
+def prompt_of(count: Callable[[str], int], tokens: int, first: int = 0) -> str:
+    """A text of exactly `tokens` tokens where the tokenizer allows, else of a few less.
+
+    count: tokens of a text. first: the word to begin with, so that each user has a prompt of their own.
+    """
+    words = TEXT.split()
+    first %= len(words)
+    text = " ".join(words[first:] + words[:first])
+    best = ""
+    for end in range(1, len(text) + 1):
+        size = count(text[:end])
+        if size > tokens and best:
+            break
+        if size <= tokens and text[end - 1] != " ":
+            best = text[:end]
+    return best or text[:1]
+
+
+def expect(drawn: int, wanted: int) -> None:
+    """ComposerError unless a run drew as many tokens as the others: a shorter one would not compare."""
+    if drawn != wanted:
+        raise ComposerError(
+            f"A run of the bench drew {drawn} tokens instead of {wanted}; "
+            "choose a base whose context has room for them."
+        )

@@ -1,0 +1,69 @@
+"""One run of the bench: the chosen sections, one after another, on one stand."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Collection
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import contention, fusion, gpu, preview, single, start, users
+from benchmarks.machine import machine
+from benchmarks.plan import Plan
+from benchmarks.stand import Stand
+from composer.adapters.catalog import load_catalog
+from composer.core.catalog_types import BaseSpec
+from composer.core.errors import ComposerError
+from composer.core.threads import apart
+
+RANK = 8
+MEASURES = {
+    "single": single.measure,
+    "fusion": fusion.measure,
+    "users": users.measure,
+    "preview": preview.measure,
+    "start": start.measure,
+    "contention": contention.measure,
+}
+
+
+def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Plan) -> dict:
+    """What was measured, as plain values: "device", "machine", "plan", "base", and a key per section.
+
+    A GPU's section is left out where there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if not cuda and set(chosen) == {"gpu"}:
+        raise ComposerError("--only gpu needs a CUDA GPU, and there is none here; choose other sections.")
+    result = {"device": "cuda" if cuda else "cpu", "machine": machine(), "plan": asdict(plan)}
+    sections = [name for name in MEASURES if name in chosen]
+    with tempfile.TemporaryDirectory() as folder:
+        if sections:
+            made = partial(Stand, load_catalog(catalog).base(base), Path(folder) / "stand", rank=RANK)
+            stand = apart(made)
+            result["base"] = _described(stand)
+            for name in sections:
+                print(f"bench: {name} ...", file=sys.stderr)
+                result[name] = apart(partial(MEASURES[name], stand, plan))
+                stand.release()
+            del stand
+        if "gpu" in chosen and cuda:
+            result["gpu"] = gpu.measure(plan, Path(folder) / "gpu")
+        elif "gpu" in chosen:
+            print("bench: no CUDA here, so nothing is measured on a GPU", file=sys.stderr)
+    return result
+
+
+def _described(stand: Stand) -> dict:
+    spec: BaseSpec = stand.spec
+    return {
+        "id": spec.id,
+        "dtype": spec.dtype,
+        "quantization": spec.quantization,
+        "parameters": sum(parameter.numel() for parameter in stand.base.model.parameters()),
+        "rank": RANK,
+    }

@@ -1,0 +1,72 @@
+"""Start-up: a fresh process until its first token is on the pipe, and what loading an adapter takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+import composer
+from benchmarks.plan import Plan, prompt_of
+from benchmarks.stand import USUAL, Stand, add, write_catalog
+from benchmarks.timing import Reading, quantile, summary, timed
+from composer.core.errors import ComposerError
+
+
+@dataclass(frozen=True)
+class _Start:
+    """first: from before the process was made to its first token. memory: bytes of RAM it held then.
+
+    Not the peak that the system accounts: that counts the process it was made from.
+    """
+
+    first: Reading
+    memory: int
+
+
+def measure(stand: Stand, plan: Plan) -> dict:
+    """Seconds to the first token, with files in the system's cache; seconds per adapter; memory."""
+    catalog = write_catalog(stand)
+    prompt = prompt_of(stand.count_tokens, plan.preview_prompt)
+    starts = [_start(stand, catalog, prompt) for _ in range(plan.starts)]
+    starts = starts[1:] or starts
+    engine = stand.fresh()
+    loads = [timed(lambda path=path: add(engine, [path]), stand.device) for path in stand.adapters]
+    return {
+        "adapters": USUAL,
+        "first_token": summary([start.first for start in starts]),
+        "memory": int(quantile([start.memory for start in starts], 0.5)),
+        "adapter_load": summary(loads),
+    }
+
+
+def _start(stand: Stand, catalog: Path, prompt: str) -> _Start:
+    weights = ",".join(f"{path.name}=1" for path in stand.adapters[:USUAL])
+    argv = ["generate", "--catalog", str(catalog), "--prompt", prompt, "--weights", weights]
+    command = [sys.executable, "-m", "composer", *argv, "--max-new-tokens", "2", "--temperature", "0"]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=Path(composer.__file__).parents[1],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process.stdout:
+        # The command line flushes with each token, and not before the first.
+        process.stdout.read(1)
+        seconds = time.perf_counter() - began
+        memory = psutil.Process(process.pid).memory_info().rss
+        process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise ComposerError(
+            "The start-up run failed; see why with: python -m composer generate --prompt Hello --verbose."
+        )
+    return _Start(Reading(seconds, used.ru_utime + used.ru_stime), memory)

@@ -1,0 +1,116 @@
+"""Many people at once: a thread a user, all through one scheduler."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier
+
+import psutil
+import torch
+
+from benchmarks.plan import Plan, expect, prompt_of
+from benchmarks.stand import COMPILE_TIMEOUT, USUAL, Stand
+from benchmarks.timing import Moment, now, quantile
+from benchmarks.wall import bare_products
+from composer.core.composition import Composition, Sampling
+from composer.core.threads import apart
+from composer.engine.scheduler import Scheduler
+
+SLOTS = 32
+BARE_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class _User:
+    """When a user asked, read the first token, and read the last."""
+
+    asked: Moment
+    first: Moment
+    last: Moment
+
+
+def measure(stand: Stand, plan: Plan) -> dict:
+    """Per number of users: tokens a second together and each, seconds to the first token, memory; and the
+    tokens a second that as many rows' bare products would leave, were there nothing else to do."""
+    walls = {count: bare_products(stand, count) for count in plan.users}
+    bare: dict[int, list[float]] = {count: [] for count in plan.users}
+    users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
+    memory = dict.fromkeys(plan.users, 0)
+    engine = apart(lambda: stand.ours(USUAL))  # as the page loads it
+    engine.warm_up().wait(COMPILE_TIMEOUT)
+    scheduler = Scheduler(engine, slots=SLOTS)
+    try:
+        for turn in range(-1, plan.user_rounds):
+            for count in plan.users:
+                crowd = _crowd(stand, scheduler, plan, count)
+                if turn >= 0:  # the first turn of each is for allocations and captures
+                    users[count].append(crowd)
+                    bare[count].append(count / walls[count](BARE_TOKENS).seconds)
+                memory[count] = max(memory[count], _memory(stand.device))
+    finally:
+        scheduler.close()
+    counts = {
+        str(count): {
+            **_figures(users[count], plan.user_tokens, memory[count]),
+            "bare": quantile(bare[count], 0.5),
+        }
+        for count in plan.users
+    }
+    return {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS, "counts": counts}
+
+
+def _crowd(stand: Stand, scheduler: Scheduler, plan: Plan, count: int) -> list[_User]:
+    """`count` users who all begin together, each with a prompt, weights and a seed of their own."""
+    start = Barrier(count)
+
+    def user(number: int) -> _User:
+        prompt = prompt_of(stand.count_tokens, plan.user_prompt, first=number)
+        names = (folder.name for folder in stand.adapters[:USUAL])
+        weights = {name: 0.5 + (number + place) % 4 / 4 for place, name in enumerate(names)}
+        sampling = Sampling(max_new_tokens=plan.user_tokens, seed=number, time_limit=3600)
+        start.wait()
+        asked = now()
+        steps = scheduler.generate(prompt, Composition(weights=weights), sampling)
+        next(steps)
+        first = now()
+        expect(1 + sum(1 for _ in steps), plan.user_tokens)
+        return _User(asked, first, now())
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(user, range(count)))
+
+
+def _figures(crowds: list[list[_User]], tokens: int, memory: int) -> dict:
+    spans = [_span(crowd) for crowd in crowds]
+    totals = [len(crowd) * tokens / span for crowd, (span, _) in zip(crowds, spans, strict=True)]
+    everyone = [user for crowd in crowds for user in crowd]
+    waits = [user.first.wall - user.asked.wall for user in everyone]
+    rates = [tokens / (user.last.wall - user.asked.wall) for user in everyone]
+    cpu = [busy / (len(crowd) * tokens) for crowd, (_, busy) in zip(crowds, spans, strict=True)]
+    return {
+        "total": quantile(totals, 0.5),
+        "total_p10": quantile(totals, 0.1),
+        "total_p90": quantile(totals, 0.9),
+        "each": quantile(rates, 0.5),
+        "each_p10": quantile(rates, 0.1),
+        "first_p50": quantile(waits, 0.5),
+        "first_p95": quantile(waits, 0.95),
+        "cpu": quantile(cpu, 0.5),
+        "memory": memory,
+        "count": len(crowds),
+    }
+
+
+def _span(crowd: list[_User]) -> tuple[float, float]:
+    """Wall and CPU seconds from the first question to the last token."""
+    began = min(user.asked for user in crowd)
+    ended = max(user.last for user in crowd)
+    return ended.wall - began.wall, ended.cpu - began.cpu
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes this process holds now: on a GPU there, else in RAM."""
+    return (
+        torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    )

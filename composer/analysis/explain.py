@@ -1,0 +1,194 @@
+"""A few batched passes over one prompt and one text, and every measurement of insight made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from composer.analysis.additivity import additivity
+from composer.analysis.explanation import Explanation
+from composer.analysis.layer_ablation import BandsOut, divergence, leave_out
+from composer.analysis.output_conflict import Heard, Outputs, as_added, leakage
+from composer.analysis.shadow_adapters import chosen, listening
+from composer.analysis.subspace_overlap import compare_subspaces
+from composer.analysis.token_attribution import Attribution
+from composer.analysis.weight_deltas import compare_deltas
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.engine.casting import Cast
+from composer.engine.engine import Engine
+from composer.methods.base import band_profile
+from composer.model.logit_mixture import Voices
+from composer.model.rank_layout import Layout
+from composer.model.runtime.teacher_forcing import Ear, forced
+from composer.model.runtime.token_routing import Route
+from composer.model.tokens import Continuation
+from composer.model.weight_norms import weight_norms
+
+# Tokens of a text: each costs a vocabulary of logits for every voice at once.
+LONGEST = 512
+
+
+class Rows(NamedTuple):
+    """What B teacher-forced rows say. first: logits after the prompt [B, V]. log_probs: the text's, [B, T].
+
+    ears: who listened, one for each pass.
+    """
+
+    first: np.ndarray
+    log_probs: np.ndarray
+    ears: list[Ear | None]
+
+
+class Text(NamedTuple):
+    """A continuation's tokens, and each one as it is shown."""
+
+    tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
+
+
+def explain(
+    engine: Engine,
+    prompt: str,
+    composition: Composition = Composition(),
+    sampling: Sampling = Sampling(temperature=0),
+    text: str | None = None,
+) -> Explanation:
+    """Measure what a composition does to this prompt and its continuation.
+
+    text: the continuation; None: generated under the composition and `sampling`. Raises ComposerError for a
+    prompt, a text or a composition that cannot be used.
+    """
+    if sampling.max_new_tokens > LONGEST and text is None:
+        raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
+    row = engine.row(0, prompt, composition, sampling)
+    part = _taking_part(row.cast, row.voices.gates)
+    columns = row.cast.columns[part].tolist()
+    own = Voices(row.voices.mix, row.voices.gates[:, :, columns])  # gates [K, L, n]
+    said = (
+        _generated(engine, prompt, composition, sampling) if text is None else _given(engine, row.ids, text)
+    )
+
+    layer_of, layers, count = engine.model.layer_of, engine.layers, len(columns)
+    bank = chosen(engine.bank, columns)
+    # An adapter alone keeps the share that it has among those who take part; the twins take no part.
+    route = row.route and replace(row.route, part=row.route.part[columns])
+    read = _reader(engine, row.ids, said.tokens, route)
+    # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
+    alone = [_kept(own, part) for part in np.eye(count)]
+    rows = [_kept(own, np.zeros(count)), *alone, own]
+    twinned = [replace(each, gates=_with_twins(each.gates)) for each in rows]
+    whole = read(listening(bank), twinned, lambda: Outputs(bank, layer_of, layers, len(row.ids)))
+    heard = _heard(whole.ears if bank.sites else [], sum(map(len, rows)), layers, count)
+    gates, meeting = own.overall, heard if len(own) == 1 else _unheard(1, layers, count)
+
+    keeps = leave_out(np.ones((layers, count), np.float32), band_profile((0, 1, 2), layers))
+    composed, shape = whole.log_probs[-1], keeps.shape[:2]  # keeps [3, n + 1, L, n]
+    without = read(bank, [_kept(own, each) for band in keeps for each in band])
+
+    return Explanation(
+        base=engine.base.id,
+        prompt=prompt,
+        text="".join(said.pieces),
+        composition=composition,
+        adapters=tuple(row.cast.names[place] for place in part),
+        layers=layers,
+        tokens=said.tokens,
+        pieces=said.pieces,
+        gates=gates,
+        conflict_last=as_added(meeting.last[-1], gates),
+        conflict_mean=as_added(meeting.mean[-1], gates),
+        deltas=compare_deltas(bank, layer_of, layers, weight_norms(engine.model, bank.sites)),
+        subspaces=compare_subspaces(bank, layer_of, layers),
+        leakage=leakage(heard.size[_speaking(rows)[1:-1]]),
+        additivity=additivity(whole.first[0], whole.first[1:-1], whole.first[-1]),
+        attribution=Attribution(whole.log_probs[0], whole.log_probs[1:-1], composed),
+        bands=BandsOut(
+            change=(without.log_probs - composed).mean(axis=1).reshape(shape),
+            kl=divergence(whole.first[-1], without.first).reshape(shape),
+        ),
+        notes=row.cast.notes,
+    )
+
+
+def _taking_part(cast: Cast, gates: np.ndarray) -> np.ndarray:
+    """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`).
+
+    gates: [K, L, N].
+    """
+    return np.flatnonzero((cast.weights != 0) | gates[:, :, cast.columns].any(axis=(0, 1)))
+
+
+def _kept(voices: Voices, part: np.ndarray) -> Voices:
+    """With only a part of the gates, 0 or 1 each: [n] or [L, n]."""
+    return Voices.of(voices.mix, voices.gates * part.astype(np.float32))
+
+
+def _with_twins(gates: np.ndarray) -> np.ndarray:
+    """[K, L, n] -> [K, L, 2n], the twins' gates 1."""
+    return np.concatenate([gates, np.ones_like(gates)], axis=2)
+
+
+def _speaking(rows: Sequence[Voices]) -> list[int]:
+    """Of each row, where among all rows' voices the first one that is not the bare base stands."""
+    starts = np.cumsum([0, *map(len, rows[:-1])])
+    return [
+        start + int(each.gates.any(axis=(1, 2)).argmax()) for start, each in zip(starts, rows, strict=True)
+    ]
+
+
+def _generated(engine: Engine, prompt: str, composition: Composition, sampling: Sampling) -> Text:
+    steps = list(engine.generate(prompt, composition, sampling))
+    return Text(tuple(step.token for step in steps), tuple(step.piece for step in steps))
+
+
+def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
+    """The tokens of a text somebody brings, after a prompt's tokens."""
+    if not isinstance(text, str) or not text.strip():
+        raise ComposerError("The text to explain is empty; leave it out to have one generated.")
+    room = min(engine.base.context - len(prompt), LONGEST)
+    try:
+        # A flood is refused before it is tokenised: no token is more than a few dozen characters.
+        tokens = engine.base.tokenizer(text[: 64 * (room + 1)], add_special_tokens=False)["input_ids"]
+    except (UnicodeError, TypeError) as fault:
+        raise ComposerError(
+            "The text to explain has broken characters (lone surrogates); type it again as plain text."
+        ) from fault
+    if len(tokens) > room:
+        raise ComposerError(f"The text to explain is too long; after this prompt it may have {room} tokens.")
+    shown = Continuation(engine.base.tokenizer, prompt, frozenset())
+    pieces = [shown.push(token, last=place == len(tokens)) for place, token in enumerate(tokens, start=1)]
+    return Text(tuple(tokens), tuple(pieces))
+
+
+def _reader(
+    engine: Engine, prompt: Sequence[int], text: Sequence[int], route: Route | None
+) -> Callable[..., Rows]:
+    """A function of a bank and rows' voices over it that reads prompt + text once for every voice."""
+
+    def read(bank, rows: Sequence[Voices], listen: Callable[[], Ear] | None = None) -> Rows:
+        layout: Layout = engine.model.layout(bank)
+        passes = list(forced(engine.model, layout, prompt, text, rows, listen, route))
+        return Rows(
+            torch.cat([each.first for each in passes]).cpu().numpy(),
+            torch.cat([each.log_probs for each in passes]).cpu().numpy(),
+            [each.ear for each in passes],
+        )
+
+    return read
+
+
+def _heard(ears: list[Outputs], rows: int, layers: int, count: int) -> Heard:
+    """All passes' voices together; NaN where no adapter takes part that could be heard."""
+    if not ears:
+        return _unheard(rows, layers, count)
+    return Heard(*(np.concatenate(parts) for parts in zip(*(ear.heard() for ear in ears), strict=True)))
+
+
+def _unheard(rows: int, layers: int, count: int) -> Heard:
+    pair = np.full((rows, layers, count, count), np.nan)
+    return Heard(pair, pair, np.full((rows, layers, count), np.nan))

@@ -1,0 +1,85 @@
+"""What is known of one composition on one prompt, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from composer.analysis.layer_ablation import BANDS, BandsOut
+from composer.analysis.subspace_overlap import Subspaces
+from composer.analysis.token_attribution import NOBODY, Attribution
+from composer.analysis.weight_deltas import Deltas
+from composer.core.composition import Composition
+from composer.core.jsonable import plain
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """n adapters take part: those with a weight, and those that the method gives a gate besides.
+
+    pieces: the text's T tokens as they are shown. gates: [L, n], the composition's; "adapter i alone" below
+    always means with its own column of them, and where tokens share them out, with the share that it has in
+    company. conflict_last, conflict_mean: [L, n, n] cosine of the adapters' outputs, signed as they are
+    added (shares per token left out), at the prompt's last token and averaged over its tokens. leakage:
+    [L, n, n], what j would add against what i would, |y_j| / |y_i|, at gate 1 both, in the pass with i alone
+    on the prompt. additivity: of the logits after the prompt. notes: of a merged adapter, see
+    composer.methods.merging. The rest is explained where it is defined, in composer.analysis. What cannot be
+    measured (a layer without sites, a composition that changes nothing, how outputs meet in a composition of
+    logits) is NaN.
+    """
+
+    base: str
+    prompt: str
+    text: str
+    composition: Composition
+    adapters: tuple[str, ...]
+    layers: int
+    tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
+    gates: np.ndarray
+    conflict_last: np.ndarray
+    conflict_mean: np.ndarray
+    deltas: Deltas
+    subspaces: Subspaces
+    leakage: np.ndarray
+    additivity: float
+    attribution: Attribution
+    bands: BandsOut
+    notes: Mapping[str, float]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Every two adapters once, as places in `adapters`."""
+        count = len(self.adapters)
+        return tuple((i, j) for i in range(count) for j in range(i + 1, count))
+
+    @property
+    def winners(self) -> tuple[str | None, ...]:
+        """[T] the adapter that chose each token; None where nobody raised it."""
+        return tuple(None if i == NOBODY else self.adapters[i] for i in self.attribution.winner)
+
+    def to_json(self) -> dict:
+        """Everything as lists, numbers and text; null for what cannot be measured."""
+        made = {
+            "base": self.base,
+            "prompt": self.prompt,
+            "text": self.text,
+            "composition": self.composition.as_dict(),
+            "adapters": self.adapters,
+            "layers": self.layers,
+            "merge": self.notes,
+            "tokens": self.tokens,
+            "pieces": self.pieces,
+            "gates": self.gates,
+            "conflict": {"last": self.conflict_last, "mean": self.conflict_mean},
+            "deltas": asdict(self.deltas),
+            "subspaces": asdict(self.subspaces),
+            "leakage": self.leakage,
+            "additivity": self.additivity,
+            "log_probs": asdict(self.attribution),
+            "winners": self.winners,
+            "bands": {"names": BANDS, "left_out": (*self.adapters, "all"), **asdict(self.bands)},
+        }
+        return plain(made)

@@ -1,0 +1,75 @@
+"""python -m composer bench: what composing costs, side by side. Imports nothing heavy until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+from benchmarks.plan import FULL, QUICK, SECTIONS
+from composer.cli.options import add_common, parse_names
+from composer.core.errors import ComposerError
+
+
+def command(commands) -> None:
+    """Register `bench` with the shell's subcommands."""
+    parser = commands.add_parser("bench", help="measure speed beside PEFT and the machine's own limits")
+    add_common(parser)
+    parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds: a first look")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks"),
+        help="folder of RESULTS.md and of each device's last figures (%(default)s)",
+    )
+    parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(SECTIONS)} (all)")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    chosen = _chosen(args.only)
+
+    from transformers.utils import logging as progress
+
+    try:
+        from benchmarks.run import run
+        from benchmarks.store import publish, stored
+    except ImportError as fault:
+        raise ComposerError(
+            f"The bench needs {fault.name}; use `make bench`, or pip install -r requirements-dev.txt."
+        ) from fault
+
+    if not args.verbose:
+        # Other libraries' loading bars and deprecations would bury what is being measured.
+        progress.disable_progress_bar()
+        warnings.simplefilter("ignore")
+    # Before anything is measured: a folder that cannot be used would cost the figures.
+    earlier = stored(args.out)
+    result = run(args.catalog, args.base, chosen, QUICK if args.quick else FULL)
+    result["command"] = _command(args)
+    markdown = publish(args.out, result, earlier)
+    print(json.dumps(result, allow_nan=False) if args.json else markdown, file=out)
+    return 0
+
+
+def _chosen(text: str | None) -> tuple[str, ...]:
+    names = parse_names(text)
+    if names is None:
+        return SECTIONS
+    unknown = [name for name in names if name not in SECTIONS]
+    if unknown or not names:
+        wrong = f"; {unknown[0][:40]!r} is none of them" if unknown else ""
+        raise ComposerError(f"--only takes {', '.join(SECTIONS)}, separated by commas{wrong}.")
+    return tuple(name for name in SECTIONS if name in names)
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What to type to measure the same again; folders are the reader's own."""
+    words = ["python", "-m", "composer", "bench", *(["--quick"] if args.quick else [])]
+    for option in ("base", "only"):
+        if value := getattr(args, option):
+            words += [f"--{option}", value]
+    return shlex.join(words)

@@ -1,0 +1,126 @@
+"""python -m composer evaluate and judges: does each adapter do its job alone, and who says so?
+
+Imports nothing heavy until it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from composer.cli import judges as judges_cli
+from composer.cli import study as study_cli
+from composer.cli.options import add_common, output_folder, parse_names
+from composer.core.errors import ComposerError
+from composer.core.names import unknown
+
+
+def command(commands) -> None:
+    """Register `evaluate` and `judges` with the shell's subcommands."""
+    judges_cli.command(commands)
+    study_cli.command(commands)
+    parser = commands.add_parser("evaluate", help="judge and measure the base and every adapter alone")
+    add_common(parser)
+    judges_cli.add_judges(parser)
+    parser.add_argument(
+        "--second-model",
+        metavar="ID_OR_FOLDER",
+        help="a causal language model to measure perplexity under too",
+    )
+    parser.add_argument("--adapters", metavar="NAME,...", help="which adapters (all)")
+    parser.add_argument("--prompts", type=Path, help="a file with one prompt a line (the 35 of PPLM)")
+    parser.add_argument("--seeds", type=int, default=3, help="texts per prompt (%(default)s)")
+    parser.add_argument("--batch", type=int, default=35, help="texts generated together (%(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/adapters"),
+        help="texts and table; a run goes on from them (%(default)s)",
+    )
+    parser.add_argument(
+        "--write-cards", action="store_true", help="put each adapter's row into its model card"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    if args.seeds < 1 or args.batch < 1:
+        raise ComposerError("--seeds and --batch must be at least 1.")
+
+    from composer.evaluation.prompts import BUNDLED, load_prompts
+
+    prompts = load_prompts(args.prompts or BUNDLED)
+
+    from tqdm import tqdm
+
+    from composer.engine.engine import Engine
+    from composer.evaluation.adapter_table import SAMPLING, make_texts, plan, summarise
+    from composer.evaluation.fluency import as_markdown as fluency_table
+    from composer.evaluation.fluency import measure_fluency, second_model
+    from composer.evaluation.judges.panel import as_markdown as panel_table
+    from composer.evaluation.records import BASE, Records
+    from composer.evaluation.report import Setting, as_markdown, as_object, write_card
+    from composer.evaluation.style_markers import as_markdown as sign_table
+    from composer.evaluation.style_markers import measure_signs
+
+    output_folder("--out", args.out)
+    judges = judges_cli.judges(args)
+    others = judges_cli.hub_judges(args)
+    engine = Engine.from_catalog(args.catalog, args.base)
+    names = parse_names(args.adapters) or engine.names
+    if strange := [name for name in names if name not in engine.names]:
+        raise ComposerError(unknown("adapter", strange[0], engine.names))
+    second = second_model(args.second_model) if args.second_model else None
+    tasks = plan((BASE, *names), prompts, args.seeds)
+    with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:
+        texts = make_texts(
+            engine, tasks, Records(args.out / "texts.jsonl"), batch=args.batch, progress=bar.update
+        )
+    rows = summarise(texts, judges)
+    with tqdm(total=len(texts) if second else 0, unit="text", file=sys.stderr, disable=not second) as bar:
+        fluency = measure_fluency(texts, engine, second, bar.update)
+    panels = judges_cli.panels(texts, judges, others)
+    signs = measure_signs(texts)
+
+    setting = Setting(
+        engine.base.id, len(prompts), args.seeds, SAMPLING, str(engine.base.device), _command(args)
+    )
+    table = "\n".join(
+        [
+            as_markdown(rows, judges, setting),
+            *((sign_table(signs),) if signs else ()),
+            fluency_table(fluency, args.second_model),
+            *map(panel_table, panels),
+        ]
+    )
+    answer = as_object(rows, judges, setting) | {
+        "fluency": [asdict(row) for row in fluency],
+        "panels": [asdict(panel) for panel in panels],
+        "signs": [asdict(sign) for sign in signs],
+    }
+    (args.out / "table.md").write_text(table, "utf-8")
+    (args.out / "table.json").write_text(json.dumps(answer, indent=1, allow_nan=False), "utf-8")
+    if args.write_cards:
+        sources = {spec.name: Path(spec.source) for spec in engine.adapters}
+        for row in rows[1:]:
+            card = sources[row.subject] / "README.md"
+            own = [sign for sign in signs if sign.style == row.subject]
+            if not write_card(card, row, rows[0], judges, setting, sign_table(own) if own else ""):
+                print(f"{row.subject} has no model card with a place for its figures", file=sys.stderr)
+    print(json.dumps(answer, allow_nan=False) if args.json else table, file=out)
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What to type to get the same table; the folders are the reader's own."""
+    words = ["python", "-m", "composer", "evaluate", "--seeds", str(args.seeds)]
+    for option in ("base", "adapters"):
+        if value := getattr(args, option):
+            words += [f"--{option}", value]
+    places = (("--data DATA", args.data), ("--prompts FILE", args.prompts))
+    return " ".join([shlex.join(words), *(words for words, given in places if given)])

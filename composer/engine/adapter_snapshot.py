@@ -1,0 +1,46 @@
+"""The loaded adapters as one value, with what is worked out once per set of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from composer.adapters.bank import Bank
+from composer.core.catalog_types import AdapterSpec
+from composer.core.errors import ComposerError
+from composer.core.names import unknown
+from composer.model.contribution import Contribution
+from composer.model.gated_model import GatedModel
+from composer.model.rank_layout import Layout
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change.
+
+    adapters: those that somebody can ask for by name. The bank may hold more: what was made of them.
+    """
+
+    bank: Bank
+    adapters: tuple[AdapterSpec, ...]
+    layout: Layout
+    contribution: Contribution
+
+    @classmethod
+    def of(cls, model: GatedModel, bank: Bank, adapters: tuple[AdapterSpec, ...]) -> Shelf:
+        layout = model.layout(bank)
+        return cls(bank, adapters, layout, Contribution(layout))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(adapter.name for adapter in self.adapters)
+
+    def index(self, name: str) -> int:
+        """The adapter's place in `names`. Raises ComposerError for a name that is not here."""
+        if name not in self.names:
+            raise ComposerError(unknown("adapter", name, self.names))
+        return self.names.index(name)
+
+    def column(self, name: str) -> int:
+        """The adapter's column in the bank. Raises ComposerError as `index`."""
+        self.index(name)
+        return self.bank.names.index(name)

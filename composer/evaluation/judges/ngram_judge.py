@@ -1,0 +1,116 @@
+"""A judge: a small text classifier that says which label a text has, and how often it is right itself.
+
+Binary word and character n-grams, hashed into a fixed number of columns, each kind at length 1; then one
+linear score per label. No vocabulary, so a judge is nothing but an array. It is no authority: its
+accuracy on rows it never saw is printed beside its scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from composer.core.errors import ComposerError
+
+# "Don't" is one word; "!" and "?" are words because reviews mean something by them.
+TOKEN = r"\b\w[\w']*\b|[!?]"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A judge's accuracy, 0 to 1, on one source's held-out rows."""
+
+    file: str
+    rows: int
+    accuracy: float
+
+
+class Reader(Protocol):
+    """Whatever gives each text a label: a judge of this project, or a classifier from the Hub.
+
+    scores: what it got right of held-out rows; empty where that was not measured.
+    """
+
+    name: str
+    attribute: str
+    labels: tuple[str, ...]
+    scores: tuple[HeldOut, ...]
+
+    def __call__(self, texts: Sequence[str]) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Grams:
+    """One kind of n-gram. analyzer: "word", or "char_wb" (characters inside words)."""
+
+    analyzer: str
+    shortest: int
+    longest: int
+    columns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """labels: sorted. weights [K, D] float16, D all kinds' columns, K a score per label, or for two labels
+    one score, positive for the second. bias [K] float32. sources: the files it was trained on.
+    """
+
+    attribute: str
+    labels: tuple[str, ...]
+    grams: tuple[Grams, ...]
+    weights: np.ndarray
+    bias: np.ndarray
+    sources: tuple[str, ...]
+    trained_on: int
+    scores: tuple[HeldOut, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.attribute} (word counts)"
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all held-out rows that it gets right."""
+        return sum(s.accuracy * s.rows for s in self.scores) / sum(s.rows for s in self.scores)
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text. Raises ComposerError where scikit-learn is missing."""
+        return predict(self.labels, self.weights, self.bias, features(texts, self.grams)) if texts else []
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{s.file} {s.accuracy:.1%} of {s.rows}" for s in self.scores)
+        return f"{self.attribute}: {self.accuracy:.1%} right on rows it never saw ({parts})"
+
+
+def features(texts: Sequence[str], grams: Sequence[Grams]):
+    """Sparse [T, D] float32: which n-grams each text has, each kind of length 1."""
+    try:
+        from scipy.sparse import hstack
+        from sklearn.feature_extraction.text import HashingVectorizer
+    except ImportError as fault:
+        raise ComposerError("Judging needs scikit-learn; run: pip install scikit-learn") from fault
+    kinds = [
+        HashingVectorizer(
+            analyzer=kind.analyzer,
+            ngram_range=(kind.shortest, kind.longest),
+            n_features=kind.columns,
+            token_pattern=TOKEN if kind.analyzer == "word" else None,
+            strip_accents="unicode",
+            binary=True,
+            alternate_sign=False,
+            norm="l2",
+            dtype=np.float32,
+        ).transform(texts)
+        for kind in grams
+    ]
+    return hstack(kinds, format="csr")
+
+
+def predict(labels: Sequence[str], weights: np.ndarray, bias: np.ndarray, read) -> list[str]:
+    """The label of each row of `read` [T, D]."""
+    scores = read @ weights.astype(np.float32).T + bias  # [T, K]
+    best = scores.argmax(axis=1) if len(labels) > 2 else (scores[:, 0] > 0).astype(int)  # [T]
+    return [labels[place] for place in best]

@@ -1,0 +1,94 @@
+"""Several judges on the same finished texts: each one's share, their majority's, and how far they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from composer.evaluation.judges.agreement import Agreement, Vote, agreements, votes
+from composer.evaluation.judges.ngram_judge import HeldOut, Reader
+from composer.evaluation.records import Text
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the judges of one attribute say of a subject's texts, prompt and continuation read together.
+
+    shares: by judge, the part of the texts that it gives the subject's own label. majority: the part that
+    more than half of the judges give it. undecided: the part on which no label has a majority.
+    """
+
+    subject: str
+    shares: Mapping[str, float]
+    majority: float
+    undecided: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """attribute: what its judges decide. held_out: by judge, what it got right of rows it never saw."""
+
+    attribute: str
+    opinions: tuple[Opinion, ...]
+    agreements: tuple[Agreement, ...]
+    held_out: Mapping[str, tuple[HeldOut, ...]]
+
+
+def consult(texts: Sequence[Text], judges: Sequence[Reader]) -> Panel:
+    """The panel of one attribute's judges, at least one, on at least one text.
+
+    Texts of subjects that are no label of theirs count for the agreement alone.
+    """
+    read = [text.prompt + text.continuation for text in texts]
+    verdicts = {judge.name: judge(read) for judge in judges}
+    decided = votes(verdicts)
+    labels = judges[0].labels
+    groups = groupby(range(len(texts)), lambda place: texts[place].subject)
+    opinions = tuple(
+        _opinion(subject, tuple(places), verdicts, decided) for subject, places in groups if subject in labels
+    )
+    return Panel(
+        judges[0].attribute,
+        opinions,
+        tuple(agreements(verdicts)),
+        {judge.name: judge.scores for judge in judges},
+    )
+
+
+def as_markdown(panel: Panel) -> str:
+    """A table of the panel and what to know of its judges."""
+    names = list(panel.held_out)
+    head = ["adapter", *names, "majority", "no majority"]
+    lines = [_line(head), "|---" * len(head) + "|"]
+    for opinion in panel.opinions:
+        shares = (*(opinion.shares[name] for name in names), opinion.majority, opinion.undecided)
+        lines.append(_line([opinion.subject, *(f"{share:.1%}" for share in shares)]))
+    notes = [f"Judge {name}: {_accuracy(panel.held_out[name])}." for name in names]
+    return "\n".join([*lines, "", *notes, *map(_agreed, panel.agreements), ""])
+
+
+def _opinion(
+    subject: str, places: Sequence[int], verdicts: Mapping[str, Sequence[str]], decided: Sequence[Vote]
+) -> Opinion:
+    def share(said: Sequence[str | None], wanted: str | None) -> float:
+        return sum(said[place] == wanted for place in places) / len(places)
+
+    winners = [vote.label for vote in decided]
+    shares = {name: share(said, subject) for name, said in verdicts.items()}
+    return Opinion(subject, shares, share(winners, subject), share(winners, None))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _accuracy(scores: Sequence[HeldOut]) -> str:
+    if not scores:
+        return "accuracy not measured here (give the labelled text with --data)"
+    return ", ".join(f"{score.accuracy:.1%} right on {score.rows} of {score.file}" for score in scores)
+
+
+def _agreed(pair: Agreement) -> str:
+    kappa = "not defined" if pair.kappa is None else f"{pair.kappa:.2f}"
+    return f"{pair.one} and {pair.two} agree on {pair.same:.1%} of the texts (Cohen's kappa {kappa})."

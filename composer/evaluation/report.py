@@ -1,0 +1,139 @@
+"""The adapter table as words: Markdown for people, plain values for JSON, a row for each model card."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from composer.core.composition import Sampling
+from composer.evaluation.adapter_table import Row
+from composer.evaluation.judges.ngram_judge import Judge
+from composer.evaluation.metrics import Interval
+from composer.evaluation.records import BASE
+from composer.training.model_card import MEASURED
+
+HEAD = (
+    "| adapter | control [95%] | base alone | continuation only | perplexity | x base | distinct-2 |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the texts were made, for whoever wants to make them again."""
+
+    base: str
+    prompts: int
+    seeds: int
+    sampling: Sampling
+    device: str
+    command: str
+
+
+def as_markdown(rows: Sequence[Row], judges: Sequence[Judge], setting: Setting) -> str:
+    """The whole report. The first row is the base's."""
+    lines = [*HEAD, _base_line(rows[0], judges), *(_adapter_line(row, rows[0]) for row in rows[1:])]
+    return "\n".join([*lines, "", *_notes(judges, setting), ""])
+
+
+def as_object(rows: Sequence[Row], judges: Sequence[Judge], setting: Setting) -> dict:
+    """The same as plain values; shares and accuracies between 0 and 1."""
+    return {
+        "rows": [asdict(row) for row in rows],
+        "judges": [
+            {
+                "attribute": judge.attribute,
+                "accuracy": judge.accuracy,
+                "trained_on": judge.trained_on,
+                "held_out": [asdict(score) for score in judge.scores],
+            }
+            for judge in judges
+        ],
+        "setting": asdict(setting),
+        "machine": machine(),
+    }
+
+
+def write_card(
+    card: Path, row: Row, base: Row, judges: Sequence[Judge], setting: Setting, more: str = ""
+) -> bool:
+    """Put an adapter's row between the markers of its model card, and `more` below it.
+
+    False if there is no card with markers.
+    """
+    text = card.read_text("utf-8") if card.is_file() else ""
+    before, start, rest = text.partition(MEASURED[0])
+    _, end, after = rest.partition(MEASURED[1])
+    if not (start and end):
+        return False
+    own = [judge for judge in judges if row.subject in judge.labels]
+    extra = ("", more.rstrip()) if more else ()
+    measured = "\n".join([*HEAD, _adapter_line(row, base), "", *_notes(own, setting), *extra])
+    card.write_text(f"{before}{start}\n{measured}\n{end}{after}", "utf-8")
+    return True
+
+
+def machine() -> str:
+    """The machine that made the figures, as far as it matters for them."""
+    python, torch = platform.python_version(), version("torch")
+    return f"{_processor()}, {os.cpu_count()} cores, Python {python}, torch {torch}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _base_line(row: Row, judges: Sequence[Judge]) -> str:
+    shares = "; ".join(
+        ", ".join(f"{label} {row.shares[label].value:.1%}" for label in judge.labels) for judge in judges
+    )
+    return (
+        f"| {BASE} | {shares or '-'} | - | - | {_number(row.perplexity)} | 1.00 | {_number(row.distinct2)} |"
+    )
+
+
+def _adapter_line(row: Row, base: Row) -> str:
+    ratio = row.perplexity / base.perplexity if row.perplexity and base.perplexity else None
+    label = row.subject
+    cells = (
+        label,
+        _interval(row.shares.get(label)),
+        _percent(base.shares.get(label)),
+        _percent(row.alone.get(label)),
+        _number(row.perplexity),
+        _number(ratio),
+        _number(row.distinct2),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _notes(judges: Sequence[Judge], setting: Setting) -> list[str]:
+    sampling = setting.sampling
+    return [
+        f"{setting.prompts} prompts, {setting.seeds} seeds, {sampling.max_new_tokens} new tokens, "
+        f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, weight 1, "
+        f"base {setting.base}.",
+        "Control: share of texts (prompt and continuation) that a judge gives the adapter's label; the "
+        "interval is a bootstrap over prompts. Perplexity: median, of the continuation under the base.",
+        *(f"Judge of {judge}." for judge in judges),
+        f"Made by `{setting.command}` on {setting.device} ({machine()}).",
+    ]
+
+
+def _interval(share: Interval | None) -> str:
+    return "-" if share is None else f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
+
+
+def _percent(share: Interval | None) -> str:
+    return "-" if share is None else f"{share.value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

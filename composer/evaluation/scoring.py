@@ -1,0 +1,28 @@
+"""How likely the base finds a continuation of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from composer.adapters.bank import Bank
+from composer.engine.engine import Engine
+from composer.evaluation.metrics import perplexity
+from composer.model.logit_mixture import Voices
+from composer.model.runtime.scoring import token_log_probs
+
+
+def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float | None]:
+    """Of each (prompt, continuation), under the base; the prompt's own tokens do not count.
+
+    Raises ComposerError for a text that is longer than the base can read.
+    """
+    base = engine.base
+    encoded = [base.read_prompt("".join(text), base.context) for text in texts]
+    # A bank without adapters: at gate 0 their products would be worked out all the same.
+    bare = Voices.one(np.zeros((engine.layers, 0), np.float32))
+    scores = token_log_probs(engine.model, engine.model.layout(Bank()), encoded, [bare] * len(texts))
+    # Scores start at the second token, so the continuation starts one before the prompt's length.
+    starts = [engine.count_tokens(prompt) - 1 for prompt, _ in texts]
+    return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]

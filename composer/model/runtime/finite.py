@@ -1,0 +1,28 @@
+"""Numbers that overflowed, and the sentence for them."""
+
+from __future__ import annotations
+
+import torch
+
+from composer.core.errors import ComposerError
+
+OVERFLOW = (
+    "The numbers of this text overflowed, so no word can follow: "
+    "lower the weights, the strength or the layer bands, or leave out the adapter that is too strong."
+)
+
+
+def drawable(logits: torch.Tensor) -> torch.Tensor:
+    """[..., V] logits -> [...] bool: whether a token can be drawn from them.
+
+    False for a NaN or +inf among them. -inf is a token that cannot come, unless all are. The largest logit
+    tells: `amax` keeps a NaN.
+    """
+    return logits.amax(dim=-1).isfinite()
+
+
+def check_drawable(logits: torch.Tensor) -> torch.Tensor:
+    """The same logits, [..., V]. Raises ComposerError unless every row of them is drawable."""
+    if not bool(drawable(logits).all()):
+        raise ComposerError(OVERFLOW)
+    return logits

@@ -1,0 +1,113 @@
+"""A base's decoder layers under a bank, as run_layer takes them, and what a batch runs them with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from composer.model.gated_model import GatedLinear
+from composer.model.rank_layout import Layout
+from composer.model.runtime.llama.fused_linear import product
+from composer.model.runtime.llama.layer import Factor, Group, Layer, Place
+from composer.model.runtime.llama.onednn_linear import pack
+from composer.model.runtime.token_routing import Routing
+
+# Linear layers that read the same input, in the order in which they run.
+GROUPS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+
+# Layers that are run as one. Compiled, each call costs as much as a layer's small kernels do; the compiler
+# takes about two seconds a layer.
+STRETCH = 12
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive layers. at: their places. kind: of all of them; those of one kind run the same code."""
+
+    at: slice
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def kind(self) -> tuple:
+        return tuple(layer.kind for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The layers under a bank, in stretches of equal length. spans: each layer's part of Z."""
+
+    layout: Layout
+    layers: tuple[Layer, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        count = len(self.layers)
+        size = next(size for size in range(min(STRETCH, count), 0, -1) if count % size == 0)
+        places = (slice(start, start + size) for start in range(0, count, size))
+        return tuple(Stretch(at, self.layers[at]) for at in places)
+
+    @classmethod
+    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str) -> Table:
+        """weights: as in composer.model.runtime.llama.fused_linear."""
+        layers, spans, end = [], [], 0
+        for block in blocks:
+            start = end
+            groups = []
+            for names in GROUPS:
+                group = _group([block.get_submodule(name) for name in names], layout, start, weights)
+                groups.append(group)
+                end = max(end, start + group.end)
+            layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
+            spans.append((start, end))
+        return cls(layout, tuple(layers), tuple(spans))
+
+
+@dataclass(frozen=True)
+class Under:
+    """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them. routing: None
+    where no row is routed."""
+
+    table: Table
+    flat: torch.Tensor
+    scales: tuple[torch.Tensor, ...]
+    routing: Routing | None = None
+
+    @classmethod
+    def of(cls, table: Table, flat: torch.Tensor, routing: Routing | None = None) -> Under:
+        return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans), routing)
+
+    def factors(self, row: torch.Tensor | None = None) -> tuple[Factor | None, ...]:
+        """Each layer's factor, see Routing; None for each where no row is routed."""
+        if self.routing is None:
+            return (None,) * len(self.table.spans)
+        return tuple(self.routing.of_layer(start, row) for start, _ in self.table.spans)
+
+
+def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) -> Group:
+    """The group of these layers under a bank; origin: where their decoder layer's part of Z begins."""
+    bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
+    here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
+    if not here:
+        return Group(product(bases, weights=weights), widths)
+    sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
+    start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
+    B = sites[here[0][1]].B.new_zeros(sum(widths), end - start)  # [d_out, R]
+    places = []
+    for place, path in here:
+        top, bottom = layout.spans[path]
+        left, right = starts[place], starts[place] + widths[place]
+        B[left:right, top - start : bottom - start] = sites[path].B
+        places.append(Place(left, right, top - start, bottom - start))
+    A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
+    return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(places), pack(B))

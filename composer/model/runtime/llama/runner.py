@@ -1,0 +1,263 @@
+"""The pass for the Llama family, spelled out: about 25 kernels a layer and no module calls.
+
+One token a row leaves so little arithmetic that the way through transformers' modules costs as much as the
+weights do, and a short prompt is not far from that. It must agree with them, which the tests hold it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from threading import Lock
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from composer.model.gated_model import GatedModel
+from composer.model.rank_layout import Layout, Reading
+from composer.model.runtime.kv_cache import ROOM, KVCache, visible
+from composer.model.runtime.llama.fused_linear import product
+from composer.model.runtime.llama.layer import MANY, Attention, Factor, Layer, Shape, normed, run_layer
+from composer.model.runtime.llama.layer_table import Table, Under
+from composer.model.runtime.prefill import Packed, Read
+from composer.model.runtime.runner import Inputs, ModulePass
+from composer.model.runtime.token_routing import Route, Routing
+
+FAMILY = ("llama", "mistral", "qwen2")
+
+
+class LlamaPass:
+    """See composer.model.runtime.runner.Pass. Made once per base.
+
+    compiled: `decode_layers` compiled, by the kind of stretch and whether for one row or for fewer than MANY;
+    anything else runs as it stands, so that nobody ever waits for a compiler.
+    """
+
+    def __init__(self, model: GatedModel, weights: str):
+        body, config = model.model.model, model.model.config
+        self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
+        self._tabulating = Lock()
+        self._model = model
+        first = body.layers[0]
+        self.shape = Shape(
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            first.self_attn.head_dim,
+            first.input_layernorm.variance_epsilon,
+        )
+        self._embedding, self._rotary = body.embed_tokens.weight, body.rotary_emb
+        self._norm = body.norm.weight
+        self._blocks, self._weights = body.layers, weights
+        # Prompts are read with the base's own weights whatever decoding reads.
+        self._modules = ModulePass(model) if weights != "same" else None
+        self._head = product([model.model.lm_head], weights=weights)
+        self._turns: dict[int, torch.Tensor] = {}
+        self._table: Table | None = None
+
+    @property
+    def layers(self) -> int:
+        return len(self._blocks)
+
+    def empty_buffer(self, cache: KVCache) -> torch.Tensor:
+        """A layer's part of a cache, as the first prompt would make it."""
+        return cache.zeros(2 * self.shape.kv_heads, self.shape.width, self._embedding)
+
+    @staticmethod
+    def fits(model: GatedModel) -> bool:
+        """Whether the base is of the family, without the extras that this pass leaves out."""
+        config = model.model.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        return (
+            config.model_type in FAMILY
+            and getattr(config, "hidden_act", "") == "silu"
+            and getattr(config, "sliding_window", None) is None
+            and rope.get("rope_type", "default") in ("default", "linear", "llama3")
+        )
+
+    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+        return Under.of(self.table(layout), layout.scales(gates), Routing.of(layout, routes))
+
+    def table(self, layout: Layout) -> Table:
+        """The layers under a layout; made anew for every new bank, which takes a copy of the weights."""
+        with self._tabulating:
+            if self._table is None or self._table.layout is not layout:
+                self._table = Table.of(self._blocks, layout, self._weights)
+            return self._table
+
+    def trial(self) -> LlamaPass:
+        """The modules' own weights are read where they are, one product after another."""
+        other = copy(self)
+        other._weights, other._table, other._tabulating, other._turns = "apart", None, Lock(), {}
+        other._head = product([self._model.model.lm_head], weights="apart")
+        return other
+
+    # --- prompts -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def read(
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
+        routes: Sequence[Route | None] = (),
+    ) -> Read:
+        if self._modules is not None:
+            return self._modules.read(layout, gates, prompts, unembed, every, routes)
+        pack = Packed.of(prompts, gates.device)
+        under = self.prepare(layout, gates, routes)
+        turns = self._turn_table(pack.width)[:, pack.positions]  # [2, M, H + 2K, D]
+        kept, past, coded, energy = [], [], [], []
+        hidden = F.embedding(pack.tokens, self._embedding)  # [M, d]
+        factors = under.factors(pack.row)
+        for layer, scales, factor in zip(under.table.layers, under.scales, factors, strict=True):
+            keys = _Causal(self.shape, pack)
+            hidden, z, own = run_layer(
+                layer, self.shape, hidden, turns, scales[pack.row], keys, pack.last, factor
+            )
+            kept.append(pack.spread(hidden) if every else hidden[pack.last])
+            past.append(keys.past)
+            coded.append(z)
+            energy.append(own)
+        logits = self._logits(hidden[pack.last]) if unembed else None
+        return Read(logits, _reading(layout, coded, energy), kept, past, [0] * len(prompts))
+
+    # --- one token a row -----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+        alone = len(inputs.tokens) == 1
+        routed = under.routing is not None
+        compiled = self.compiled if cache.room == ROOM and len(inputs.tokens) < MANY and not routed else {}
+        hidden, around = self.enter(inputs, cache.room)
+        buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
+        coded, energy, factors = [], [], under.factors()
+        for stretch in under.table.stretches:
+            run, at = compiled.get((stretch.kind, alone), decode_layers), stretch.at
+            here = stretch.layers, self.shape, hidden, around
+            hidden, z, own = run(*here, under.scales[at], tuple(buffers[at]), factors[at])
+            coded.append(z)
+            energy.append(own)
+        return self._logits(hidden), _reading(under.table.layout, coded, energy)
+
+    @torch.no_grad()
+    def enter(self, inputs: Inputs, room: int) -> tuple[torch.Tensor, Around]:
+        """The rows' tokens before the first layer, [B, d], and what every layer sees of their places."""
+        tokens, positions, length = inputs
+        return F.embedding(tokens, self._embedding), Around(
+            torch.arange(len(tokens), device=tokens.device),
+            positions,
+            visible(positions, length, self._embedding.dtype),
+            self._turn_table(room)[:, positions],
+        )
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._head(normed(hidden, self._norm, self.shape.eps))[0]
+
+    def _turn_table(self, room: int) -> torch.Tensor:
+        """[2, room or more, H + 2K, D]: each position's cos and signed sin, per head of the joint product."""
+        room = -(-room // ROOM) * ROOM
+        # One a size, and none is given up: what was recorded with it reads it at its address.
+        if room not in self._turns:
+            shape, half = self.shape, self.shape.width // 2
+            places = torch.arange(room, device=self._embedding.device)[None]
+            cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
+            sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
+            turned = torch.stack([cos, sin])[:, :, None]  # [2, room, 1, D]
+            # Values turn by nothing, so that one turn serves q, k and v.
+            still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
+            turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
+            self._turns[room] = torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2)
+        return self._turns[room]
+
+
+class Around(NamedTuple):
+    """What every layer sees of the rows' places: rows 0, 1, ... and their positions, [B]; mask, [B, 1, 1,
+    length]; turns, [2, B, H + 2K, D]."""
+
+    rows: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    turns: torch.Tensor
+
+
+# Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it], its buffer [B, 2K, room, D] and its
+# factor (only None is ever compiled) -> as run_layer: hidden [B, d], z [B, Z of all these layers], energy
+# [B, layers].
+DecodeLayers = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def decode_layers(
+    layers: Sequence[Layer],
+    shape: Shape,
+    hidden: torch.Tensor,
+    around: Around,
+    scales: Sequence[torch.Tensor],
+    buffers: Sequence[torch.Tensor],
+    factors: Sequence[Factor | None],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers."""
+    coded, energy = [], []
+    for layer, scale, buffer, factor in zip(layers, scales, buffers, factors, strict=True):
+        back = _looking_back(shape, around, buffer)
+        hidden, z, own = run_layer(layer, shape, hidden, around.turns, scale, back, factor=factor)
+        coded.append(z)
+        energy.append(own)
+    return hidden, torch.cat(coded, dim=1), torch.cat(energy, dim=1)
+
+
+def _looking_back(shape: Shape, around: Around, buffer: torch.Tensor) -> Attention:
+    """Attention of one token a row to the row's past in `buffer`, where its own keys and values go first."""
+
+    def attention(heads: torch.Tensor) -> torch.Tensor:
+        buffer[around.rows, :, around.positions] = heads[:, shape.heads :]
+        past = buffer[:, :, : around.mask.shape[-1]]  # [B, 2K, length, D]
+        # Queries that share a key head stand as its rows: no key is copied for them.
+        queries = heads[:, : shape.heads].reshape(len(heads), shape.kv_heads, -1, shape.width)
+        attend = spelled_out if torch.compiler.is_compiling() else F.scaled_dot_product_attention
+        seen = attend(queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=around.mask)
+        return seen.reshape(len(heads), -1)  # of [B, K, H / K, D]
+
+    return attention
+
+
+def spelled_out(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, attn_mask: torch.Tensor
+) -> torch.Tensor:
+    """scaled_dot_product_attention, [B, K, G, D] to [B, K, T, D], as loops for the compiler to fuse.
+
+    With so few queries these take half of the time of the library's kernel, which is made for many.
+    """
+    scores = (queries[:, :, :, None] * keys[:, :, None]).sum(-1) * keys.shape[-1] ** -0.5  # [B, K, G, T]
+    shares = (scores + attn_mask).softmax(-1)
+    return (shares[..., None] * values[:, :, None]).sum(-2)  # [B, K, G, D]
+
+
+class _Causal:
+    """Attention among a prompt's own tokens. past: the keys and values that it saw, [B, 2K, T, D]."""
+
+    def __init__(self, shape: Shape, pack: Packed):
+        self._shape, self._pack = shape, pack
+
+    def __call__(self, heads: torch.Tensor) -> torch.Tensor:
+        shape = self._shape
+        both = self._pack.spread(heads).transpose(1, 2)  # [B, H + 2K, T, D]
+        self.past = both[:, shape.heads :]
+        # Shorter prompts stand first in their rows, so looking back never meets what is no prompt.
+        seen = F.scaled_dot_product_attention(
+            both[:, : shape.heads],
+            self.past[:, : shape.kv_heads],
+            self.past[:, shape.kv_heads :],
+            is_causal=True,
+            enable_gqa=shape.heads != shape.kv_heads,
+        )  # [B, H, T, D]
+        return self._pack.gather(seen.transpose(1, 2)).flatten(1)
+
+
+def _reading(layout: Layout, coded: list[torch.Tensor], energy: list[torch.Tensor]) -> Reading | None:
+    if not layout.spans:
+        return None
+    return Reading(torch.cat(coded, dim=1), torch.cat(energy, dim=1))

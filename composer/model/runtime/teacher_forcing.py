@@ -1,0 +1,71 @@
+"""One text under many gates: teacher-forced rows, nothing sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from composer.model.gated_model import GateCall, GatedModel, gates_tensor
+from composer.model.logit_combiner import Mixer
+from composer.model.logit_mixture import Voices, fitting
+from composer.model.rank_layout import Layout
+from composer.model.runtime.finite import check_drawable
+from composer.model.runtime.scoring import CHUNK_TOKENS
+from composer.model.runtime.token_routing import Route, Routing
+
+
+class Ear(Protocol):
+    """Told by a pass at every site, as a Meter is: z = (x A^T) * s [G, T, R] and W0 x [G, T, d_out]."""
+
+    def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None: ...
+
+
+class Forced(NamedTuple):
+    """What the G rows of a pass say.
+
+    first: logits of the token after the prompt, [G, V] float32. log_probs: of every token of the text, in
+    nats, [G, T]. ear: what listened to the pass.
+    """
+
+    first: torch.Tensor
+    log_probs: torch.Tensor
+    ear: Ear | None
+
+
+def forced(
+    model: GatedModel,
+    layout: Layout,
+    prompt: Sequence[int],
+    text: Sequence[int],
+    voices: Sequence[Voices],
+    listen: Callable[[], Ear] | None = None,
+    route: Route | None = None,
+) -> Iterator[Forced]:
+    """Read prompt + text once per voice, a few thousand tokens a pass, in the rows' order.
+
+    text: at least one token. listen: makes the ear of each pass, which hears every voice. route: every row's.
+    Raises ComposerError where the numbers overflow.
+    """
+    device = model.device
+    ids = torch.tensor([*prompt, *text[:-1]], device=device)
+    wanted = torch.tensor(text, device=device)[None, :, None]  # [1, T, 1]
+    rest = list(voices)
+    while rest:
+        count = fitting(rest, CHUNK_TOKENS // len(ids))
+        part, rest = rest[:count], rest[count:]
+        ear = listen() if listen else None
+        gates = gates_tensor(np.concatenate([each.gates for each in part]), device)  # [P, L, N]
+        spoken = model(
+            GateCall(layout, gates, Routing.of(layout, [route] * len(gates)), meter=ear),
+            input_ids=ids.expand(len(gates), -1),
+            use_cache=False,
+            logits_to_keep=len(text),
+        ).logits.float()  # [P, T, V]
+        logits = check_drawable(Mixer(part, device)(spoken))  # [G, T, V]
+        picked = wanted.expand(len(part), -1, -1)
+        log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
+        # A copy: a view would keep every token's logits alive.
+        yield Forced(logits[:, 0].clone(), log_probs, ear)

@@ -1,0 +1,46 @@
+"""The study's own modules: trained on several labels at once, so of no use as a slider, and in no catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from composer.adapters.catalog import load_catalog
+from composer.core.errors import ComposerError
+from composer.engine.engine import Engine
+from composer.study.design.arms import UNIONS
+from composer.study.design.targets import ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the study's engine comes from. base: None: the catalog's default.
+
+    modules: the folder of the study's own; None: assets/adapters beside the catalog.
+    """
+
+    catalog: str
+    base: str | None = None
+    modules: str | None = None
+
+    def resolved(self) -> Home:
+        """The same from wherever it is read on this machine."""
+        catalog, modules = (path and str(Path(path).resolve()) for path in (self.catalog, self.modules))
+        return Home(catalog, self.base, modules)
+
+    def engine(self) -> Engine:
+        """The adapters that targets are made of, and the study's own modules: folders named as in `UNIONS`,
+        those that fit.
+
+        One that the catalog has already is not looked for. Raises ComposerError for a folder that is none.
+        """
+        folder = Path(self.modules or Path(self.catalog).resolve().parent / "assets" / "adapters")
+        if self.modules is not None and not folder.is_dir():
+            raise ComposerError("--modules is not a folder; give the one that holds the study's modules.")
+        groups = load_catalog(self.catalog).base(self.base).attributes
+        studied = {name for group in groups if group.name in ATTRIBUTES for name in group.members}
+        engine = Engine.from_catalog(self.catalog, self.base, only=studied | set(UNIONS))
+        for name in UNIONS:
+            if name not in engine.names and (folder / name).is_dir():
+                engine.add_adapter(str(folder / name), name=name)
+        return engine

@@ -1,0 +1,235 @@
+"""What there is to do: every text of the study, each to be made once, and who shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.engine.casting import makes
+from composer.engine.engine import Engine
+from composer.evaluation.fingerprints import origin, version
+from composer.evaluation.records import digest
+from composer.methods import METHODS, Method
+from composer.study.design.arms import UNIONS, Arm
+from composer.study.design.targets import TRIPLE, Target
+from composer.training.control_tokens import control
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end;
+    what stands before the prompt there is no part of the text that is judged and scored.
+
+    asked: fields of the Composition as plain values; those left out are the defaults. scored: whether its
+    perplexity is wanted.
+    """
+
+    key: str
+    prompt: str
+    told: str
+    seed: int
+    asked: Mapping[str, object]
+    scored: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in the study's table, and the key of the text that stands there."""
+
+    arm: str
+    target: Target
+    strength: float
+    prompt: str
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something the study cannot have. arm: None for all of them. targets: names, or kinds of which every
+    target is missing; empty for all. reason: a clause.
+    """
+
+    arm: str | None
+    targets: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """cells: the whole table. units: its texts, each once. missing: what is left out, and why."""
+
+    cells: tuple[Cell, ...]
+    units: tuple[Unit, ...]
+    missing: tuple[Missing, ...]
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What a study has to work with, and everything besides a composition that a text depends on.
+
+    base: what tells one base from another. versions: of each adapter. peers: of an adapter, those of its
+    attribute. chat: (instruction, beginning of the answer) -> what the base reads; None without a template.
+    """
+
+    base: tuple[str, ...]
+    versions: Mapping[str, str]
+    peers: Mapping[str, tuple[str, ...]]
+    methods: Mapping[str, Method]
+    chat: Callable[[str, str], str] | None
+
+    @classmethod
+    def of(cls, engine: Engine) -> Stand:
+        """Raises ComposerError for a base prompted through a chat template, which continues no plain text."""
+        if engine.spec.prompting != "plain":
+            raise ComposerError(
+                "The study needs a base that continues plain text; choose one whose prompting is plain."
+            )
+        base, spec = engine.base, engine.spec
+        return cls(
+            (base.id, origin(base), spec.quantization, spec.dtype),
+            {adapter.name: version(engine, adapter) for adapter in engine.adapters},
+            {name: group.members for group in engine.attributes for name in group.members},
+            METHODS,
+            _chat(base.tokenizer),
+        )
+
+    def key(self, told: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
+        """Changes with anything that could change the text.
+
+        A field at its default counts only where the method listens to it, so that a field that is new to
+        the project leaves old texts what they are.
+        """
+        whole, plain = Composition(**asked).as_dict(), Composition().as_dict()
+        method = self.methods[whole["method"]]
+        heard = {name: whole[name] for name in whole if name in method.dials or whole[name] != plain[name]}
+        names = set(whole["weights"])
+        if "contrast" in method.dials:
+            names |= {peer for name in names for peer in self.peers.get(name, ())}
+        settings = {**asdict(sampling), "seed": seed, "time_limit": None}
+        versions = {name: self.versions[name] for name in sorted(names)}
+        return digest(self.base, told, heard, versions, settings)
+
+
+def plan(
+    stand: Stand,
+    arms: Sequence[Arm],
+    targets: Sequence[Target],
+    strengths: Sequence[float],
+    prompts: Sequence[str],
+    seeds: int,
+    sampling: Sampling,
+    scored: int | None = None,
+    swept: int | None = None,
+    swept_prompts: int | None = None,
+) -> Work:
+    """Every cell, and every text they need once, in the order in which batches stay full.
+
+    scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
+    making it, and a median over prompts needs few. swept, swept_prompts: how many seeds a prompt, and how
+    many of the prompts, at strengths other than 1 and with three modules (None: all): finding the best
+    strength needs fewer texts than comparing at one.
+
+    A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
+    so that arms differ by nothing but the arm.
+    """
+    cells: list[Cell] = []
+    units: dict[str, Unit] = {}
+    targets, missing = _present(stand, targets)
+    draws = [
+        (prompt, seed * 10_000 + place, scored is None or seed < scored)
+        for seed in range(seeds)
+        for place, prompt in enumerate(prompts)
+    ]
+    some = set(prompts[:swept_prompts])
+    fewer = [draw for draw in draws[: len(prompts) * (seeds if swept is None else swept)] if draw[0] in some]
+    for arm in arms:
+        if reason := arm.lacks(stand.methods, stand.chat is not None):
+            missing.append(Missing(arm.name, (), reason))
+            continue
+        absent: dict[str, list[Target]] = {}
+        for target, strength in product(targets, strengths):
+            asked = arm.asked(target, strength)
+            if asked is None:
+                continue
+            if reason := _lost(stand, asked.get("weights", ())):
+                absent.setdefault(reason, []).append(target)
+                continue
+            for prompt, seed, read in draws if strength == 1 and target.kind != TRIPLE else fewer:
+                told = _told(stand, arm, target, asked, prompt)
+                key = stand.key(told, asked, sampling, seed)
+                cells.append(Cell(arm.name, target, strength, prompt, seed, key))
+                units[key] = Unit(key, prompt, told, seed, asked, read)
+        missing += [Missing(arm.name, _short(gone, targets), why) for why, gone in absent.items()]
+    return Work(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
+
+
+def _present(stand: Stand, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
+    """The targets whose modules are all here; the others by what they lack."""
+    absent: dict[str, list[Target]] = {}
+    for target in targets:
+        if reason := _lost(stand, target.modules):
+            absent.setdefault(reason, []).append(target)
+    gone = {target for lacking in absent.values() for target in lacking}
+    missing = [Missing(None, _short(lacking, targets), why) for why, lacking in absent.items()]
+    return [target for target in targets if target not in gone], missing
+
+
+def _lost(stand: Stand, adapters: Iterable[str]) -> str | None:
+    lost = next((name for name in adapters if name not in stand.versions), None)
+    return f"there is no adapter called {lost}" if lost else None
+
+
+def _short(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
+    """Their names, or a kind's where all of it is among them."""
+    some, whole = set(some), dict.fromkeys(target.kind for target in of)
+    whole = [kind for kind in whole if all(target in some for target in of if target.kind == kind)]
+    return (*whole, *(target.name for target in of if target in some and target.kind not in whole))
+
+
+def _in_order(units: Iterable[Unit]) -> list[Unit]:
+    """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
+
+    Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
+    a study cut short still compares. Units that adapters are made for come last and adapter by adapter:
+    making one takes as long as several texts, and each place in the bank slows all texts down.
+    """
+    return sorted(units, key=lambda unit: (_made(unit), -len(unit.told), unit.told, unit.seed))
+
+
+def _made(unit: Unit) -> tuple:
+    """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
+    if not unit.asked or not makes(composition := Composition(**unit.asked)):
+        return ()
+    return (
+        composition.method,
+        *sorted((name, str(value)) for name, value in unit.asked.items() if name != "strength"),
+    )
+
+
+def _told(stand: Stand, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str) -> str:
+    if not set(UNIONS).isdisjoint(asked.get("weights", ())):
+        return control(label for _, label in target.wanted) + prompt
+    if not (arm.told and stand.chat):
+        return prompt
+    return stand.chat(
+        f'Write a short, fluent text that begins with "{prompt}" and has {target.words}.', prompt
+    )
+
+
+def _chat(tokenizer) -> Callable[[str, str], str] | None:
+    """How this tokenizer's base is told something; None where it has no template for it."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+
+    def render(instruction: str, beginning: str) -> str:
+        turn = [{"role": "user", "content": instruction}]
+        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        # It is tokenised like any prompt; a tokenizer that opens every text must not open this one twice.
+        opens = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        return (text.removeprefix(tokenizer.bos_token) if opens else text) + beginning
+
+    return render

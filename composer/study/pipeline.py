@@ -1,0 +1,193 @@
+"""The study from an order to a report: which texts, what the judges say of them, what follows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from composer.core import document
+from composer.core.composition import Sampling
+from composer.core.errors import ComposerError
+from composer.core.jsonable import plain
+from composer.core.names import unknown
+from composer.engine.engine import Engine
+from composer.evaluation.judges.ngram_judge import Reader
+from composer.evaluation.report import machine
+from composer.study.design.arms import ARMS, Arm
+from composer.study.design.plan import Stand, Work, plan
+from composer.study.design.targets import PAIR, all_targets, choose
+from composer.study.generation.store import Store
+from composer.study.reporting import figures
+from composer.study.reporting.leaderboard import standings
+from composer.study.reporting.study_report import TITLE, Findings, blocks
+from composer.study.statistics.alpha_profile import load_own, patterns
+from composer.study.statistics.judge_scores import outcomes
+from composer.study.statistics.summary import by_kind, clashes, lines, parts
+from composer.study.statistics.weight_conflict import delta_cosine
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt, of which
+    `scored` are scored, and `swept` are made at strengths other than 1 and with three modules, there of the
+    first `swept_prompts` prompts only (None: of all).
+    """
+
+    prompts: tuple[str, ...]
+    arms: tuple[str, ...] | None
+    targets: tuple[str, ...] | None
+    strengths: tuple[float, ...]
+    seeds: int
+    sampling: Sampling
+    scored: int = 1
+    swept: int = 1
+    swept_prompts: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    markdown: str
+    html: str
+    json: str
+
+
+def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
+    """The arms of these names, in the project's order; None: all. Raises ComposerError for a strange name."""
+    known = [arm.name for arm in ARMS]
+    if strange := [name for name in names or () if name not in known]:
+        raise ComposerError(unknown("arm", strange[0], known))
+    return tuple(arm for arm in ARMS if names is None or arm.name in names)
+
+
+def prepare(engine: Engine, order: Order) -> Work:
+    """Every text to make. Raises ComposerError for names that are not there and numbers out of range."""
+    targets = choose(all_targets(engine.spec.attributes), order.targets)
+    return plan(
+        Stand.of(engine),
+        chosen(order.arms),
+        targets,
+        order.strengths,
+        order.prompts,
+        order.seeds,
+        order.sampling,
+        order.scored,
+        order.swept,
+        order.swept_prompts,
+    )
+
+
+def check_judges(work: Work, judges: Sequence[Reader]) -> None:
+    """Raise the ComposerError that judging would end in, before hours of work."""
+    decided = {judge.attribute for judge in judges}
+    wanted = {attribute for cell in work.cells for attribute, _ in cell.target.wanted}
+    if lost := sorted(wanted - decided):
+        raise ComposerError(
+            f"No judge decides {lost[0]}; make one with: python -m composer judges --data FOLDER"
+        )
+
+
+def findings(
+    engine: Engine,
+    order: Order,
+    work: Work,
+    store: Store,
+    judges: Sequence[Reader],
+    conflict: Callable[[str, str], float],
+    notes: Sequence[str],
+) -> Findings:
+    """What the finished texts say. conflict: (module, module) -> how far they point the same way."""
+    kinds = by_kind(outcomes(work.cells, store, judges))
+    pairs = kinds.get(PAIR, {})
+    return Findings(
+        {arm.name: arm for arm in chosen(order.arms)},
+        {kind: lines(arms) for kind, arms in kinds.items()},
+        parts(pairs),
+        patterns(engine, order.prompts, load_own()),
+        clashes(pairs, conflict),
+        work.missing,
+        Counter(store.faults(work.units).values()),
+        notes,
+        _unfinished(len(store.made(work.units)), len(work.units)),
+        f"Judges: {'; '.join(map(_judge, judges))}." if judges else "",
+    )
+
+
+def report(
+    engine: Engine, order: Order, work: Work, store: Store, judges: Sequence[Reader], command: str
+) -> Report:
+    """The finished texts judged, and told in words, figures and plain values."""
+    notes = _notes(engine, order, work, command)
+    found = findings(engine, order, work, store, judges, delta_cosine(engine), notes)
+    told = blocks(found)
+    answer = {
+        "base": engine.base.id,
+        "labels": {name: arm.label for name, arm in found.arms.items()},
+        "standings": _standings(found),
+        "kinds": {kind: [asdict(line) for line in own] for kind, own in found.lines.items()},
+        "parts": [asdict(part) for part in found.parts],
+        "patterns": [asdict(pattern) for pattern in found.patterns],
+        "clashes": [asdict(clash) for clash in found.clashes],
+        "missing": [asdict(each) for each in found.missing],
+        "faults": dict(found.faults),
+        "notes": list(notes),
+        "unfinished": found.unfinished,
+    }
+    return Report(
+        document.markdown(told),
+        document.html(TITLE, told, figures.draw),
+        json.dumps(plain(answer), allow_nan=False) + "\n",
+    )
+
+
+def write(report: Report, folder: Path) -> None:
+    """report.md, report.html and report.json. Raises ComposerError for a folder that cannot be used."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix in ("md", "html", "json"):
+            text = {"md": report.markdown, "html": report.html, "json": report.json}[suffix]
+            (folder / f"report.{suffix}").write_text(text, "utf-8")
+    except OSError as fault:
+        raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
+
+
+def _notes(engine: Engine, order: Order, work: Work, command: str) -> tuple[str, ...]:
+    sampling = order.sampling
+    strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
+    fewer = len(order.prompts[: order.swept_prompts])
+    return (
+        f"{len(order.prompts)} prompts with {order.seeds} texts each at strength 1; {fewer} prompts with "
+        f"{min(order.swept, order.seeds)} at others and with three modules; strengths {strengths}; "
+        f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
+        f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
+        f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "
+        f"is measured on {min(order.scored, order.seeds)} of the {order.seeds} texts of each prompt.",
+        f"Made by `{command}` on {engine.base.device} ({machine()}).",
+    )
+
+
+def _standings(found: Findings) -> str | None:
+    """The table of pairs as the page shows it."""
+    pairs = found.lines.get(PAIR)
+    judged = [document.Paragraph(found.judged)] if found.judged else []
+    return document.markdown([standings(pairs, found.arms), *judged]) if pairs else None
+
+
+def _unfinished(made: int, wanted: int) -> str | None:
+    if made == wanted:
+        return None
+    return (
+        f"Unfinished: {made} of {wanted} texts are there, so arms and strengths do not all have the same "
+        "prompts, and only paired differences compare like with like."
+    )
+
+
+def _judge(judge: Reader) -> str:
+    """Its name, and how often it is right on rows it never saw, where that was measured."""
+    rows = sum(score.rows for score in judge.scores)
+    if not rows:
+        return f"{judge.name}, accuracy not measured here"
+    right = sum(score.accuracy * score.rows for score in judge.scores) / rows
+    return f"{judge.name}, {right:.1%} right on {rows} rows it never saw"

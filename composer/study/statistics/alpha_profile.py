@@ -1,0 +1,84 @@
+"""What KL fusion does with prompts, layer by layer: the study's own, and those that belong to an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from composer.analysis.norm_correlation import alpha_norm_correlation
+from composer.core.errors import ComposerError
+from composer.engine.engine import Engine
+from composer.evaluation.prompts import BUNDLED
+from composer.study.statistics.permutation_test import Follow, follow, follow_each
+
+OWN = BUNDLED.with_name("own.tsv")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Alpha of one attribute's adapters. alpha: [L, N], mean over the study's prompts, which are nobody's.
+
+    own: [L, N], mean over each adapter's own prompts of what they give it. overall, last: the permutation
+    test on the mean over layers and on the last layer. each: adapter -> the test on it alone, over layers.
+    norm_correlation: of alpha with the adapters' norms, mean over the study's prompts; None if undefined.
+    """
+
+    attribute: str
+    names: tuple[str, ...]
+    alpha: np.ndarray
+    own: np.ndarray
+    overall: Follow
+    last: Follow
+    each: dict[str, Follow]
+    norm_correlation: float | None
+
+
+def load_own(path: Path = OWN) -> tuple[tuple[str, str], ...]:
+    """(adapter, prompt) pairs, a line each with a tab between. Raises ComposerError for another file."""
+    try:
+        lines = [line.split("\t") for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ComposerError("The adapters' own prompts cannot be read; give a UTF-8 text.") from fault
+    if not all(len(line) == 2 and all(map(str.strip, line)) for line in lines):
+        raise ComposerError("Each line of the adapters' own prompts must be an adapter, a tab and a prompt.")
+    return tuple((line[0].strip(), line[1].strip()) for line in lines)
+
+
+def patterns(engine: Engine, prompts: Sequence[str], own: Sequence[tuple[str, str]]) -> list[Pattern]:
+    """A Pattern per attribute that has two adapters with prompts of their own."""
+    found = []
+    for group in engine.attributes:
+        theirs = [(name, prompt) for name, prompt in own if name in group.members]
+        if len({name for name, _ in theirs}) > 1:
+            found.append(_pattern(engine, group.name, group.members, prompts, theirs))
+    return found
+
+
+def _pattern(
+    engine: Engine,
+    attribute: str,
+    names: tuple[str, ...],
+    prompts: Sequence[str],
+    own: Sequence[tuple[str, str]],
+) -> Pattern:
+    neutral = [engine.fusion(prompt, names) for prompt in prompts]
+    alpha = np.stack([engine.fusion(prompt, names).alpha for _, prompt in own])  # [P, L, N]
+    owners = [names.index(name) for name, _ in own]
+    mine = np.full(alpha.shape[1:], np.nan)  # [L, N]
+    for column in set(owners):
+        mine[:, column] = alpha[np.array(owners) == column, :, column].mean(axis=0)
+    correlations = [alpha_norm_correlation(engine, fusion, names) for fusion in neutral]
+    known = [value for value in correlations if value is not None]
+    return Pattern(
+        attribute,
+        names,
+        np.mean([fusion.alpha for fusion in neutral], axis=0),
+        mine,
+        follow(alpha.mean(axis=1), owners),
+        follow(alpha[:, -1], owners),
+        {names[column]: each for column, each in follow_each(alpha.mean(axis=1), owners).items()},
+        float(np.mean(known)) if known else None,
+    )

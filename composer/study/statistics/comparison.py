@@ -1,0 +1,112 @@
+"""From judged texts to what can be claimed: control with its interval, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from composer.evaluation.metrics import Interval, median, over_prompts
+from composer.study.statistics.judge_scores import Outcome
+
+# A strength counts as fluent up to this many times the modules' own median perplexity at strength 1.
+FLUENT = 1.5
+
+Right = Callable[[Outcome], bool]
+ByStrength = Mapping[float, Sequence[Outcome]]
+
+
+def _all_right(outcome: Outcome) -> bool:
+    return outcome.right
+
+
+@dataclass(frozen=True)
+class Best:
+    """An arm at its best strength, chosen and reported on different prompts.
+
+    The prompts fall into two halves; each half's outcomes are those at the strength that was best on the
+    other half. strengths: the two choices, first half first. fluent: whether both were within the bound.
+    """
+
+    strengths: tuple[float, float]
+    outcomes: tuple[Outcome, ...]
+    fluent: bool
+
+
+def control(outcomes: Sequence[Outcome], right: Right = _all_right) -> Interval | None:
+    """Share of outcomes that are right; None without any."""
+    return over_prompts([(each.cell.prompt, float(right(each))) for each in outcomes])
+
+
+def difference(
+    ours: Sequence[Outcome], theirs: Sequence[Outcome], right: Right = _all_right
+) -> Interval | None:
+    """Control of ours minus theirs over the texts both have: same target, prompt and seed.
+
+    The bootstrap draws prompts, each with all its pairs, so what the two have in common cancels. None
+    where they share nothing.
+    """
+    other = {_place(each): float(right(each)) for each in theirs}
+    return over_prompts(
+        [
+            (each.cell.prompt, float(right(each)) - other[_place(each)])
+            for each in ours
+            if _place(each) in other
+        ]
+    )
+
+
+def best(arm: ByStrength, bound: float | None) -> Best | None:
+    """The arm at its best strength; None with fewer than two prompts that all its strengths were tried on.
+
+    Best is the highest control among the strengths whose median perplexity is within `bound` (None: any);
+    where none is, the lowest perplexity. Of equals the strength nearest 1. Only places that all strengths
+    share are looked at: one strength's easier prompts are no reason to choose it.
+    """
+    arm = shared(arm)
+    prompts = list(dict.fromkeys(each.cell.prompt for own in arm.values() for each in own))
+    if len(prompts) < 2:
+        return None
+    halves = set(prompts[0::2]), set(prompts[1::2])
+    strengths, kept, fluent = [], [], True
+    for own, other in (halves, halves[::-1]):
+        chosen, within = _choose({strength: _within(each, other) for strength, each in arm.items()}, bound)
+        strengths.append(chosen)
+        kept += _within(arm[chosen], own)
+        fluent &= within
+    return Best((strengths[0], strengths[1]), tuple(kept), fluent)
+
+
+def fluency(outcomes: Sequence[Outcome]) -> float | None:
+    """Median perplexity."""
+    return median(each.perplexity for each in outcomes)
+
+
+def shared(arm: ByStrength) -> dict[float, list[Outcome]]:
+    """The outcomes whose target, prompt and seed every strength has."""
+    places = [{_place(each) for each in own} for own in arm.values()]
+    common = set.intersection(*places) if places else set()
+    return {strength: [each for each in own if _place(each) in common] for strength, own in arm.items()}
+
+
+def _choose(arm: ByStrength, bound: float | None) -> tuple[float, bool]:
+    """The best strength, and whether it is within the bound."""
+    # Nobody knows how fluent texts are that were not scored.
+    spread = {s: math.inf if (own := fluency(each)) is None else own for s, each in arm.items()}
+    fluent = [strength for strength in arm if bound is None or spread[strength] <= bound]
+    if not fluent:
+        return min(arm, key=lambda strength: (spread[strength], abs(strength - 1))), False
+    return max(fluent, key=lambda strength: (_mean(arm[strength]), -abs(strength - 1))), True
+
+
+def _mean(outcomes: Sequence[Outcome]) -> float:
+    return sum(each.right for each in outcomes) / len(outcomes) if outcomes else 0.0
+
+
+def _within(outcomes: Sequence[Outcome], prompts: set[str]) -> list[Outcome]:
+    return [each for each in outcomes if each.cell.prompt in prompts]
+
+
+def _place(outcome: Outcome) -> tuple[str, str, int]:
+    cell = outcome.cell
+    return cell.target.name, cell.prompt, cell.seed

@@ -1,0 +1,108 @@
+"""The whole of a recipe: gather its texts, have the base write the rest, train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from composer.model.loading import Base
+from composer.training.control_tokens import control
+from composer.training.corpora import Library
+from composer.training.data import Pool, Sample, first_sentence, pack
+from composer.training.recipes import Recipe
+from composer.training.self_generation import Author, other_openings, own_openings, written
+from composer.training.trainer import train
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[], Base]
+
+
+def make(recipe: Recipe, load: Load, library: Library, out: Path, work: Path) -> Path:
+    """Write, train, and where the recipe says so both once more. Returns out/<name>.
+
+    load: a fresh base each time it is called; writing and training both change theirs.
+    """
+    return _trained(recipe, load, library, make_pools(recipe, load, library, work), out, work)
+
+
+def make_pools(recipe: Recipe, load: Load, library: Library, work: Path) -> list[Pool]:
+    """What the recipe is trained on: real rows of its label, and what the base wrote from their first words.
+
+    With a second round, also what the first round's adapter writes from other domains' first words. Of a
+    union: its members' pools, each with its control words.
+    """
+    pools = [*_united(recipe, load, library, work)] if recipe.union else _own(recipe, load, library, work)
+    log.info("%s: %s texts", recipe.name, " + ".join(str(len(pool.texts)) for pool in pools))
+    return pools
+
+
+def _own(recipe: Recipe, load: Load, library: Library, work: Path) -> list[Pool]:
+    labelled = library.labelled((*recipe.corpora, *recipe.contrast), recipe.confidence, recipe.seed)
+    real = labelled.texts(recipe.corpora, recipe.label)
+    pools = [Pool((1 - recipe.written_share) / len(real), texts) for texts in real]
+    if recipe.written:
+        file = work / f"{recipe.name}-{recipe.written}.jsonl"
+        openings = own_openings(recipe, labelled)
+        own = written(recipe, lambda: Author(load()), openings, labelled, recipe.written, file)
+        if recipe.rewritten:
+            file = work / f"{recipe.name}-rewritten-{recipe.rewritten}.jsonl"
+            openings = other_openings(recipe, library)
+
+            def hire() -> Author:
+                return Author(load(), _first_round(recipe, load, library, work))
+
+            own += written(recipe, hire, openings, labelled, recipe.rewritten, file)
+        pools.append(Pool(recipe.written_share, own))
+    return pools
+
+
+def _first_round(recipe: Recipe, load: Load, library: Library, work: Path) -> Path:
+    """The adapter that writes for the second round; trained where it is not there yet."""
+    once, out = replace(recipe, rewritten=0), work / "first-round"
+    folder = out / recipe.name
+    if not (folder / "adapter_model.safetensors").is_file():
+        _trained(once, load, library, _own(once, load, library, work), out, out / "checkpoints")
+    return folder
+
+
+def _united(recipe: Recipe, load: Load, library: Library, work: Path) -> Iterator[Pool]:
+    """Equal chances for each member, halved again for its second labels; within that as its recipe has them.
+
+    A member whose label is one of the second ones has no other beside it.
+    """
+    second = library.labelled(recipe.second, recipe.confidence, recipe.seed) if recipe.second else None
+    for member in recipe.union:
+        for pool in make_pools(member, load, library, work):
+            parts = {(member.label,): pool.texts}
+            if second is not None and member.label not in recipe.second_labels:
+                sure = second.sure(pool.texts, recipe.confidence)
+                parts = {(label, member.label): texts for label, texts in sure.items()}
+            for labels, texts in parts.items():
+                if texts:
+                    yield Pool(pool.chance / len(parts), texts, control(labels))
+
+
+def _trained(
+    recipe: Recipe, load: Load, library: Library, pools: Sequence[Pool], out: Path, work: Path
+) -> Path:
+    base = load()
+    return train(recipe, base, make_samples(recipe, pools, base.tokenizer, library), out, work)
+
+
+def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: Library) -> list[Sample]:
+    """The recipe's sequences from its pools, some of them begun with an opener."""
+    candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
+    openers = sorted({sentence for sentence in candidates if sentence})
+    return pack(
+        pools,
+        openers,
+        tokenizer,
+        count=recipe.steps * recipe.batch,
+        length=recipe.length,
+        opener_share=recipe.opener_share,
+        seed=recipe.seed,
+        joint=recipe.joint,
+    )

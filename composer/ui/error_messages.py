@@ -1,0 +1,22 @@
+"""What a visitor or a calling program hears of a fault: one sentence. The log has the rest."""
+
+from __future__ import annotations
+
+import logging
+
+import gradio as gr
+
+from composer.core.errors import ComposerError
+from composer.core.fault_messages import sentence
+
+log = logging.getLogger(__name__)
+
+
+def told(fault: Exception) -> str:
+    """The sentence for a fault. One that nobody foresaw is logged, and nothing of it is told but its kind."""
+    if isinstance(fault, gr.Error):
+        return fault.message
+    if not isinstance(fault, ComposerError):
+        log.error("an event failed", exc_info=fault)
+        return f"The server could not do that. {sentence(fault, 'Try again; its log has the details.')}"
+    return sentence(fault, "")

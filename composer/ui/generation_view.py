@@ -1,0 +1,123 @@
+"""One visitor's generation from request to pictures: what to show at each moment. No widgets here."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import plotly.graph_objects as go
+
+from composer.core.results import Fusion, Step
+from composer.methods import fuse
+from composer.ui.components import contribution_map as live
+from composer.ui.components.contribution_map import Status
+from composer.ui.components.plots import Series, contribution_figure, fusion_figure
+from composer.ui.validation import Request
+
+FINISHES: Mapping[str | None, tuple[str, str]] = {
+    "length": ("done", "Done"),
+    "end": ("done", "The model ended its text"),
+    "time": ("done", "Time limit reached"),
+    "stopped": ("stopped", "Stopped"),
+    None: ("stopped", "Stopped"),
+}
+
+
+@dataclass
+class Progress:
+    """What a generation has brought so far; Stop reads it after the generator was cancelled.
+
+    names: the N adapters of this run. adapters: their legend entries, and after them the merged adapter's if
+    the method makes one. fused, drawn: whether their
+    fusion weights and their contributions have been shown. stopped: by the visitor; nothing more is shown.
+    """
+
+    request: Request
+    names: tuple[str, ...]
+    adapters: Sequence[Mapping[str, str]]
+    layers: int
+    run: str = field(default_factory=lambda: secrets.token_hex(6))
+    steps: list[Step] = field(default_factory=list)
+    fused: bool = False
+    drawn: bool = False
+    stopped: bool = False
+
+    def reading(self) -> dict[str, object]:
+        """The live view while the prompt is read."""
+        return self._message(Status("reading", "Reading the prompt…"), fresh=0)
+
+    def making(self) -> dict[str, object]:
+        """The live view while adapters are made of others."""
+        words = "Preparing the adapters for this method; once for these weights, up to half a minute…"
+        return self._message(Status("reading", words), fresh=0)
+
+    def waiting(self, place: int, slots: int) -> dict[str, object]:
+        """The live view of a visitor in the queue; place 0: no longer in it."""
+        if place == 0:
+            return self.reading()
+        taken = "The only place is taken" if slots == 1 else f"All {slots} places are taken"
+        words = f"{taken}; you are number {place} in the queue."
+        return self._message(Status("waiting", words), fresh=0)
+
+    def writing(self, burst: Sequence[Step]) -> dict[str, object]:
+        """The live view after one more burst of steps."""
+        self.steps.extend(burst)
+        return self._message(self._status("writing", ""), fresh=len(burst))
+
+    def fusing(self) -> dict[str, object]:
+        """The live view when the text is whole and its fusion weights are still to come; every column."""
+        return self._message(self._status("fusing", "Done; reading the fusion weights…"), fresh=None)
+
+    def finished(self) -> dict[str, object]:
+        """The live view at the end, with every column; also after a cancel."""
+        phase, words = FINISHES[self.steps[-1].finish if self.steps else None]
+        return self._message(self._status(phase, words), fresh=None)
+
+    def fusion_figure(self, fusion: Fusion) -> go.Figure:
+        """Fusion weights among the adapters taking part, or among all when fewer than two do."""
+        weights = self.request.composition.weights
+        part = np.array([weights.get(name, 0.0) != 0 for name in self.names], bool)  # [N]
+        if part.sum() < 2:
+            part[:] = True
+        shared = fuse(fusion.kl, part)
+        return fusion_figure(Fusion(shared.kl[:, part], shared.alpha[:, part]), self._series(part))
+
+    def contribution_figure(self) -> go.Figure:
+        """Contribution by layer and adapter over the text so far."""
+        stacked = np.zeros((0, self.layers, len(self.adapters)), np.float32)
+        if self.steps:
+            stacked = np.stack([step.contribution for step in self.steps])  # [T, L, N]
+        return contribution_figure(stacked, self._series(np.ones(len(self.adapters), bool)))
+
+    def _series(self, part: np.ndarray) -> list[Series]:
+        return [
+            Series(each["label"], each["color"])
+            for each, here in zip(self.adapters, part, strict=False)  # no part is the merged one's
+            if here
+        ]
+
+    def _status(self, phase: str, words: str) -> Status:
+        steps = self.steps
+        span = steps[-1].seconds - steps[0].seconds if steps else 0.0
+        return Status(
+            phase=phase,
+            message=words,
+            tokens=len(steps),
+            per_second=(len(steps) - 1) / span if span > 0 else 0.0,
+            first_ms=1000 * steps[0].seconds if steps else 0.0,
+            seed=self.request.sampling.seed,
+        )
+
+    def _message(self, status: Status, fresh: int | None) -> dict[str, object]:
+        return live.message(
+            self.run,
+            self.request.prompt,
+            self.steps,
+            self.adapters,
+            self.layers,
+            status,
+            room=self.request.sampling.max_new_tokens,
+            fresh=fresh,
+        )

@@ -1,0 +1,67 @@
+"""What the page asks of an engine, however it is reached: texts, fusion weights, one more adapter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from composer.core.catalog_types import FitReport
+from composer.core.results import Fusion, Step
+from composer.engine.engine import Engine
+from composer.engine.scheduler import Waiting
+from composer.ui.validation import Request
+
+Added = tuple[tuple[str, str, str | None], ...]  # (adapter name, repo or folder, commit)
+
+
+@dataclass(frozen=True)
+class Making:
+    """Adapters are being made of others for this text, which takes a while."""
+
+
+News = Fusion | Step | Waiting | Making | None
+
+
+class Runner(ABC):
+    """The engine behind the page.
+
+    limit: how many generations Gradio may let in at once; None: all, the runner itself has them wait.
+    """
+
+    limit: int | None = None
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.catalog_names = tuple(engine.names)
+        self._added: Added = ()
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the adapters that visitors added, in order."""
+        return tuple(name for name, _, _ in self._added)
+
+    def add(self, source: str) -> FitReport:
+        """Load one more adapter for everybody, if it fits; returns its fit report."""
+        report = self.engine.add_adapter(source)
+        if report.ok:
+            self._added = (*self._added, (report.name, source, report.revision))
+        return report
+
+    @abstractmethod
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[News]:
+        """A generation: its steps, and before or after them the prompt's fusion weights.
+
+        names: the N adapters that the caller knows; fusion and contributions are theirs, and a last
+        contribution the merged adapter's: see Engine.names_of. Making comes before what takes long. Waiting
+        tells of a new place in the queue (0: no longer in it); None tells nothing and is a moment to leave.
+        Closing the iterator stops the generation. Raises ComposerError, or gr.Error with the sentence of one.
+        """
+
+    @abstractmethod
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
+        """Fusion weights of the prompt alone; norm, tokens: as Composition has them. Raises as `run` does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what runs in the background."""

@@ -1,0 +1,84 @@
+"""ZeroGPU: every call runs in a forked worker, where no thread of this process lives on.
+
+Everything that crosses is plain Python or numpy, adapters that were added after the fork are named so
+that the worker can load them itself, and a fault crosses as gr.Error, the only exception whose text
+survives the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+
+import gradio as gr
+
+from composer.core.composition import Composition, Sampling
+from composer.core.results import Fusion, Step
+from composer.engine.engine import Engine
+from composer.ui.error_messages import told
+from composer.ui.runners.base import Added, Runner
+from composer.ui.validation import Request
+
+
+class Forked(Runner):
+    """One generation at a time, each in a worker. on_gpu: wraps the one generator that touches the model."""
+
+    limit = 1
+
+    def __init__(self, engine: Engine, on_gpu: Callable[[Callable], Callable]):
+        super().__init__(engine)
+        self._work = on_gpu(self._work_here)
+
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step]:
+        """See Runner. The fusion weights come first."""
+        # As plain values: a mapping proxy does not pickle.
+        composition = request.composition.as_dict()
+        yield from self._work(
+            request.prompt, tuple(names), composition, asdict(request.sampling), self._added
+        )
+
+    def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
+        """See Runner."""
+        asked = {"method": "kl", "norm": norm, "tokens": tokens}
+        work = self._work(prompt, tuple(names), asked, None, self._added)
+        try:
+            return next(work)
+        finally:
+            work.close()
+
+    def close(self) -> None:
+        """Nothing of this runner's stays behind."""
+
+    def _work_here(
+        self,
+        prompt: str,
+        names: Sequence[str],
+        composition: Mapping,
+        sampling: Mapping | None,
+        added: Added,
+    ) -> Iterator[Fusion | Step]:
+        """sampling None: the fusion weights alone."""
+        try:
+            for name, source, commit in added:
+                if name not in self.engine.names:
+                    self.engine.add_adapter(source, commit, name)
+            wanted = Composition(**composition)
+            fusion = self.engine.fusion_of(prompt, wanted, names)
+            yield fusion
+            if sampling is not None:
+                steps = self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)
+                with closing(steps):
+                    yield from (self._known(step, names) for step in steps)
+        except Exception as fault:
+            raise gr.Error(told(fault), print_exception=False) from None
+
+    def _known(self, step: Step, names: Sequence[str]) -> Step:
+        """With the contributions of these adapters, and of the merged one that comes after all adapters."""
+        here = self.engine.names
+        if tuple(names) == tuple(here):
+            return step
+        places = [here.index(name) for name in names]
+        return replace(
+            step, contribution=step.contribution[:, [*places, *range(len(here), step.contribution.shape[1])]]
+        )

@@ -1,0 +1,74 @@
+"""What the bundled study found, as words and a table for the page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from composer.core.assets import ASSETS
+
+log = logging.getLogger(__name__)
+
+REPORT = ASSETS / "study" / "report.json"
+WAYS = (
+    "Our study asked each for a mood and a topic at once: how many of its texts had both, as two "
+    "judges say (in brackets: 95% interval), and the texts' perplexity under the base (lower is more "
+    "fluent). Once at strength 1, once at the best strength that keeps perplexity within 1.5 times "
+    "that of one adapter alone (- where none does): a way that hits more at strength 1 may only be louder."
+)
+
+UNFINISHED = "It is not finished: some ways may do better at a strength that they have not been tried at yet."
+
+
+def follows_prompt(base: str, report: Path = REPORT) -> str:
+    """Whether KL's alpha follows the prompt, by the study's permutation test; nothing where there is no study
+    of this base.
+
+    base: its Hub id.
+    """
+    return _told(base, report, _verdicts)
+
+
+def standings(base: str, report: Path = REPORT) -> str:
+    """How often each way of composing gave a text both things asked of it, as Markdown, best first; nothing
+    where there is no study of this base.
+
+    base: its Hub id.
+    """
+    return _told(base, report, _standings)
+
+
+def _told(base: str, report: Path, tell: Callable[[dict], str]) -> str:
+    if not report.is_file():
+        return ""
+    try:
+        found = json.loads(report.read_text("utf-8"))
+        return tell(found) if found["base"] == base else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        log.warning("the study's report cannot be read; the page goes without it")
+        return ""
+
+
+def _verdicts(found: dict) -> str:
+    verdicts = [_verdict(each["attribute"], each["overall"]) for each in found["patterns"]]
+    if not verdicts:
+        return ""
+    return (
+        "Does it know what the prompt is about? In our study, a permutation test over prompts that belong to "
+        f"one adapter: {'; '.join(verdicts)}."
+    )
+
+
+def _verdict(attribute: str, overall: dict) -> str:
+    """sentiment yes (p = 0.041, 24 prompts)"""
+    known = "yes" if overall["p"] < 0.05 else "not shown"
+    return f"{attribute} {known} (p = {overall['p']:.2g}, {overall['prompts']} prompts)"
+
+
+def _standings(found: dict) -> str:
+    if not found["standings"]:
+        return ""
+    unfinished = [UNFINISHED] if found["unfinished"] else []
+    return "\n\n".join(["### Which one works?", WAYS, *unfinished, found["standings"]])

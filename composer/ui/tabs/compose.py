@@ -1,0 +1,252 @@
+"""The tab where one composes: prompt, sliders, Generate, the live view, and the figures."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import gradio as gr
+from gradio.components import Component
+
+from composer.core.catalog_types import Example
+from composer.core.composition import Composition, Sampling
+from composer.methods import METHODS
+from composer.ui.components import contribution_map as live
+from composer.ui.components import method_controls as dials
+from composer.ui.components.weight_sliders import Slot, is_shown
+from composer.ui.settings import Settings
+
+FUSION_CAPTION = (
+    "**Fusion weights of this prompt.** Top: how the KL rule shares each layer among the adapters whose "
+    "slider is not 0 (among all when fewer than two are). Bottom: how far each adapter alone moves the "
+    "model's next-word prediction at that layer. A louder adapter moves it further whatever the prompt says."
+)
+CONTRIBUTION_CAPTION = (
+    "**Who spoke where.** Each line is one adapter: how large its output is beside the base's own, layer by "
+    "layer, averaged over the text. Two lines at the same height are equally loud, but may disagree."
+)
+BANDS = ("early", "middle", "late")
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The widgets whose values make a request, in the order in which handlers receive them."""
+
+    prompt: gr.Textbox
+    method: gr.Dropdown
+    strength: gr.Slider
+    bands: tuple[gr.Slider, ...]
+    dials: Mapping[str, Component]
+    sampling: Mapping[str, gr.Slider | gr.Number]
+    every: gr.Checkbox
+    weights: tuple[gr.Slider, ...]
+
+    @property
+    def inputs(self) -> list:
+        shape = [self.strength, *self.bands, *self.dials.values()]
+        return [self.prompt, self.method, *shape, *self.sampling.values(), self.every, *self.weights]
+
+    def read(self, values: tuple) -> dict:
+        """Handler arguments back by name: prompt, method, bands, dials, sampling, every, sliders."""
+        prompt, method, strength, early, middle, late, *rest = values
+        own, rest = rest[: len(self.dials)], rest[len(self.dials) :]
+        cut = len(self.sampling)
+        return {
+            "prompt": prompt,
+            "method": method,
+            "bands": (early, middle, late),
+            "dials": {"strength": strength, **dials.read(dict(zip(self.dials, own, strict=True)))},
+            "sampling": dict(zip(self.sampling, rest[:cut], strict=True)),
+            "every": rest[cut],
+            "sliders": rest[cut + 1 :],
+        }
+
+
+@dataclass(frozen=True)
+class Tab:
+    """Everything of the tab that events connect."""
+
+    controls: Controls
+    generate: gr.Button
+    stop: gr.Button
+    live: gr.HTML
+    fusion: gr.Plot
+    contribution: gr.Plot
+    method_help: gr.HTML
+    more: gr.Accordion
+    dice: gr.Button
+    zero: gr.Button
+    unavailable: gr.HTML
+    examples: tuple[gr.Button, ...]
+
+
+def build(
+    slots: tuple[Slot, ...],
+    examples: tuple[Example, ...],
+    unavailable: str,
+    opening: dict[str, object],
+    usual: Composition,
+    studied: str,
+    settings: Settings,
+) -> Tab:
+    """Lay the tab out inside the current Blocks context; connects nothing.
+
+    opening: the live view's first value. usual: the method and dials that stand there at first. studied: what
+    the study found of the fusion weights, a sentence or nothing.
+    """
+    labels = {slot.adapters[0]: slot.label for slot in slots if len(slot.adapters) == 1}
+    with gr.Row(elem_id="desk"):
+        with gr.Column(scale=5, min_width=330, elem_id="controls"):
+            prompt = gr.Textbox(
+                label="Prompt",
+                placeholder="Begin a text, e.g. The new stadium",
+                lines=2,
+                max_lines=5,
+                max_length=settings.max_prompt_chars,
+                elem_id="prompt",
+            )
+            with gr.Row(elem_id="examples"):
+                buttons = tuple(
+                    gr.Button(_example_label(example, labels, usual), size="sm", elem_classes="example")
+                    for example in examples
+                )
+            with gr.Group(elem_id="mix"):
+                with gr.Row(elem_id="mix-head"):
+                    every = gr.Checkbox(
+                        False, label="Show every adapter's own slider", container=False, elem_id="every"
+                    )
+                    zero = gr.Button("All to 0", size="sm", elem_id="zero")
+                weights = tuple(_weight(slot) for slot in slots)
+                lost = gr.HTML(
+                    unavailable,
+                    html_template="<p>{{value}}</p>",
+                    visible=bool(unavailable),
+                    elem_id="unavailable",
+                )
+            with gr.Row(elem_id="actions"):
+                generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
+                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", scale=1)
+            method, method_help, own, more = _method(usual)
+            strength, bands = _shape(usual)
+            sampling, dice = _sampling(settings)
+        with gr.Column(scale=7, min_width=330, elem_id="stage"):
+            view = live.component(opening)
+    with gr.Row(elem_id="figures"):
+        with gr.Column(min_width=330):
+            fusion = gr.Plot(show_label=False, elem_id="fusion")
+            gr.Markdown(f"{FUSION_CAPTION} {studied}".strip(), elem_classes="caption")
+        with gr.Column(min_width=330):
+            contribution = gr.Plot(show_label=False, elem_id="contribution")
+            gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
+    controls = Controls(prompt, method, strength, bands, own, sampling, every, weights)
+    return Tab(
+        controls, generate, stop, view, fusion, contribution, method_help, more, dice, zero, lost, buttons
+    )
+
+
+def dial_updates(method: str, values: Composition | None = None) -> list:
+    """Updates of help line, dials and their accordion for a chosen method; with values, the dials' too."""
+    return [method_words(method), *dials.updates(method, values)]
+
+
+def method_words(method: str) -> dict[str, str]:
+    """What the line under the method's name says."""
+    return {"help": METHODS[method].help, "source": METHODS[method].source}
+
+
+def new_seed() -> int:
+    """A seed nobody can foresee, short enough to read out."""
+    return secrets.randbelow(1_000_000)
+
+
+def _example_label(example: Example, labels: Mapping[str, str], usual: Composition) -> str:
+    """The movie · Positive + Sports (kl): what a click will set."""
+    prompt = example.prompt if len(example.prompt) <= 28 else example.prompt[:27].rstrip() + "…"
+    mix = " + ".join(("" if weight > 0 else "-") + labels[name] for name, weight in example.weights.items())
+    told = "" if example.method in (None, usual.method) else f" ({example.method})"
+    return f"{prompt} · {mix}{told}"
+
+
+def _weight(slot: Slot) -> gr.Slider:
+    return gr.Slider(
+        slot.slider.minimum,
+        slot.slider.maximum,
+        value=slot.slider.default,
+        step=slot.slider.step,
+        label=slot.label,
+        info=slot.blurb or None,
+        visible=is_shown(slot, every=False, added=0),
+        buttons=[],
+        elem_id=slot.key,
+        elem_classes=["weight", "two-way" if slot.pair else "one-way"],
+    )
+
+
+def _method(usual: Composition) -> tuple:
+    with gr.Group(elem_id="method-group"):
+        method = gr.Dropdown(
+            [(f"{each.family} · {each.label}", each.name) for each in METHODS.values()],
+            value=usual.method,
+            label="Method",
+            elem_id="method",
+        )
+        words = gr.HTML(
+            method_words(usual.method),
+            html_template="<p>{{value.help}} <cite>{{value.source}}</cite></p>",
+            elem_id="method-help",
+        )
+        own, more = dials.build(usual)
+    return method, words, own, more
+
+
+def _shape(usual: Composition) -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
+    with gr.Accordion("Strength and layers", open=False, elem_id="shape"):
+        strength = gr.Slider(
+            0, 4, usual.strength, step=0.05, label="Strength of everything", elem_id="strength"
+        )
+        bands = tuple(
+            gr.Slider(-2, 2, 1, step=0.05, label=f"{name.capitalize()} layers", elem_id=f"band-{name}")
+            for name in BANDS
+        )
+    return strength, bands
+
+
+def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], gr.Button]:
+    usual = Sampling()
+    with gr.Accordion("Sampling", open=False, elem_id="sampling"):
+        with gr.Row():
+            seed = gr.Number(
+                0,
+                precision=0,
+                minimum=0,
+                maximum=2**32 - 1,
+                label="Seed (same seed, same text)",
+                elem_id="seed",
+            )
+            dice = gr.Button("New seed", size="sm", elem_id="dice", min_width=110)
+        fields: Mapping[str, gr.Slider | gr.Number] = {
+            "max_new_tokens": gr.Slider(
+                1,
+                settings.max_new_tokens,
+                min(usual.max_new_tokens, settings.max_new_tokens),
+                step=1,
+                label="Most new tokens",
+                elem_id="max-new-tokens",
+            ),
+            "temperature": gr.Slider(
+                0,
+                2,
+                usual.temperature,
+                step=0.05,
+                label="Temperature (0 = always the likeliest)",
+                elem_id="temperature",
+            ),
+            "top_p": gr.Slider(0.05, 1, usual.top_p, step=0.01, label="Top-p (1 = off)", elem_id="top-p"),
+            "top_k": gr.Slider(0, 200, usual.top_k, step=1, label="Top-k (0 = off)", elem_id="top-k"),
+            "repetition_penalty": gr.Slider(
+                1, 2, usual.repetition_penalty, step=0.05, label="Repetition penalty", elem_id="repetition"
+            ),
+            "seed": seed,
+        }
+    return fields, dice

@@ -1,0 +1,220 @@
+"""The report is made of measurements alone: figures put in, ratios, bars and words read out."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from benchmarks.bars import BARS, judge
+from benchmarks.report import as_markdown
+
+
+def taken(median: float) -> dict:
+    return {"median": median, "p10": median / 2, "p90": median * 2, "cpu": median * 1.5, "count": 7}
+
+
+def sections() -> dict:
+    """Every bar of the CPU met but two: 8 adapters against 1, and the preview."""
+    arms = {
+        "ours 0": 0.030,
+        "ours 1": 0.031,
+        "ours 3": 0.032,
+        "ours 8": 0.062,
+        "ours eager 0": 0.050,
+        "ours eager 3": 0.060,
+        "ours int8 0": 0.014,
+        "ours int8 3": 0.016,
+        "peft 0": 0.060,
+        "peft 1": 0.070,
+        "peft 3": 0.096,
+        "peft 8": 0.150,
+        "peft cat 3": 0.080,
+        "passes 4": 0.240,
+        "wall": 0.027,
+    }
+    change = {"max": 0.5, "mean": 0.02, "kl": 0.001, "agree": 0.975, "positions": 80}
+    fusion = {"rows 1": 0.02, "rows 3": 0.04, "fusion 2": 0.05, "peft 3": 0.1}
+    fusion |= {"rows 9": 0.1, "fusion 8": 0.14, "peft 9": 0.3}
+    crowd = {
+        "total_p10": 9,
+        "total_p90": 11,
+        "each": 5,
+        "each_p10": 4,
+        "cpu": 0.02,
+        "memory": 2e9,
+        "count": 3,
+        "bare": 30.0,
+    }
+    waits = {"default": 0.030, "unset": 0.033, "passive": 0.06, "spin 0": 0.06, "spin 20000": 0.0297}
+    contention = {
+        count: {arm: taken(seconds * slower) for arm, seconds in waits.items()}
+        for count, slower in (("0", 1), ("1", 2), ("2", 3))
+    }
+    one = crowd | {"total": 25.0, "first_p50": 0.1, "first_p95": 0.2}
+    many = crowd | {"bare": 240.0, "total": 225.0, "first_p50": 1.5, "first_p95": 2.5}
+    return {
+        "single": {
+            "tokens": 48,
+            "arms": {name: taken(seconds) for name, seconds in arms.items()},
+            "compiled": {"0 adapters, same weights": True, "3 adapters, same weights": True},
+            "wall_forms": {"576x576": "blocks"},
+            "profile": {"total": 40.0, "operators": {"aten::addmm": 30.0}, "others": 2.0, "rest": 8.0},
+            "int8": {"0": change},
+        },
+        "fusion": {
+            "prompt_tokens": 32,
+            "fusions": [2, 8],
+            "arms": {name: taken(seconds) for name, seconds in fusion.items()},
+        },
+        "users": {"tokens": 32, "prompt_tokens": 32, "slots": 32, "counts": {"1": one, "32": many}},
+        "preview": {"prompt_tokens": 20, "p50": 0.09, "p95": 0.25, "cpu": 0.1, "count": 60},
+        "start": {"adapters": 3, "first_token": taken(6.5), "memory": 9e8, "adapter_load": taken(0.05)},
+        "contention": {"cores": 2, "tokens": 48, "loads": contention},
+    }
+
+
+def results(device: str = "cpu") -> dict:
+    base = {"id": "me/base", "dtype": "float32", "quantization": "none", "parameters": 1.35e8, "rank": 8}
+    machine = {
+        "system": "Linux x86_64",
+        "cpu": "A CPU",
+        "cores": 2,
+        "logical_cores": 4,
+        "threads": 2,
+        "ram": 16e9,
+        "load": 0.5,
+        "gpu": None,
+        "python": "3.12.1",
+        "packages": {"torch": "2.13.0", "bitsandbytes": None},
+    }
+    command = "python -m composer bench"
+    return {"device": device, "machine": machine, "command": command, "base": base, **sections()}
+
+
+def gpu_results() -> dict:
+    one = {key: value for key, value in sections().items() if key in ("single", "fusion", "users")}
+    one["floor"] = {"bytes": 16e9, "bandwidth": 4e12, "seconds": 0.018}
+    shape = {"num_hidden_layers": 32, "hidden_size": 4096}
+    eight = {"shape": shape, "rank": 16, "device": "cuda", "dtypes": {"bf16": one}}
+    made = results("cuda") | {"gpu": eight}
+    made["machine"] = made["machine"] | {"gpu": {"name": "A GPU", "memory": 8e10, "cuda": "13.0"}}
+    return made
+
+
+def words(results: dict, device: str) -> dict[str, tuple[float | None, str]]:
+    return {v.bar.claim: (v.measured, v.word) for v in judge(results) if v.bar.device == device}
+
+
+def test_bars_are_ratios_of_what_was_measured():
+    said = words({"cpu": results()}, "CPU")
+    expected = {
+        "ours with 3 adapters / PEFT with 3 active": (0.096 / 0.032, "yes"),
+        "ours with 3 adapters, int8 / PEFT with 3 active": (0.096 / 0.016, "yes"),
+        "ours with 3 adapters / ours base": (0.030 / 0.032, "yes"),
+        "ours with 8 adapters / ours with 1": (0.031 / 0.062, "no"),
+        "ours base / bare matrix-vector products": (0.027 / 0.030, "yes"),
+        "KL fusion with N adapters / (N+1)-row base prefill": (1.4, "yes"),
+        "32 users' total tokens/s / one user's": (9.0, "yes"),
+        "32 users, first token p95": (2.5, "yes"),
+        "slider to preview p95": (0.25, "no"),
+        "start to first token, files in cache": (6.5, "yes"),
+        "decoding on a quiet machine / with the best way of waiting": (0.99, "yes"),
+        "decoding beside a busy process on each core / quiet": (0.33, "no"),
+    }
+    assert said.keys() == expected.keys()
+    for claim, (measured, word) in expected.items():
+        assert said[claim] == (pytest.approx(measured), word), claim
+
+
+def test_gpu_bars_are_read_from_the_8b_shape_only():
+    assert set(words({"cpu": results()}, "GPU").values()) == {(None, "not yet measured")}
+    assert set(words({"cuda": results("cuda")}, "GPU").values()) == {(None, "not yet measured")}
+    said = words({"cuda": gpu_results()}, "GPU")
+    assert said["ours base / memory-bandwidth floor (bf16, 8B shape)"] == (pytest.approx(0.6), "no")
+    assert said["ours with 3 adapters / PEFT with 3 active"] == (pytest.approx(3.0), "yes")
+    assert said["32 users' total tokens/s / one user's"] == (9.0, "no")
+    assert said["32 users, first token p95"] == (2.5, "no")
+    assert {word for _, word in words({"cuda": gpu_results()}, "CPU").values()} == {"not yet measured"}
+
+
+@pytest.mark.parametrize(
+    ("need", "measured", "word"),
+    [(2.5, 2.5, "yes"), (2.5, 2.4999, "no"), (2.5, 9.0, "yes")],
+)
+def test_a_bar_is_met_exactly_where_it_lies(need, measured, word):
+    made = results()
+    made["single"]["arms"]["peft 3"] = taken(made["single"]["arms"]["ours 3"]["median"] * measured)
+    verdict = judge({"cpu": made})[0]
+    assert (verdict.bar.need, verdict.word) == (need, word)
+
+
+def test_the_worst_fusion_counts():
+    made = results()
+    made["fusion"]["arms"]["fusion 2"] = taken(0.08)
+    assert words({"cpu": made}, "CPU")["KL fusion with N adapters / (N+1)-row base prefill"] == (2.0, "no")
+
+
+@pytest.mark.parametrize("key", ["single", "fusion", "users", "preview", "start"])
+def test_a_section_that_was_not_run_is_not_yet_measured(key):
+    made = results()
+    del made[key]
+    missing = [v.bar.claim for v in judge({"cpu": made}) if v.bar.device == "CPU" and v.measured is None]
+    assert missing and len(missing) < 10
+    assert as_markdown({"cpu": made}).count("not yet measured") > 7
+
+
+def test_another_dtype_than_float32_meets_no_bar_of_the_cpu():
+    made = results()
+    made["base"]["dtype"] = "bfloat16"
+    assert {word for _, word in words({"cpu": made}, "CPU").values()} == {"not yet measured"}
+
+
+def test_every_bar_is_in_the_table_with_its_word():
+    lines = as_markdown({"cpu": results()}).splitlines()
+    rows = lines[lines.index("|---|---|---|---|---|") + 1 :][: len(BARS)]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[1] for row in cells] == [bar.claim for bar in BARS]
+    first, gpu = cells[0], cells[1]
+    assert first == ["CPU", "ours with 3 adapters / PEFT with 3 active", ">= 2.5x", "3.00x", "yes"]
+    assert gpu[2:] == [">= 3x", "-", "not yet measured"]
+    assert ["CPU", "slider to preview p95", "<= 0.2 s", "0.25 s", "no"] in cells
+
+
+def test_tables_say_what_was_measured():
+    text = as_markdown({"cpu": results()})
+    assert "| ours, 3 adapters | 31.2 | 15.6 - 62.5 | 32.00 | 48.00 | 7 |" in text
+    assert "| PEFT `generate()`, base | 16.7 |" in text and "| ours, base | 33.3 |" in text
+    assert "| bare matrix-vector products | 37.0 |" in text
+    assert "| KL fusion, 8 adapters | 140.00 | 70.00 - 280.00 | 210.00 | 7.00x |" in text
+    assert "8.0 times the smallest's tokens/s. It has 9.0 times" in text
+    assert "| 32 | 225.0 | 9.0 - 11.0 | 240.0 | 5.0 | 1.50 | 2.50 | 20.00 | 2.00 GB |" in text
+    assert "| 90.00 | 250.00 | 100.00 | 60 |" in text
+    assert "| process start to first token | 6.500 |" in text
+    assert "| 0 | 0.500 | 0.0200 | 1.0e-03 | 97.5% | 80 |" in text
+    assert "| `aten::addmm` | 30.000 | 75.0% |" in text
+    assert "| other operators | 2.000 | 5.0% |" in text and "Python and waiting | 8.000 | 20.0% |" in text
+    assert "A CPU, 2 cores (4 logical), torch threads 2, 16.00 GB RAM" in text
+    assert "Python 3.12.1, torch 2.13.0." in text
+    assert text.rstrip().endswith("## On a GPU\n\nNot yet measured.")
+
+
+def test_the_gpu_s_part_says_its_share_of_the_floor():
+    text = as_markdown({"cuda": gpu_results()})
+    assert "GPU A GPU, 80.00 GB, CUDA 13.0." in text
+    assert "Llama of 32 layers, width 4096, bf16, random weights, on GPU; adapters of rank 16" in text
+    assert "One token reads 16.00 GB of weights; at the 4000 GB/s" in text and "60% of ours" in text
+
+
+@pytest.mark.parametrize(
+    ("done", "sentence"),
+    [
+        ((True, True), "The decoding step was compiled"),
+        ((False, False), "Compiling was not available here"),
+        ((True, False), "Not compiled: b."),
+    ],
+)
+def test_whether_it_was_compiled_is_said(done, sentence):
+    made = copy.deepcopy(results())
+    made["single"]["compiled"] = dict(zip("ab", done, strict=True))
+    assert sentence in as_markdown({"cpu": made})

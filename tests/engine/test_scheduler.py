@@ -1,0 +1,260 @@
+"""Everybody's rows in one batch: the same words as alone, and nobody's trouble is anybody else's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import numpy as np
+import pytest
+
+from composer import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.core.results import Step
+from composer.engine.scheduler import Scheduler, Waiting
+from tests.tools import tiny
+
+REQUESTS = [
+    (f"Person {i} says" + " so" * (i % 5), composition, Sampling(max_new_tokens=6 + 3 * i, seed=i, top_k=k))
+    for i, (composition, k) in enumerate(
+        [
+            (Composition(weights={"plain": 1}), 50),
+            (Composition(), 5),
+            (Composition(weights={"rslora": 0.5, "patterned": -1}), 0),
+            (Composition(weights={"plain": 1, "rslora": 1}, method="kl"), 50),
+            (Composition(weights={"patterned": 1}, strength=2, bands=(0, 1, 2)), 20),
+            (Composition(weights={"plain": -1}), 50),
+            (Composition(weights={"rslora": 1}), 3),
+            (Composition(weights={"plain": 1, "rslora": 1}, method="logits"), 50),
+        ]
+    )
+]
+LONG = Sampling(max_new_tokens=150, seed=3)
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def engine(request, tmp_path_factory):
+    return tiny.engine(
+        request.param, tiny.three_unlike(tmp_path_factory.mktemp(request.param), request.param)
+    )
+
+
+@pytest.fixture
+def scheduler(engine, monkeypatch):
+    # A text must not end early, or there is nothing to be in company with.
+    monkeypatch.setattr(engine, "_ends", frozenset())
+    made = Scheduler(engine, slots=4, queue=5)
+    yield made
+    made.close()
+
+
+def tokens(steps) -> list[int]:
+    return [step.token for step in steps]
+
+
+def first(events) -> Step:
+    return next(event for event in events if isinstance(event, Step))
+
+
+def queued(events) -> Waiting:
+    return next(event for event in events if event != Waiting(0))
+
+
+def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
+    alone = [list(engine.generate(*request)) for request in REQUESTS]
+    with ThreadPoolExecutor(len(REQUESTS)) as people:
+        together = list(people.map(lambda request: list(scheduler.generate(*request)), REQUESTS))
+    for one, other in zip(alone, together, strict=True):
+        assert tokens(one) == tokens(other)
+        assert [step.index for step in other] == list(range(len(other)))
+        assert other[-1].text == one[-1].text and other[-1].finish == "length"
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_allclose(mine.contribution, theirs.contribution, rtol=1e-3, atol=1e-5)
+    assert scheduler.busy == 0
+
+
+def test_a_newcomer_does_not_wait_for_the_last_word(scheduler):
+    early = scheduler.enter("I was here", Composition(), LONG).events()
+    first(early)
+    short = list(scheduler.generate("Me too", Composition(), Sampling(max_new_tokens=2)))
+    assert len(short) == 2 and scheduler.busy == 1
+    early.close()
+
+
+def test_whoever_leaves_frees_the_place(engine, scheduler):
+    held = [scheduler.enter("Held", Composition(), LONG).events() for _ in range(4)]
+    for events in held:
+        first(events)
+    short = Sampling(max_new_tokens=3, seed=9)
+    events = scheduler.enter("Waits", Composition(), short).events()
+    assert queued(events) == Waiting(1)
+    held.pop().close()
+    steps = [event for event in events if isinstance(event, Step)]
+    assert tokens(steps) == tokens(engine.generate("Waits", Composition(), short))
+    for events in held:
+        events.close()
+
+
+def test_stop_ends_one_and_not_the_other(engine, scheduler):
+    stopped = Event()
+    mine = scheduler.generate("Mine", Composition(), LONG, stop=stopped.is_set)
+    yours = scheduler.generate("Yours", Composition(), Sampling(max_new_tokens=20, seed=4))
+    got = [next(yours)]
+    next(mine)
+    stopped.set()
+    assert list(mine) == []
+    got += yours
+    assert tokens(got) == tokens(engine.generate("Yours", Composition(), Sampling(max_new_tokens=20, seed=4)))
+
+
+THREE_VOICES = Composition(weights={"plain": 1, "rslora": 1}, method="logits")
+
+
+def test_a_row_of_several_voices_waits_for_room_for_all_and_is_not_overtaken(engine, scheduler):
+    held = [scheduler.enter("Held", Composition(), LONG).events() for _ in range(2)]
+    for events in held:
+        first(events)
+    sampling = Sampling(max_new_tokens=8, seed=9)
+    large = scheduler.enter("Large", THREE_VOICES, sampling)
+    small = scheduler.enter("Small", Composition(), sampling)
+    # Two slots are free: not enough for three voices, and nobody's who came later.
+    assert (scheduler.place(large), scheduler.place(small)) == (1, 2)
+    held.pop().close()
+    got, other = ([event for event in each.events() if isinstance(event, Step)] for each in (large, small))
+    assert tokens(got) == tokens(engine.generate("Large", THREE_VOICES, sampling))
+    assert tokens(other) == tokens(engine.generate("Small", Composition(), sampling))
+    held.pop().close()
+
+
+def test_all_slots_of_a_row_are_free_when_it_is_gone(scheduler):
+    for _ in range(3):
+        large = scheduler.enter("Large", THREE_VOICES, LONG).events()
+        first(large)
+        large.close()
+    four = [scheduler.enter("Guest", Composition(), LONG).events() for _ in range(4)]
+    for events in four:
+        first(events)
+    assert scheduler.busy == 4
+    for events in four:
+        events.close()
+
+
+def test_a_row_of_more_voices_than_there_are_slots_is_told_what_to_do(engine):
+    small = Scheduler(engine, slots=2)
+    with pytest.raises(ComposerError, match=r"3 times at once.*room for 2; set fewer adapters"):
+        small.enter("Hello", THREE_VOICES, LONG)
+    assert small.busy == 0
+
+
+def test_a_house_with_a_slot_left_is_full_for_who_needs_more_and_may_not_wait(engine, monkeypatch):
+    monkeypatch.setattr(engine, "_ends", frozenset())
+    house = Scheduler(engine, slots=3, queue=0)
+    held = house.enter("Held", Composition(), LONG).events()
+    first(held)
+    with pytest.raises(ComposerError, match="full: 1 is being served and 0 wait"):
+        house.enter("Large", THREE_VOICES, LONG)
+    short = Sampling(max_new_tokens=2)
+    assert len(list(house.generate("Small", Composition(), short))) == 2
+    held.close()
+    house.close()
+
+
+def test_a_full_house_says_so(scheduler):
+    held = [scheduler.enter("Guest", Composition(), LONG).events() for _ in range(4)]
+    for events in held:
+        first(events)
+    queue = [scheduler.enter("Next", Composition(), LONG) for _ in range(5)]
+    with pytest.raises(ComposerError, match="full: 4 are being served and 5 wait"):
+        scheduler.enter("One too many", Composition(), LONG)
+    for ticket in queue:
+        ticket.close()
+    for events in held:
+        events.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "composition", "sampling"),
+    [
+        ("", Composition(), LONG),
+        ("Hello", Composition(weights={"nobody": 1}), LONG),
+        ("Hello", Composition(method="nothing"), LONG),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_at_the_door(scheduler, prompt, composition, sampling):
+    with pytest.raises(ComposerError):
+        scheduler.enter(prompt, composition, sampling)
+    assert scheduler.busy == 0
+
+
+def test_a_row_longer_than_a_place_is_refused(engine):
+    small = Scheduler(engine, slots=1, room=32)
+    with pytest.raises(ComposerError, match="32 tokens"):
+        small.enter("Hello", Composition(), Sampling(max_new_tokens=40))
+
+
+def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
+    from composer.model.tokens import Continuation
+
+    make, push = Continuation.__init__, Continuation.push
+    poison, pushed = engine.base.tokenizer("Poison")["input_ids"], Counter()
+
+    def noted(self, tokenizer, prompt, ends):
+        make(self, tokenizer, prompt, ends)
+        self.poisoned = list(prompt) == poison
+
+    def faulty(self, token, *, last):
+        pushed[id(self)] += 1
+        if self.poisoned and pushed[id(self)] == 4:
+            raise ValueError("half a character too many")
+        return push(self, token, last=last)
+
+    monkeypatch.setattr(Continuation, "__init__", noted)
+    monkeypatch.setattr(Continuation, "push", faulty)
+    good = scheduler.generate("Good", Composition(weights={"plain": 1}), Sampling(max_new_tokens=15, seed=2))
+    got = [next(good)]
+    with pytest.raises(ComposerError, match="could not be continued"):
+        list(scheduler.generate("Poison", Composition(), LONG))
+    got += good
+    expected = engine.generate("Good", Composition(weights={"plain": 1}), Sampling(max_new_tokens=15, seed=2))
+    assert tokens(got) == tokens(expected)
+
+
+def test_a_fault_of_the_model_ends_the_batch_and_not_the_service(engine, scheduler, monkeypatch):
+    step = type(engine._pass).__call__
+    monkeypatch.setattr(type(engine._pass), "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ComposerError, match="could not be continued"):
+        list(scheduler.generate("Now", Composition(), LONG))
+    monkeypatch.setattr(type(engine._pass), "__call__", step)
+    assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
+
+
+def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):
+    folders = tiny.three_unlike(tmp_path, "llama")
+    late = folders.pop("patterned")
+    engine = tiny.engine("llama", folders)
+    monkeypatch.setattr(engine, "_ends", frozenset())
+    old = Composition(weights={"plain": 1})
+    expected = tokens(engine.generate("Before", old, LONG))
+    scheduler = Scheduler(engine, slots=4)
+    running = scheduler.enter("Before", old, LONG).events()
+    steps = [first(running)]
+    assert engine.add_adapter(str(late), name="patterned").ok
+    new = Composition(weights={"patterned": 1})
+    joined = list(scheduler.generate("After", new, Sampling(max_new_tokens=5, seed=1)))
+    steps += [event for event in running if isinstance(event, Step)]
+    assert tokens(steps) == expected
+    assert steps[-1].contribution.shape[1] == 2 and joined[-1].contribution.shape[1] == 3
+    assert tokens(joined) == tokens(engine.generate("After", new, Sampling(max_new_tokens=5, seed=1)))
+    scheduler.close()
+
+
+def test_closing_ends_everything_with_a_sentence(engine):
+    scheduler = Scheduler(engine, slots=1)
+    events = scheduler.enter("Endless", Composition(), LONG).events()
+    first(events)
+    scheduler.close()
+    with pytest.raises(ComposerError, match="shutting down"):
+        list(events)
+    with pytest.raises(ComposerError, match="shutting down"):
+        scheduler.enter("Late", Composition(), LONG)

@@ -1,0 +1,342 @@
+"""The study's texts: planned once each, made in one batch, kept through any end of the run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from composer.core.catalog_types import Attribute
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.evaluation.scoring import perplexities
+from composer.methods import METHODS
+from composer.study.design.arms import ARMS, UNIONS, Arm
+from composer.study.design.plan import Stand, plan
+from composer.study.design.targets import MULTI, all_targets, choose
+from composer.study.generation.store import Store
+from composer.study.generation.worker import Made, Score, texts, work
+from tests.tools import tiny
+
+SAMPLING = Sampling(max_new_tokens=6, time_limit=600)
+PROMPTS = ("The film", "A goal was")
+GROUPS = (
+    Attribute("sentiment", "Sentiment", ("negative", "positive"), ("negative", "positive")),
+    Attribute("topic", "Topic", ("sports", "world")),
+    Attribute("style", "Style", ("plain", "ornate")),
+)
+BY_NAME = {arm.name: arm for arm in ARMS}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    names = ("positive", "negative", "sports")
+    return {name: tiny.adapter(folder / name, "llama", seed, r=2) for seed, name in enumerate(names)}
+
+
+@pytest.fixture(scope="module")
+def engine(folders):
+    return tiny.engine("llama", folders, GROUPS)
+
+
+@pytest.fixture(scope="module")
+def stand(engine):
+    return Stand.of(engine)
+
+
+def arms(*names):
+    return [BY_NAME[name] for name in names]
+
+
+def work_of(stand, names, targets=None, strengths=(1.0,), prompts=PROMPTS, seeds=1, sampling=SAMPLING):
+    chosen = choose(all_targets(GROUPS), targets)
+    return plan(stand, arms(*names), chosen, strengths, prompts, seeds, sampling)
+
+
+# --- targets and arms ----------------------------------------------------------------------------
+
+
+def test_targets_are_singles_pairs_and_triples_of_what_judges_know():
+    targets = all_targets(GROUPS)
+    assert [target.name for target in targets if target.kind == "topic"] == ["sports", "world"]
+    pairs = [target for target in targets if target.kind == "pair"]
+    assert len(targets) == 2 + 2 + 4 + 4 and len(pairs) == 4
+    triple = next(target for target in targets if target.name == f"positive+sports+{MULTI}")
+    assert triple.modules == ("positive", "sports", MULTI)
+    assert triple.wanted == (("sentiment", "positive"), ("topic", "sports"))
+    assert pairs[0].words == "a negative sentiment and a sports topic"
+
+
+def test_targets_are_chosen_by_name_or_kind():
+    targets = all_targets(GROUPS)
+    assert [t.name for t in choose(targets, ("world", "sentiment"))] == ["negative", "positive", "world"]
+    with pytest.raises(ComposerError, match="There are: sentiment, negative"):
+        choose(targets, ("joy",))
+    with pytest.raises(ComposerError, match="nothing to study"):
+        choose((), None)
+
+
+def test_every_arm_of_the_project_says_what_it_is():
+    assert len(BY_NAME) == len(ARMS)
+    assert all(arm.label and arm.help and arm.source and arm.family for arm in ARMS)
+    outputs = {"sum", "average", "static", "balanced", "contrast", "pico"}
+    logits = {"logits", "logits-contrast"}
+    adaptive = {"kl", "kl-contrast", "cosine", "logo", "arrow"}
+    weights = {"factor-average", "linear", "svd", "ties", "dare-ties", "core"}
+    assert {arm.method for arm in ARMS} == outputs | logits | adaptive | weights
+
+
+def test_what_an_arm_asks_for_makes_a_composition():
+    pair = next(target for target in all_targets(GROUPS) if target.name == "positive+sports")
+    asked = BY_NAME["kl-paper"].asked(pair, 1.25)
+    composition = Composition(**asked)
+    assert (composition.method, composition.scale, composition.strength) == ("kl", "paper", 1.25)
+    assert dict(composition.weights) == {"positive": 1, "sports": 1}
+    assert BY_NAME["base"].asked(pair, 1.25) == {}
+    assert BY_NAME["single-topic"].asked(pair, 1)["weights"] == {"sports": 1}
+    assert BY_NAME["sum-multi"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1, MULTI: 1}
+
+
+def test_an_arm_may_ask_for_more_of_one_attribute_and_then_wants_two():
+    alone, pair = (
+        next(target for target in all_targets(GROUPS) if target.name == name)
+        for name in ("sports", "positive+sports")
+    )
+    louder = BY_NAME["contrast-0.5-topic-1.25"]
+    asked = louder.asked(pair, 0.75)
+    assert asked == BY_NAME["contrast-0.5"].asked(pair, 0.75) | {"weights": {"positive": 1, "sports": 1.25}}
+    assert louder.asked(alone, 1) is None
+    assert BY_NAME["sum-topic-1.25"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1.25}
+
+
+def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(stand):
+    stand = replace(stand, methods={name: method for name, method in METHODS.items() if name != "logo"})
+    found = work_of(stand, ["prompting", "logo", "sum", "sum-multi"], ["pair"])
+    assert [(each.arm, each.targets, each.reason) for each in found.missing] == [
+        (None, ("negative+world", "positive+world"), "there is no adapter called world"),
+        ("prompting", (), "the base has no chat template to be told through"),
+        ("logo", (), "there is no method called logo"),
+        ("sum-multi", ("pair",), f"there is no adapter called {MULTI}"),
+    ]
+    assert {cell.target.name for cell in found.cells} == {"negative+sports", "positive+sports"}
+
+
+def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
+    later = replace(
+        stand,
+        methods={**METHODS, "logo": replace(METHODS["sum"], name="logo")},
+        versions={**stand.versions, "world": "1", MULTI: "1"},
+        chat=lambda instruction, beginning: f"<user>{instruction}</user>{beginning}",
+    )
+    found = work_of(later, ["prompting", "logo", "sum-multi"], ["pair"])
+    assert not found.missing and {cell.arm for cell in found.cells} == {"prompting", "logo", "sum-multi"}
+    told = next(unit.told for unit in found.units if not unit.asked)
+    assert told.startswith("<user>") and "has a negative sentiment and a world news topic" in told
+    assert told.endswith("</user>A goal was")
+
+
+def test_a_dial_that_compositions_do_not_have_is_a_reason():
+    arm = Arm("new", "x", "New", "-", "-", dials={"colour": 0.5})
+    assert arm.lacks(METHODS, True) == "a composition has no dial called colour"
+
+
+def test_a_base_that_is_chatted_with_is_refused(engine):
+    chatting = tiny.engine("llama", {})
+    chatting.base = replace(chatting.base, spec=replace(chatting.spec, prompting="chat"))
+    with pytest.raises(ComposerError, match="plain"):
+        Stand.of(chatting)
+
+
+# --- sharing -------------------------------------------------------------------------------------
+
+
+def test_the_same_text_is_one_unit(stand):
+    strengths = (0.5, 1.0)
+    found = work_of(stand, ["base"], ["sentiment", "pair"], strengths)
+    assert len(found.cells) == (2 + 2) * 2 * 2 and len(found.units) == 2  # targets, strengths, prompts
+    # With one module every way of composing is that module, and a pair's module alone is the same again.
+    names = ["single-sentiment", "sum", "kl-unit"]
+    found = work_of(stand, names, ["positive"], strengths)
+    assert len(found.cells) == 3 * 4 and len(found.units) == 4
+    assert len(work_of(stand, ["single-sentiment"], ["positive", "positive+sports"]).units) == 2
+    # Contrast is more than its one module.
+    assert len(work_of(stand, [*names, "contrast-1"], ["positive"]).units) == 4
+
+
+def test_modules_of_several_labels_are_told_which_by_control_words(stand):
+    later = replace(stand, versions={**stand.versions, **dict.fromkeys(UNIONS, "1")})
+    found = work_of(later, ["sum", "combined", "multi", "sum-multi"], ["positive", "positive+sports"])
+    told = {cell.arm: unit.told for cell in found.cells for unit in found.units
+            if (unit.key, unit.prompt, cell.target.kind) == (cell.key, "The film", "pair")}  # fmt: skip
+    words = "[positive, sports] The film"
+    assert told == {"sum": "The film", "combined": words, "multi": words, "sum-multi": words}
+    one = {unit.told for unit in found.units if "combined-sentiment" in unit.asked["weights"]}
+    assert one == {f"[positive] {prompt}" for prompt in PROMPTS}
+
+
+def test_a_text_is_judged_and_scored_without_its_control_words(folders):
+    engine = tiny.engine("llama", {**folders, MULTI: folders["sports"]})
+    found = work_of(Stand.of(engine), ["multi"], ["positive+sports"], prompts=PROMPTS[:1])
+    made, score = work(engine, found.units, [], SAMPLING)
+    composition = Composition(weights={MULTI: 1})
+    steps = list(engine.generate("[positive, sports] The film", composition, replace(SAMPLING, seed=0)))
+    assert (made.prompt, made.continuation) == ("The film", steps[-1].text)
+    assert score.perplexity == pytest.approx(perplexities(engine, [("The film", steps[-1].text)])[0])
+
+
+def test_a_seed_belongs_to_the_prompt(stand):
+    cells = work_of(stand, ["base", "sum"], ["positive"], seeds=2).cells
+    seeds = {arm: [(c.prompt, c.seed) for c in cells if c.arm == arm] for arm in ("base", "sum")}
+    assert seeds["base"] == seeds["sum"] and len({seed for _, seed in seeds["sum"]}) == 4
+
+
+def test_a_key_changes_with_what_the_text_depends_on_and_nothing_else(stand):
+    asked = {"method": "sum", "weights": {"positive": 1.0}, "strength": 1.0}
+    contrast = {**asked, "method": "contrast"}
+    key = stand.key("A", asked, SAMPLING, 0)
+    other = replace(stand, versions={**stand.versions, "positive": "retrained"})
+    peer = replace(stand, versions={**stand.versions, "negative": "retrained"})
+    far = replace(stand, versions={**stand.versions, "sports": "retrained"})
+    changed = [
+        stand.key("B", asked, SAMPLING, 0),
+        stand.key("A", asked, SAMPLING, 1),
+        stand.key("A", {**asked, "strength": 0.5}, SAMPLING, 0),
+        stand.key("A", contrast, SAMPLING, 0),
+        stand.key("A", {**contrast, "contrast": 0.5}, SAMPLING, 0),
+        stand.key("A", asked, replace(SAMPLING, temperature=0.5), 0),
+        replace(stand, base=("other",)).key("A", asked, SAMPLING, 0),
+        other.key("A", asked, SAMPLING, 0),
+        peer.key("A", contrast, SAMPLING, 0),
+    ]
+    assert len({key, *changed}) == len(changed) + 1
+    assert peer.key("A", asked, SAMPLING, 0) == far.key("A", asked, SAMPLING, 0) == key
+    assert stand.key("A", {**asked, "scale": "unit"}, replace(SAMPLING, time_limit=9), 0) == key
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def test_texts_are_those_of_the_engine_one_by_one(engine, stand):
+    found = work_of(stand, ["base", "sum", "kl-unit", "logits"], ["positive+sports"], seeds=2)
+    made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=3)}
+    assert len(made) == len(found.units) == 16
+    for unit in found.units:
+        steps = list(engine.generate(unit.told, Composition(**unit.asked), replace(SAMPLING, seed=unit.seed)))
+        assert made[unit.key].continuation == steps[-1].text
+
+
+def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, stand):
+    found = work_of(stand, ["sum", "logits"], ["positive+sports"])
+    made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=2)}
+    assert made.keys() == {unit.key for unit in found.units}
+    for unit in found.units:
+        fault = made[unit.key].fault
+        assert (fault is not None and "room for 2" in fault) == (unit.asked["method"] == "logits")
+
+
+def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
+    found = work_of(stand, ["sum"], ["positive"])
+    left = Made("left", "The film", 0, {}, " is")
+    empty = Made("empty", "The film", 0, {}, "")
+    long = Made("long", "The film", 0, {}, "x" * 400)  # more than the base can read
+    results = list(work(engine, found.units, [left, empty, long], SAMPLING))
+    scores = {each.key: each.perplexity for each in results if isinstance(each, Score)}
+    assert set(scores) == {"left", "empty", "long"} | {unit.key for unit in found.units}
+    assert scores["left"] > 1 and scores["empty"] is None and scores["long"] is None
+
+
+def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_path):
+    [target] = choose(all_targets(GROUPS), ["positive"])
+    few = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING, 1).units
+    every = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).units
+    assert [unit.key for unit in few] == [unit.key for unit in every] and len(few) == 6
+    store = Store(tmp_path)
+    store.carry_out(few, lambda *todo: work(engine, *todo, SAMPLING))
+    known = [unit.seed for unit in few if store.perplexity(unit.key)]
+    assert sorted(known) == [0, 1]
+    asked = []
+    store.carry_out(
+        every, lambda units, unscored: asked.extend(unscored) or work(engine, units, unscored, SAMPLING)
+    )
+    assert len(asked) == 4 and all(store.perplexity(unit.key) for unit in every)
+
+
+def test_strengths_beside_one_may_have_fewer_seeds(stand):
+    targets = choose(all_targets(GROUPS), ["positive"])
+    cells = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=1).cells
+    seeds = {strength: {cell.seed for cell in cells if cell.strength == strength} for strength in (0.5, 1.0)}
+    assert len(seeds[1.0]) == 6 and seeds[0.5] < seeds[1.0] and len(seeds[0.5]) == 2
+
+
+def test_strengths_beside_one_may_have_fewer_prompts(stand):
+    targets = choose(all_targets(GROUPS), ["positive"])
+    few = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=2, swept_prompts=1)
+    swept = [(cell.prompt, cell.seed) for cell in few.cells if cell.strength == 0.5]
+    assert swept == [(PROMPTS[0], 0), (PROMPTS[0], 10_000)]
+    # The seeds are those the prompt has anyway: what was made before a sweep was widened is kept.
+    every = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING)
+    assert {cell.key for cell in few.cells} < {cell.key for cell in every.cells}
+    assert len({cell.key for cell in few.cells if cell.strength == 1}) == 6
+
+
+def test_three_modules_have_as_few_seeds_as_other_strengths(stand):
+    stand = replace(stand, versions={**stand.versions, MULTI: "1"})
+    targets = choose(all_targets(GROUPS), ["positive+sports", f"positive+sports+{MULTI}"])
+    cells = plan(stand, arms("sum"), targets, (1.0,), PROMPTS, 3, SAMPLING, swept=1).cells
+    seeds = {kind: {cell.seed for cell in cells if cell.target.kind == kind} for kind in ("pair", "triple")}
+    assert len(seeds["pair"]) == 6 and seeds["triple"] < seeds["pair"] and len(seeds["triple"]) == 2
+
+
+def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
+    found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
+    store, counts = Store(tmp_path), []
+    store.carry_out(found.units, lambda *todo: work(engine, *todo, SAMPLING), counts.append)
+    [(key, sentence)] = store.faults(found.units).items()
+    assert "too long" in sentence and store.text(key).prompt == "x" * 500 and sum(counts) == 2
+
+    tried = []
+    again = Store(tmp_path)
+    again.carry_out(
+        found.units, lambda units, unscored: tried.extend(units) or [Made(key, "x", 0, {}, "now")]
+    )
+    assert [unit.key for unit in tried] == [key] and not again.faults(found.units)
+    assert Store(tmp_path).text(key).continuation == "now"
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: nothing may catch it."""
+
+
+def killed_after(results, count):
+    for place, result in enumerate(results):
+        if place == count:
+            raise Killed
+        yield result
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 13])
+@pytest.mark.parametrize("torn", [0, 17])
+def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, count, torn):
+    found = work_of(stand, ["base", "sum"], ["positive+sports"], seeds=2)
+    with pytest.raises(Killed):
+        Store(tmp_path).carry_out(
+            found.units, lambda *todo: killed_after(work(engine, *todo, SAMPLING, 3), count)
+        )
+    path = tmp_path / "texts.jsonl"
+    kept = path.read_bytes() if path.exists() else b""
+    if kept and torn:
+        path.write_bytes(kept[:-torn])  # the last line was being written
+    whole = kept[:-torn].count(b"\n") if torn else kept.count(b"\n")
+
+    todo = []
+    store = Store(tmp_path)
+    store.carry_out(
+        found.units,
+        lambda units, unscored: todo.append(len(units)) or work(engine, units, unscored, SAMPLING, 3),
+    )
+    assert todo == [len(found.units) - whole]
+    lines = path.read_text("utf-8").splitlines()
+    assert sorted(json.loads(line)["key"] for line in lines) == sorted(unit.key for unit in found.units)
+    straight = {made.key: made for made in texts(engine, found.units, SAMPLING, 3)}
+    assert all(store.text(key) == made for key, made in straight.items())
+    assert all(store.perplexity(unit.key) for unit in found.units)

@@ -1,0 +1,234 @@
+"""Many visitors of one engine: the words are those of Engine.generate, and the pictures come in time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event
+
+import numpy as np
+import pytest
+
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.core.results import Fusion, Step
+from composer.engine.scheduler import Waiting
+from composer.methods import fuse
+from composer.ui.runners.base import Making
+from composer.ui.runners.batched import Crowd
+from composer.ui.settings import Settings
+from composer.ui.validation import Request
+from tests.tools import tiny
+
+LONG = Request("I stay", Composition(weights={"plain": 1}), Sampling(max_new_tokens=150, seed=3))
+SHORT = Request("I go", Composition(weights={"rslora": 1, "plain": 0.5}), Sampling(max_new_tokens=5, seed=4))
+KL = Request("Who?", Composition(weights={"rslora": 1, "plain": 1}, method="kl"), Sampling(6, seed=5))
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return tiny.engine("llama", tiny.three_unlike(tmp_path_factory.mktemp("llama"), "llama"))
+
+
+@pytest.fixture
+def crowd(engine, monkeypatch):
+    # A text must not end early, or there is no company.
+    monkeypatch.setattr(engine, "_ends", frozenset())
+    made = Crowd(engine, Settings(slots=2, queue_size=1, max_new_tokens=150))
+    yield made
+    made.close()
+
+
+def run(crowd, request):
+    return crowd.run(request, crowd.engine.names)
+
+
+def follow(items):
+    """What a visitor is told, without the moments to leave."""
+    return [item for item in items if item is not None and item != Waiting(0)]
+
+
+def begin(crowd, request=LONG):
+    """A visitor who has their first word, and what they were told up to then."""
+    items, told = run(crowd, request), []
+    for item in items:
+        told += [] if item is None else [item]
+        if isinstance(item, Step):
+            return items, told
+
+
+def expected(engine, request, told):
+    """Whether the steps are the engine's own for the same request."""
+    alone = list(engine.generate(request.prompt, request.composition, request.sampling))
+    steps = [item for item in told if isinstance(item, Step)]
+    assert [step.token for step in steps] == [step.token for step in alone]
+    assert steps[-1].text == alone[-1].text and steps[-1].finish == "length"
+    for mine, theirs in zip(steps, alone, strict=True):
+        np.testing.assert_allclose(mine.contribution, theirs.contribution, rtol=1e-3, atol=1e-5)
+    return True
+
+
+def test_alone_the_fusion_weights_come_first(engine, crowd):
+    told = follow(run(crowd, SHORT))
+    np.testing.assert_allclose(told[0].kl, engine.fusion(SHORT.prompt).kl, atol=1e-5)
+    assert all(isinstance(item, Step) for item in told[1:])
+    assert expected(engine, SHORT, told)
+
+
+def test_in_company_they_come_after_the_last_word(engine, crowd):
+    company, _ = begin(crowd)
+    with closing(company):
+        told = follow(run(crowd, SHORT))
+    assert [type(item) for item in told] == [Step] * 5 + [Fusion]
+    np.testing.assert_allclose(told[-1].kl, engine.fusion(SHORT.prompt).kl, atol=1e-5)
+    assert expected(engine, SHORT, told)
+
+
+def test_in_company_a_method_that_needs_them_has_them_first(engine, crowd):
+    company, _ = begin(crowd)
+    with closing(company):
+        told = follow(run(crowd, KL))
+    assert [type(item) for item in told] == [Fusion] + [Step] * 6
+    assert expected(engine, KL, told)
+
+
+def test_while_somebody_elses_prompt_is_read_the_text_comes_first(crowd):
+    read = Event()
+    crowd._scheduler.call(read.wait)
+    items = run(crowd, SHORT)
+    assert next(items) in (None, Waiting(0))
+    read.set()
+    assert [type(item) for item in follow(items)] == [Step] * 5 + [Fusion]
+
+
+def test_whoever_leaves_while_waiting_for_a_reading_withdraws_it(engine, crowd, monkeypatch):
+    read, asked = Event(), []
+    monkeypatch.setattr(engine, "fusion", lambda *given: asked.append(given))
+    crowd._scheduler.call(read.wait)
+    items = run(crowd, KL)
+    assert next(items) is None
+    items.close()
+    read.set()
+    assert crowd._scheduler.call(lambda: "after it").result(60) == "after it"
+    assert not asked
+
+
+def test_all_at_once(engine, crowd):
+    requests = [LONG, SHORT, KL]
+    with ThreadPoolExecutor(3) as people:
+        for request, told in zip(
+            requests, people.map(lambda each: follow(run(crowd, each)), requests), strict=True
+        ):
+            assert expected(engine, request, told)
+            assert sum(isinstance(item, Fusion) for item in told) == 1
+
+
+def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, crowd):
+    (first, _), (second, _) = begin(crowd), begin(crowd)
+    third = run(crowd, SHORT)
+    assert next(item for item in third if item is not None) == Waiting(1)
+    first.close()
+    rest = list(third)
+    assert rest[0] in (None, Waiting(0)) or isinstance(rest[0], Step)
+    assert expected(engine, SHORT, rest)
+    second.close()
+
+
+def test_a_full_house_says_so_before_any_work(crowd, monkeypatch):
+    (first, _), (second, _) = begin(crowd), begin(crowd)
+    third = run(crowd, SHORT)
+    assert next(item for item in third if item is not None) == Waiting(1)
+    monkeypatch.setattr(type(crowd.engine), "fusion", None)  # whoever read a prompt now would fail
+    with pytest.raises(ComposerError, match="2 are being served and 1 wait"):
+        next(run(crowd, KL))
+    for items in (third, first, second):
+        items.close()
+
+
+@pytest.mark.parametrize("when", ["in the queue", "at work"])
+def test_leaving_frees_the_place(engine, crowd, when):
+    visitors = [begin(crowd)[0], begin(crowd)[0], run(crowd, LONG)]
+    assert next(item for item in visitors[2] if item is not None) == Waiting(1)
+    visitors.pop(2 if when == "in the queue" else 0).close()
+    newcomer = run(crowd, SHORT)
+    assert next(item for item in newcomer if item is not None) == Waiting(1)
+    for items in visitors:
+        items.close()
+    assert expected(engine, SHORT, list(newcomer))
+
+
+def test_a_bad_request_takes_no_place(crowd):
+    with pytest.raises(ComposerError, match="empty"):
+        next(run(crowd, Request("", Composition(), Sampling())))
+    with pytest.raises(ComposerError, match="nobody"):
+        list(run(crowd, Request("Hi", Composition(weights={"nobody": 1}), Sampling())))
+    assert crowd._scheduler.busy == 0
+
+
+def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path, monkeypatch):
+    folders = tiny.three_unlike(tmp_path, "llama")
+    late = folders.pop("patterned")
+    engine = tiny.engine("llama", folders)
+    monkeypatch.setattr(engine, "_ends", frozenset())
+    with closing(Crowd(engine, Settings())) as crowd:
+        items = run(crowd, SHORT)
+        assert crowd.add(str(late)).ok and crowd.added == ("patterned",)
+        told = follow(items)
+    assert told[0].kl.shape[1] == 2
+    assert {item.contribution.shape[1] for item in told[1:]} == {2}
+
+
+def test_fuse_reads_one_prompt(engine, crowd):
+    fusion = crowd.fuse("Who?", ("rslora", "plain"), False, "all")
+    expected = engine.fusion("Who?", ("rslora", "plain"), False, "all")
+    np.testing.assert_allclose(fusion.kl, expected.kl, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [{"method": "kl", "tokens": "all"}, {"method": "pico-kl"}])
+def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, crowd, asked):
+    composition = Composition({"rslora": 1, "plain": 0.5}, **asked)
+    read = []
+    plainly = engine._gating._probe
+    engine._gating._probe = lambda *given: read.append(given) or plainly(*given)
+    try:
+        told = follow(run(crowd, Request("Who are you?", composition, Sampling(3, seed=4))))
+    finally:
+        engine._gating._probe = plainly
+    [shown] = [each for each in told if isinstance(each, Fusion)]
+    own = engine.cast(composition)
+    part = own.weights != 0
+    gates = engine.row(0, "Who are you?", composition, Sampling()).voices.gates[0][:, own.columns]
+    shared = fuse(shown.kl, part).alpha * part.sum() * own.weights
+    np.testing.assert_allclose(gates, shared, rtol=1e-3, atol=1e-5)
+    assert not read, "the prompt was read once, by who shows it"
+
+
+@pytest.mark.parametrize("method", ["svd", "pico"])
+def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, crowd, method):
+    request = Request("Who?", Composition({"rslora": 1, "plain": 0.5}, method), Sampling(5, seed=4))
+    told = follow(run(crowd, request))
+    steps = [item for item in told if isinstance(item, Step)]
+    shown = engine.names_of(request.composition, crowd.engine.names)
+    assert shown == (*engine.names, *(["svd"] if method == "svd" else []))
+    assert steps[0].contribution.shape == (engine.layers, len(shown))
+    assert expected(engine, request, told)
+
+
+def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, crowd, monkeypatch):
+    begun, go = Event(), Event()
+    cast = engine.cast
+
+    def slow(composition, through=None):
+        begun.set()
+        go.wait(10)
+        return cast(composition, through)
+
+    monkeypatch.setattr(engine, "cast", slow)
+    request = Request("Who?", Composition({"rslora": 1, "plain": -0.3}, "ties"), Sampling(5))
+    items = run(crowd, request)
+    assert next(items) == Making() and next(items) is None
+    assert begun.is_set()
+    go.set()
+    items.close()
+    company, _ = begin(crowd)
+    company.close()

@@ -1,0 +1,165 @@
+"""A fault behind the page or an endpoint: a sentence to the visitor, the rest to the log, and it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+import torch
+
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.core.results import Fusion
+from composer.ui.api import make_endpoints
+from composer.ui.page import Page
+from composer.ui.runners.base import Runner
+from composer.ui.runners.zero_gpu import Forked
+from composer.ui.settings import Settings
+from composer.ui.validation import Request
+from tests.tools import tiny
+
+SECRET = "/srv/private/weights.bin"
+FAULTS = [
+    (RuntimeError(f"a tensor of {SECRET}"), "RuntimeError"),
+    (OSError(errno.ENOSPC, "No space left on device", SECRET), "disk is full"),
+    (PermissionError(errno.EACCES, "Permission denied", SECRET), "ermission"),
+    (MemoryError(), "memory"),
+    (torch.OutOfMemoryError(f"CUDA out of memory {SECRET}"), "memory"),
+    (KeyError(SECRET), "KeyError"),
+    (UnicodeEncodeError("ascii", SECRET, 0, 1, SECRET), "UnicodeEncodeError"),
+    (ComposerError("Shorten the prompt."), "Shorten the prompt."),
+]
+faults = pytest.mark.parametrize(("fault", "words"), FAULTS, ids=lambda each: type(each).__name__)
+
+
+class Broken(Runner):
+    """Raises `fault` for whatever it is asked, and works when there is none."""
+
+    def __init__(self, engine):
+        super().__init__(engine)
+        self.fault: Exception | None = None
+
+    def run(self, request, names):
+        fusion = self.engine.fusion_of(request.prompt, request.composition, names)
+        yield fusion
+        if self.fault:
+            raise self.fault
+        yield from self.engine.generate(request.prompt, request.composition, request.sampling, fusion=fusion)
+
+    def fuse(self, prompt, names, norm, tokens) -> Fusion:
+        if self.fault:
+            raise self.fault
+        return self.engine.fusion(prompt, names, norm, tokens)
+
+    def add(self, source):
+        if self.fault:
+            raise self.fault
+        return super().add(source)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("told")
+    adapters = {name: tiny.adapter(folder / name, "llama", seed, r=2) for seed, name in enumerate("ab")}
+    return tiny.engine("llama", adapters)
+
+
+@pytest.fixture
+def runner(engine):
+    return Broken(engine)
+
+
+@pytest.fixture
+def page(runner):
+    return Page(runner, Settings(folders=True))
+
+
+def everything(events):
+    """All that comes, by another thread's event loop: the browser tests leave one running in this thread."""
+
+    async def collected():
+        return [event async for event in events]
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, collected()).result()
+
+
+def generated(page):
+    """What the page shows one after the other."""
+    values = {
+        "prompt": "The",
+        "method": "sum",
+        "bands": (1.0, 1.0, 1.0),
+        "dials": {},
+        "sampling": {"max_new_tokens": 2},
+        "every": True,
+        "sliders": [0.0] * len(page.slots),
+    }
+    controls = SimpleNamespace(read=lambda _: dict(values))
+    return everything(page.generate(controls))
+
+
+def is_kept_private(told: str, fault: Exception, log: str) -> None:
+    assert SECRET not in told and "Traceback" not in told and "\n" not in told
+    # What was foreseen needs no line in the log; of the rest it has everything.
+    assert ("Traceback" in log) == (not isinstance(fault, ComposerError))
+
+
+@faults
+def test_a_generation_on_the_page_ends_with_a_sentence(fault, words, page, runner, caplog):
+    runner.fault = fault
+    live, *_, progress, stop = generated(page)[-1]
+    told = live["status"]["message"]
+    assert live["status"]["phase"] == "error" and words in told
+    assert progress is None and stop["interactive"] is False
+    is_kept_private(told, fault, caplog.text)
+    runner.fault = None
+    assert generated(page)[-1][0]["status"]["phase"] == "done"
+
+
+@faults
+def test_an_adapter_that_cannot_be_added_is_a_sentence(fault, words, page, runner, caplog, tmp_path):
+    runner.fault = fault
+    report, *_ = page.add(str(tmp_path))
+    assert report["value"]["ok"] is False and words in report["value"]["headline"]
+    is_kept_private(report["value"]["headline"], fault, caplog.text)
+
+
+@faults
+@pytest.mark.parametrize("endpoint", ["generate", "fuse"])
+def test_a_call_ends_with_a_sentence(endpoint, fault, words, runner, caplog):
+    runner.fault = fault
+    generate, fuse = make_endpoints(runner, Settings())
+
+    def call():
+        if endpoint == "fuse":
+            return fuse("The")
+        return everything(generate("The", {"a": 1}, max_new_tokens=2))
+
+    with pytest.raises(gr.Error) as told:
+        call()
+    assert words in told.value.message
+    assert told.value.print_exception is False
+    is_kept_private(told.value.message, fault, caplog.text)
+    runner.fault = None
+    assert call()
+
+
+@faults
+def test_a_fault_crosses_from_a_gpu_worker_as_its_sentence(fault, words, engine, monkeypatch, caplog):
+    def fail(*args, **options):
+        raise fault
+
+    monkeypatch.setattr(engine, "fusion_of", fail)
+    forked = Forked(engine, lambda work: work)
+    request = Request("The", Composition(), Sampling(2))
+    with pytest.raises(gr.Error) as told:
+        list(forked.run(request, engine.names))
+    assert words in told.value.message
+    is_kept_private(told.value.message, fault, caplog.text)

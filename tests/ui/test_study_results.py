@@ -1,0 +1,59 @@
+"""What the page says of the study: only what a report of this very base holds."""
+
+import json
+
+import pytest
+
+from composer.ui.study_results import follows_prompt, standings
+
+
+def report(folder, patterns, base="me/tiny"):
+    path = folder / "report.json"
+    path.write_text(json.dumps({"base": base, "patterns": patterns}), "utf-8")
+    return path
+
+
+def pattern(attribute, p):
+    return {"attribute": attribute, "overall": {"gain": 0.1, "p": p, "prompts": 24}}
+
+
+def test_each_attribute_has_its_verdict(tmp_path):
+    told = follows_prompt("me/tiny", report(tmp_path, [pattern("mood", 0.01), pattern("topic", 0.9)]))
+    assert "mood yes (p = 0.01, 24 prompts); topic not shown (p = 0.9, 24 prompts)." in told
+
+
+def test_another_base_s_study_says_nothing(tmp_path):
+    assert follows_prompt("me/other", report(tmp_path, [pattern("mood", 0.01)])) == ""
+
+
+def test_no_study_says_nothing(tmp_path):
+    assert follows_prompt("me/tiny", tmp_path / "report.json") == ""
+    assert follows_prompt("me/tiny", report(tmp_path, [])) == ""
+
+
+def test_the_standings_are_the_study_s_own_table(tmp_path):
+    path = tmp_path / "report.json"
+    found = {"base": "me/tiny", "standings": "| way |\n|---|\n| Sum |\n", "unfinished": None}
+    path.write_text(json.dumps(found), "utf-8")
+    told = standings("me/tiny", path)
+    assert told.startswith("### Which one works?") and told.endswith(f"\n\n{found['standings']}")
+    path.write_text(json.dumps(found | {"unfinished": "1 of 2 texts"}), "utf-8")
+    assert "not finished" in standings("me/tiny", path) and "not finished" not in told
+    assert standings("me/other", path) == ""
+    path.write_text(json.dumps(found | {"standings": None}), "utf-8")
+    assert standings("me/tiny", path) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no json",
+        "[]",
+        '{"base": "me/tiny"}',
+        '{"base": "me/tiny", "patterns": [1], "standings": 1, "unfinished": 0}',
+    ],
+)
+def test_a_broken_report_costs_nobody_the_page(tmp_path, content):
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    assert follows_prompt("me/tiny", path) == standings("me/tiny", path) == ""

@@ -1,0 +1,123 @@
+"""ZeroGPU's way from a request to the engine and back."""
+
+import pickle
+from contextlib import closing
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from composer.core.catalog_types import FitReport
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.core.results import Fusion, Step
+from composer.ui.runners.zero_gpu import Forked
+from composer.ui.validation import Request
+
+FUSION = Fusion(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+REQUEST = Request("The", Composition({"a": 0.5}, "kl", blend=0.25), Sampling(3, seed=7))
+
+
+def here(work):
+    return work
+
+
+def steps(number):
+    return [Step(0, i, i, "x", "x" * (i + 1), np.zeros((2, 1), np.float32), 0.1 * i) for i in range(number)]
+
+
+class RecordingEngine:
+    """Answers like the engine and keeps what it was asked, so that the crossing itself can be checked."""
+
+    def __init__(self):
+        self.names = ("a",)
+        self.asked = []
+        self.closed = False
+
+    def fusion_of(self, prompt, composition, names):
+        if prompt == "bad":
+            raise ComposerError("The prompt is bad; write another.")
+        self.asked.append(("fusion", prompt, composition, names))
+        return FUSION
+
+    def generate(self, prompt, composition, sampling, fusion):
+        self.asked.append(("generate", prompt, composition, sampling, fusion))
+        try:
+            yield from steps(sampling.max_new_tokens)
+        finally:
+            self.closed = True
+
+    def add_adapter(self, source, revision=None, name=None):
+        self.asked.append(("add", source, revision, name))
+        name = name or source.split("/")[1]
+        if source.startswith("bad/"):
+            return FitReport(name, source, ok=False, reasons=("It is bad.",))
+        self.names = (*self.names, name)
+        return FitReport(name, source, ok=True, revision="c" * 40)
+
+
+def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
+    engine = RecordingEngine()
+    items = list(Forked(engine, here).run(REQUEST, engine.names))
+    assert items[0] is FUSION
+    assert [item.index for item in items[1:]] == [0, 1, 2]
+    assert engine.asked == [
+        ("fusion", "The", REQUEST.composition, ("a",)),
+        ("generate", "The", REQUEST.composition, REQUEST.sampling, FUSION),
+    ]
+
+
+def test_closing_a_run_closes_the_engines_iterator():
+    engine = RecordingEngine()
+    with closing(Forked(engine, here).run(REQUEST, ("a",))) as items:
+        next(items), next(items)
+    assert engine.closed
+
+
+def test_a_fault_crosses_as_its_sentence():
+    with pytest.raises(gr.Error) as refusal:
+        list(Forked(RecordingEngine(), here).run(Request("bad", Composition(), Sampling()), ("a",)))
+    assert refusal.value.message == "The prompt is bad; write another."
+    assert refusal.value.__cause__ is None
+
+
+def test_everything_that_crosses_to_a_worker_can_be_pickled():
+    crossed = []
+
+    def on_gpu(work):
+        def fork(*arguments):
+            crossed.append(pickle.dumps(arguments))
+            for item in work(*pickle.loads(crossed[-1])):
+                yield pickle.loads(pickle.dumps(item))
+
+        return fork
+
+    engine = RecordingEngine()
+    runner = Forked(engine, on_gpu)
+    runner.add("owner/extra")
+    assert len(list(runner.run(REQUEST, engine.names))) == 4
+    assert engine.asked[-1][2] == REQUEST.composition
+    assert len(crossed) == 1
+
+
+def test_a_worker_that_was_forked_earlier_loads_the_added_adapter_at_the_same_commit():
+    main, worker = RecordingEngine(), RecordingEngine()
+    runner = Forked(main, lambda _: Forked(worker, here)._work)
+    runner.add("owner/extra")
+    assert runner.added == ("extra",)
+    list(runner.run(REQUEST, main.names))
+    list(runner.run(REQUEST, main.names))
+    assert [each for each in worker.asked if each[0] == "add"] == [("add", "owner/extra", "c" * 40, "extra")]
+
+
+def test_an_adapter_that_does_not_fit_is_not_added():
+    runner = Forked(RecordingEngine(), here)
+    assert not runner.add("bad/one").ok
+    assert runner.added == ()
+
+
+def test_fuse_says_how_to_read_and_writes_nothing():
+    engine = RecordingEngine()
+    assert Forked(engine, here).fuse("The", ("a",), False, "all") is FUSION
+    asked = Composition(method="kl", norm=False, tokens="all")
+    assert engine.asked == [("fusion", "The", asked, ("a",))]
