@@ -1,4 +1,4 @@
-"""The table that report, page and README share: its order, its cells, and README has the bundled one."""
+"""The table that report, page and docs/study.md share: its order, its cells, and the docs have the bundled one."""
 
 import json
 from pathlib import Path
@@ -54,5 +54,5 @@ def test_fluent_ones_come_first_and_say_at_which_strength():
 
 def test_readme_shows_the_bundled_study_s_table():
     bundled = json.loads((ROOT / "assets/study/report.json").read_text("utf-8"))["standings"]
-    assert bundled.count("\n") > 20 and bundled in (ROOT / "README.md").read_text("utf-8")
+    assert bundled.count("\n") > 20 and bundled in (ROOT / "docs/study.md").read_text("utf-8")
     assert bundled in (ROOT / "assets/study/report.md").read_text("utf-8")
