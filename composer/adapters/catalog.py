@@ -9,6 +9,7 @@ from pathlib import Path
 
 from composer.adapters.hub import COMMIT, valid_repo_id
 from composer.adapters.strict_yaml import Entry, as_fault, closing, quoted, read_yaml
+from composer.core.assets import catalog_file
 from composer.core.catalog_types import (
     DTYPES,
     AdapterSpec,
@@ -32,7 +33,7 @@ def load_catalog(path: str | Path) -> Catalog:
     Raises ComposerError naming the key at fault. That a local adapter exists is not checked here: a
     missing one is told when it is inspected, so that the others can be used.
     """
-    return _catalog(read_yaml(Path(path)))
+    return _catalog(read_yaml(catalog_file(path)))
 
 
 def _catalog(root: Entry) -> Catalog:
