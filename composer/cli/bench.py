@@ -9,9 +9,11 @@ import warnings
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks.plan import FULL, QUICK, SECTIONS
 from composer.cli.options import add_common, parse_names
 from composer.core.errors import ComposerError
+
+# composer/ alone is what a wheel installs.
+MISSING = "The benchmarks come with the repository, not with the package: clone it and run `make bench`."
 
 
 def command(commands) -> None:
@@ -25,16 +27,19 @@ def command(commands) -> None:
         default=Path("benchmarks"),
         help="folder of RESULTS.md and of each device's last figures (%(default)s)",
     )
-    parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(SECTIONS)} (all)")
+    parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(_sections())} (all)")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
+    if not _sections():
+        raise ComposerError(MISSING)
     chosen = _chosen(args.only)
 
     from transformers.utils import logging as progress
 
     try:
+        from benchmarks.plan import FULL, QUICK
         from benchmarks.run import run
         from benchmarks.store import publish, stored
     except ImportError as fault:
@@ -55,15 +60,24 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
+def _sections() -> tuple[str, ...]:
+    """The names of the benchmarks' sections; none where there are no benchmarks."""
+    try:
+        from benchmarks.plan import SECTIONS
+    except ImportError:
+        return ()
+    return SECTIONS
+
+
 def _chosen(text: str | None) -> tuple[str, ...]:
-    names = parse_names(text)
+    names, sections = parse_names(text), _sections()
     if names is None:
-        return SECTIONS
-    unknown = [name for name in names if name not in SECTIONS]
+        return sections
+    unknown = [name for name in names if name not in sections]
     if unknown or not names:
         wrong = f"; {unknown[0][:40]!r} is none of them" if unknown else ""
-        raise ComposerError(f"--only takes {', '.join(SECTIONS)}, separated by commas{wrong}.")
-    return tuple(name for name in SECTIONS if name in names)
+        raise ComposerError(f"--only takes {', '.join(sections)}, separated by commas{wrong}.")
+    return tuple(name for name in sections if name in names)
 
 
 def _command(args: argparse.Namespace) -> str:
