@@ -55,7 +55,7 @@ def _serve(settings: "Settings", verbose: bool) -> None:
         spaces = None
 
     from composer import Engine
-    from composer.core.threads import apart
+    from composer.core.threads import run_in_short_lived_thread
     from composer.ui.launch import launch
 
     zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
@@ -67,7 +67,7 @@ def _serve(settings: "Settings", verbose: bool) -> None:
         decode_weights=weights,
         max_adapter_mb=settings.max_adapter_mb,
     )
-    engine = load() if zero_gpu else apart(load)
+    engine = load() if zero_gpu else run_in_short_lived_thread(load)
     if settings.compiled and not zero_gpu:  # ZeroGPU forbids compiling
         engine.warm_up()
     launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)

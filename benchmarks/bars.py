@@ -9,7 +9,7 @@ MISSING = (KeyError, TypeError)
 
 
 @dataclass(frozen=True)
-class Bar:
+class Target:
     """One claim. device: "CPU" or "GPU". most: True where the figure may be `need` at most, else at least."""
 
     device: str
@@ -21,10 +21,10 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TargetResult:
     """measured: None when the run did not measure it."""
 
-    bar: Bar
+    bar: Target
     measured: float | None
 
     @property
@@ -35,16 +35,16 @@ class Verdict:
         return "yes" if met else "no"
 
 
-def judge(results: Mapping[str, Mapping]) -> list[Verdict]:
+def judge(results: Mapping[str, Mapping]) -> list[TargetResult]:
     """results: "cpu" and "cuda" -> what a run on that device measured; either may be absent."""
     cpu, gpu = results.get("cpu"), results.get("cuda")
     if cpu is not None and (cpu.get("base") or {}).get("dtype") != "float32":
         cpu = None  # the bars on a CPU are for float32
     eight = ((gpu or {}).get("gpu") or {}).get("dtypes", {}).get("bf16")
-    return [Verdict(bar, _read(bar, cpu if bar.device == "CPU" else eight)) for bar in BARS]
+    return [TargetResult(bar, _read(bar, cpu if bar.device == "CPU" else eight)) for bar in BARS]
 
 
-def _read(bar: Bar, sections: Mapping | None) -> float | None:
+def _read(bar: Target, sections: Mapping | None) -> float | None:
     try:
         return bar.read(sections)
     except MISSING:
@@ -90,13 +90,13 @@ def crowd(sections: Mapping) -> float:
     return counts["32"]["total"] / counts["1"]["total"]
 
 
-def _both(claim: str, need: tuple[float, float], unit: str, read, most: bool = False) -> list[Bar]:
-    return [Bar("CPU", claim, need[0], unit, read, most), Bar("GPU", claim, need[1], unit, read, most)]
+def _both(claim: str, need: tuple[float, float], unit: str, read, most: bool = False) -> list[Target]:
+    return [Target("CPU", claim, need[0], unit, read, most), Target("GPU", claim, need[1], unit, read, most)]
 
 
 BARS = (
     *_both("ours with 3 adapters / PEFT with 3 active", (2.5, 3), "x", speed("ours 3", "peft 3")),
-    Bar(
+    Target(
         "CPU",
         "ours with 3 adapters, int8 / PEFT with 3 active",
         4,
@@ -105,8 +105,8 @@ BARS = (
     ),
     *_both("ours with 3 adapters / ours base", (0.85, 0.9), "x", speed("ours 3", "ours 0")),
     *_both("ours with 8 adapters / ours with 1", (0.8, 0.8), "x", speed("ours 8", "ours 1")),
-    Bar("CPU", "ours base / bare matrix-vector products", 0.8, "x", speed("ours 0", "wall")),
-    Bar("GPU", "ours base / memory-bandwidth floor (bf16, 8B shape)", 0.7, "x", floor_share),
+    Target("CPU", "ours base / bare matrix-vector products", 0.8, "x", speed("ours 0", "wall")),
+    Target("GPU", "ours base / memory-bandwidth floor (bf16, 8B shape)", 0.7, "x", floor_share),
     *_both("KL fusion with N adapters / (N+1)-row base prefill", (1.5, 1.5), "x", fusion_cost, most=True),
     *_both("32 users' total tokens/s / one user's", (8, 15), "x", crowd),
     *_both(
@@ -116,8 +116,8 @@ BARS = (
         lambda sections: sections["users"]["counts"]["32"]["first_p95"],
         most=True,
     ),
-    Bar("CPU", "slider to preview p95", 0.2, " s", lambda sections: sections["preview"]["p95"], most=True),
-    Bar(
+    Target("CPU", "slider to preview p95", 0.2, " s", lambda sections: sections["preview"]["p95"], most=True),
+    Target(
         "CPU",
         "start to first token, files in cache",
         15,
@@ -125,6 +125,6 @@ BARS = (
         lambda sections: sections["start"]["first_token"]["median"],
         most=True,
     ),
-    Bar("CPU", "decoding on a quiet machine / with the best way of waiting", 0.97, "x", quiet_share),
-    Bar("CPU", "decoding beside a busy process on each core / quiet", 0.35, "x", busy_share),
+    Target("CPU", "decoding on a quiet machine / with the best way of waiting", 0.97, "x", quiet_share),
+    Target("CPU", "decoding beside a busy process on each core / quiet", 0.35, "x", busy_share),
 )

@@ -15,7 +15,7 @@ from benchmarks.plan import prompt_of
 from benchmarks.single import ours
 from benchmarks.stand import add, endless, warm
 from composer.adapters.catalog import load_catalog
-from composer.core.threads import apart
+from composer.core.threads import run_in_short_lived_thread
 from composer.engine.engine import Engine
 from composer.model.loading import load_base
 
@@ -23,7 +23,7 @@ from composer.model.loading import load_base
 def main(catalog: str) -> None:
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
-        engine = apart(lambda: _engine(catalog))
+        engine = run_in_short_lived_thread(lambda: _engine(catalog))
         prompt = prompt_of(engine.count_tokens, 32)
         for line in sys.stdin:
             reading = ours(engine, prompt, int(line))() if line.strip() else (0.0, 0.0)

@@ -8,10 +8,10 @@ import torch
 from benchmarks.plan import TEXT, greedy
 from benchmarks.stand import Stand, twin
 from composer.model.gated_model import GatedModel
-from composer.model.logit_mixture import Voices
-from composer.model.runtime.batch import Batch, Row
-from composer.model.runtime.runner import Pass
-from composer.model.runtime.select import decode_pass
+from composer.model.logit_mixture import LogitMixture
+from composer.model.runtime.batch import Batch, BatchRow
+from composer.model.runtime.runner import ModelRunner
+from composer.model.runtime.select import select_runner
 
 COUNTS = (0, 3)
 POSITIONS = 80
@@ -44,9 +44,11 @@ def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
     ids = stand.encode(TEXT)[: POSITIONS + 1]
     model = GatedModel(twin(stand.base).model)
     layout = model.layout(stand.ours(count).bank)
-    listening = _Listening(decode_pass(model, weights))
+    listening = _Listening(select_runner(model, weights))
     batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
-    row = Row("forced", ids[:1], Voices.one(np.ones((model.layers, count), np.float32)), greedy(len(ids)))
+    row = BatchRow(
+        "forced", ids[:1], LogitMixture.one(np.ones((model.layers, count), np.float32)), greedy(len(ids))
+    )
     batch.join([row], layout)
     for token in ids[1:]:
         row.ids[-1] = token  # whatever was drawn, the text goes on as it stands
@@ -57,7 +59,7 @@ def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
 class _Listening:
     """A pass that keeps its logits."""
 
-    def __init__(self, inner: Pass):
+    def __init__(self, inner: ModelRunner):
         self._inner, self.prepare, self.read = inner, inner.prepare, inner.read
         self.heard: list[torch.Tensor] = []
 

@@ -18,7 +18,7 @@ from benchmarks.stand import Stand
 from composer.adapters.catalog import load_catalog
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
-from composer.core.threads import apart
+from composer.core.threads import run_in_short_lived_thread
 
 RANK = 8
 MEASURES = {
@@ -44,11 +44,11 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
     with tempfile.TemporaryDirectory() as folder:
         if sections:
             made = partial(Stand, load_catalog(catalog).base(base), Path(folder) / "stand", rank=RANK)
-            stand = apart(made)
+            stand = run_in_short_lived_thread(made)
             result["base"] = _described(stand)
             for name in sections:
                 print(f"bench: {name} ...", file=sys.stderr)
-                result[name] = apart(partial(MEASURES[name], stand, plan))
+                result[name] = run_in_short_lived_thread(partial(MEASURES[name], stand, plan))
                 stand.release()
             del stand
         if "gpu" in chosen and cuda:

@@ -14,7 +14,7 @@ from benchmarks.stand import COMPILE_TIMEOUT, USUAL, Stand
 from benchmarks.timing import Moment, now, quantile
 from benchmarks.wall import bare_products
 from composer.core.composition import Composition, Sampling
-from composer.core.threads import apart
+from composer.core.threads import run_in_short_lived_thread
 from composer.engine.scheduler import Scheduler
 
 SLOTS = 32
@@ -37,7 +37,7 @@ def measure(stand: Stand, plan: Plan) -> dict:
     bare: dict[int, list[float]] = {count: [] for count in plan.users}
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
-    engine = apart(lambda: stand.ours(USUAL))  # as the page loads it
+    engine = run_in_short_lived_thread(lambda: stand.ours(USUAL))  # as the page loads it
     engine.warm_up().wait(COMPILE_TIMEOUT)
     scheduler = Scheduler(engine, slots=SLOTS)
     try:

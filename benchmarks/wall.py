@@ -17,7 +17,7 @@ from benchmarks.timing import Reading, quantile, timed
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear
 
-Product = Callable[[], torch.Tensor]
+LinearGroup = Callable[[], torch.Tensor]
 
 TRIES = 7
 COPY_BYTES = {"cuda": 2**31, "cpu": 2**26}
@@ -68,7 +68,7 @@ def bare_products(stand: Stand, rows: int = 1) -> Wall:
 
     def walk_of(choice: dict[str, str]) -> Callable[[], object]:
         products = [form[choice[_shape(layer)]] for layer, form in zip(layers, forms, strict=True)]
-        return lambda: [product() for product in products]
+        return lambda: [fuse_linears() for fuse_linears in products]
 
     for shape in chosen:
         others = [form for layer, form in zip(layers, forms, strict=True) if _shape(layer) == shape]
@@ -94,12 +94,12 @@ def _shape(layer) -> str:
     return f"{layer.out_features}x{layer.in_features}"
 
 
-def _forms(layer, x: torch.Tensor) -> dict[str, Product]:
+def _forms(layer, x: torch.Tensor) -> dict[str, LinearGroup]:
     weight = layer.weight  # [O, K]
     if not weight.is_floating_point():
         return {"rows": lambda: layer(x)}
     turned = weight.t()  # [K, O]
-    forms: dict[str, Product] = {"rows": lambda: torch.mm(x, turned)}  # what F.linear runs
+    forms: dict[str, LinearGroup] = {"rows": lambda: torch.mm(x, turned)}  # what F.linear runs
     threads = torch.get_num_threads()
     if threads > 1 and len(weight) % threads == 0:
         blocks = weight.view(threads, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O/c]
@@ -120,16 +120,16 @@ def _fastest(candidates: dict[str, Callable[[], object]], device: torch.device) 
     return min(taken, key=lambda name: quantile(taken[name], 0.5))
 
 
-def _graph(products: Sequence[Product]) -> Callable[[], object]:
+def _graph(products: Sequence[LinearGroup]) -> Callable[[], object]:
     """All products as one CUDA graph, so that no launch is waited for."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        for product in products:
-            product()
+        for fuse_linears in products:
+            fuse_linears()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = [product() for product in products]
+        kept = [fuse_linears() for fuse_linears in products]
 
     def replay() -> Sequence[torch.Tensor]:
         graph.replay()

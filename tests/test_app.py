@@ -219,7 +219,9 @@ def test_a_port_that_somebody_else_took_while_it_loaded_is_told(taken, monkeypat
         def launch(**options):
             raise OSError("Cannot find empty port: set the GRADIO_SERVER_PORT environment variable")
 
-    monkeypatch.setattr(serving, "Crowd", lambda *args: type("Idle", (), {"close": lambda self: None})())
+    monkeypatch.setattr(
+        serving, "BatchedRunner", lambda *args: type("Idle", (), {"close": lambda self: None})()
+    )
     monkeypatch.setattr(serving, "Page", lambda *args: Page)
     with pytest.raises(ComposerError, match=f"Port {taken} is in use.*--port"):
         serving.launch(None, Settings(port=taken))

@@ -96,9 +96,9 @@ def test_graphs_decode_what_the_pass_they_record_decodes(engines):
         (PROMPT[: 8 + place], Composition(weights={"positive": place / 9}), GREEDY) for place in range(40)
     ]
     texts = []
-    for decode in (gpu._pass, gpu._pass._inner):
-        batch = Batch(decode, gpu.shelf.layout, frozenset(), slots=40, room=128)
-        batch.join([gpu.row(place, *row) for place, row in enumerate(rows)], gpu.shelf.layout)
+    for decode in (gpu._runner, gpu._runner._inner):
+        batch = Batch(decode, gpu.snapshot.layout, frozenset(), slots=40, room=128)
+        batch.join([gpu.row(place, *row) for place, row in enumerate(rows)], gpu.snapshot.layout)
         for turn in range(12):
             batch.step()
             if turn == 6:

@@ -13,7 +13,7 @@ from composer.core.errors import ComposerError
 
 
 @dataclass(frozen=True)
-class Factors:
+class LoraFactors:
     """One adapter at one site: it adds `scaling * B A x`."""
 
     A: torch.Tensor  # [r, d_in]
@@ -27,11 +27,11 @@ class Factors:
         return scaling * float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt())
 
 
-Adapter = Mapping[str, Factors]  # site path -> factors
+Adapter = Mapping[str, LoraFactors]  # site path -> factors
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteFactors:
     """All adapters at one site, stacked along the rank.
 
     owner: which adapter a rank column belongs to. gram: B^T B, zero between different adapters,
@@ -40,79 +40,83 @@ class Site:
 
     A: torch.Tensor  # [R, d_in]
     B: torch.Tensor  # [d_out, R]
-    owner: torch.Tensor  # [R] int64
+    adapter_index: torch.Tensor  # [R] int64
     scaling: torch.Tensor  # [R] float32
 
-    def only(self, columns: torch.Tensor) -> Site:
+    def only(self, columns: torch.Tensor) -> SiteFactors:
         """With some of its rank columns, [R] bool."""
-        return Site(self.A[columns], self.B[:, columns], self.owner[columns], self.scaling[columns])
+        return SiteFactors(
+            self.A[columns], self.B[:, columns], self.adapter_index[columns], self.scaling[columns]
+        )
 
     @cached_property
     def gram(self) -> torch.Tensor:
         b = self.B.float()
-        same = self.owner[:, None] == self.owner[None, :]  # [R, R]
+        same = self.adapter_index[:, None] == self.adapter_index[None, :]  # [R, R]
         return (b.T @ b) * same  # [R, R]
 
     @cached_property
     def prototype(self) -> torch.Tensor:
         """[R] float32: each adapter's columns hold the c that makes A_i^T c the top right singular vector of
         its B_i A_i, of length 1; 0 for an adapter that adds nothing here."""
-        found = torch.zeros(len(self.owner), device=self.owner.device)
-        for adapter in self.owner.unique():
-            own = self.owner == adapter
+        found = torch.zeros(len(self.adapter_index), device=self.adapter_index.device)
+        for adapter in self.adapter_index.unique():
+            own = self.adapter_index == adapter
             found[own] = _top_right(self.A[own], self.B[:, own]).to(found)
         return found
 
 
 @dataclass(frozen=True)
-class Bank:
+class AdapterBank:
     """Immutable: adding an adapter makes a new bank, so a generation under way keeps the one it began with.
 
     Adapter i of `names` is column i of every gate tensor.
     """
 
     names: tuple[str, ...] = ()
-    sites: Mapping[str, Site] = field(default_factory=dict)
+    sites: Mapping[str, SiteFactors] = field(default_factory=dict)
     # Frobenius norm of each adapter's change per site path; insight wants it per layer.
     norms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def add(self, name: str, adapter: Adapter) -> Bank:
+    def add(self, name: str, adapter: Adapter) -> AdapterBank:
         """A bank with one more adapter as its last column. Raises ComposerError for a name already there."""
         if name in self.names:
             raise ComposerError(f"There is already an adapter called {name}; give the new one another name.")
         return self._with(name, len(self.names), adapter)
 
-    def _with(self, name: str, index: int, adapter: Adapter) -> Bank:
+    def _with(self, name: str, index: int, adapter: Adapter) -> AdapterBank:
         """With an adapter in a column that holds nothing, or in the next one."""
         sites = dict(self.sites)
         for path, own in adapter.items():
             rank, device = own.A.shape[0], own.A.device
             A, B, factor = balanced(own.A, own.B, own.scaling)
-            new = Site(
+            new = SiteFactors(
                 A,
                 B,
                 torch.full((rank,), index, dtype=torch.int64, device=device),
                 torch.full((rank,), factor, dtype=torch.float32, device=device),
             )
             sites[path] = _stack(sites[path], new) if path in sites else new
-        return Bank((*self.names[:index], name, *self.names[index + 1 :]), sites, self._normed(name, adapter))
+        return AdapterBank(
+            (*self.names[:index], name, *self.names[index + 1 :]), sites, self._normed(name, adapter)
+        )
 
     def adapter(self, name: str) -> Adapter:
         """An adapter's own factors, read back out of the stack."""
         index, own = self.names.index(name), {}
         for path, site in self.sites.items():
-            mine = site.owner == index  # [R]
+            mine = site.adapter_index == index  # [R]
             if mine.any():
-                own[path] = Factors(site.A[mine], site.B[:, mine], float(site.scaling[mine][0]))
+                own[path] = LoraFactors(site.A[mine], site.B[:, mine], float(site.scaling[mine][0]))
         return own
 
-    def reserve(self, name: str, rank: int) -> Bank:
+    def reserve(self, name: str, rank: int) -> AdapterBank:
         """A bank with an adapter that does nothing: zeros of a rank at every site, to be filled.
 
         A name that is there already keeps its column and loses what it holds; of rank 0 it has no site.
         """
         empty = {
-            path: Factors(
+            path: LoraFactors(
                 site.A.new_zeros(rank, site.A.shape[1]), site.B.new_zeros(site.B.shape[0], rank), 1.0
             )
             for path, site in self.sites.items()
@@ -120,28 +124,28 @@ class Bank:
         if name not in self.names:
             return self.add(name, empty)
         index = self.names.index(name)
-        others = {path: site.only(site.owner != index) for path, site in self.sites.items()}
-        return Bank(self.names, others, self.norms)._with(name, index, empty)
+        others = {path: site.only(site.adapter_index != index) for path, site in self.sites.items()}
+        return AdapterBank(self.names, others, self.norms)._with(name, index, empty)
 
-    def fill(self, name: str, adapter: Adapter) -> Bank:
+    def fill(self, name: str, adapter: Adapter) -> AdapterBank:
         """A bank of the same shape with other factors in an adapter's place, filled up with zeros.
 
         Raises ValueError for a rank, or a site, that the place has no room for.
         """
         index, sites = self.names.index(name), dict(self.sites)
         for path, site in self.sites.items():
-            mine = torch.nonzero(site.owner == index).flatten()  # [r]
+            mine = torch.nonzero(site.adapter_index == index).flatten()  # [r]
             if len(mine):
                 sites[path] = _filled(site, mine, adapter.get(path))
             elif path in adapter:
                 raise ValueError(f"{name} has no place at {path}")
-        return Bank(self.names, sites, self._normed(name, adapter))
+        return AdapterBank(self.names, sites, self._normed(name, adapter))
 
     def _normed(self, name: str, adapter: Adapter) -> Mapping[str, Mapping[str, float]]:
         return dict(self.norms) | {name: {path: own.norm for path, own in adapter.items()}}
 
 
-def _filled(site: Site, mine: torch.Tensor, own: Factors | None) -> Site:
+def _filled(site: SiteFactors, mine: torch.Tensor, own: LoraFactors | None) -> SiteFactors:
     rank = 0 if own is None else own.A.shape[0]
     if rank > len(mine):
         raise ValueError(f"rank {rank} has no room in {len(mine)}")
@@ -149,7 +153,7 @@ def _filled(site: Site, mine: torch.Tensor, own: Factors | None) -> Site:
     A[mine], B[:, mine] = 0, 0
     if own is not None:
         A[mine[:rank]], B[:, mine[:rank]], scaling[mine] = balanced(own.A, own.B, own.scaling)
-    return Site(A, B, site.owner, scaling)
+    return SiteFactors(A, B, site.adapter_index, scaling)
 
 
 def _top_right(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -163,10 +167,10 @@ def _top_right(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     return outer.T @ u[:, 0] / s[0] if s[0] > 0 else torch.zeros(len(A), dtype=torch.float64)
 
 
-def _stack(old: Site, new: Site) -> Site:
-    return Site(
+def _stack(old: SiteFactors, new: SiteFactors) -> SiteFactors:
+    return SiteFactors(
         torch.cat([old.A, new.A]),
         torch.cat([old.B, new.B], dim=1),
-        torch.cat([old.owner, new.owner]),
+        torch.cat([old.adapter_index, new.adapter_index]),
         torch.cat([old.scaling, new.scaling]),
     )

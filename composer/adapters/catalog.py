@@ -21,7 +21,7 @@ from composer.core.catalog_types import (
     Wheel,
 )
 from composer.core.composition import Composition
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 QUANTIZATIONS = ("none", "nf4", "int8")
 PROMPTINGS = ("plain", "chat")
@@ -75,7 +75,7 @@ def _base(name: str, entry: Entry) -> BaseSpec:
         if absent:
             raise entry.fault(
                 f"attributes.{group_of[absent[0]]}",
-                f"names {plain(absent[0])}, which is no adapter of this base: "
+                f"names {sanitize(absent[0])}, which is no adapter of this base: "
                 "add the adapter or remove the name",
             )
         folder = entry.text("folder", None)
@@ -92,7 +92,7 @@ def _base(name: str, entry: Entry) -> BaseSpec:
             verified=bool(entry.get("verified", bool, False)),
             adapters=adapters,
             attributes=attributes,
-            opening=_opening(entry),
+            default_composition=_opening(entry),
         )
 
 
@@ -101,13 +101,13 @@ def _opening(entry: Entry) -> Composition:
     if values is None:
         return Composition()
     usual = Composition()
-    with closing(entry.below("opening", values)) as opening, as_fault(entry, "opening"):
+    with closing(entry.below("opening", values)) as default_composition, as_fault(entry, "opening"):
         return Composition(
-            method=opening.text("method", usual.method, limit=40),
-            strength=opening.number("strength", usual.strength),
-            contrast=opening.number("contrast", usual.contrast),
-            blend=opening.number("blend", usual.blend),
-            scale=opening.text("scale", usual.scale),
+            method=default_composition.text("method", usual.method, limit=40),
+            strength=default_composition.number("strength", usual.strength),
+            contrast=default_composition.number("contrast", usual.contrast),
+            blend=default_composition.number("blend", usual.blend),
+            scale=default_composition.text("scale", usual.scale),
         )
 
 
@@ -146,7 +146,7 @@ def _adapter(name: str, entry: Entry, attribute: str | None) -> AdapterSpec:
             source=str(_inside(entry, "source", source)) if local else source,
             revision=revision,
             label=entry.text("label", name),
-            blurb=entry.text("blurb", ""),
+            description=entry.text("blurb", ""),
             color=color.lower(),
             attribute=attribute,
             slider=_slider(entry),

@@ -41,7 +41,7 @@ from composer.adapters.files import (
 from composer.adapters.fit.missing import missing_files
 from composer.adapters.header import read_header
 from composer.adapters.hub_errors import HubError, Unreachable, faults
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 __all__ = ["AdapterFiles", "HubError", "TensorInfo", "base_snapshot", "download", "inspect", "valid_repo_id"]
 
@@ -90,13 +90,13 @@ def inspect(
     """
     limit_bytes = weights_limit() if limit_bytes is None else limit_bytes
     if folder := local_folder(source):
-        name = name or plain(Path(os.path.abspath(folder)).name)
+        name = name or sanitize(Path(os.path.abspath(folder)).name)
         return read_folder(folder, name, source, None, limit_bytes)
     if not valid_repo_id(source):
-        what = plain(source if len(Path(source).parts) < 3 else Path(source).name)
+        what = sanitize(source if len(Path(source).parts) < 3 else Path(source).name)
         raise HubError(f"'{what}' is neither an adapter folder nor a repository id: write it as owner/name.")
     if revision is not None and not (REVISION.fullmatch(revision) and ".." not in revision):
-        raise HubError(f"'{plain(revision)}' is not a revision: use a commit's 40 hex digits or a branch.")
+        raise HubError(f"'{sanitize(revision)}' is not a revision: use a commit's 40 hex digits or a branch.")
     name = name or source.split("/")[1]
     cached = _cached(source, revision)
     if cached and COMMIT.fullmatch(revision or ""):
@@ -136,7 +136,7 @@ def base_snapshot(repo: str, revision: str | None, cached_only: bool) -> Path | 
     Otherwise download what is missing; raises HubError.
     """
     if not valid_repo_id(repo):
-        raise HubError(f"'{plain(repo)}' is not a repository id: write it as owner/name.")
+        raise HubError(f"'{sanitize(repo)}' is not a repository id: write it as owner/name.")
     cached = _cached_base(repo, revision)
     if cached_only or (cached and COMMIT.fullmatch(revision or "")):
         return cached

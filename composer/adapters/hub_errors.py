@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx, parse_ratelimit_headers
 
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 
 class HubError(ComposerError):
@@ -71,7 +71,7 @@ def _sentence(fault: BaseException, repo: str, revision: str | None) -> HubError
                 "or set HF_TOKEN to a token that may read it."
             )
         case RevisionNotFoundError():
-            return HubError(f"{repo} has no revision '{plain(revision)}': use a commit from its Hub page.")
+            return HubError(f"{repo} has no revision '{sanitize(revision)}': use a commit from its Hub page.")
         case RemoteEntryNotFoundError():
             return HubError(f"{repo} lacks a file that an adapter or base needs: choose another one.")
         case OfflineModeIsEnabled():

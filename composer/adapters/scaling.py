@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from composer.adapters.fit.patterns import Patterns
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 MAX_ALPHA = 65_536
 MOST_KEYS = 4096
@@ -23,7 +23,7 @@ def scaling(config: Mapping, path: str, rank: int, patterns: Patterns | None = N
     alpha = _at(config, "alpha_pattern", path, config.get("lora_alpha", 8), patterns or Patterns())
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha <= MAX_ALPHA:
         raise ComposerError(
-            f"The adapter has an alpha of {plain(alpha, 20)} in adapter_config.json: "
+            f"The adapter has an alpha of {sanitize(alpha, 20)} in adapter_config.json: "
             f"set it to the number above 0 and up to {MAX_ALPHA} that it was trained with."
         )
     rslora = config.get("use_rslora")
@@ -40,7 +40,7 @@ def rank_at(config: Mapping, path: str, patterns: Patterns | None = None) -> int
     rank = _at(config, "rank_pattern", path, config.get("r", 8), patterns or Patterns())
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ComposerError(
-            f"The adapter has an r in adapter_config.json ({plain(repr(rank), 20)}, for {plain(path, 80)}) "
+            f"The adapter has an r in adapter_config.json ({sanitize(repr(rank), 20)}, for {sanitize(path, 80)}) "
             "that is not a whole number above 0: write the rank that it was trained with."
         )
     return rank

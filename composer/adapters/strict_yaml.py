@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 REQUIRED = object()
 
@@ -22,12 +22,12 @@ def read_yaml(path: Path) -> Entry:
     try:
         document = yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)
     except OSError:
-        raise ComposerError(f"The catalog {plain(path.name)} cannot be read: check its name.") from None
+        raise ComposerError(f"The catalog {sanitize(path.name)} cannot be read: check its name.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         what = getattr(fault, "problem", None) or "it is no UTF-8 YAML text"
-        raise ComposerError(f"The catalog is not valid YAML{where}, {plain(what)}: correct it.") from None
+        raise ComposerError(f"The catalog is not valid YAML{where}, {sanitize(what)}: correct it.") from None
     return Entry(document, "", path.resolve().parent)
 
 
@@ -39,7 +39,7 @@ class _UniqueKeys(yaml.SafeLoader):
         for key in (key for key, _ in node.value if isinstance(key.value, str)):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{plain(key.value)} is written twice", key.start_mark
+                    None, None, f"{sanitize(key.value)} is written twice", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -56,7 +56,7 @@ class Entry:
 
     def fault(self, key: str, cure: str) -> ComposerError:
         place = ".".join(part for part in (self.where, key) if part) or "The catalog"
-        return ComposerError(f"Catalog: {plain(place, 120)} {cure}.")
+        return ComposerError(f"Catalog: {sanitize(place, 120)} {cure}.")
 
     def get(
         self, key: str, kind: type | tuple[type, ...], default: object = REQUIRED, cure: str = ""
@@ -81,7 +81,7 @@ class Entry:
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
         value = self.text(key, default)
         if value not in choices:
-            raise self.fault(key, f"is {plain(value)!r}: choose one of {', '.join(choices)}")
+            raise self.fault(key, f"is {sanitize(value)!r}: choose one of {', '.join(choices)}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -130,11 +130,11 @@ def _as_read(value: object, kind: type | tuple[type, ...]) -> str:
         return ", but nothing is there: YAML leaves out what follows a #, and null and ~, so put it in quotes"
     if kind is str and isinstance(value, (bool, int, float, date)):
         return (
-            f", but YAML reads it as {type(value).__name__} {plain(value, 40)}, as it does with no, on, 1, "
+            f", but YAML reads it as {type(value).__name__} {sanitize(value, 40)}, as it does with no, on, 1, "
             "1.0 and dates: put it in quotes"
         )
     if kind == (int, float) and isinstance(value, str):
-        return f", but YAML reads {plain(value, 40)} as a text: write it without quotes, and 1e3 as 1000"
+        return f", but YAML reads {sanitize(value, 40)} as a text: write it without quotes, and 1e3 as 1000"
     return ""
 
 

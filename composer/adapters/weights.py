@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from composer.adapters.bank import Adapter, Factors
+from composer.adapters.bank import Adapter, LoraFactors
 from composer.adapters.files import WEIGHTS, AdapterFiles
 from composer.adapters.fit.patterns import Patterns
 from composer.adapters.fit.report import scaling
@@ -42,7 +42,7 @@ def load_adapter(
             halves[place] = _finite(tensor, device, dtype)
     patterns = Patterns()
     return {
-        path: Factors(halves[path, "A"], halves[path, "B"], scaling(files.config, path, rank, patterns))
+        path: LoraFactors(halves[path, "A"], halves[path, "B"], scaling(files.config, path, rank, patterns))
         for path, rank in report.ranks.items()
     }
 

@@ -11,21 +11,21 @@ import torch
 
 from composer.analysis.additivity import additivity
 from composer.analysis.explanation import Explanation
-from composer.analysis.layer_ablation import BandsOut, divergence, leave_out
-from composer.analysis.output_conflict import Heard, Outputs, as_added, leakage
+from composer.analysis.layer_ablation import LayerAblation, divergence, leave_out
+from composer.analysis.output_conflict import Heard, Outputs, apply_gate_sign, leakage
 from composer.analysis.shadow_adapters import chosen, listening
 from composer.analysis.subspace_overlap import compare_subspaces
 from composer.analysis.token_attribution import Attribution
 from composer.analysis.weight_deltas import compare_deltas
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.engine.casting import Cast
+from composer.engine.casting import ResolvedComposition
 from composer.engine.engine import Engine
 from composer.methods.base import band_profile
-from composer.model.logit_mixture import Voices
+from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import Layout
-from composer.model.runtime.teacher_forcing import Ear, forced
-from composer.model.runtime.token_routing import Route
+from composer.model.runtime.teacher_forcing import SiteObserver, forced
+from composer.model.runtime.token_routing import RouterConfig
 from composer.model.tokens import Continuation
 from composer.model.weight_norms import weight_norms
 
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
 
     first: np.ndarray
     log_probs: np.ndarray
-    ears: list[Ear | None]
+    ears: list[SiteObserver | None]
 
 
 class Text(NamedTuple):
@@ -66,11 +66,13 @@ def explain(
     if sampling.max_new_tokens > LONGEST and text is None:
         raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
     row = engine.row(0, prompt, composition, sampling)
-    part = _taking_part(row.cast, row.voices.gates)
+    part = _taking_part(row.cast, row.mixture.gates)
     columns = row.cast.columns[part].tolist()
-    own = Voices(row.voices.mix, row.voices.gates[:, :, columns])  # gates [K, L, n]
+    own = LogitMixture(row.mixture.mix, row.mixture.gates[:, :, columns])  # gates [K, L, n]
     said = (
-        _generated(engine, prompt, composition, sampling) if text is None else _given(engine, row.ids, text)
+        _generated(engine, prompt, composition, sampling)
+        if text is None
+        else _allocate(engine, row.ids, text)
     )
 
     layer_of, layers, count = engine.model.layer_of, engine.layers, len(columns)
@@ -100,14 +102,14 @@ def explain(
         tokens=said.tokens,
         pieces=said.pieces,
         gates=gates,
-        conflict_last=as_added(meeting.last[-1], gates),
-        conflict_mean=as_added(meeting.mean[-1], gates),
+        conflict_last=apply_gate_sign(meeting.last[-1], gates),
+        conflict_mean=apply_gate_sign(meeting.mean[-1], gates),
         deltas=compare_deltas(bank, layer_of, layers, weight_norms(engine.model, bank.sites)),
         subspaces=compare_subspaces(bank, layer_of, layers),
-        leakage=leakage(heard.size[_speaking(rows)[1:-1]]),
+        leakage=leakage(heard.size[_first_active_branch(rows)[1:-1]]),
         additivity=additivity(whole.first[0], whole.first[1:-1], whole.first[-1]),
         attribution=Attribution(whole.log_probs[0], whole.log_probs[1:-1], composed),
-        bands=BandsOut(
+        bands=LayerAblation(
             change=(without.log_probs - composed).mean(axis=1).reshape(shape),
             kl=divergence(whole.first[-1], without.first).reshape(shape),
         ),
@@ -115,7 +117,7 @@ def explain(
     )
 
 
-def _taking_part(cast: Cast, gates: np.ndarray) -> np.ndarray:
+def _taking_part(cast: ResolvedComposition, gates: np.ndarray) -> np.ndarray:
     """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`).
 
     gates: [K, L, N].
@@ -123,9 +125,9 @@ def _taking_part(cast: Cast, gates: np.ndarray) -> np.ndarray:
     return np.flatnonzero((cast.weights != 0) | gates[:, :, cast.columns].any(axis=(0, 1)))
 
 
-def _kept(voices: Voices, part: np.ndarray) -> Voices:
+def _kept(mixture: LogitMixture, part: np.ndarray) -> LogitMixture:
     """With only a part of the gates, 0 or 1 each: [n] or [L, n]."""
-    return Voices.of(voices.mix, voices.gates * part.astype(np.float32))
+    return LogitMixture.of(mixture.mix, mixture.gates * part.astype(np.float32))
 
 
 def _with_twins(gates: np.ndarray) -> np.ndarray:
@@ -133,7 +135,7 @@ def _with_twins(gates: np.ndarray) -> np.ndarray:
     return np.concatenate([gates, np.ones_like(gates)], axis=2)
 
 
-def _speaking(rows: Sequence[Voices]) -> list[int]:
+def _first_active_branch(rows: Sequence[LogitMixture]) -> list[int]:
     """Of each row, where among all rows' voices the first one that is not the bare base stands."""
     starts = np.cumsum([0, *map(len, rows[:-1])])
     return [
@@ -146,7 +148,7 @@ def _generated(engine: Engine, prompt: str, composition: Composition, sampling: 
     return Text(tuple(step.token for step in steps), tuple(step.piece for step in steps))
 
 
-def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
+def _allocate(engine: Engine, prompt: Sequence[int], text: str) -> Text:
     """The tokens of a text somebody brings, after a prompt's tokens."""
     if not isinstance(text, str) or not text.strip():
         raise ComposerError("The text to explain is empty; leave it out to have one generated.")
@@ -166,11 +168,11 @@ def _given(engine: Engine, prompt: Sequence[int], text: str) -> Text:
 
 
 def _reader(
-    engine: Engine, prompt: Sequence[int], text: Sequence[int], route: Route | None
+    engine: Engine, prompt: Sequence[int], text: Sequence[int], route: RouterConfig | None
 ) -> Callable[..., Rows]:
     """A function of a bank and rows' voices over it that reads prompt + text once for every voice."""
 
-    def read(bank, rows: Sequence[Voices], listen: Callable[[], Ear] | None = None) -> Rows:
+    def read(bank, rows: Sequence[LogitMixture], listen: Callable[[], SiteObserver] | None = None) -> Rows:
         layout: Layout = engine.model.layout(bank)
         passes = list(forced(engine.model, layout, prompt, text, rows, listen, route))
         return Rows(

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from composer.analysis.layer_ablation import BANDS, BandsOut
+from composer.analysis.layer_ablation import BANDS, LayerAblation
 from composer.analysis.subspace_overlap import Subspaces
-from composer.analysis.token_attribution import NOBODY, Attribution
+from composer.analysis.token_attribution import NO_ADAPTER, Attribution
 from composer.analysis.weight_deltas import Deltas
 from composer.core.composition import Composition
-from composer.core.jsonable import plain
+from composer.core.jsonable import to_jsonable
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Explanation:
     leakage: np.ndarray
     additivity: float
     attribution: Attribution
-    bands: BandsOut
+    bands: LayerAblation
     notes: Mapping[str, float]
 
     @property
@@ -58,7 +58,7 @@ class Explanation:
     @property
     def winners(self) -> tuple[str | None, ...]:
         """[T] the adapter that chose each token; None where nobody raised it."""
-        return tuple(None if i == NOBODY else self.adapters[i] for i in self.attribution.winner)
+        return tuple(None if i == NO_ADAPTER else self.adapters[i] for i in self.attribution.winner)
 
     def to_json(self) -> dict:
         """Everything as lists, numbers and text; null for what cannot be measured."""
@@ -82,4 +82,4 @@ class Explanation:
             "winners": self.winners,
             "bands": {"names": BANDS, "left_out": (*self.adapters, "all"), **asdict(self.bands)},
         }
-        return plain(made)
+        return to_jsonable(made)

@@ -10,7 +10,7 @@ BANDS = ("early", "middle", "late")
 
 
 @dataclass(frozen=True)
-class BandsOut:
+class LayerAblation:
     """[3, n + 1] both: bands as in BANDS, by the n adapters one at a time and, last, all of them.
 
     change: of the composed log-probability of the text, mean nats per token; negative where the band carried

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.analysis.shadow_adapters import owners
 
 
@@ -37,13 +37,13 @@ class Outputs:
     bank: the n adapters without their twins. tokens: how many of the pass's tokens are the prompt's.
     """
 
-    def __init__(self, bank: Bank, layer_of: Mapping[str, int], layers: int, tokens: int):
+    def __init__(self, bank: AdapterBank, layer_of: Mapping[str, int], layers: int, tokens: int):
         self._bank, self._layer_of, self._layers, self._tokens = bank, layer_of, layers, tokens
         self._inner: torch.Tensor | None = None  # [G, L, P, n, n]
 
     def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None:
         site, count = self._bank.sites[path], len(self._bank.names)
-        heard = z[:, : self._tokens, len(site.owner) :].float()  # [G, P, R]
+        heard = z[:, : self._tokens, len(site.adapter_index) :].float()  # [G, P, R]
         apart = heard[:, :, None] * owners(site, count).to(heard)  # [G, P, n, R]
         b = site.B.float()
         if self._inner is None:
@@ -63,7 +63,7 @@ class Outputs:
         return Heard(*(part.cpu().numpy() for part in parts))
 
 
-def as_added(cosine: np.ndarray, gates: np.ndarray) -> np.ndarray:
+def apply_gate_sign(cosine: np.ndarray, gates: np.ndarray) -> np.ndarray:
     """The outputs' cosine [L, n, n] as the composition adds them, gates [L, n]: a negative gate turns an
     output round, and with a gate of 0 there is none, so the cosine is NaN."""
     sign = np.where(gates == 0, np.nan, np.sign(gates))  # [L, n]

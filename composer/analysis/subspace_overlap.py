@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from composer.adapters.bank import Bank, Site
+from composer.adapters.bank import AdapterBank, SiteFactors
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Subspaces:
     collisions: np.ndarray
 
 
-def compare_subspaces(bank: Bank, layer_of: Mapping[str, int], layers: int) -> Subspaces:
+def compare_subspaces(bank: AdapterBank, layer_of: Mapping[str, int], layers: int) -> Subspaces:
     """Compare all adapters of a bank, two or more; of fewer, every collision is NaN."""
     count = len(bank.names)
     means = [_Mean((layers, count, count)) for _ in range(4)]
     crowding, crowding_of_two = _Mean((layers,)), _Mean((layers, count, count))
     for path, site in bank.sites.items():
-        layer, own = layer_of[path], [site.owner == column for column in range(count)]
+        layer, own = layer_of[path], [site.adapter_index == column for column in range(count)]
         read = _overlap([site.A[rows].T for rows in own])
         write = _overlap([site.B[:, rows] for rows in own])
         for mean, value in zip(means, (*read, *write), strict=True):
@@ -52,13 +52,13 @@ def compare_subspaces(bank: Bank, layer_of: Mapping[str, int], layers: int) -> S
     return Subspaces(*(mean.value for mean in means), crowding.value, crowding_of_two.value)
 
 
-def collision(site: Site) -> float:
+def collision(site: SiteFactors) -> float:
     """c_1 = sigma_1^2 / sum_k sigma_k^2 of [B_1 | ... | B_n]; NaN with fewer than two adapters there.
 
     1 when all write along one line; never below 1 / (sum of ranks).
     """
     b = site.B.double()
-    if len(site.owner[b.any(dim=0)].unique()) < 2:
+    if len(site.adapter_index[b.any(dim=0)].unique()) < 2:
         return float("nan")
     energy = torch.linalg.eigvalsh(b.T @ b).clamp_min(0)  # sigma^2, rising
     return float(energy[-1] / energy.sum())

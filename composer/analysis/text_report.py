@@ -27,7 +27,11 @@ def _head(found: Explanation) -> Iterator[str]:
     who = ", ".join(f"{name} ({_mean(found.gates[:, i]):+.2f})" for i, name in enumerate(found.adapters))
     yield f"{found.prompt}{found.text}"
     yield ""
-    gates = "gates before each token shares them out" if METHODS[found.composition.method].routed else "gates"
+    gates = (
+        "gates before each token shares them out"
+        if METHODS[found.composition.method].token_routed
+        else "gates"
+    )
     yield f"{found.base}, {found.composition.method}. Taking part, with mean {gates}: {who or 'no adapter'}"
     yield f"Layers: {_thirds(found.layers)}."
     if METHODS[found.composition.method].merge and len(found.adapters) == 1:

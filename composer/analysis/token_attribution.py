@@ -8,7 +8,7 @@ import numpy as np
 
 # Rows of one batch differ by rounding; a rise below this many nats is none.
 RAISED = 1e-4
-NOBODY = -1
+NO_ADAPTER = -1
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class Attribution:
     def winner(self) -> np.ndarray:
         """[T] int: the adapter that raised the token most; NOBODY where none raised it."""
         if not len(self.alone):
-            return np.full(len(self.base), NOBODY)
-        return np.where(self.raised.max(axis=0) > RAISED, self.raised.argmax(axis=0), NOBODY)
+            return np.full(len(self.base), NO_ADAPTER)
+        return np.where(self.raised.max(axis=0) > RAISED, self.raised.argmax(axis=0), NO_ADAPTER)

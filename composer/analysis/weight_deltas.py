@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from composer.adapters.bank import Bank, Site
+from composer.adapters.bank import AdapterBank, SiteFactors
 from composer.analysis.shadow_adapters import owners
 
 
@@ -37,7 +37,7 @@ class Deltas:
 
 
 def compare_deltas(
-    bank: Bank, layer_of: Mapping[str, int], layers: int, weight_norms: Mapping[str, float]
+    bank: AdapterBank, layer_of: Mapping[str, int], layers: int, weight_norms: Mapping[str, float]
 ) -> Deltas:
     """Compare all adapters of a bank. weight_norms: |W0| of every site of the bank."""
     count, paths = len(bank.names), list(bank.sites)
@@ -70,7 +70,7 @@ def compare_deltas(
         )
 
 
-def _inner(site: Site, count: int) -> np.ndarray:
+def _inner(site: SiteFactors, count: int) -> np.ndarray:
     """[n, n] inner products of the site's changes, in float64: cosines of near-orthogonal ones are small."""
     a, b, scaling = site.A.double(), site.B.double(), site.scaling.double()
     split = owners(site, count)  # [n, R]

@@ -17,7 +17,7 @@ from composer.cli import judges as judges_cli
 from composer.cli import study as study_cli
 from composer.cli.options import add_common, output_folder, parse_names
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 
 
 def command(commands) -> None:
@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     engine = Engine.from_catalog(args.catalog, args.base)
     names = parse_names(args.adapters) or engine.names
     if strange := [name for name in names if name not in engine.names]:
-        raise ComposerError(unknown("adapter", strange[0], engine.names))
+        raise ComposerError(unknown_name_message("adapter", strange[0], engine.names))
     second = second_model(args.second_model) if args.second_model else None
     tasks = plan((BASE, *names), prompts, args.seeds)
     with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 
 if TYPE_CHECKING:
     from composer.evaluation.judges.ngram_judge import Judge
@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     names = parse_names(args.only) or tuple(PLANS)
     if strange := [name for name in names if name not in PLANS]:
-        raise ComposerError(unknown("attribute to judge", strange[0], PLANS))
+        raise ComposerError(unknown_name_message("attribute to judge", strange[0], PLANS))
     data = _folder(args.data)
     output_folder("--out", args.out)
     trained = train_judges(data, [PLANS[name] for name in names])

@@ -31,8 +31,8 @@ from composer.cli.options import (
 from composer.core.arguments import USAGE, Parser
 from composer.core.composition import Composition, Sampling
 from composer.core.fault_messages import sentence
-from composer.core.jsonable import plain
-from composer.core.results import Fusion, Step, Trace
+from composer.core.jsonable import to_jsonable
+from composer.core.results import Fusion, GenerationResult, Step
 from composer.core.streams import give_up, open_closed, show_anything, tell
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]
     out.write("\n")
 
 
-def _trace_object(trace: Trace, engine: Engine) -> dict:
+def _trace_object(trace: GenerationResult, engine: Engine) -> dict:
     fusion = trace.fusion
     return {
         "text": trace.text,
@@ -288,5 +288,5 @@ def _engine(args: argparse.Namespace) -> Engine:
 
 
 def _write(answer: Mapping, out: TextIO) -> None:
-    json.dump(plain(answer), out, allow_nan=False)
+    json.dump(to_jsonable(answer), out, allow_nan=False)
     out.write("\n")

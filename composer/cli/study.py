@@ -71,9 +71,9 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     sampling = Sampling(max_new_tokens=args.tokens, time_limit=3600)
 
     from composer.evaluation.prompts import BUNDLED, load_prompts
-    from composer.study.pipeline import Order
+    from composer.study.pipeline import StudyConfig
 
-    order = Order(
+    order = StudyConfig(
         load_prompts(args.prompts or BUNDLED),
         parse_names(args.arms),
         parse_names(args.targets),
@@ -101,7 +101,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     if not args.report:
         total, done = len(work.units), len(store.made(work.units))
         with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
-            store.carry_out(work.units, _worker(args, home, engine, sampling), bar.update)
+            store.run_pending(work.units, _worker(args, home, engine, sampling), bar.update)
     found = report(engine, order, work, store, judges, _command(args))
     write(found, args.out)
     if args.pack:

@@ -13,7 +13,7 @@ from typing import TextIO
 from composer.cli.options import add_common, output_folder
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     recipes = load_recipes(args.recipes or BUNDLED)
     names = args.names or list(recipes)
     if strange := [name for name in names if name not in recipes]:
-        raise ComposerError(unknown("recipe", strange[0], recipes))
+        raise ComposerError(unknown_name_message("recipe", strange[0], recipes))
     if args.data is not None and not args.data.is_dir():
         raise ComposerError("--data is not a folder; give the folder that holds the corpora.")
     for option, folder in (("--out", args.out), ("--work", args.work)):

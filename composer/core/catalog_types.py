@@ -31,7 +31,7 @@ class AdapterSpec:
     source: str
     revision: str | None = None
     label: str = ""
-    blurb: str = ""
+    description: str = ""
     color: str = "#888888"
     attribute: str | None = None
     slider: Slider = Slider()
@@ -78,7 +78,7 @@ class BaseSpec:
     adapters: tuple[AdapterSpec, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     # How a page about this base opens: everything of a composition but its weights.
-    opening: Composition = field(default_factory=lambda: Composition())
+    default_composition: Composition = field(default_factory=lambda: Composition())
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def plain(value: object) -> object:
+def to_jsonable(value: object) -> object:
     """What JSON can say: arrays and tuples as lists, and null for a number that is not finite."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return to_jsonable(value.tolist())
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -12,7 +12,7 @@ LONGEST = 100
 RESERVED = "("
 
 
-def free_name(source: str, taken: Collection[str]) -> str:
+def unique_name(source: str, taken: Collection[str]) -> str:
     """A short name from the repo's or folder's own, which no name of those taken looks like."""
     last = unicodedata.normalize("NFKC", source.replace("\\", "/")).rstrip("/").rpartition("/")[2]
     stem = _of_one_alphabet(re.sub(r"[^\w.-]+", "-", last))[:40].strip(".-")
@@ -45,7 +45,7 @@ def made_name(method: str, taken: Collection[str]) -> str:
     return method if _look(method) not in {_look(name) for name in taken} else f"{RESERVED}{method})"
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+def unknown_name_message(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that nobody bears, with the nearest one that somebody does."""
     known = list(known)
     close = get_close_matches(str(name), known, n=1)

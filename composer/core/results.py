@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trace:
+class GenerationResult:
     """A finished generation as plain numbers: what the CLI prints and what the figures draw."""
 
     base: str

@@ -29,7 +29,7 @@ def spin_briefly() -> None:
         os.environ.setdefault(SPIN, SPIN_COUNT)
 
 
-def apart(work: Callable[[], T]) -> T:
+def run_in_short_lived_thread(work: Callable[[], T]) -> T:
     """Do `work` in a thread that ends with it, and return what it returns.
 
     Every thread that computes keeps a team of OpenMP workers for the rest of its life. Once they are more

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.core.catalog_types import AdapterSpec
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 from composer.model.contribution import Contribution
 from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import Layout
 
 
 @dataclass(frozen=True)
-class Shelf:
+class AdapterSnapshot:
     """What belongs to one set of adapters; replaced whole, so that no call sees half of a change.
 
     adapters: those that somebody can ask for by name. The bank may hold more: what was made of them.
     """
 
-    bank: Bank
+    bank: AdapterBank
     adapters: tuple[AdapterSpec, ...]
     layout: Layout
     contribution: Contribution
 
     @classmethod
-    def of(cls, model: GatedModel, bank: Bank, adapters: tuple[AdapterSpec, ...]) -> Shelf:
+    def of(cls, model: GatedModel, bank: AdapterBank, adapters: tuple[AdapterSpec, ...]) -> AdapterSnapshot:
         layout = model.layout(bank)
         return cls(bank, adapters, layout, Contribution(layout))
 
@@ -37,7 +37,7 @@ class Shelf:
     def index(self, name: str) -> int:
         """The adapter's place in `names`. Raises ComposerError for a name that is not here."""
         if name not in self.names:
-            raise ComposerError(unknown("adapter", name, self.names))
+            raise ComposerError(unknown_name_message("adapter", name, self.names))
         return self.names.index(name)
 
     def column(self, name: str) -> int:

@@ -9,15 +9,15 @@ import numpy as np
 
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
-from composer.core.names import made_name, unknown
-from composer.engine.adapter_pool import Lease, Stock
-from composer.engine.adapter_snapshot import Shelf
-from composer.engine.materialize import Through, at_once, make
+from composer.core.names import made_name, unknown_name_message
+from composer.engine.adapter_pool import AdapterPool, SlotLease
+from composer.engine.adapter_snapshot import AdapterSnapshot
+from composer.engine.materialize import Executor, make, run_inline
 from composer.methods import METHODS, Method
 
 
 @dataclass(frozen=True)
-class Cast:
+class ResolvedComposition:
     """n names, the bank's column of each and its weight, [n]. leases: held while the columns must stay.
 
     merged: whether the last of them is what the method makes of the others.
@@ -26,7 +26,7 @@ class Cast:
     names: tuple[str, ...]
     columns: np.ndarray
     weights: np.ndarray
-    leases: tuple[Lease, ...] = ()
+    leases: tuple[SlotLease, ...] = ()
     merged: bool = False
 
     def places(self, names: Sequence[str]) -> list[int]:
@@ -48,16 +48,16 @@ class Cast:
 def method_of(composition: Composition) -> Method:
     """Raises ComposerError for a method that is not here."""
     if composition.method not in METHODS:
-        raise ComposerError(unknown("method", composition.method, METHODS))
+        raise ComposerError(unknown_name_message("method", composition.method, METHODS))
     return METHODS[composition.method]
 
 
-def weights_of(shelf: Shelf, composition: Composition) -> np.ndarray:
+def weights_of(snapshot: AdapterSnapshot, composition: Composition) -> np.ndarray:
     """[N]: the weight of each adapter of the shelf, 0 for those not named. Raises ComposerError for a
     strange name."""
-    weights = np.zeros(len(shelf.names))
+    weights = np.zeros(len(snapshot.names))
     for name, weight in composition.weights.items():
-        weights[shelf.index(name)] = weight
+        weights[snapshot.index(name)] = weight
     return weights
 
 
@@ -67,29 +67,29 @@ def makes(composition: Composition) -> bool:
     return part > 1 and (method.merge is not None or method.calibrated)
 
 
-def cast(stock: Stock, composition: Composition, through: Through = at_once) -> Cast:
+def cast(pool: AdapterPool, composition: Composition, through: Executor = run_inline) -> ResolvedComposition:
     """Everybody's columns; makes what has to be made, through `through`, which can take half a minute.
 
     Raises ComposerError for a name or a method that is not here, and for what cannot be made.
     """
-    shelf = stock.shelf
-    weights = weights_of(shelf, composition)
-    columns = np.array([shelf.column(name) for name in shelf.names], int)
+    snapshot = pool.snapshot
+    weights = weights_of(snapshot, composition)
+    columns = np.array([snapshot.column(name) for name in snapshot.names], int)
     if not makes(composition):
-        return Cast(shelf.names, columns, weights)
+        return ResolvedComposition(snapshot.names, columns, weights)
     method, part = method_of(composition), np.flatnonzero(weights).tolist()
-    names, shares = [shelf.names[place] for place in part], weights[part].tolist()
-    told = tuple(getattr(composition, dial) for dial in method.dials) if method.merge else ()
+    names, shares = [snapshot.names[place] for place in part], weights[part].tolist()
+    told = tuple(getattr(composition, dial) for dial in method.parameters) if method.merge else ()
     pairs = tuple(zip(names, shares, strict=True)) if method.merge else tuple(names)
     keys = [(method.merge, told, pairs)] if method.merge else [("calibrated", pairs, name) for name in names]
-    adapters = (shelf.bank.adapter(name) for name in names)
-    leases = stock.made(keys, lambda: make(method, list(adapters), shares, composition, through))
-    made = [stock.shelf.bank.names.index(lease.name) for lease in leases]
+    adapters = (snapshot.bank.adapter(name) for name in names)
+    leases = pool.made(keys, lambda: make(method, list(adapters), shares, composition, through))
+    made = [pool.snapshot.bank.names.index(lease.name) for lease in leases]
     if method.merge is None:
         columns[part] = made
-        return Cast(shelf.names, columns, weights, leases)
-    return Cast(
-        (*shelf.names, made_name(method.name, shelf.names)),
+        return ResolvedComposition(snapshot.names, columns, weights, leases)
+    return ResolvedComposition(
+        (*snapshot.names, made_name(method.name, snapshot.names)),
         np.array([*columns, *made], int),
         np.array([*np.zeros_like(weights), 1.0]),
         leases,

@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 import torch
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.adapters.catalog import load_catalog
 from composer.adapters.files import weights_limit
 from composer.adapters.fit.mapping import base_names
@@ -19,26 +19,25 @@ from composer.adapters.reading import Reader, refused
 from composer.core.catalog_types import AdapterSpec, Attribute, BaseSpec, Catalog, FitReport
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.core.names import free_name
-from composer.core.results import Fusion, Step, Trace
-from composer.engine.adapter_pool import Stock
-from composer.engine.adapter_snapshot import Shelf
-from composer.engine.casting import Cast, cast, makes, method_of, names_of, weights_of
-from composer.engine.gating import Gating
-from composer.engine.materialize import Through, at_once
-from composer.engine.prompt_stats import Probe
-from composer.engine.session import Run
+from composer.core.names import unique_name
+from composer.core.results import Fusion, GenerationResult, Step
+from composer.engine.adapter_pool import AdapterPool
+from composer.engine.adapter_snapshot import AdapterSnapshot
+from composer.engine.casting import ResolvedComposition, cast, makes, method_of, names_of, weights_of
+from composer.engine.gating import GatePlanner
+from composer.engine.materialize import Executor, run_inline
+from composer.engine.prompt_stats import PromptAnalyzer
+from composer.engine.session import DecodeSession
 from composer.methods import fuse
 from composer.model.gated_model import GatedModel, gates_tensor
 from composer.model.loading import Base, load_base
-from composer.model.logit_combiner import Mixer
-from composer.model.logit_mixture import Voices
-from composer.model.runtime.batch import Batch, Failed
-from composer.model.runtime.batch import Row as BatchRow
-from composer.model.runtime.compilation import WarmUp
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture
+from composer.model.runtime.batch import Batch, BatchRow, Failed
+from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.finite import check_drawable
-from composer.model.runtime.kv_cache import ROOM
-from composer.model.runtime.proof import proven_pass
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE
+from composer.model.runtime.proof import verified_runner
 from composer.model.runtime.scoring import token_log_probs
 from composer.model.tokens import encode_prompt
 
@@ -46,7 +45,7 @@ log = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 1024
 
-Row = tuple[str, Composition, Sampling]
+GenerationRequest = tuple[str, Composition, Sampling]
 
 
 class Engine:
@@ -67,11 +66,13 @@ class Engine:
         self._reader = Reader(
             self._model.sites, names, base.device, base.dtype, weights_limit(max_adapter_mb)
         )
-        self._pass = proven_pass(self._model, self._model.layout(Bank()), base.spec, decode_weights)
-        self._probe = Probe(self._model, self._pass)
-        self._gating = Gating(self._model.layers, base.spec, self._probe)
-        self._stock = Stock(self._model, self._shaped_anew)
-        self._warm: WarmUp | None = None
+        self._runner = verified_runner(
+            self._model, self._model.layout(AdapterBank()), base.spec, decode_weights
+        )
+        self._analyzer = PromptAnalyzer(self._model, self._runner)
+        self._planner = GatePlanner(self._model.layers, base.spec, self._analyzer)
+        self._pool = AdapterPool(self._model, self._on_bank_change)
+        self._warm: Compilation | None = None
         self._several = False
         self._adding = Lock()
         self._ends = base.end_tokens
@@ -104,16 +105,16 @@ class Engine:
                 engine._add(spec, own=True)
         return engine
 
-    def warm_up(self, several: bool = True) -> WarmUp:
+    def warm_up(self, several: bool = True) -> Compilation:
         """Compile the decoding step in the background, for one row and, with `several`, for batches.
 
         Again when adapters are added. Nobody waits for it: until it is there, and wherever it cannot be,
         decoding runs uncompiled.
         """
-        self._warm, self._several = WarmUp(self._pass, self.shelf.layout, several), several
+        self._warm, self._several = Compilation(self._runner, self.snapshot.layout, several), several
         return self._warm
 
-    def _shaped_anew(self) -> None:
+    def _on_bank_change(self) -> None:
         if self._warm is not None:
             self.warm_up(self._several)
 
@@ -124,19 +125,19 @@ class Engine:
         return self.base.spec
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> AdapterBank:
         """All loaded adapters' factors. Immutable: adding an adapter puts another bank in its place."""
-        return self.shelf.bank
+        return self.snapshot.bank
 
     @property
     def adapters(self) -> tuple[AdapterSpec, ...]:
         """What the catalog, or whoever added them, says of the adapters in `names`."""
-        return self.shelf.adapters
+        return self.snapshot.adapters
 
     @property
     def names(self) -> tuple[str, ...]:
         """The adapters that are loaded, in the order of every N axis."""
-        return self.shelf.names
+        return self.snapshot.names
 
     @property
     def layers(self) -> int:
@@ -167,7 +168,7 @@ class Engine:
 
     def check(self, source: str, revision: str | None = None) -> FitReport:
         """Whether the adapter in a Hub repo or folder fits this base; downloads no weights."""
-        return self._reader.check(AdapterSpec(free_name(source, self.names), source, revision))
+        return self._reader.check(AdapterSpec(unique_name(source, self.names), source, revision))
 
     def add_adapter(self, source: str, revision: str | None = None, name: str | None = None) -> FitReport:
         """Load one more adapter from a Hub repo ("owner/name") or a folder, if it fits.
@@ -175,14 +176,14 @@ class Engine:
         Never raises for what the source holds or how the Hub answers: the report's `ok` and `reasons` say
         what happened, and the engine goes on with the adapters it has.
         """
-        return self._add(AdapterSpec(name or free_name(source, self.names), source, revision))
+        return self._add(AdapterSpec(name or unique_name(source, self.names), source, revision))
 
     def _add(self, spec: AdapterSpec, own: bool = False) -> FitReport:
         with self._adding:
             report, factors = self._reader.read(spec, own)
             if report.ok:
                 try:
-                    self._stock.add(replace(spec, label=spec.label or spec.name), factors)
+                    self._pool.add(replace(spec, label=spec.label or spec.name), factors)
                 except ComposerError as fault:
                     report = refused(report, fault)
             log.info("%s", report)
@@ -208,19 +209,23 @@ class Engine:
         """
         return self._run([(prompt, composition, sampling)], fusion, stop)
 
-    def generate_rows(self, rows: Sequence[Row], stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+    def generate_rows(
+        self, rows: Sequence[GenerationRequest], stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Step]:
         """Many generations in one batch; Step.row tells which. Each row has its own weights and seed.
 
         A row that cannot go on raises when all the others have ended.
         """
         return self._run(list(rows), None, stop)
 
-    def _run(self, rows: list[Row], fusion: Fusion | None, stop: Callable[[], bool]) -> Iterator[Step]:
+    def _run(
+        self, rows: list[GenerationRequest], fusion: Fusion | None, stop: Callable[[], bool]
+    ) -> Iterator[Step]:
         made = [self.row(place, *row, fusion) for place, row in enumerate(rows)]
         room = max(len(row.ids) + row.sampling.max_new_tokens for row in made)
-        return self._steps(self.start(sum(len(row.voices) for row in made), room), made, stop)
+        return self._steps(self.start(sum(len(row.mixture) for row in made), room), made, stop)
 
-    def _steps(self, run: Run, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
+    def _steps(self, run: DecodeSession, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
         faults: list[Exception] = []
         while (rows or run.keys) and not stop():
             outcomes = run.join(rows) if rows else run.step()
@@ -231,15 +236,21 @@ class Engine:
             raise faults[0]
 
     @property
-    def shelf(self) -> Shelf:
+    def snapshot(self) -> AdapterSnapshot:
         """The adapters as they are now. Immutable."""
-        return self._stock.shelf
+        return self._pool.snapshot
 
-    def start(self, slots: int, room: int) -> Run:
+    def start(self, slots: int, room: int) -> DecodeSession:
         """A run for rows of up to `slots` voices in all, of up to `room` tokens each, prompt and continuation
         together."""
-        batch = Batch(self._pass, self.shelf.layout, self._ends, slots, -(-room // ROOM) * ROOM)
-        return Run(batch, lambda: self.shelf, self.base.tokenizer, self._ends)
+        batch = Batch(
+            self._runner,
+            self.snapshot.layout,
+            self._ends,
+            slots,
+            -(-room // LENGTH_MULTIPLE) * LENGTH_MULTIPLE,
+        )
+        return DecodeSession(batch, lambda: self.snapshot, self.base.tokenizer, self._ends)
 
     def row(
         self,
@@ -252,22 +263,22 @@ class Engine:
         """A generation ready to join a run: the prompt's tokens, its voices, and in `cast` whose they are."""
         ids = self._encode(prompt)
         own = self.cast(composition)
-        every = composition.live if "live" in method_of(composition).dials else 0
+        every = composition.live if "live" in method_of(composition).parameters else 0
 
-        def voices(ids: Sequence[int], fusion: Fusion | None = None) -> Voices:
-            return self._gating.voices(self.shelf, own, composition, ids, fusion)
+        def mixture(ids: Sequence[int], fusion: Fusion | None = None) -> LogitMixture:
+            return self._planner.mixture(self.snapshot, own, composition, ids, fusion)
 
-        route = self._gating.route(self.shelf, own, composition)
+        route = self._planner.route(self.snapshot, own, composition)
         limited = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self.base.context - len(ids)))
-        return BatchRow(key, ids, voices(ids, fusion), limited, voices, every, route, own)
+        return BatchRow(key, ids, mixture(ids, fusion), limited, mixture, every, route, own)
 
-    def cast(self, composition: Composition, through: Through = at_once) -> Cast:
+    def cast(self, composition: Composition, through: Executor = run_inline) -> ResolvedComposition:
         """Who plays in a composition; while it is held, what was made for it stays made.
 
         through: has each of many small pieces of work done, where adapters have to be made first, which
         can take half a minute. Raises ComposerError for what cannot be composed.
         """
-        return cast(self._stock, composition, through)
+        return cast(self._pool, composition, through)
 
     def makes(self, composition: Composition) -> bool:
         """Whether `cast` has adapters to make. Raises ComposerError for a method that is not here."""
@@ -281,9 +292,11 @@ class Engine:
         """
         return names_of(self.names if names is None else names, composition)
 
-    def reads_prompt(self, composition: Composition, own: Cast, fusion: Fusion | None = None) -> bool:
+    def reads_prompt(
+        self, composition: Composition, own: ResolvedComposition, fusion: Fusion | None = None
+    ) -> bool:
         """Whether its row takes a prefill of its own. own: its cast. fusion: as for `row`."""
-        return bool(method_of(composition).needs) and not self._gating.knows(own, composition, fusion)
+        return bool(method_of(composition).prompt_stats) and not self._planner.knows(own, composition, fusion)
 
     def trace(
         self,
@@ -292,12 +305,14 @@ class Engine:
         sampling: Sampling,
         steps: Iterable[Step],
         fusion: Fusion | None = None,
-    ) -> Trace:
+    ) -> GenerationResult:
         """Gather a generation's Steps, and the fusion it used, into one value."""
         if fusion is not None:
-            fusion = fuse(fusion.kl, weights_of(self.shelf, composition) != 0)
+            fusion = fuse(fusion.kl, weights_of(self.snapshot, composition) != 0)
         names = self.names_of(composition)
-        return Trace(self.base.id, prompt, composition, sampling, names, self.layers, tuple(steps), fusion)
+        return GenerationResult(
+            self.base.id, prompt, composition, sampling, names, self.layers, tuple(steps), fusion
+        )
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -307,12 +322,17 @@ class Engine:
         With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
         """
         ids, own = self._encode(prompt), self.cast(composition)
-        shelf, device = self.shelf, self.base.device
-        voices = self._gating.voices(shelf, own, composition, ids)
-        if voices.gates.any():
-            gates, routes = gates_tensor(voices.gates, device), [self._gating.route(shelf, own, composition)]
-            read = self._pass.read(shelf.layout, gates, [ids] * len(voices), routes=routes * len(voices))
-            return check_drawable(Mixer([voices], device)(read.logits))[0].float().cpu().numpy()
+        snapshot, device = self.snapshot, self.base.device
+        mixture = self._planner.mixture(snapshot, own, composition, ids)
+        if mixture.gates.any():
+            gates, routes = (
+                gates_tensor(mixture.gates, device),
+                [self._planner.route(snapshot, own, composition)],
+            )
+            read = self._runner.read(
+                snapshot.layout, gates, [ids] * len(mixture), routes=routes * len(mixture)
+            )
+            return check_drawable(LogitCombiner([mixture], device)(read.logits))[0].float().cpu().numpy()
         # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
         logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
@@ -323,7 +343,7 @@ class Engine:
         names: Sequence[str] | None = None,
         norm: bool = True,
         tokens: str = "last",
-        own: Cast | None = None,
+        own: ResolvedComposition | None = None,
     ) -> Fusion:
         """KL fusion weights of a prompt (qa-FLoRA, arXiv 2512.11366): one prefill of N+1 rows.
 
@@ -336,10 +356,12 @@ class Engine:
         unembedding. tokens: "all" takes the mean of kl over the prompt's. own: a cast whose calibrated
         adapters are meant. Returns Fusion: kl [L, N] in nats, alpha [L, N].
         """
-        shelf, made = self.shelf, own is not None and bool(own.leases)
-        names = shelf.names if names is None else names
-        columns = [int(own.columns[own.names.index(name)]) if made else shelf.column(name) for name in names]
-        kl = self._probe.divergence(shelf, self._encode(prompt), columns, norm, tokens == "all")
+        snapshot, made = self.snapshot, own is not None and bool(own.leases)
+        names = snapshot.names if names is None else names
+        columns = [
+            int(own.columns[own.names.index(name)]) if made else snapshot.column(name) for name in names
+        ]
+        kl = self._analyzer.divergence(snapshot, self._encode(prompt), columns, norm, tokens == "all")
         return fuse(kl)._replace(norm=norm, tokens=tokens, calibrated=made)
 
     def fusion_of(
@@ -347,7 +369,7 @@ class Engine:
         prompt: str,
         composition: Composition,
         names: Sequence[str] | None = None,
-        own: Cast | None = None,
+        own: ResolvedComposition | None = None,
     ) -> Fusion:
         """The fusion weights that a composition is continued with, or, if by none, the prompt's own.
 
@@ -362,10 +384,10 @@ class Engine:
     def log_probs(self, texts: Sequence[str], composition: Composition = Composition()) -> list[np.ndarray]:
         """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
         encoded = [self._encode(text, limit=self.base.context) for text in texts]
-        own, shelf = self.cast(composition), self.shelf
-        voices = [self._gating.voices(shelf, own, composition, ids) for ids in encoded]
-        route = self._gating.route(shelf, own, composition)
-        return token_log_probs(self._model, shelf.layout, encoded, voices, route)
+        own, snapshot = self.cast(composition), self.snapshot
+        mixture = [self._planner.mixture(snapshot, own, composition, ids) for ids in encoded]
+        route = self._planner.route(snapshot, own, composition)
+        return token_log_probs(self._model, snapshot.layout, encoded, mixture, route)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text is as a prompt, the chat template's own included."""

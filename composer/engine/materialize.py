@@ -13,10 +13,10 @@ from composer.methods import Method
 
 T = TypeVar("T")
 # Has a piece of work done: here and now, or between two passes of somebody's decoding.
-Through = Callable[[Callable[[], T]], T]
+Executor = Callable[[Callable[[], T]], T]
 
 
-def at_once(work: Callable[[], T]) -> T:
+def run_inline(work: Callable[[], T]) -> T:
     return work()
 
 
@@ -25,7 +25,7 @@ def make(
     adapters: Sequence[Adapter],
     weights: Sequence[float],
     composition: Composition,
-    through: Through = at_once,
+    through: Executor = run_inline,
 ) -> list:
     """What a method makes of adapters, as composer.methods.merging.Merged: one merged, or each calibrated.
 

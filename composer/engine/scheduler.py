@@ -21,8 +21,8 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
-from composer.engine.session import Run, check_places
-from composer.model.runtime.batch import Failed, Row
+from composer.engine.session import DecodeSession, check_slots
+from composer.model.runtime.batch import BatchRow, Failed
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +37,22 @@ Job = tuple[Future, Callable[[], object]]
 
 
 @dataclass(frozen=True)
-class Waiting:
+class QueueUpdate:
     """No step yet. place: in the queue when there is no room for it, 1 is next; 0: it is being worked on."""
 
     place: int
 
 
-class Ticket:
+class RequestHandle:
     """One request's way through the scheduler. Closing it, at any moment, frees its place."""
 
-    def __init__(self, scheduler: Scheduler, row: Row):
+    def __init__(self, scheduler: Scheduler, row: BatchRow):
         self.row = row
         self.gone = False
         self.outbox: SimpleQueue[Step | Exception] = SimpleQueue()
         self._scheduler = scheduler
 
-    def events(self) -> Iterator[Step | Waiting]:
+    def events(self) -> Iterator[Step | QueueUpdate]:
         """Steps as they come, and a Waiting whenever POLL seconds bring none, so that a listener may leave.
 
         Raises ComposerError when the row failed. Ends with the step that has a finish.
@@ -62,7 +62,7 @@ class Ticket:
                 try:
                     item = self.outbox.get(timeout=POLL)
                 except Empty:
-                    yield Waiting(self._scheduler.place(self))
+                    yield QueueUpdate(self._scheduler.place(self))
                     continue
                 if isinstance(item, Exception):
                     raise item
@@ -89,8 +89,8 @@ class Scheduler:
     def __init__(self, engine: Engine, slots: int = 32, queue: int = 64, room: int = 2048):
         self.engine, self.slots, self.queue = engine, slots, queue
         self.room = min(room, engine.base.context)
-        self._waiting: deque[Ticket] = deque()
-        self._running: set[Ticket] = set()
+        self._waiting: deque[RequestHandle] = deque()
+        self._running: set[RequestHandle] = set()
         self._jobs: deque[Job] = deque()
         self._at_a_job = False
         self._changed = Condition()
@@ -132,7 +132,7 @@ class Scheduler:
 
     def enter(
         self, prompt: str, composition: Composition, sampling: Sampling, fusion: Fusion | None = None
-    ) -> Ticket:
+    ) -> RequestHandle:
         """Ask for a place. Raises ComposerError for what cannot be generated, and when the queue is full.
 
         Places are given in the order of asking: a row with many voices is not overtaken while it waits.
@@ -143,16 +143,16 @@ class Scheduler:
         make = partial(self.engine.row, None, prompt, composition, sampling, fusion)
         reads = self.engine.reads_prompt(composition, held, fusion)
         row = self.call(make).result() if reads else make()
-        check_places(row, self.slots)
+        check_slots(row, self.slots)
         if len(row.ids) + row.sampling.max_new_tokens > self.room:
             raise ComposerError(
                 f"Prompt and continuation are longer than the {self.room} tokens a place has; "
                 "shorten the prompt or ask for fewer new tokens."
             )
-        ticket = Ticket(self, row)
+        ticket = RequestHandle(self, row)
         row.key = ticket
         with self._changed:
-            self.check_room(len(row.voices))
+            self.check_room(len(row.mixture))
             self._waiting.append(ticket)
             self._start()
         return ticket
@@ -170,32 +170,32 @@ class Scheduler:
             self._start()
         return future
 
-    def check_room(self, voices: int = 1) -> None:
+    def check_room(self, mixture: int = 1) -> None:
         """Raise the ComposerError that entering with so many voices would raise, before any work was done."""
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
             served, waiting, free = self._line()
-            if (waiting or voices > free) and len(waiting) >= self.queue:
+            if (waiting or mixture > free) and len(waiting) >= self.queue:
                 who = "1 is" if len(served) == 1 else f"{len(served)} are"
                 raise ComposerError(
                     f"The house is full: {who} being served and {len(waiting)} wait. Try again in a minute."
                 )
 
-    def place(self, ticket: Ticket) -> int:
+    def place(self, ticket: RequestHandle) -> int:
         """Where the ticket stands in the queue: 1 is next, 0 is running or over."""
         with self._changed:
             _, waiting, _ = self._line()
             return waiting.index(ticket) + 1 if ticket in waiting else 0
 
-    def _line(self) -> tuple[list[Ticket], list[Ticket], int]:
+    def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], int]:
         """Who has a place or gets one next, who waits, and the slots that are left; with the lock held."""
         here = [each for each in (*self._running, *self._waiting) if not each.gone]
         free = self.slots
         for count, ticket in enumerate(here):
-            if len(ticket.row.voices) > free:
+            if len(ticket.row.mixture) > free:
                 return here[:count], here[count:], free
-            free -= len(ticket.row.voices)
+            free -= len(ticket.row.mixture)
         return here, [], free
 
     def wake(self) -> None:
@@ -225,13 +225,13 @@ class Scheduler:
                 if joining:
                     self._join(run, joining)
                 if run.keys:
-                    self._hand_out(run.step())
+                    self._dispatch(run.step())
             except Exception as fault:
                 # Only a fault of the model itself comes here; nobody's row can be trusted after it.
                 log.exception("the running batch was given up")
-                self._give_up(fault)
+                self._fail_all(fault)
                 run = None
-        self._give_up(ComposerError(CLOSING))
+        self._fail_all(ComposerError(CLOSING))
 
     def _start(self) -> None:
         """Have the thread look; called with the lock held."""
@@ -256,7 +256,7 @@ class Scheduler:
             self._at_a_job = False
             future.set_result(result)
 
-    def _next(self) -> list[Ticket] | None:
+    def _next(self) -> list[RequestHandle] | None:
         """Who joins before the next pass; waits while there is nothing to do; None at the end."""
         with self._changed:
             while True:
@@ -268,35 +268,35 @@ class Scheduler:
                     return self._admit()
                 self._changed.wait()
 
-    def _admit(self) -> list[Ticket]:
-        joining: list[Ticket] = []
+    def _admit(self) -> list[RequestHandle]:
+        joining: list[RequestHandle] = []
         longest = prompts = 0
-        free = self.slots - sum(len(each.row.voices) for each in self._running)
-        while self._waiting and len(self._waiting[0].row.voices) <= free:
+        free = self.slots - sum(len(each.row.mixture) for each in self._running)
+        while self._waiting and len(self._waiting[0].row.mixture) <= free:
             row = self._waiting[0].row
-            longest, prompts = max(longest, len(row.ids)), prompts + len(row.voices)
+            longest, prompts = max(longest, len(row.ids)), prompts + len(row.mixture)
             if joining and longest * prompts > READ_TOKENS:
                 break
             ticket = self._waiting.popleft()
-            free -= len(row.voices)
+            free -= len(row.mixture)
             self._running.add(ticket)
             joining.append(ticket)
         return joining
 
-    def _join(self, run: Run, joining: list[Ticket]) -> None:
+    def _join(self, run: DecodeSession, joining: list[RequestHandle]) -> None:
         try:
-            self._hand_out(run.join([ticket.row for ticket in joining]))
+            self._dispatch(run.join([ticket.row for ticket in joining]))
         except Exception as fault:
             if len(joining) == 1:
                 log.exception("a row could not join")
-                self._hand_out([Failed(joining[0], fault)])
+                self._dispatch([Failed(joining[0], fault)])
                 return
             for ticket in joining:
                 self._join(run, [ticket])
 
-    def _hand_out(self, outcomes: list[Step | Failed]) -> None:
+    def _dispatch(self, outcomes: list[Step | Failed]) -> None:
         for outcome in outcomes:
-            ticket: Ticket = outcome.row
+            ticket: RequestHandle = outcome.row
             if isinstance(outcome, Failed):
                 ticket.outbox.put(_sentence(outcome.fault))
             else:
@@ -305,7 +305,7 @@ class Scheduler:
                 with self._changed:
                     self._running.discard(ticket)
 
-    def _give_up(self, fault: Exception) -> None:
+    def _fail_all(self, fault: Exception) -> None:
         with self._changed:
             tickets = [*self._running, *(self._waiting if self._closed else ())]
             self._running.clear()

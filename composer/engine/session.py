@@ -9,32 +9,32 @@ import numpy as np
 
 from composer.core.errors import ComposerError
 from composer.core.results import Step
-from composer.engine.adapter_snapshot import Shelf
-from composer.model.rank_layout import Reading
-from composer.model.runtime.batch import Batch, Drawn, Failed, Row
+from composer.engine.adapter_snapshot import AdapterSnapshot
+from composer.model.rank_layout import GateTelemetry
+from composer.model.runtime.batch import Batch, BatchRow, Failed, SampledToken
 from composer.model.tokens import Continuation
 
 log = logging.getLogger(__name__)
 
 
-def check_places(row: Row, slots: int) -> None:
+def check_slots(row: BatchRow, slots: int) -> None:
     """Raise ComposerError for a row with more voices than a whole batch has slots."""
-    if len(row.voices) > slots:
+    if len(row.mixture) > slots:
         raise ComposerError(
-            f"This composition runs the base {len(row.voices)} times at once and there is room for {slots}; "
+            f"This composition runs the base {len(row.mixture)} times at once and there is room for {slots}; "
             "set fewer adapters to a weight, or choose a method that adds outputs, such as sum."
         )
 
 
-class Run:
+class DecodeSession:
     """A batch's tokens as Steps; Step.row is the row's key. Rows join and leave between passes.
 
     newest: the shelf as it is now, which serves every row: see composer.engine.adapter_pool.
     """
 
-    def __init__(self, batch: Batch, newest: Callable[[], Shelf], tokenizer, ends: frozenset[int]):
+    def __init__(self, batch: Batch, newest: Callable[[], AdapterSnapshot], tokenizer, ends: frozenset[int]):
         self._batch, self._newest, self._tokenizer, self._ends = batch, newest, tokenizer, ends
-        self._shelf = newest()
+        self._snapshot = newest()
         self._texts: dict[Hashable, Continuation] = {}
 
     @property
@@ -42,11 +42,11 @@ class Run:
         """The rows that are still running."""
         return [row.key for row in self._batch.rows]
 
-    def join(self, rows: Sequence[Row]) -> list[Step | Failed]:
+    def join(self, rows: Sequence[BatchRow]) -> list[Step | Failed]:
         """Read the rows' prompts together; their first tokens. Row.cast is a Cast."""
-        self._shelf = self._newest()
+        self._snapshot = self._newest()
         self._texts |= {row.key: Continuation(self._tokenizer, row.ids, self._ends) for row in rows}
-        return self._steps(*self._batch.join(rows, self._shelf.layout))
+        return self._steps(*self._batch.join(rows, self._snapshot.layout))
 
     def step(self) -> list[Step | Failed]:
         """One more token of every row; rows that end with it are gone afterwards."""
@@ -58,9 +58,11 @@ class Run:
         for key in keys:
             self._texts.pop(key, None)
 
-    def _steps(self, outcomes: list[Drawn | Failed], reading: Reading | None) -> list[Step | Failed]:
-        shares = self._shelf.contribution(reading).cpu().numpy()  # [P, L, N], or P = 1 where all are 0
-        places = [place for each in outcomes if isinstance(each, Drawn) for place in each.places]
+    def _steps(
+        self, outcomes: list[SampledToken | Failed], telemetry: GateTelemetry | None
+    ) -> list[Step | Failed]:
+        shares = self._snapshot.contribution(telemetry).cpu().numpy()  # [P, L, N], or P = 1 where all are 0
+        places = [place for each in outcomes if isinstance(each, SampledToken) for place in each.places]
         rows = max(len(shares), 1 + max(places, default=0))
         shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
         steps: list[Step | Failed] = []
@@ -68,7 +70,7 @@ class Run:
             if isinstance(each, Failed):
                 steps.append(each)
                 continue
-            text, own = self._texts[each.row.key], each.row.voices.together(shares[each.places])
+            text, own = self._texts[each.row.key], each.row.mixture.together(shares[each.places])
             try:
                 piece = text.push(each.token, last=each.finish is not None)
             except Exception as fault:  # a tokenizer's, on this row's tokens alone

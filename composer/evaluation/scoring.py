@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.engine.engine import Engine
 from composer.evaluation.metrics import perplexity
-from composer.model.logit_mixture import Voices
+from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.scoring import token_log_probs
 
 
@@ -21,8 +21,8 @@ def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float
     base = engine.base
     encoded = [base.read_prompt("".join(text), base.context) for text in texts]
     # A bank without adapters: at gate 0 their products would be worked out all the same.
-    bare = Voices.one(np.zeros((engine.layers, 0), np.float32))
-    scores = token_log_probs(engine.model, engine.model.layout(Bank()), encoded, [bare] * len(texts))
+    bare = LogitMixture.one(np.zeros((engine.layers, 0), np.float32))
+    scores = token_log_probs(engine.model, engine.model.layout(AdapterBank()), encoded, [bare] * len(texts))
     # Scores start at the second token, so the continuation starts one before the prompt's length.
     starts = [engine.count_tokens(prompt) - 1 for prompt, _ in texts]
     return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]

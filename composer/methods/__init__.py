@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from composer.methods import merged
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
-from composer.methods.base import Method, Prompted, Question, voices
+from composer.methods.base import GateInputs, Method, PromptStats, logit_mixture
 from composer.methods.calibrated import CALIBRATED
 from composer.methods.logits import LOGITS, LOGITS_CONTRAST
 from composer.methods.output_sums import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
@@ -41,4 +41,4 @@ METHODS = MappingProxyType(
     }
 )
 
-__all__ = ["METHODS", "Method", "Prompted", "Question", "fuse", "voices"]
+__all__ = ["METHODS", "GateInputs", "Method", "PromptStats", "fuse", "logit_mixture"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from composer.core.results import UNDECIDED, Fusion
-from composer.methods.base import Method, Question
-from composer.methods.output_sums import against_opposites
+from composer.methods.base import GateInputs, Method
+from composer.methods.output_sums import subtract_opposites
 
 QA_FLORA = "Shukla et al., qa-FLoRA, AAAI 2026, arXiv 2512.11366 (formulas known second-hand)"
 AS_PUBLISHED = "as published: scale 'shares of 1', no final norm"
@@ -26,7 +26,7 @@ def fuse(kl: np.ndarray, taking_part: np.ndarray | None = None) -> Fusion:
     return Fusion(kl.astype(np.float32), alpha.astype(np.float32))
 
 
-def _shared(question: Question, measure: np.ndarray) -> np.ndarray:
+def _shared(question: GateInputs, measure: np.ndarray) -> np.ndarray:
     """gate = w_i ((1 - t) + t * scale * alpha_i), t = blend; adapters at weight 0 take no part in alpha.
 
     measure: [L, N], what alpha is the plain ratio of.
@@ -37,20 +37,20 @@ def _shared(question: Question, measure: np.ndarray) -> np.ndarray:
     return question.weights * ((1 - blend) + blend * factor)  # [L, N]
 
 
-def kl_gates(question: Question) -> np.ndarray:
+def kl_gates(question: GateInputs) -> np.ndarray:
     """Shares by divergence, blended with the plain sum; [L, N]."""
     return _shared(question, question.prompt.kl)
 
 
-def _kl_contrast(question: Question) -> np.ndarray:
-    return against_opposites(kl_gates(question), question.groups, question.composition.contrast)
+def _kl_contrast(question: GateInputs) -> np.ndarray:
+    return subtract_opposites(kl_gates(question), question.groups, question.composition.contrast)
 
 
-def _cosine(question: Question) -> np.ndarray:
+def _cosine(question: GateInputs) -> np.ndarray:
     return _shared(question, question.prompt.distance)
 
 
-def _logo(question: Question) -> np.ndarray:
+def _logo(question: GateInputs) -> np.ndarray:
     return _shared(question, np.tile(question.prompt.pull, (question.layers, 1)))
 
 
@@ -61,8 +61,8 @@ KL = Method(
     family="Prompt decides",
     source=f"{QA_FLORA}; {AS_PUBLISHED}",
     rule=kl_gates,
-    dials=("blend", "scale", "norm", "tokens", "live"),
-    needs=("kl",),
+    parameters=("blend", "scale", "norm", "tokens", "live"),
+    prompt_stats=("kl",),
 )
 
 KL_CONTRAST = Method(
@@ -72,8 +72,8 @@ KL_CONTRAST = Method(
     family="Prompt decides",
     source=f"this project, on {QA_FLORA}",
     rule=_kl_contrast,
-    dials=("blend", "scale", "contrast", "norm", "tokens", "live"),
-    needs=("kl",),
+    parameters=("blend", "scale", "contrast", "norm", "tokens", "live"),
+    prompt_stats=("kl",),
 )
 
 COSINE = Method(
@@ -83,8 +83,8 @@ COSINE = Method(
     family="Prompt decides",
     source=f"an ablation of {QA_FLORA}, where it ties with KL",
     rule=_cosine,
-    dials=("blend", "scale", "live"),
-    needs=("distance",),
+    parameters=("blend", "scale", "live"),
+    prompt_stats=("distance",),
 )
 
 LOGO = Method(
@@ -95,6 +95,6 @@ LOGO = Method(
     source="LoRA on the Go, ACL 2026, arXiv 2511.07129 (from its authors' released code; here the "
     "probe reads what the projection itself reads, with no adapter on, and all that take part are kept)",
     rule=_logo,
-    dials=("blend", "scale", "live"),
-    needs=("pull",),
+    parameters=("blend", "scale", "live"),
+    prompt_stats=("pull",),
 )

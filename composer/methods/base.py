@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from composer.core.composition import Composition
-from composer.model.logit_mixture import Voices
+from composer.model.logit_mixture import LogitMixture
 
 
 @dataclass(frozen=True)
-class Prompted:
+class PromptStats:
     """What was read of a prompt; None for what no rule asked for. An adapter's column is its own, alone.
 
     kl: divergence of its lens from the base's, [L, N] nats. distance: of its hidden state from the base's,
@@ -27,7 +27,7 @@ class Prompted:
 
 
 @dataclass(frozen=True)
-class Question:
+class GateInputs:
     """Everything a rule may look at.
 
     weights: [N]. groups: index sets of adapters that are opposites of each other. prompt: what the method
@@ -38,7 +38,7 @@ class Question:
     layers: int
     groups: tuple[tuple[int, ...], ...]
     composition: Composition
-    prompt: Prompted = Prompted()
+    prompt: PromptStats = PromptStats()
 
     @property
     def part(self) -> np.ndarray:
@@ -61,18 +61,18 @@ class Method:
     label: str
     help: str
     source: str
-    rule: Callable[[Question], np.ndarray]
-    dials: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
+    rule: Callable[[GateInputs], np.ndarray]
+    parameters: tuple[str, ...] = ()
+    prompt_stats: tuple[str, ...] = ()
     family: str = "Outputs"
     apart: bool = False
     merge: str | None = None
     calibrated: bool = False
-    routed: bool = False
+    token_routed: bool = False
 
     @property
     def needs_kl(self) -> bool:
-        return "kl" in self.needs
+        return "kl" in self.prompt_stats
 
 
 def band_profile(bands: tuple[float, float, float], layers: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def band_profile(bands: tuple[float, float, float], layers: int) -> np.ndarray:
     return np.array([bands[min(3 * layer // layers, 2)] for layer in range(layers)])
 
 
-def voices(method: Method, question: Question) -> Voices:
+def logit_mixture(method: Method, question: GateInputs) -> LogitMixture:
     """The method's rule as a row's voices, float32: strength and layer bands are the same for all methods.
 
     Apart, with a the rule's numbers and l_i the logits of the base with adapter i alone, its gates the layer
@@ -90,8 +90,8 @@ def voices(method: Method, question: Question) -> Voices:
     profile = band_profile(composition.bands, question.layers)  # [L]
     if not method.apart:
         gates = (composition.strength * profile)[:, None] * method.rule(question)  # [L, N]
-        return Voices.one(gates.astype(np.float32))
+        return LogitMixture.one(gates.astype(np.float32))
     shares = composition.strength * method.rule(replace(question, layers=1))[0]  # [N]
     alone = np.eye(len(shares))[:, None, :] * profile[:, None]  # [N, L, N]
     gates = np.concatenate([np.zeros((1, *alone.shape[1:])), alone]).astype(np.float32)  # [1 + N, L, N]
-    return Voices.of([1 - shares.sum(), *shares], gates)
+    return LogitMixture.of([1 - shares.sum(), *shares], gates)

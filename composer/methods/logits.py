@@ -25,6 +25,6 @@ LOGITS_CONTRAST = Method(
     source=DEXPERTS,
     # l_i - c mean_j l_j - (1 - c) l_0 takes from the opposites' share what contrast takes from their gates.
     rule=CONTRAST.rule,
-    dials=CONTRAST.dials,
+    parameters=CONTRAST.parameters,
     apart=True,
 )

@@ -13,8 +13,8 @@ PEFT = "Hugging Face PEFT, add_weighted_adapter, combination_type"
 DARE = "Yu et al., DARE, ICML 2024, arXiv 2311.03099"
 
 
-def _merge(name: str, label: str, help: str, source: str, *dials: str) -> Method:
-    return Method(name, label, help, source, weighted_sum, dials, family="Merged weights", merge=name)
+def _merge(name: str, label: str, help: str, source: str, *parameters: str) -> Method:
+    return Method(name, label, help, source, weighted_sum, parameters, family="Merged weights", merge=name)
 
 
 FACTOR_AVERAGE = _merge(

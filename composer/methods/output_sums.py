@@ -6,38 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from composer.methods.base import Method, Question
+from composer.methods.base import GateInputs, Method
 
 LORANDI = "Lorandi & Belz 2026, arXiv 2605.12345 (known from its abstract)"
 # A whisper is turned up no further: an adapter that hardly touches a layer would be all noise there.
-LOUDEST = 4.0
+MAX_GAIN = 4.0
 
 
-def weighted_sum(question: Question) -> np.ndarray:
+def weighted_sum(question: GateInputs) -> np.ndarray:
     """gate = w_i in every layer, [L, N]."""
     return np.tile(question.weights, (question.layers, 1))  # [L, N]
 
 
-def _average(question: Question) -> np.ndarray:
+def _average(question: GateInputs) -> np.ndarray:
     return weighted_sum(question) / max(int(question.part.sum()), 1)  # [L, N]
 
 
-def _static(question: Question) -> np.ndarray:
+def _static(question: GateInputs) -> np.ndarray:
     total = np.abs(question.weights).sum()
     return weighted_sum(question) / (total if total > 0 else 1.0)  # [L, N]
 
 
-def _balanced(question: Question) -> np.ndarray:
+def _balanced(question: GateInputs) -> np.ndarray:
     """gate = w_i m / c_i: c_i the adapter's contribution alone, m the mean over those that have one."""
     share = np.where(question.part, question.prompt.share.astype(np.float64), 0.0)  # [L, N]
     heard = np.maximum((share > 0).sum(axis=1, keepdims=True), 1)  # [L, 1]
     mean = share.sum(axis=1, keepdims=True) / heard  # [L, 1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(share > 0, np.minimum(mean / share, LOUDEST), 1.0)
+        factor = np.where(share > 0, np.minimum(mean / share, MAX_GAIN), 1.0)
     return question.weights * factor  # [L, N]
 
 
-def against_opposites(gates: np.ndarray, groups: Sequence[Sequence[int]], c: float) -> np.ndarray:
+def subtract_opposites(gates: np.ndarray, groups: Sequence[Sequence[int]], c: float) -> np.ndarray:
     """gates [L, N] with gate_j -= c gate_i / (K - 1) for every i and the other K - 1 of its group."""
     result = gates.astype(np.float64)
     for group in groups:
@@ -48,8 +48,8 @@ def against_opposites(gates: np.ndarray, groups: Sequence[Sequence[int]], c: flo
     return result
 
 
-def _contrast(question: Question) -> np.ndarray:
-    return against_opposites(weighted_sum(question), question.groups, question.composition.contrast)
+def _contrast(question: GateInputs) -> np.ndarray:
+    return subtract_opposites(weighted_sum(question), question.groups, question.composition.contrast)
 
 
 SUM = Method(
@@ -66,7 +66,7 @@ CONTRAST = Method(
     help="Sum, minus the opposites of what you ask for: the domain they share cancels, the attribute stays.",
     source="this project",
     rule=_contrast,
-    dials=("contrast",),
+    parameters=("contrast",),
 )
 
 AVERAGE = Method(
@@ -91,5 +91,5 @@ BALANCED = Method(
     help="Sum, with every adapter made equally loud in every layer on your prompt's last token.",
     source="this project",
     rule=_balanced,
-    needs=("share",),
+    prompt_stats=("share",),
 )

@@ -13,6 +13,6 @@ ARROW = Method(
     source="Ostapenko et al. 2024, arXiv 2405.11157 (from PEFT's released router: plain dot products, "
     "temperature 1; here all adapters that take part are kept, where PEFT keeps 3)",
     rule=SUM.rule,
-    dials=("blend", "scale"),
-    routed=True,
+    parameters=("blend", "scale"),
+    token_routed=True,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from composer.model.rank_layout import Layout, Reading
+from composer.model.rank_layout import GateTelemetry, Layout
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,24 @@ class Contribution:
         for path, (start, end) in layout.spans.items():
             by_rank.setdefault(end - start, []).append(path)
         adapters = len(layout.bank.names)
-        place = torch.arange(len(layout.owner), device=layout.owner.device)  # [Z]
-        cell = layout.layer * adapters + layout.owner  # [Z]
+        place = torch.arange(len(layout.adapter_index), device=layout.adapter_index.device)  # [Z]
+        cell = layout.layer * adapters + layout.adapter_index  # [Z]
         self._stacks = []
         for paths in by_rank.values():
             columns = torch.stack([place[slice(*layout.spans[path])] for path in paths])  # [S, R]
             gram = torch.stack([layout.bank.sites[path].gram for path in paths])  # [S, R, R]
             self._stacks.append(_Stack(columns, gram, cell[columns].flatten()))
 
-    def __call__(self, reading: Reading | None) -> torch.Tensor:
+    def __call__(self, telemetry: GateTelemetry | None) -> torch.Tensor:
         """[B, L, N] float32, dimensionless; B is 1 where a bank without sites left nothing to read.
 
         Layers without any site of the bank read 0. Finite for every finite reading: what is beyond float32 is
         float32's largest number.
         """
         layers, adapters = self._layout.layers, len(self._layout.bank.names)
-        if reading is None:
+        if telemetry is None:
             return torch.zeros(1, layers, adapters)
-        coded, energy = reading.coded.float(), reading.energy
+        coded, energy = telemetry.coded.float(), telemetry.energy
         # Squares of large numbers overflow. A power of two is taken out first, which changes no digit.
         exponent = coded.abs().amax(dim=1).frexp().exponent.clamp(-126, 126)  # [B]; 2^-127 is denormal
         coded = coded.ldexp(-exponent[:, None])

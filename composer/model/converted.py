@@ -98,14 +98,14 @@ def is_whole(folder: Path) -> bool:
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Without transformers' progress bars, which for a base of a second or two say nothing."""
-    shown, reading = bars.is_progress_bar_enabled(), modeling_gguf_pytorch_utils.tqdm
+    shown, telemetry = bars.is_progress_bar_enabled(), modeling_gguf_pytorch_utils.tqdm
     bars.disable_progress_bar()
     # Its reader of GGUF files does not ask whether bars are wanted.
-    modeling_gguf_pytorch_utils.tqdm = partial(reading, disable=True)
+    modeling_gguf_pytorch_utils.tqdm = partial(telemetry, disable=True)
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = reading
+        modeling_gguf_pytorch_utils.tqdm = telemetry
         if shown:
             bars.enable_progress_bar()
 

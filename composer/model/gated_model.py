@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
-from composer.model.rank_layout import Layout, Reading, layer_energy
-from composer.model.runtime.token_routing import Routing
+from composer.core.sanitize import sanitize
+from composer.model.rank_layout import GateTelemetry, Layout, layer_energy
+from composer.model.runtime.token_routing import TokenRouter
 
 
 class GateCall:
@@ -35,14 +35,14 @@ class GateCall:
         self,
         layout: Layout,
         gates: torch.Tensor,
-        routing: Routing | None = None,
+        routing: TokenRouter | None = None,
         *,
-        meter: Meter | None = None,
+        recorder: TelemetryRecorder | None = None,
         capture: str = "",
     ):
         self.layout, self.routing = layout, routing
         self.scales = layout.scales(gates)  # [B, Z]
-        self.meter = meter
+        self.recorder = recorder
         self.capture = capture
         self.hidden: list[torch.Tensor] = []  # L of [B, d] or [B, T, d]
 
@@ -57,7 +57,7 @@ class GateCall:
         return scale * self.routing(z.flatten(0, 1), start, end, row).view_as(z)
 
 
-class Meter:
+class TelemetryRecorder:
     """Collects, site by site, what a contribution is made of.
 
     coded: path -> z = (x A^T) * s of the last token, [B, R]. base: path -> |W0 x| of it, [B].
@@ -71,14 +71,14 @@ class Meter:
         self.coded[path] = z[:, -1]
         self.base[path] = torch.linalg.vector_norm(out[:, -1], dim=-1, dtype=torch.float32)
 
-    def reading(self, layout: Layout, layer_of: Mapping[str, int]) -> Reading | None:
+    def telemetry(self, layout: Layout, layer_of: Mapping[str, int]) -> GateTelemetry | None:
         """The pass as one value; None for a bank without sites."""
         if not layout.spans:
             return None
         coded = torch.cat([self.coded[path] for path in layout.spans], dim=1)  # [B, Z]
         norms = torch.stack([self.base[path] for path in layout.spans], dim=1)  # [B, S]
         layer = torch.tensor([layer_of[path] for path in layout.spans], device=norms.device)  # [S]
-        return Reading(coded, layer_energy(norms, layer, layout.layers))
+        return GateTelemetry(coded, layer_energy(norms, layer, layout.layers))
 
 
 class GatedLinear(nn.Module):
@@ -96,8 +96,8 @@ class GatedLinear(nn.Module):
             return out
         z = F.linear(x.to(site.A.dtype), site.A)  # [B, T, R]
         z = z * call.scale(self.path, z)
-        if call.meter is not None:
-            call.meter.note(self.path, z, out)
+        if call.recorder is not None:
+            call.recorder.note(self.path, z, out)
         return out + F.linear(z, site.B).to(out.dtype)
 
 
@@ -143,7 +143,7 @@ class GatedModel:
         gated = (self.model.get_submodule(path) for path in self.sites)
         return any(type(layer.base) is not nn.Linear for layer in gated)
 
-    def layout(self, bank: Bank) -> Layout:
+    def layout(self, bank: AdapterBank) -> Layout:
         """The bank's place in this model."""
         return Layout.of(bank, self.layer_of, self.layers, self.device)
 
@@ -180,7 +180,7 @@ def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     ]
     if not found:
         raise ComposerError(
-            f"This base is of the family {plain(model.config.model_type, 40)}, whose decoder layers were not "
+            f"This base is of the family {sanitize(model.config.model_type, 40)}, whose decoder layers were not "
             "found; use a Llama, Qwen, Gemma, Mistral or GPT-NeoX model."
         )
     return found[0]

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
-from composer.model.runtime.llama.fused_linear import product
+from composer.core.sanitize import sanitize
+from composer.model.runtime.llama.fused_linear import fuse_linears
 
-# Hidden states unembedded at once: many enough to be one good product, few enough to hold their logits.
+# Hidden states unembedded at once: many enough to be one good fuse_linears, few enough to hold their logits.
 ROWS = 128
 # A divergence that stands for an infinite one, in nats: a shared sum of several of them is still finite.
 FARTHEST = 1e30
@@ -24,12 +24,12 @@ class Lens:
         self._norm = next((getattr(body, name) for name in FINAL_NORMS if hasattr(body, name)), None)
         head = model.get_output_embeddings()
         if self._norm is None or head is None:
-            family = plain(model.config.model_type, 40)
+            family = sanitize(model.config.model_type, 40)
             raise ComposerError(
                 f"This base is of the family {family}, whose final norm or unembedding was not found, so KL "
                 "fusion cannot read it; choose a base of another family."
             )
-        self._head = product([head])
+        self._head = fuse_linears([head])
 
     @torch.inference_mode()
     def log_probs(self, hidden: torch.Tensor, norm: bool) -> torch.Tensor:
@@ -45,10 +45,10 @@ class Lens:
         rows that the unembedding is not read once a layer, and few enough that no [rows, L, V] tensor exists.
         """
         rows = len(hidden[0])
-        at_once = max(1, ROWS // rows)
+        run_inline = max(1, ROWS // rows)
         parts = []
-        for start in range(0, len(hidden), at_once):
-            some = torch.cat(hidden[start : start + at_once])  # [l * (1 + N), d]
+        for start in range(0, len(hidden), run_inline):
+            some = torch.cat(hidden[start : start + run_inline])  # [l * (1 + N), d]
             parts.append(_kl(self.log_probs(some, norm).unflatten(0, (-1, rows))))
         return torch.cat(parts)  # [L, N]
 

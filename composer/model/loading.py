@@ -20,7 +20,7 @@ from composer.adapters.hub import HubError, base_snapshot
 from composer.core.catalog_types import BaseSpec, Wheel
 from composer.core.errors import ComposerError
 from composer.core.fault_messages import out_of_memory
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 from composer.model.converted import convert, without_bars
 from composer.model.tokens import check_tokenizer, read_prompt
 
@@ -98,7 +98,7 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
         family = AutoConfig.from_pretrained(folder, local_files_only=True)
         if type(family) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ComposerError(
-                f"The base {spec.id} is of the family {plain(family.model_type, 40)}, which does not "
+                f"The base {spec.id} is of the family {sanitize(family.model_type, 40)}, which does not "
                 "continue texts: choose a causal language model, such as a Llama, Qwen or Gemma."
             )
         with without_bars():

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from composer.model.logit_mixture import Voices
+from composer.model.logit_mixture import LogitMixture
 
 
-class Mixer:
+class LogitCombiner:
     """Makes rows' logits of their voices'. Built once for the same rows, used every token."""
 
-    def __init__(self, voices: Sequence[Voices], device: torch.device, order: Sequence[int] | None = None):
+    def __init__(
+        self, mixture: Sequence[LogitMixture], device: torch.device, order: Sequence[int] | None = None
+    ):
         """order: where the rows' voices, one row's after another's, stand in a pass; None: just so."""
-        self._counts = [len(each) for each in voices]
+        self._counts = [len(each) for each in mixture]
         self._alone = all(count == 1 for count in self._counts)
         if not self._alone:
-            mix = np.concatenate([each.mix for each in voices])
+            mix = np.concatenate([each.mix for each in mixture])
             self._mix = torch.from_numpy(mix).to(device, torch.float32)  # [P]
             self._order = None if order is None else torch.tensor(order, device=device)
 

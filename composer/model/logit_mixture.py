@@ -13,7 +13,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Voices:
+class LogitMixture:
     """The base is run K times for a row, a voice each, and the row's logits are sum_k mix_k l_k.
 
     mix: [K], sums to 1, so that one voice is heard as it is. gates: [K, L, N]. All methods but those that
@@ -24,12 +24,12 @@ class Voices:
     gates: np.ndarray
 
     @classmethod
-    def one(cls, gates: np.ndarray) -> Voices:
+    def one(cls, gates: np.ndarray) -> LogitMixture:
         """The single voice of gates [L, N]."""
         return cls(np.ones(1), gates[None])
 
     @classmethod
-    def of(cls, mix: Sequence[float], gates: Sequence[np.ndarray]) -> Voices:
+    def of(cls, mix: Sequence[float], gates: Sequence[np.ndarray]) -> LogitMixture:
         """As few voices as say the same: those with equal gates are one, and those without a share leave."""
         shares: dict[bytes, float] = {}
         apart: dict[bytes, np.ndarray] = {}
@@ -54,7 +54,7 @@ class Voices:
         return shares[0] if len(self) == 1 else np.tensordot(np.abs(self.mix), shares, axes=1)
 
 
-def fitting(rows: Iterable[Voices], limit: int) -> int:
+def rows_per_pass(rows: Iterable[LogitMixture], limit: int) -> int:
     """How many of the first rows have no more than `limit` voices together; one at least."""
     counts = accumulate(map(len, rows))
     return max(1, sum(1 for _ in takewhile(lambda count: count <= limit, counts)))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 
 
 @dataclass(frozen=True)
@@ -19,30 +19,33 @@ class Layout:
     each column, [Z] int64. scaling: the adapter's own scaling (alpha / r), [Z] float32.
     """
 
-    bank: Bank
+    bank: AdapterBank
     layers: int
     spans: Mapping[str, tuple[int, int]]
     layer: torch.Tensor  # [Z]
-    owner: torch.Tensor  # [Z]
+    adapter_index: torch.Tensor  # [Z]
     scaling: torch.Tensor  # [Z]
 
     @classmethod
-    def of(cls, bank: Bank, layer_of: Mapping[str, int], layers: int, device: torch.device) -> Layout:
+    def of(cls, bank: AdapterBank, layer_of: Mapping[str, int], layers: int, device: torch.device) -> Layout:
         """layer_of: every site of the model -> its layer; its order is the order of Z."""
         paths = [path for path in layer_of if path in bank.sites]
         sites = [bank.sites[path] for path in paths]
         spans, end = {}, 0
         for path, site in zip(paths, sites, strict=True):
-            spans[path] = (end, end + len(site.owner))
-            end += len(site.owner)
+            spans[path] = (end, end + len(site.adapter_index))
+            end += len(site.adapter_index)
         whole = torch.empty(0, dtype=torch.int64, device=device)
-        layer = [torch.full_like(site.owner, layer_of[path]) for path, site in zip(paths, sites, strict=True)]
+        layer = [
+            torch.full_like(site.adapter_index, layer_of[path])
+            for path, site in zip(paths, sites, strict=True)
+        ]
         return cls(
             bank,
             layers,
             spans,
             torch.cat([whole, *layer]),
-            torch.cat([whole, *(site.owner for site in sites)]),
+            torch.cat([whole, *(site.adapter_index for site in sites)]),
             torch.cat([whole.float(), *(site.scaling.float() for site in sites)]),
         )
 
@@ -55,13 +58,15 @@ class Layout:
     def site(self) -> torch.Tensor:
         """[Z] int64: the place in `spans` of each column's site."""
         sizes = torch.tensor([end - start for start, end in self.spans.values()], dtype=torch.int64)
-        return torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.owner.device)
+        return torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(self.adapter_index.device)
 
     @cached_property
     def present(self) -> torch.Tensor:
         """[S, N] bool: which adapter has which site."""
-        here = torch.zeros(len(self.spans), len(self.bank.names), dtype=torch.bool, device=self.owner.device)
-        here[self.site, self.owner] = True
+        here = torch.zeros(
+            len(self.spans), len(self.bank.names), dtype=torch.bool, device=self.adapter_index.device
+        )
+        here[self.site, self.adapter_index] = True
         return here
 
     @cached_property
@@ -71,11 +76,11 @@ class Layout:
 
     def scales(self, gates: torch.Tensor) -> torch.Tensor:
         """[B, L, N] gates -> [B, Z]: what multiplies x A^T, gate times the adapter's own scaling."""
-        return (gates[:, self.layer, self.owner] * self.scaling).to(self.dtype)
+        return (gates[:, self.layer, self.adapter_index] * self.scaling).to(self.dtype)
 
 
 @dataclass(frozen=True)
-class Reading:
+class GateTelemetry:
     """What one pass says about its last tokens, from which every contribution follows.
 
     coded: z = (x A^T) * s of each site, [B, Z]. energy: sum over the bank's sites of a layer of |W0 x|^2,

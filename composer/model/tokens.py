@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def read_prompt(
     if not ids:
         raise ComposerError("The base's tokenizer finds nothing in this prompt; type it in other characters.")
     if vocabulary is not None and max(ids) >= vocabulary:
-        name = plain(tokenizer.convert_ids_to_tokens(max(ids)))
+        name = sanitize(tokenizer.convert_ids_to_tokens(max(ids)))
         raise ComposerError(f"The prompt has a token that this base does not know, {name}; leave it out.")
     return ids
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from composer.core import document
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
-from composer.core.jsonable import plain
-from composer.core.names import unknown
+from composer.core.jsonable import to_jsonable
+from composer.core.names import unknown_name_message
 from composer.engine.engine import Engine
 from composer.evaluation.judges.ngram_judge import Reader
 from composer.evaluation.report import machine
 from composer.study.design.arms import ARMS, Arm
-from composer.study.design.plan import Stand, Work, plan
+from composer.study.design.plan import Stand, StudyPlan, plan
 from composer.study.design.targets import PAIR, all_targets, choose
 from composer.study.generation.store import Store
 from composer.study.reporting import figures
@@ -30,7 +30,7 @@ from composer.study.statistics.weight_conflict import delta_cosine
 
 
 @dataclass(frozen=True)
-class Order:
+class StudyConfig:
     """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt, of which
     `scored` are scored, and `swept` are made at strengths other than 1 and with three modules, there of the
     first `swept_prompts` prompts only (None: of all).
@@ -58,11 +58,11 @@ def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
     """The arms of these names, in the project's order; None: all. Raises ComposerError for a strange name."""
     known = [arm.name for arm in ARMS]
     if strange := [name for name in names or () if name not in known]:
-        raise ComposerError(unknown("arm", strange[0], known))
+        raise ComposerError(unknown_name_message("arm", strange[0], known))
     return tuple(arm for arm in ARMS if names is None or arm.name in names)
 
 
-def prepare(engine: Engine, order: Order) -> Work:
+def prepare(engine: Engine, order: StudyConfig) -> StudyPlan:
     """Every text to make. Raises ComposerError for names that are not there and numbers out of range."""
     targets = choose(all_targets(engine.spec.attributes), order.targets)
     return plan(
@@ -79,7 +79,7 @@ def prepare(engine: Engine, order: Order) -> Work:
     )
 
 
-def check_judges(work: Work, judges: Sequence[Reader]) -> None:
+def check_judges(work: StudyPlan, judges: Sequence[Reader]) -> None:
     """Raise the ComposerError that judging would end in, before hours of work."""
     decided = {judge.attribute for judge in judges}
     wanted = {attribute for cell in work.cells for attribute, _ in cell.target.wanted}
@@ -91,8 +91,8 @@ def check_judges(work: Work, judges: Sequence[Reader]) -> None:
 
 def findings(
     engine: Engine,
-    order: Order,
-    work: Work,
+    order: StudyConfig,
+    work: StudyPlan,
     store: Store,
     judges: Sequence[Reader],
     conflict: Callable[[str, str], float],
@@ -116,7 +116,7 @@ def findings(
 
 
 def report(
-    engine: Engine, order: Order, work: Work, store: Store, judges: Sequence[Reader], command: str
+    engine: Engine, order: StudyConfig, work: StudyPlan, store: Store, judges: Sequence[Reader], command: str
 ) -> Report:
     """The finished texts judged, and told in words, figures and plain values."""
     notes = _notes(engine, order, work, command)
@@ -138,7 +138,7 @@ def report(
     return Report(
         document.markdown(told),
         document.html(TITLE, told, figures.draw),
-        json.dumps(plain(answer), allow_nan=False) + "\n",
+        json.dumps(to_jsonable(answer), allow_nan=False) + "\n",
     )
 
 
@@ -153,7 +153,7 @@ def write(report: Report, folder: Path) -> None:
         raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
 
 
-def _notes(engine: Engine, order: Order, work: Work, command: str) -> tuple[str, ...]:
+def _notes(engine: Engine, order: StudyConfig, work: StudyPlan, command: str) -> tuple[str, ...]:
     sampling = order.sampling
     strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
     fewer = len(order.prompts[: order.swept_prompts])

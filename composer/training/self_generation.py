@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.adapters.fit.report import fit
 from composer.adapters.hub import inspect
 from composer.adapters.weights import load_adapter
@@ -29,9 +29,9 @@ from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.model.gated_model import GatedModel
 from composer.model.loading import Base
-from composer.model.logit_mixture import Voices
-from composer.model.runtime.batch import Batch, Failed, Row
-from composer.model.runtime.select import decode_pass
+from composer.model.logit_mixture import LogitMixture
+from composer.model.runtime.batch import Batch, BatchRow, Failed
+from composer.model.runtime.select import select_runner
 from composer.model.tokens import Continuation
 from composer.training.corpora import Labelled, Library
 from composer.training.recipes import Recipe
@@ -49,28 +49,30 @@ class Author:
 
     def __init__(self, base: Base, adapter: Path | None = None):
         self._base, self._model = base, GatedModel(base.model)
-        bank = Bank()
+        bank = AdapterBank()
         if adapter is not None:
             files = inspect(str(adapter), None, adapter.name)
             report = fit(files, self._model.sites)
             factors = load_adapter(adapter, files, report, device=base.device, dtype=base.dtype)
             bank = bank.add(adapter.name, factors)
-        self._voices = Voices.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
-        self._layout, self._pass = self._model.layout(bank), decode_pass(self._model)
+        self._voices = LogitMixture.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
+        self._layout, self._runner = self._model.layout(bank), select_runner(self._model)
         self._ends = frozenset({base.tokenizer.eos_token_id})
 
     def continued(self, openings: Sequence[str], length: int, draw: random.Random) -> Iterator[str]:
         """Each opening with a continuation, about `length` tokens in all."""
         tokenizer = self._base.tokenizer
-        prompts = [tokenizer(opening)["input_ids"] for opening in openings]
+        prompts = [tokenizer(default_composition)["input_ids"] for default_composition in openings]
         room = max(length - min(map(len, prompts)), 1)
         texts = [Continuation(tokenizer, ids, self._ends) for ids in prompts]
         rows = [
-            Row(place, ids, self._voices, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32)))
+            BatchRow(
+                place, ids, self._voices, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32))
+            )
             for place, ids in enumerate(prompts)
         ]
         longest = max(map(len, prompts)) + room
-        batch = Batch(self._pass, self._layout, self._ends, len(rows), longest)
+        batch = Batch(self._runner, self._layout, self._ends, len(rows), longest)
         drawn, _ = batch.join(rows, self._layout)
         while drawn:
             for each in drawn:
@@ -79,9 +81,9 @@ class Author:
                 texts[each.row.key].push(each.token, last=each.finish is not None)
             batch.leave([each.row.key for each in drawn if each.finish])
             drawn = batch.step()[0] if batch.rows else []
-        for opening, text in zip(openings, texts, strict=True):
+        for default_composition, text in zip(openings, texts, strict=True):
             # A blank line is where the base changes the subject.
-            yield opening + text.text.partition("\n\n")[0]
+            yield default_composition + text.text.partition("\n\n")[0]
 
 
 def written(

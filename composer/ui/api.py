@@ -11,13 +11,13 @@ import gradio as gr
 
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 from composer.core.results import Fusion, Step
-from composer.engine.scheduler import Waiting
+from composer.engine.scheduler import QueueUpdate
 from composer.ui.components.weight_sliders import read_weights
 from composer.ui.error_messages import told
 from composer.ui.runners.base import Runner
-from composer.ui.runners.throttle import bursts
+from composer.ui.runners.throttle import throttled
 from composer.ui.settings import Settings
 from composer.ui.validation import check_prompt, make_request
 
@@ -84,11 +84,11 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
             names = runner.engine.names
             adapters = list(runner.engine.names_of(request.composition, names))
             steps, fusion, place = [], None, 0
-            async with aclosing(bursts(runner.run(request, names), settings.updates_per_second)) as groups:
+            async with aclosing(throttled(runner.run(request, names), settings.updates_per_second)) as groups:
                 async for group in groups:
                     steps += [each for each in group if isinstance(each, Step)]
                     fusion = next((each for each in group if isinstance(each, Fusion)), fusion)
-                    place = next((each.place for each in group if isinstance(each, Waiting)), place)
+                    place = next((each.place for each in group if isinstance(each, QueueUpdate)), place)
                     yield {"text": steps[-1].text if steps else "", "count": len(steps), "place": place}
         yield {
             "text": steps[-1].text if steps else "",
@@ -152,5 +152,5 @@ def _as_names(adapters: object, names: tuple[str, ...]) -> tuple[str, ...]:
         raise ComposerError("Give the adapters to compare as a list of names, or leave them out for all.")
     for name in adapters:
         if name not in names:
-            raise ComposerError(unknown("adapter", name, names))
+            raise ComposerError(unknown_name_message("adapter", name, names))
     return tuple(dict.fromkeys(adapters))

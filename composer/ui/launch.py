@@ -10,8 +10,8 @@ from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.ui.address import check_address
 from composer.ui.page import Page
-from composer.ui.runners.batched import Crowd
-from composer.ui.runners.zero_gpu import Forked
+from composer.ui.runners.batched import BatchedRunner
+from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
 from composer.ui.theme import make_css, make_theme, page_script
 
@@ -21,7 +21,7 @@ def launch(engine: Engine, settings: Settings, on_gpu: Callable[[Callable], Call
 
     on_gpu: on ZeroGPU, what wraps the one function that touches the model; None: it runs in this process.
     """
-    runner = Forked(engine, on_gpu) if on_gpu else Crowd(engine, settings)
+    runner = ZeroGpuRunner(engine, on_gpu) if on_gpu else BatchedRunner(engine, settings)
     page = Page(runner, settings)
     with closing(runner):
         blocks = page.blocks()

@@ -14,14 +14,14 @@ from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
-from composer.engine.scheduler import Waiting
+from composer.engine.scheduler import QueueUpdate
 from composer.methods import METHODS
 from composer.ui import study_results as studied
 from composer.ui.api import make_endpoints
 from composer.ui.components import contribution_map as live
 from composer.ui.components.contribution_map import Status
 from composer.ui.components.weight_sliders import (
-    Slot,
+    WeightSlider,
     is_shown,
     make_pool,
     needs_every,
@@ -30,8 +30,8 @@ from composer.ui.components.weight_sliders import (
 )
 from composer.ui.error_messages import told
 from composer.ui.generation_view import Progress
-from composer.ui.runners.base import Making, Runner
-from composer.ui.runners.throttle import bursts
+from composer.ui.runners.base import MergeStarted, Runner
+from composer.ui.runners.throttle import throttled
 from composer.ui.settings import Settings
 from composer.ui.tabs import adapters as shelf
 from composer.ui.tabs import compose
@@ -60,13 +60,13 @@ class Page:
     def __init__(self, runner: Runner, settings: Settings):
         self.runner = runner
         self.settings = settings
-        self.slots: tuple[Slot, ...] = make_pool(
+        self.slots: tuple[WeightSlider, ...] = make_pool(
             runner.engine.adapters, runner.engine.attributes, settings.spares
         )
         self.examples: tuple[Example, ...] = tuple(
             each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
         )
-        self.usual: Composition = runner.engine.spec.opening
+        self.usual: Composition = runner.engine.spec.default_composition
         for method in {self.usual.method, *(each.method for each in self.examples if each.method)}:
             check_method(method)
 
@@ -83,7 +83,7 @@ class Page:
                         self.slots,
                         self.examples,
                         lost,
-                        self.opening(),
+                        self.default_composition(),
                         self.usual,
                         studied.follows_prompt(engine.base.id),
                         self.settings,
@@ -140,7 +140,7 @@ class Page:
             progress = Progress(request, engine.names, self.lanes(request.composition), engine.layers)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
             items = self.runner.run(request, progress.names)
-            async with aclosing(bursts(items, self.settings.updates_per_second)) as groups:
+            async with aclosing(throttled(items, self.settings.updates_per_second)) as groups:
                 async for group in groups:
                     if progress.stopped:
                         return  # the last picture is on its way: nothing may follow it
@@ -150,13 +150,13 @@ class Page:
         except Exception as fault:  # the last place that can tell the visitor anything
             yield remark(told(fault)), skip, skip, None, off
 
-    def _tell(self, progress: Progress, group: Sequence[Fusion | Step | Waiting | Making]) -> tuple:
+    def _tell(self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted]) -> tuple:
         """Live view, fusion figure and contribution figure after a burst."""
         view = fusion = contribution = gr.skip()
         for event in group:
-            if isinstance(event, Waiting):
+            if isinstance(event, QueueUpdate):
                 view = progress.waiting(event.place, self.settings.slots)
-            elif isinstance(event, Making):
+            elif isinstance(event, MergeStarted):
                 view = progress.making()
             elif isinstance(event, Fusion):
                 fusion, progress.fused = progress.fusion_figure(event), True
@@ -183,16 +183,16 @@ class Page:
     def _connect_sliders(self, tab: compose.Tab) -> None:
         controls = tab.controls
         weights = list(controls.weights)
-        dials = [tab.method_help, *controls.dials.values(), tab.more]
+        parameters = [tab.method_help, *controls.parameters.values(), tab.more]
         shape = [controls.strength, *controls.bands]
-        controls.method.input(compose.dial_updates, controls.method, dials, **CHEAP)
+        controls.method.input(compose.dial_updates, controls.method, parameters, **CHEAP)
         controls.every.input(self.switch, [controls.every, *weights], weights, **CHEAP)
         tab.zero.click(lambda: [0.0] * len(weights), None, weights, **CHEAP)
         for button, example in zip(tab.examples, self.examples, strict=True):
             button.click(
                 partial(self.load_example, example),
                 None,
-                [tab.live, controls.prompt, controls.method, *dials, *shape, controls.every, *weights],
+                [tab.live, controls.prompt, controls.method, *parameters, *shape, controls.every, *weights],
                 **CHEAP,
             )
 
@@ -209,9 +209,9 @@ class Page:
         every = needs_every(self.slots, example.weights)
         sliders = self._show(to_values(self.slots, example.weights, self.runner.added), every)
         note, method = remark(example.note, "idle"), example.method or self.usual.method
-        dials = compose.dial_updates(method, self.usual)
+        parameters = compose.dial_updates(method, self.usual)
         shape = (self.usual.strength, *self.usual.bands)
-        return [note, example.prompt, method, *dials, *shape, every, *sliders]
+        return [note, example.prompt, method, *parameters, *shape, every, *sliders]
 
     def _show(self, values: list[float], every: bool) -> list:
         added = len(self.runner.added)
@@ -262,7 +262,7 @@ class Page:
         shown = gr.update(value=shelf.report_value(report, words), visible=True)
         return [shown, *self.refresh()]
 
-    def opening(self) -> dict[str, object]:
+    def default_composition(self) -> dict[str, object]:
         """The live view before anything was generated: who could take part."""
         status = Status(message="Ready. Press Generate or Ctrl+Enter.")
         return {"adapters": self.legend(), "layers": self.runner.engine.layers, "status": asdict(status)}

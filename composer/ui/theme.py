@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from composer.core.assets import ASSETS
-from composer.ui.components.weight_sliders import Slot
+from composer.ui.components.weight_sliders import WeightSlider
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
@@ -43,7 +43,7 @@ def make_theme() -> gr.themes.Base:
     )
 
 
-def make_css(slots: Sequence[Slot]) -> str:
+def make_css(slots: Sequence[WeightSlider]) -> str:
     """The style sheet with each slot's colours (#rrggbb by construction) and the place of its 0."""
     sheets = [path.read_text(encoding="utf-8") for path in sorted((ASSETS / "ui").glob("*.css"))]
     for slot in slots:

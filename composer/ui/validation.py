@@ -10,7 +10,7 @@ from composer.adapters.files import local_folder
 from composer.adapters.hub import valid_repo_id
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 from composer.methods import METHODS
 from composer.ui.settings import Settings
 
@@ -40,7 +40,7 @@ def check_prompt(prompt: object, limit: int) -> str:
 def check_method(method: object) -> str:
     """A method's name. Raises ComposerError for one that does not exist."""
     if not isinstance(method, str) or method not in METHODS:
-        raise ComposerError(unknown("method", method, METHODS))
+        raise ComposerError(unknown_name_message("method", method, METHODS))
     return method
 
 
@@ -49,7 +49,7 @@ def make_request(
     weights: Mapping[str, float],
     method: object,
     bands: Sequence[float],
-    dials: Mapping[str, object],
+    parameters: Mapping[str, object],
     sampling: Mapping[str, object],
     settings: Settings,
 ) -> Request:
@@ -59,7 +59,7 @@ def make_request(
     belongs to whoever runs the page.
     """
     text = check_prompt(prompt, settings.max_prompt_chars)
-    composition = Composition(weights=weights, method=check_method(method), bands=tuple(bands), **dials)
+    composition = Composition(weights=weights, method=check_method(method), bands=tuple(bands), **parameters)
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")

@@ -85,10 +85,10 @@ def test_an_absolute_source_is_kept(tmp_path):
 
 
 def test_a_base_says_how_its_page_opens(tmp_path):
-    assert load(tmp_path, SMALL).base().opening == Composition()
+    assert load(tmp_path, SMALL).base().default_composition == Composition()
     told = "id: me/tiny\n    opening: {method: contrast, strength: 1.25, contrast: 0.5}"
-    opening = load(tmp_path, SMALL.replace("id: me/tiny", told)).base().opening
-    assert opening == Composition(method="contrast", strength=1.25, contrast=0.5)
+    default_composition = load(tmp_path, SMALL.replace("id: me/tiny", told)).base().default_composition
+    assert default_composition == Composition(method="contrast", strength=1.25, contrast=0.5)
 
 
 # What to change in SMALL, and what the fault must say: the key and the cure.
@@ -278,7 +278,7 @@ def test_the_default_base(shipped):
     for adapter in base.adapters:
         assert Path(adapter.source) == SHIPPED.parent / "assets" / "adapters" / adapter.name
         assert adapter.label
-        assert adapter.blurb
+        assert adapter.description
         assert adapter.slider == Slider(-2, 2, 0.05, 0)
 
 

@@ -36,14 +36,14 @@ def llama(tmp_path_factory) -> Engine:
 
 def outputs(engine: Engine, gates: np.ndarray) -> list[torch.Tensor]:
     """Each layer's y_i = s_i B_i A_i x for every prompt token, its sites side by side: L of [n, T, O]."""
-    shelf, model = engine.shelf, engine.model
+    snapshot, model = engine.snapshot, engine.model
     found: list[list[torch.Tensor]] = [[] for _ in range(model.layers)]
 
     def read(path: str, x: torch.Tensor) -> None:
-        site = shelf.bank.sites[path]
+        site = snapshot.bank.sites[path]
         each = []
-        for column in range(len(shelf.names)):
-            own = site.owner == column
+        for column in range(len(snapshot.names)):
+            own = site.adapter_index == column
             delta = (site.B[:, own] * site.scaling[own]) @ site.A[own]  # [d_out, d_in]
             each.append(x[0].double() @ delta.double().T)
         found[model.layer_of[path]].append(torch.stack(each))
@@ -52,9 +52,9 @@ def outputs(engine: Engine, gates: np.ndarray) -> list[torch.Tensor]:
         model.model.get_submodule(path).register_forward_pre_hook(
             lambda _, args, path=path: read(path, args[0])
         )
-        for path in shelf.bank.sites
+        for path in snapshot.bank.sites
     ]
-    call = GateCall(shelf.layout, gates_tensor([gates], engine.base.device))
+    call = GateCall(snapshot.layout, gates_tensor([gates], engine.base.device))
     model(call, input_ids=torch.tensor([engine.base.tokenizer(PROMPT)["input_ids"]]))
     for hook in hooks:
         hook.remove()
@@ -62,7 +62,7 @@ def outputs(engine: Engine, gates: np.ndarray) -> list[torch.Tensor]:
 
 
 def gates_of(engine: Engine, composition: Composition) -> np.ndarray:
-    return engine.row(0, PROMPT, composition, Sampling()).voices.overall
+    return engine.row(0, PROMPT, composition, Sampling()).mixture.overall
 
 
 def test_conflict_is_the_cosine_of_the_dense_outputs(engine):

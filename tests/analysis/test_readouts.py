@@ -7,8 +7,8 @@ import pytest
 
 from composer.analysis.additivity import additivity
 from composer.analysis.layer_ablation import divergence, leave_out
-from composer.analysis.output_conflict import as_added, leakage
-from composer.analysis.token_attribution import NOBODY, Attribution
+from composer.analysis.output_conflict import apply_gate_sign, leakage
+from composer.analysis.token_attribution import NO_ADAPTER, Attribution
 
 BASE, ALONE = np.array([1.0, 2.0, 3.0]), np.array([[2.0, 2.0, 3.0], [1.0, 0.0, 3.0]])
 
@@ -31,13 +31,13 @@ def test_the_winner_raised_the_token_most():
     base = np.array([-3.0, -3.0, -3.0, -3.0])
     alone = np.array([[-1.0, -3.5, -3.0, -9.0], [-2.0, -2.0, -2.99999, -4.0]])
     read = Attribution(base, alone, base)
-    assert read.winner.tolist() == [0, 1, NOBODY, NOBODY]
+    assert read.winner.tolist() == [0, 1, NO_ADAPTER, NO_ADAPTER]
     np.testing.assert_allclose(read.raised[:, 0], [2, 1])
 
 
 def test_without_adapters_nobody_wins():
     base = np.zeros(2)
-    assert Attribution(base, np.zeros((0, 2)), base).winner.tolist() == [NOBODY, NOBODY]
+    assert Attribution(base, np.zeros((0, 2)), base).winner.tolist() == [NO_ADAPTER, NO_ADAPTER]
 
 
 def test_each_band_is_left_out_for_each_adapter_and_for_all():
@@ -58,7 +58,7 @@ def test_divergence_is_the_kl_of_the_softmaxes():
 
 def test_a_negative_gate_turns_an_output_round_and_a_zero_gate_leaves_none():
     cosine = np.tile([[1.0, 0.5], [0.5, 1.0]], (3, 1, 1))
-    got = as_added(cosine, np.array([[1.0, 2.0], [1.0, -0.1], [1.0, 0.0]]))
+    got = apply_gate_sign(cosine, np.array([[1.0, 2.0], [1.0, -0.1], [1.0, 0.0]]))
     np.testing.assert_array_equal(got[:, 0, 1], [0.5, -0.5, np.nan])
     np.testing.assert_array_equal(got[:, 0, 0], [1, 1, 1])
 

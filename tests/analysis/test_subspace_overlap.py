@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from composer.adapters.bank import Bank, Factors
+from composer.adapters.bank import AdapterBank, LoraFactors
 from composer.analysis.subspace_overlap import Subspaces, collision, compare_subspaces
 from tests.analysis import toys
 
 
-def compare(bank: Bank) -> Subspaces:
+def compare(bank: AdapterBank) -> Subspaces:
     return compare_subspaces(bank, toys.LAYER_OF, toys.LAYERS)
 
 
-def at_q(a: torch.Tensor, b: torch.Tensor) -> dict[str, Factors]:
-    return {toys.Q: Factors(a, b, 1.0)}
+def at_q(a: torch.Tensor, b: torch.Tensor) -> dict[str, LoraFactors]:
+    return {toys.Q: LoraFactors(a, b, 1.0)}
 
 
 def test_identical_adapters_overlap_wholly_however_they_are_written():
@@ -90,4 +90,4 @@ def test_collision_is_the_share_of_the_largest_direction():
 def test_one_adapter_collides_with_nobody():
     got = compare(toys.bank(a=toys.adapter(1, 2)))
     assert np.isnan(got.collision).all() and got.reads[0, 0, 0] == pytest.approx(1)
-    assert compare(Bank()).reads.shape == (toys.LAYERS, 0, 0)
+    assert compare(AdapterBank()).reads.shape == (toys.LAYERS, 0, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from composer.adapters.bank import Bank, Factors
+from composer.adapters.bank import AdapterBank, LoraFactors
 from composer.analysis.weight_deltas import Deltas, compare_deltas
 from tests.analysis import toys
 
@@ -17,7 +17,7 @@ ONE, TWO, HALF = (
 )
 
 
-def compare(bank: Bank) -> Deltas:
+def compare(bank: AdapterBank) -> Deltas:
     return compare_deltas(bank, toys.LAYER_OF, toys.LAYERS, {toys.Q: 3.0, toys.K: 4.0, toys.UP: 2.0})
 
 
@@ -69,18 +69,18 @@ def test_chance_is_what_random_turns_give():
 
 
 def test_an_adapter_agrees_with_itself_and_fights_its_negative():
-    negative = {path: Factors(own.A, -own.B, own.scaling) for path, own in ONE.items()}
+    negative = {path: LoraFactors(own.A, -own.B, own.scaling) for path, own in ONE.items()}
     got = compare(toys.bank(a=ONE, same=toys.rewritten(ONE), negative=negative))
     np.testing.assert_allclose(got.cosine[:2, 0], [[1, 1, -1]] * 2, atol=1e-5)
     assert got.ratio[0, 1] == pytest.approx(1, abs=1e-5)
 
 
 def test_orthogonal_changes_have_cosine_zero():
-    a = {toys.Q: Factors(torch.eye(2, 10), torch.eye(12, 2), 1.0)}
-    b = {toys.Q: Factors(torch.eye(2, 10), torch.eye(12, 2).roll(2, 0), 1.0)}
+    a = {toys.Q: LoraFactors(torch.eye(2, 10), torch.eye(12, 2), 1.0)}
+    b = {toys.Q: LoraFactors(torch.eye(2, 10), torch.eye(12, 2).roll(2, 0), 1.0)}
     assert compare(toys.bank(a=a, b=b)).cosine[0, 0, 1] == 0
 
 
 def test_no_adapter_is_no_fault():
-    got = compare(Bank())
+    got = compare(AdapterBank())
     assert got.cosine.shape == (toys.LAYERS, 0, 0) and got.norm.shape == (toys.LAYERS, 0)

@@ -20,7 +20,7 @@ def test_there_is_a_card_for_every_adapter(visit, catalog):
     page = visit()
     open_shelf(page)
     for adapter in catalog.base().adapters:
-        card = page.locator(".card", has_text=adapter.blurb)
+        card = page.locator(".card", has_text=adapter.description)
         expect(card).to_contain_text(adapter.label)
         expect(card).to_contain_text("rank")
 

@@ -147,9 +147,9 @@ def test_an_example_loads_prompt_weights_method_and_its_dials(visit, catalog, me
         slot = "pair-sentiment" if name in ("positive", "negative") else f"one-{name}"
         value = -weight if name == "negative" else weight
         expect(page.locator(f"#{slot} input[type=number]")).to_have_value(f"{value:g}")
-    dials = {"sum": (), "contrast": ("contrast",), "kl": ("blend", "scale", "more")}[method]
+    parameters = {"sum": (), "contrast": ("contrast",), "kl": ("blend", "scale", "more")}[method]
     for dial in ("contrast", "blend", "scale", "more"):
-        expect(page.locator(f"#{dial}")).to_be_visible(visible=dial in dials)
+        expect(page.locator(f"#{dial}")).to_be_visible(visible=dial in parameters)
 
 
 def test_an_example_puts_back_what_its_note_relies_on(visit, catalog):

@@ -64,7 +64,7 @@ def knock(client):
 
 def test_two_visitors_are_served_at_the_same_time(visit, real_engine):
     one, other = visit(), visit()
-    sports = replace(real_engine.spec.opening, weights={"sports": 1})
+    sports = replace(real_engine.spec.default_composition, weights={"sports": 1})
     ask(one, "The match last night", 100, seed=5, **{"one-sports": 1})
     one.wait_for_function(f"{COLUMNS} >= 2")
     ask(other, "The government announced", 40, seed=6)

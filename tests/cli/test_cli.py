@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from composer.cli.main import main, plain
+from composer.cli.main import main
 from composer.cli.options import parse_names, parse_numbers, parse_weights
 from composer.core.errors import ComposerError
+from composer.core.jsonable import to_jsonable
 from tests.tools import tiny
 from tests.tools.shell import shell
 
@@ -80,7 +81,7 @@ def test_json_values_are_plain_and_finite():
         "b": (np.float64(np.inf), np.int64(3)),
         "c": [True, None],
     }
-    assert plain(value) == {"a": [[1.5, None]], "b": [None, 3], "c": [True, None]}
+    assert to_jsonable(value) == {"a": [[1.5, None]], "b": [None, 3], "c": [True, None]}
 
 
 def test_the_parser_alone_does_not_import_torch():

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composer.core.composition import Composition, Sampling
-from composer.core.names import free_name, made_name, name_fault
+from composer.core.names import made_name, name_fault, unique_name
 from composer.core.results import Step
 from composer.methods import METHODS
 from composer.ui.page import Page
-from composer.ui.runners.batched import Crowd
-from composer.ui.runners.zero_gpu import Forked
+from composer.ui.runners.batched import BatchedRunner
+from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 from tests.tools import tiny
@@ -57,7 +57,9 @@ def shown(runner, asked: Request, names) -> list[Step]:
 def test_the_lanes_are_whose_they_are_said_to_be(method, kind, engine, apart):
     lanes = []
     for each, names in ((engine, ("svd", "plain")), (apart, ("a", "b"))):
-        runner = Crowd(each, Settings()) if kind == "crowd" else Forked(each, lambda work: work)
+        runner = (
+            BatchedRunner(each, Settings()) if kind == "crowd" else ZeroGpuRunner(each, lambda work: work)
+        )
         with closing(runner):
             # Somebody who knows of two adapters alone, in another order than the bank's.
             lanes.append(shown(runner, request(*names, method), names[::-1]))
@@ -85,7 +87,7 @@ def test_a_trace_and_the_page_name_the_merged_lane_so_too(engine):
     trace = engine.trace(asked.prompt, asked.composition, asked.sampling, steps)
     assert trace.adapters == ("svd", "plain", "cat", "(svd)")
     assert trace.contribution.shape[2] == 4 and trace.contribution[..., 3].all()
-    with closing(Crowd(engine, Settings())) as crowd:
+    with closing(BatchedRunner(engine, Settings())) as crowd:
         lanes = Page(crowd, Settings()).lanes(asked.composition)
     assert [lane["name"] for lane in lanes] == list(trace.adapters)
     assert len({json.dumps(lane) for lane in lanes}) == 4
@@ -156,7 +158,7 @@ TEXTS = st.text(st.sampled_from("aAb\uff21\xe9\u0430-._/ \\(=\u200b\n"), max_siz
 def test_a_name_from_a_source_is_always_one_that_can_be_had(sources):
     taken: list[str] = []
     for source in sources:
-        name = free_name(source, taken)
+        name = unique_name(source, taken)
         assert name_fault(name, taken) is None
         taken.append(name)
     for method in METHODS:

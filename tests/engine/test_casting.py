@@ -9,7 +9,7 @@ import pytest
 
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.engine.adapter_pool import ROOM, STEP
+from composer.engine.adapter_pool import MAX_POOL_RANK, RANK_ALIGNMENT
 from composer.engine.scheduler import Scheduler
 from composer.methods import METHODS
 from composer.methods.merging import MERGES, Options, calibrate, merge
@@ -41,8 +41,8 @@ def engine(made):
     return tiny.engine(*made)
 
 
-def logits(engine, method="sum", weights=WEIGHTS, **dials):
-    return engine.next_token_logits(PROMPT, Composition(weights, method, **dials))
+def logits(engine, method="sum", weights=WEIGHTS, **parameters):
+    return engine.next_token_logits(PROMPT, Composition(weights, method, **parameters))
 
 
 @pytest.mark.parametrize("method", MADE)
@@ -57,8 +57,8 @@ def test_all_weights_zero_is_the_base(engine, method):
 
 
 def test_exact_concatenation_and_svd_at_full_rank_are_the_sum(engine):
-    for method, dials in (("cat", {}), ("svd", {"rank": 8})):
-        np.testing.assert_allclose(logits(engine, method, **dials), logits(engine), atol=1e-4)
+    for method, parameters in (("cat", {}), ("svd", {"rank": 8})):
+        np.testing.assert_allclose(logits(engine, method, **parameters), logits(engine), atol=1e-4)
     assert np.abs(logits(engine, "svd", rank=1) - logits(engine)).max() > 1e-3
 
 
@@ -75,7 +75,7 @@ def test_a_merge_is_the_merged_adapter_loaded_as_one_more(engine, made, method):
         here = [{path: adapter[path]} if path in adapter else {} for adapter in adapters]
         whole |= merge(MERGES[method], here, [*WEIGHTS.values()], Options(seed=place)).adapter
     other = tiny.engine(*made)
-    other._stock.add(engine.adapters[0].__class__("merged", "memory"), whole)
+    other._pool.add(engine.adapters[0].__class__("merged", "memory"), whole)
     expected = other.next_token_logits(PROMPT, Composition({"merged": 0.7}))
     np.testing.assert_allclose(logits(engine, method, strength=0.7), expected, atol=1e-4)
     assert np.abs(logits(engine, method) - logits(engine, weights={})).max() > 1e-3
@@ -85,7 +85,7 @@ def test_pico_is_the_sum_of_the_calibrated_adapters_and_shows_them_as_they_are_c
     calibrated = calibrate([engine.bank.adapter(name) for name in WEIGHTS])
     other = tiny.engine(made[0], {})
     for name, adapter in zip(WEIGHTS, calibrated, strict=True):
-        other._stock.add(engine.adapters[0].__class__(name, "memory"), adapter)
+        other._pool.add(engine.adapters[0].__class__(name, "memory"), adapter)
     np.testing.assert_allclose(logits(engine, "pico"), logits(other), atol=1e-4)
     assert np.abs(logits(engine, "pico") - logits(engine)).max() > 1e-4
     step = next(engine.generate(PROMPT, Composition(WEIGHTS, "pico"), GREEDY))
@@ -99,14 +99,14 @@ def test_pico_before_a_method_is_that_method_of_the_calibrated_adapters(engine, 
     calibrated = calibrate([engine.bank.adapter(name) for name in WEIGHTS])
     other = tiny.engine(made[0], {})
     for name, adapter in zip(WEIGHTS, calibrated, strict=True):
-        other._stock.add(engine.adapters[0].__class__(name, "memory"), adapter)
+        other._pool.add(engine.adapters[0].__class__(name, "memory"), adapter)
     for method in ("average", "static", "balanced", "kl"):
         np.testing.assert_allclose(logits(engine, f"pico-{method}"), logits(other, method), atol=1e-3)
     # The prompt's fusion over the adapters as they are is not the one that is meant.
     known = engine.fusion(PROMPT)
     row = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY, known)
     again = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY)
-    np.testing.assert_allclose(row.voices.gates, again.voices.gates, atol=1e-5)
+    np.testing.assert_allclose(row.mixture.gates, again.mixture.gates, atol=1e-5)
 
 
 def test_a_merge_is_one_more_lane_after_the_adapters(engine):
@@ -147,7 +147,7 @@ def test_a_text_under_way_keeps_its_adapter_while_others_come_and_go(engine):
 
 
 def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
-    full = ROOM // STEP  # ranks of the toys are below a step
+    full = MAX_POOL_RANK // RANK_ALIGNMENT  # ranks of the toys are below a step
     held = [engine.cast(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, full)]
     names = engine.bank.names
     with pytest.raises(ComposerError, match="try again"):
@@ -161,24 +161,26 @@ def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
 
 
 def test_a_place_grows_for_who_needs_more_and_nobody_waits_for_an_empty_house(engine, monkeypatch):
-    monkeypatch.setattr("composer.engine.adapter_pool.ROOM", 3 * STEP)
+    monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 3 * RANK_ALIGNMENT)
     small = [logits(engine, "linear", {"one": 1, "two": weight}) for weight in (1, 0.5)]
     held = engine.cast(Composition({"one": 1, "two": 1}, "linear"))
     gc.collect()
     site = next(iter(engine.bank.sites.values()))
-    assert int((site.owner >= len(engine.names)).sum()) == STEP  # one place, used for all three
+    assert (
+        int((site.adapter_index >= len(engine.names)).sum()) == RANK_ALIGNMENT
+    )  # one place, used for all three
     big = Composition({"one": 1, "two": 1, "three": 1}, "cat")
-    monkeypatch.setattr("composer.engine.adapter_pool.ROOM", 2 * STEP)
+    monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 2 * RANK_ALIGNMENT)
     with pytest.raises(ComposerError, match="try again"):
         engine.cast(big)
-    monkeypatch.setattr("composer.engine.adapter_pool.ROOM", 3 * STEP)
+    monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 3 * RANK_ALIGNMENT)
     np.testing.assert_allclose(
         logits(engine, "cat", big.weights), logits(engine, "sum", big.weights), atol=1e-4
     )
     np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 1}), small[0], atol=1e-5)
     del held
     gc.collect()
-    monkeypatch.setattr("composer.engine.adapter_pool.ROOM", 1)
+    monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 1)
     many = engine.cast(Composition({"one": 1, "two": 1, "three": 1}, "pico"))
     assert len(many.leases) == 3  # more than the room, but nobody else is there
     monkeypatch.undo()

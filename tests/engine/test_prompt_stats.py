@@ -28,14 +28,14 @@ def hidden(engine, column: int | None) -> np.ndarray:
     gates = np.zeros((1, engine.layers, len(engine.names)))
     if column is not None:
         gates[:, :, column] = 1
-    call = GateCall(engine.shelf.layout, gates_tensor(gates, engine.base.device), capture="last")
+    call = GateCall(engine.snapshot.layout, gates_tensor(gates, engine.base.device), capture="last")
     engine._model.body(call, input_ids=torch.tensor([engine._encode(PROMPT)]), use_cache=False)
     return torch.cat(call.hidden).double().numpy()
 
 
 def test_distance_is_one_minus_the_cosine_of_hidden_states(engine):
     base = hidden(engine, None)
-    got = engine._probe.distance(engine.shelf, engine._encode(PROMPT), COLUMNS)
+    got = engine._analyzer.distance(engine.snapshot, engine._encode(PROMPT), COLUMNS)
     for place, column in enumerate(COLUMNS):
         own = hidden(engine, column)
         cosine = (base * own).sum(axis=1) / np.linalg.norm(base, axis=1) / np.linalg.norm(own, axis=1)
@@ -44,7 +44,7 @@ def test_distance_is_one_minus_the_cosine_of_hidden_states(engine):
 
 
 def test_share_is_the_contribution_of_each_adapter_alone(engine):
-    got = engine._probe.share(engine.shelf, engine._encode(PROMPT), COLUMNS)
+    got = engine._analyzer.share(engine.snapshot, engine._encode(PROMPT), COLUMNS)
     for place, column in enumerate(COLUMNS):
         alone = Composition(weights={engine.names[column]: 1})
         (step,) = engine.generate(PROMPT, alone, Sampling(max_new_tokens=1))
@@ -61,17 +61,19 @@ def test_pull_is_what_the_adapter_adds_to_the_last_query_on_the_bases_own_state(
     x, site = heard[0][0, -1], engine.bank.sites[path]
     expected = []
     for column in range(3):
-        own = site.owner == column
+        own = site.adapter_index == column
         expected.append(float(torch.linalg.norm(site.B[:, own] @ (site.scaling[own] * (site.A[own] @ x)))))
-    got = engine._probe.pull(engine.shelf, engine._encode(PROMPT), [0, 1, 2])
+    got = engine._analyzer.pull(engine.snapshot, engine._encode(PROMPT), [0, 1, 2])
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
     assert max(expected) > 0
 
 
 def test_kl_over_all_tokens_is_the_mean_of_kl_at_each(engine):
     ids = engine._encode(PROMPT)
-    each = [engine._probe.divergence(engine.shelf, ids[: end + 1], COLUMNS, True) for end in range(len(ids))]
-    got = engine._probe.divergence(engine.shelf, ids, COLUMNS, True, every=True)
+    each = [
+        engine._analyzer.divergence(engine.snapshot, ids[: end + 1], COLUMNS, True) for end in range(len(ids))
+    ]
+    got = engine._analyzer.divergence(engine.snapshot, ids, COLUMNS, True, every=True)
     np.testing.assert_allclose(got, np.mean(each, axis=0), atol=1e-5, rtol=1e-3)
 
 
@@ -81,27 +83,27 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
 
     def gates(tokens: str) -> np.ndarray:
         asked = Composition(weights, "kl", tokens=tokens)
-        return engine.row(0, PROMPT, asked, Sampling(), known).voices.gates[0]
+        return engine.row(0, PROMPT, asked, Sampling(), known).mixture.gates[0]
 
     assert np.abs(gates("last") - gates("all")).max() > 1e-3
     asked = Composition(weights, "kl", tokens="all")
     known = engine.fusion_of(PROMPT, asked)
     assert known.tokens == "all" and not engine.reads_prompt(asked, engine.cast(asked), known)
     np.testing.assert_allclose(
-        engine.row(0, PROMPT, asked, Sampling(), known).voices.gates[0], gates("all"), atol=1e-5
+        engine.row(0, PROMPT, asked, Sampling(), known).mixture.gates[0], gates("all"), atol=1e-5
     )
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "live" in method.dials])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "live" in method.parameters])
 def test_a_live_method_reads_what_was_written_since(engine, method, monkeypatch):
     read = []
-    probe = engine._probe
+    probe = engine._analyzer
     monkeypatch.setattr(engine, "_ends", frozenset())
     monkeypatch.setattr(
-        engine._gating,
-        "_probe",
-        lambda needs, shelf, own, ids, columns: (
-            read.append(len(ids)) or probe(needs, shelf, own, ids, columns)
+        engine._planner,
+        "_analyzer",
+        lambda prompt_stats, snapshot, own, ids, columns: (
+            read.append(len(ids)) or probe(prompt_stats, snapshot, own, ids, columns)
         ),
     )
     weights, sampling = dict.fromkeys(engine.names[:2], 1.0), Sampling(max_new_tokens=8, seed=1)

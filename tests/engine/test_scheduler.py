@@ -12,7 +12,7 @@ import pytest
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
-from composer.engine.scheduler import Scheduler, Waiting
+from composer.engine.scheduler import QueueUpdate, Scheduler
 from tests.tools import tiny
 
 REQUESTS = [
@@ -57,8 +57,8 @@ def first(events) -> Step:
     return next(event for event in events if isinstance(event, Step))
 
 
-def queued(events) -> Waiting:
-    return next(event for event in events if event != Waiting(0))
+def queued(events) -> QueueUpdate:
+    return next(event for event in events if event != QueueUpdate(0))
 
 
 def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
@@ -88,7 +88,7 @@ def test_whoever_leaves_frees_the_place(engine, scheduler):
         first(events)
     short = Sampling(max_new_tokens=3, seed=9)
     events = scheduler.enter("Waits", Composition(), short).events()
-    assert queued(events) == Waiting(1)
+    assert queued(events) == QueueUpdate(1)
     held.pop().close()
     steps = [event for event in events if isinstance(event, Step)]
     assert tokens(steps) == tokens(engine.generate("Waits", Composition(), short))
@@ -221,11 +221,11 @@ def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
 
 
 def test_a_fault_of_the_model_ends_the_batch_and_not_the_service(engine, scheduler, monkeypatch):
-    step = type(engine._pass).__call__
-    monkeypatch.setattr(type(engine._pass), "__call__", lambda *_: 1 / 0)
+    step = type(engine._runner).__call__
+    monkeypatch.setattr(type(engine._runner), "__call__", lambda *_: 1 / 0)
     with pytest.raises(ComposerError, match="could not be continued"):
         list(scheduler.generate("Now", Composition(), LONG))
-    monkeypatch.setattr(type(engine._pass), "__call__", step)
+    monkeypatch.setattr(type(engine._runner), "__call__", step)
     assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
 
 

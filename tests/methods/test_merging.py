@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from composer.adapters.bank import Adapter, Bank, Factors
+from composer.adapters.bank import Adapter, AdapterBank, LoraFactors
 from composer.core.errors import ComposerError
 from composer.methods import METHODS
 from composer.methods.merging import MERGES, Options, merge
@@ -24,11 +24,11 @@ CASES = [
 OPEN = Options(density=1.0)  # nothing pruned, nothing dropped
 
 
-def lora(shape: tuple[int, int], rank: int, scaling: float, seed: int, dtype=torch.float32) -> Factors:
+def lora(shape: tuple[int, int], rank: int, scaling: float, seed: int, dtype=torch.float32) -> LoraFactors:
     draws = torch.Generator().manual_seed(seed)
     a = torch.randn(rank, shape[1], generator=draws)
     b = torch.randn(shape[0], rank, generator=draws)
-    return Factors(a.to(dtype), b.to(dtype), scaling)
+    return LoraFactors(a.to(dtype), b.to(dtype), scaling)
 
 
 def family(shape, ranks, scalings) -> list[Adapter]:
@@ -39,7 +39,7 @@ def family(shape, ranks, scalings) -> list[Adapter]:
     ]
 
 
-def delta(own: Factors) -> torch.Tensor:
+def delta(own: LoraFactors) -> torch.Tensor:
     return own.scaling * own.B.double() @ own.A.double()
 
 
@@ -152,7 +152,7 @@ def test_equals_peft(name, weights):
     layers = {path: base[path] for path in ("one", "two")}
     x, y, wanted = (
         {
-            path: Factors(own.lora_A[n].weight.data, own.lora_B[n].weight.data, own.scaling[n])
+            path: LoraFactors(own.lora_A[n].weight.data, own.lora_B[n].weight.data, own.scaling[n])
             for path, own in layers.items()
         }
         for n in ("x", "y", "merged")
@@ -213,18 +213,18 @@ def test_nothing_taking_part_is_the_base(name):
 @pytest.mark.parametrize("name", MERGES)
 def test_an_absent_site_counts_as_a_zero_delta(name):
     one, two = family((12, 10), (3, 3), (1.0, 2.0))
-    silent = Factors(two["two"].A, torch.zeros_like(two["two"].B), 2.0)
+    silent = LoraFactors(two["two"].A, torch.zeros_like(two["two"].B), 2.0)
     options = Options(density=1.0, rank=10)
     lacking = merge(MERGES[name], [one, {"one": two["one"]}], [1, 1], options).adapter
     if name in ("factor-average", "linear"):  # there the absent one's A is zero too, not only its B
-        silent = Factors(torch.zeros_like(silent.A), silent.B, 2.0)
+        silent = LoraFactors(torch.zeros_like(silent.A), silent.B, 2.0)
     zero = merge(MERGES[name], [one, two | {"two": silent}], [1, 1], options).adapter
     close(delta(lacking["two"]), delta(zero["two"]))
 
 
 @pytest.mark.parametrize("name", MERGES)
 def test_adapters_that_change_nothing_merge_to_nothing(name):
-    zero = {"one": Factors(torch.ones(2, 5), torch.zeros(4, 2), 1.0)}
+    zero = {"one": LoraFactors(torch.ones(2, 5), torch.zeros(4, 2), 1.0)}
     merged = merge(MERGES[name], [zero, zero], [1, 1])
     assert not delta(merged.adapter["one"]).any()
     assert "kept" not in merged.notes
@@ -236,15 +236,15 @@ def test_keeps_the_dtype_and_fits_a_bank(name, dtype):
     adapters = [{"one": lora((12, 10), 3, 2.0, seed, dtype)} for seed in (0, 1)]
     merged = merge(MERGES[name], adapters, [1, 1]).adapter
     assert merged["one"].A.dtype == merged["one"].B.dtype == dtype
-    bank = Bank().add("x", adapters[0]).add("merged", merged)
-    assert set(bank.sites["one"].owner.tolist()) == {0, 1}
+    bank = AdapterBank().add("x", adapters[0]).add("merged", merged)
+    assert set(bank.sites["one"].adapter_index.tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize("name", MERGES)
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float16, 6e4), (torch.float32, 1e30)])
 def test_what_overflows_is_refused(name, dtype, size):
     large = {
-        "one": Factors(torch.full((1, 4), size, dtype=dtype), torch.full((3, 1), size, dtype=dtype), 9e20)
+        "one": LoraFactors(torch.full((1, 4), size, dtype=dtype), torch.full((3, 1), size, dtype=dtype), 9e20)
     }
     with pytest.raises(ComposerError, match="too large to be stored; lower the weights"):
         merge(MERGES[name], [large, large], [8, 8])
@@ -291,7 +291,7 @@ def test_every_merge_is_a_method_and_listens_to_its_dials_only():
     turned = {"rank": 2, "density": 0.35, "seed": 5, "core": 0.3, "omega": 0.9}
     for name, method in MERGES.items():
         assert name == method.name == METHODS[name].merge
-        assert set(method.usual) <= set(METHODS[name].dials)
+        assert set(method.usual) <= set(METHODS[name].parameters)
         usual = delta(merge(method, adapters, [1, 1]).adapter["one"])
         heard = {
             dial
@@ -301,4 +301,4 @@ def test_every_merge_is_a_method_and_listens_to_its_dials_only():
             )
         }
         # What DARE drops is nobody's choice, so that the same sliders make the same adapter.
-        assert heard - {"seed"} == set(METHODS[name].dials)
+        assert heard - {"seed"} == set(METHODS[name].parameters)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from composer.adapters.bank import Factors
+from composer.adapters.bank import LoraFactors
 from composer.methods.merging import MERGES, Options, merge
 from composer.methods.merging.cpi_ft import isolate, slerp
 from composer.methods.merging.dense import largest, truncated
-from composer.methods.merging.sparsify import dropped, elected, pruned
+from composer.methods.merging.sparsify import dropped, pruned, ties_consensus
 
 X = torch.tensor([[4.0, -1.0, 3.0], [2.0, 0.5, 0.0], [-5.0, 0.1, 1.0]])
 Y = torch.tensor([[-1.5, -3.0, 5.0], [1.0, 0.2, -4.0], [6.0, 0.3, 2.0]])
@@ -22,9 +22,9 @@ Y_PRUNED = torch.tensor([[0.0, -3.0, 5.0], [0.0, 0.0, -4.0], [6.0, 0.0, 0.0]])
 XY_TIES = torch.tensor([[4.0, -3.0, 4.0], [2.0, 0.0, -4.0], [6.0, 0.0, 0.0]])
 
 
-def adapter(delta: torch.Tensor, scaling: float = 1.0) -> dict[str, Factors]:
+def adapter(delta: torch.Tensor, scaling: float = 1.0) -> dict[str, LoraFactors]:
     """An adapter whose change at its one site is `delta`."""
-    return {"site": Factors(torch.eye(delta.shape[1]), delta / scaling, scaling)}
+    return {"site": LoraFactors(torch.eye(delta.shape[1]), delta / scaling, scaling)}
 
 
 def made(name, deltas, weights, **options) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_entries_of_equal_size_stay_together_and_zeros_never_do():
 
 
 def test_ties_by_hand():
-    assert torch.equal(elected([X_PRUNED, Y_PRUNED]), XY_TIES)
+    assert torch.equal(ties_consensus([X_PRUNED, Y_PRUNED]), XY_TIES)
     torch.testing.assert_close(made("ties", [X, Y], [1, 1], density=4 / 9), XY_TIES, rtol=1e-5, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_dare_by_hand():
         made("dare-linear", [X, Y], [1, -1], **options), wanted[0] - wanted[1], rtol=1e-5, atol=1e-5
     )
     torch.testing.assert_close(
-        made("dare-ties", [X, Y], [1, 1], **options), elected(wanted), rtol=1e-5, atol=1e-5
+        made("dare-ties", [X, Y], [1, 1], **options), ties_consensus(wanted), rtol=1e-5, atol=1e-5
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from composer.adapters.bank import Factors
+from composer.adapters.bank import LoraFactors
 from composer.core.errors import ComposerError
 from composer.methods.merging import MERGES, calibrate, collisions, merge
 
@@ -15,8 +15,8 @@ def random(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def adapters(bs: list[torch.Tensor], scaling: float = 2.0) -> list[dict[str, Factors]]:
-    return [{"site": Factors(random(b.shape[1], 9, seed=50 + i), b, scaling)} for i, b in enumerate(bs)]
+def adapters(bs: list[torch.Tensor], scaling: float = 2.0) -> list[dict[str, LoraFactors]]:
+    return [{"site": LoraFactors(random(b.shape[1], 9, seed=50 + i), b, scaling)} for i, b in enumerate(bs)]
 
 
 def crowded(count: int = 3, strength: float = 20.0) -> list[torch.Tensor]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from composer import Engine, Sampling
-from composer.model.logit_combiner import Mixer
-from composer.model.logit_mixture import Voices, fitting
-from composer.model.runtime.batch import Batch, Row
-from composer.model.runtime.cuda_graphs import GraphPass
-from composer.model.runtime.runner import ModulePass
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture, rows_per_pass
+from composer.model.runtime.batch import Batch, BatchRow
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.runner import TransformersRunner
 from tests.tools import tiny
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def gates(*columns: float) -> np.ndarray:
 
 
 def test_equal_voices_are_one_and_silent_ones_leave():
-    made = Voices.of(
+    made = LogitMixture.of(
         [-0.5, 0.25, 1.0, 0.0, 0.25], [gates(0, 0), gates(1, 0), gates(0, 1), gates(2, 0), gates(1, -0.0)]
     )
     assert made.mix.tolist() == [-0.5, 0.5, 1.0]
@@ -31,41 +31,41 @@ def test_equal_voices_are_one_and_silent_ones_leave():
 
 
 def test_shares_that_cancel_up_to_rounding_are_none():
-    made = Voices.of([1 - (0.1 + 0.2 + 0.7), 0.1 + 0.2 + 0.7], [gates(0), gates(1)])
+    made = LogitMixture.of([1 - (0.1 + 0.2 + 0.7), 0.1 + 0.2 + 0.7], [gates(0), gates(1)])
     assert len(made) == 1 and made.gates.all()
 
 
 def test_the_louder_a_voice_the_more_it_contributes():
-    made = Voices(np.array([2.0, -1.0]), np.stack([gates(1, 0), gates(0, 1)]))
+    made = LogitMixture(np.array([2.0, -1.0]), np.stack([gates(1, 0), gates(0, 1)]))
     np.testing.assert_array_equal(made.together(np.ones((2, 2, 2))), np.full((2, 2), 3))
     one = np.random.default_rng(0).normal(size=(1, 2, 2))
-    np.testing.assert_array_equal(Voices.one(gates(1, 0)).together(one), one[0])
+    np.testing.assert_array_equal(LogitMixture.one(gates(1, 0)).together(one), one[0])
 
 
 def test_rows_of_one_voice_each_get_the_very_same_logits_back():
     logits = torch.randn(2, 5)
-    assert Mixer([Voices.one(gates(1))] * 2, CPU)(logits) is logits
+    assert LogitCombiner([LogitMixture.one(gates(1))] * 2, CPU)(logits) is logits
 
 
 def test_voices_are_found_wherever_they_stand_and_neighbours_are_left_alone():
-    rows = [Voices(np.array([3.0, -2.0]), np.stack([gates(1), gates(0)])), Voices.one(gates(2))]
+    rows = [LogitMixture(np.array([3.0, -2.0]), np.stack([gates(1), gates(0)])), LogitMixture.one(gates(2))]
     logits = torch.randn(3, 5)
     logits[1, 2] = torch.inf  # what is none of a row's business does not reach it
-    got = Mixer(rows, CPU, [2, 0, 1])(logits)
+    got = LogitCombiner(rows, CPU, [2, 0, 1])(logits)
     torch.testing.assert_close(got[0], 3 * logits[2] - 2 * logits[0])
     assert torch.equal(got[1], logits[1])
 
 
 def test_half_precision_is_mixed_in_single():
     halves = torch.tensor([[1000.0], [1001.0]], dtype=torch.float16)
-    mixed = Mixer([Voices(np.array([-0.25, 1.25]), np.zeros((2, 1, 1)))], CPU)(halves)
+    mixed = LogitCombiner([LogitMixture(np.array([-0.25, 1.25]), np.zeros((2, 1, 1)))], CPU)(halves)
     assert mixed.dtype == torch.float32 and mixed.item() == 1001.25
 
 
 def test_as_many_rows_fit_as_their_voices_do_but_one_always():
-    three, one = Voices(np.full(3, 1 / 3), np.zeros((3, 1, 1))), Voices.one(np.zeros((1, 1)))
-    assert [fitting([one, three, one], limit) for limit in (0, 1, 3, 4, 5, 9)] == [1, 1, 1, 2, 3, 3]
-    assert fitting([three, one], 1) == 1
+    three, one = LogitMixture(np.full(3, 1 / 3), np.zeros((3, 1, 1))), LogitMixture.one(np.zeros((1, 1)))
+    assert [rows_per_pass([one, three, one], limit) for limit in (0, 1, 3, 4, 5, 9)] == [1, 1, 1, 2, 3, 3]
+    assert rows_per_pass([three, one], 1) == 1
 
 
 def record(run):
@@ -74,10 +74,10 @@ def record(run):
 
 
 PASSES = {
-    "llama": lambda engine: engine._pass,
-    "llama, by its modules": lambda engine: ModulePass(engine._model),
-    "llama, as graphs": lambda engine: GraphPass(engine._pass, record),
-    "gemma3": lambda engine: engine._pass,
+    "llama": lambda engine: engine._runner,
+    "llama, by its modules": lambda engine: TransformersRunner(engine._model),
+    "llama, as graphs": lambda engine: CudaGraphRunner(engine._runner, record),
+    "gemma3": lambda engine: engine._runner,
 }
 
 
@@ -85,27 +85,27 @@ PASSES = {
 def engine(request, tmp_path_factory) -> Engine:
     family = request.param.partition(",")[0]
     made = tiny.engine(family, tiny.three_unlike(tmp_path_factory.mktemp(family), family))
-    made._pass = PASSES[request.param](made)
+    made._runner = PASSES[request.param](made)
     return made
 
 
-def row(engine: Engine, key: int, voices: int, size: int = 5) -> Row:
+def row(engine: Engine, key: int, mixture: int, size: int = 5) -> BatchRow:
     """A row of its own prompt and gates; its tokens depend on nothing else."""
     draw = np.random.default_rng(key)
-    own = draw.normal(size=(voices, engine.layers, len(engine.names)))
-    mix = np.append(draw.normal(size=voices - 1), 0)
+    own = draw.normal(size=(mixture, engine.layers, len(engine.names)))
+    mix = np.append(draw.normal(size=mixture - 1), 0)
     mix[-1] = 1 - mix.sum()
     ids = draw.integers(5, 200, size).tolist()
-    return Row(key, ids, Voices(mix, own), Sampling(max_new_tokens=60, seed=key))
+    return BatchRow(key, ids, LogitMixture(mix, own), Sampling(max_new_tokens=60, seed=key))
 
 
 def batch_of(engine: Engine, slots: int) -> Batch:
-    return Batch(engine._pass, engine.shelf.layout, frozenset(), slots, room=128)
+    return Batch(engine._runner, engine.snapshot.layout, frozenset(), slots, room=128)
 
 
-def alone(engine: Engine, key: int, voices: int, size: int, steps: int) -> list[int]:
-    batch = batch_of(engine, voices)
-    batch.join([row(engine, key, voices, size)], engine.shelf.layout)
+def alone(engine: Engine, key: int, mixture: int, size: int, steps: int) -> list[int]:
+    batch = batch_of(engine, mixture)
+    batch.join([row(engine, key, mixture, size)], engine.snapshot.layout)
     for _ in range(steps):
         batch.step()
     return batch.rows[0].ids
@@ -115,7 +115,7 @@ def alone(engine: Engine, key: int, voices: int, size: int, steps: int) -> list[
 def test_rows_come_and_go_with_all_their_voices(engine, leaving):
     sizes = {0: (1, 4), 1: (3, 7), 2: (2, 5), 3: (1, 9), 4: (3, 6)}
     batch = batch_of(engine, 10)
-    layout = engine.shelf.layout
+    layout = engine.snapshot.layout
     batch.join([row(engine, key, *sizes[key]) for key in range(4)], layout)
     assert [own.key for own in batch.rows] == [0, 1, 2, 3]
     for _ in range(4):
@@ -123,18 +123,18 @@ def test_rows_come_and_go_with_all_their_voices(engine, leaving):
     batch.leave(leaving)
     batch.join([row(engine, 4, *sizes[4])], layout)
     for _ in range(5):
-        drawn, reading = batch.step()
+        drawn, telemetry = batch.step()
     assert {own.key for own in batch.rows} == {*range(5)} - {*leaving}
     places = [place for each in drawn for place in each.places]
     assert sorted(places) == list(range(sum(sizes[own.key][0] for own in batch.rows)))
-    assert len(reading.coded) == len(places)
+    assert len(telemetry.coded) == len(places)
     for own in batch.rows:
         steps = 5 if own.key == 4 else 9
         assert own.ids == alone(engine, own.key, *sizes[own.key], steps)
 
 
 def test_slots_are_free_again_when_their_row_has_left(engine):
-    batch, layout = batch_of(engine, 3), engine.shelf.layout
+    batch, layout = batch_of(engine, 3), engine.snapshot.layout
     for key in range(4):
         batch.join([row(engine, key, 3)], layout)
         batch.step()

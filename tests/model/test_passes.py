@@ -12,25 +12,27 @@ import torch
 
 from composer import Composition, Engine, Sampling
 from composer.core.errors import ComposerError
-from composer.model.gated_model import GateCall, GatedModel, Meter, gates_tensor
-from composer.model.logit_mixture import Voices
-from composer.model.runtime.batch import Batch, Row
-from composer.model.runtime.compilation import WarmUp
-from composer.model.runtime.cuda_graphs import REACH, GraphPass, padded, reach
+from composer.model.gated_model import GateCall, GatedModel, TelemetryRecorder, gates_tensor
+from composer.model.logit_mixture import LogitMixture
+from composer.model.runtime.batch import Batch, BatchRow
+from composer.model.runtime.compilation import Compilation
+from composer.model.runtime.cuda_graphs import SHORTEST_BUCKET, CudaGraphRunner, length_bucket, padded
 from composer.model.runtime.kv_cache import KVCache
-from composer.model.runtime.llama.runner import LlamaPass
-from composer.model.runtime.runner import ModulePass
-from composer.model.runtime.select import decode_pass
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.runner import TransformersRunner
+from composer.model.runtime.select import select_runner
 from tests.tools import tiny
 
 GREEDY = Sampling(max_new_tokens=40, temperature=0)
 
 
-def rows(layers: int, adapters: int) -> list[Row]:
+def rows(layers: int, adapters: int) -> list[BatchRow]:
     """Three rows of unlike length and gates."""
     draw = np.random.default_rng(0)
     return [
-        Row(place, list(range(5, 5 + size)), Voices.one(draw.normal(size=(layers, adapters))), GREEDY)
+        BatchRow(
+            place, list(range(5, 5 + size)), LogitMixture.one(draw.normal(size=(layers, adapters))), GREEDY
+        )
         for place, size in enumerate((3, 9, 6))
     ]
 
@@ -43,16 +45,16 @@ def engine(request, tmp_path_factory):
 
 def decoded(engine: Engine, decode, steps: int = 6):
     """Per pass the logits of all rows and the reading, after the rows' prompts were read."""
-    layout = engine.shelf.layout
+    layout = engine.snapshot.layout
     heard = []
 
     class Listening:
         prepare, read = staticmethod(decode.prepare), staticmethod(decode.read)
 
         def __call__(self, under, inputs, cache):
-            logits, reading = decode(under, inputs, cache)
-            heard.append((logits.clone(), reading))
-            return logits, reading
+            logits, telemetry = decode(under, inputs, cache)
+            heard.append((logits.clone(), telemetry))
+            return logits, telemetry
 
     batch = Batch(Listening(), layout, frozenset(), slots=4, room=128)
     batch.join(rows(engine.layers, len(engine.names)), layout)
@@ -62,30 +64,32 @@ def decoded(engine: Engine, decode, steps: int = 6):
 
 
 def same(engine: Engine, one, other, atol: float) -> None:
-    for (logits, reading), (others, theirs) in zip(one, other, strict=True):
+    for (logits, telemetry), (others, theirs) in zip(one, other, strict=True):
         torch.testing.assert_close(logits, others, atol=atol, rtol=0)
-        mine, his = (engine.shelf.contribution(each) for each in (reading, theirs))
+        mine, his = (engine.snapshot.contribution(each) for each in (telemetry, theirs))
         torch.testing.assert_close(mine, his, atol=atol, rtol=1e-3)
 
 
 def test_the_family_gets_its_own_pass_and_others_the_modules():
-    assert isinstance(decode_pass(GatedModel(tiny.model("llama"))), LlamaPass)
-    assert isinstance(decode_pass(GatedModel(tiny.model("gemma3"))), ModulePass)
+    assert isinstance(select_runner(GatedModel(tiny.model("llama"))), LlamaRunner)
+    assert isinstance(select_runner(GatedModel(tiny.model("gemma3"))), TransformersRunner)
 
 
 def test_the_llama_pass_decodes_as_the_modules_do(engine):
-    batch, own = decoded(engine, engine._pass)
-    modules, theirs = decoded(engine, ModulePass(engine._model))
+    batch, own = decoded(engine, engine._runner)
+    modules, theirs = decoded(engine, TransformersRunner(engine._model))
     assert [row.ids for row in batch.rows] == [row.ids for row in modules.rows]
     same(engine, own, theirs, 1e-4)
 
 
 def test_prompts_of_unlike_length_are_read_as_the_modules_read_them(engine):
-    layout, some = engine.shelf.layout, rows(engine.layers, len(engine.names))
-    gates = gates_tensor([row.voices.gates[0] for row in some], engine.base.device)
+    layout, some = engine.snapshot.layout, rows(engine.layers, len(engine.names))
+    gates = gates_tensor([row.mixture.gates[0] for row in some], engine.base.device)
     ids = [row.ids for row in some]
-    own, theirs = (each.read(layout, gates, ids) for each in (engine._pass, ModulePass(engine._model)))
-    same(engine, [(own.logits, own.reading)], [(theirs.logits, theirs.reading)], 1e-4)
+    own, theirs = (
+        each.read(layout, gates, ids) for each in (engine._runner, TransformersRunner(engine._model))
+    )
+    same(engine, [(own.logits, own.telemetry)], [(theirs.logits, theirs.telemetry)], 1e-4)
     torch.testing.assert_close(own.hidden, theirs.hidden, atol=1e-4, rtol=0)
     for mine, his in zip(own.past, theirs.past, strict=True):
         for row, (mine_at, his_at) in enumerate(zip(own.starts, theirs.starts, strict=True)):
@@ -96,22 +100,24 @@ def test_prompts_of_unlike_length_are_read_as_the_modules_read_them(engine):
                 atol=1e-4,
                 rtol=0,
             )
-    assert engine._pass.read(layout, gates, ids, unembed=False).logits is None
+    assert engine._runner.read(layout, gates, ids, unembed=False).logits is None
 
 
 def test_every_decoded_token_is_the_plain_forwards_choice(engine):
-    batch, heard = decoded(engine, engine._pass)
+    batch, heard = decoded(engine, engine._runner)
     for place, row in enumerate(batch.rows):
-        meter = Meter()
-        call = GateCall(engine.shelf.layout, gates_tensor(row.voices.gates, engine.base.device), meter=meter)
+        recorder = TelemetryRecorder()
+        call = GateCall(
+            engine.snapshot.layout, gates_tensor(row.mixture.gates, engine.base.device), recorder=recorder
+        )
         full = engine._model(call, input_ids=torch.tensor([row.ids[:-1]]), use_cache=False).logits[0, -1]
         torch.testing.assert_close(heard[-1][0][place], full, atol=1e-4, rtol=0)
 
 
 def test_rows_that_leave_take_nothing_of_the_others_along(engine):
-    layout = engine.shelf.layout
-    whole, _ = decoded(engine, engine._pass, steps=8)
-    batch, _ = decoded(engine, engine._pass, steps=3)
+    layout = engine.snapshot.layout
+    whole, _ = decoded(engine, engine._runner, steps=8)
+    batch, _ = decoded(engine, engine._runner, steps=3)
     batch.leave([0])
     late = rows(engine.layers, len(engine.names))[1]
     late.key = "late"
@@ -133,10 +139,10 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
         recorded.append(run)
         return run
 
-    graphs = GraphPass(engine._pass, capture)
-    layout = engine.shelf.layout
+    graphs = CudaGraphRunner(engine._runner, capture)
+    layout = engine.snapshot.layout
     ours, theirs = (
-        Batch(decode, layout, frozenset(), slots=4, room=128) for decode in (graphs, engine._pass)
+        Batch(decode, layout, frozenset(), slots=4, room=128) for decode in (graphs, engine._runner)
     )
     for batch in (ours, theirs):
         batch.join(rows(engine.layers, len(engine.names)), layout)
@@ -144,7 +150,7 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
             batch.step()
         batch.leave([1])
         for row in batch.rows:
-            row.voices = Voices.one(-row.voices.gates[0])
+            row.mixture = LogitMixture.one(-row.mixture.gates[0])
         batch._changed = True
         for _ in range(4):
             batch.step()
@@ -154,8 +160,13 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
 
 
 def test_the_reach_of_graphs_doubles_up_to_the_room():
-    assert [reach(length, 2048) for length in (1, REACH, REACH + 1, 2000)] == [REACH, REACH, 2 * REACH, 2048]
-    assert reach(10, 128) == 128
+    assert [length_bucket(length, 2048) for length in (1, SHORTEST_BUCKET, SHORTEST_BUCKET + 1, 2000)] == [
+        SHORTEST_BUCKET,
+        SHORTEST_BUCKET,
+        2 * SHORTEST_BUCKET,
+        2048,
+    ]
+    assert length_bucket(10, 128) == 128
 
 
 def test_many_rows_share_few_graphs():
@@ -173,8 +184,8 @@ def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):
     composition = Composition(weights={"plain": 1, "rslora": 0.5})
     exact, near = (each.next_token_logits("abc", composition) for each in (engine, eight))
     np.testing.assert_allclose(exact, near, atol=1e-5)
-    _, own = decoded(engine, engine._pass, steps=1)
-    _, other = decoded(eight, eight._pass, steps=1)
+    _, own = decoded(engine, engine._runner, steps=1)
+    _, other = decoded(eight, eight._runner, steps=1)
     apart = (own[0][0] - other[0][0]).abs()
     assert 0 < float(apart.max()) < 0.1 * float(own[0][0].abs().max())
 
@@ -182,7 +193,7 @@ def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):
 @pytest.mark.parametrize(("family", "weights"), [("gemma3", "int8"), ("llama", "int4"), ("llama", None)])
 def test_weights_that_cannot_be_are_refused_in_a_sentence(family, weights):
     with pytest.raises(ComposerError, match="int8"):
-        decode_pass(GatedModel(tiny.model(family)), weights)
+        select_runner(GatedModel(tiny.model(family)), weights)
 
 
 def test_a_fresh_cache_costs_no_memory_until_it_is_written():
@@ -199,8 +210,8 @@ def test_a_fresh_cache_costs_no_memory_until_it_is_written():
 
 
 def kinds(engine: Engine) -> set:
-    table = engine._pass.table(engine.shelf.layout)
-    return {(stretch.kind, alone) for stretch in table.stretches for alone in (True, False)}
+    table = engine._runner.table(engine.snapshot.layout)
+    return {(segment.kind, alone) for segment in table.segments for alone in (True, False)}
 
 
 def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
@@ -214,7 +225,7 @@ def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
     plain, together = list(engine.generate("abc", composition, long)), list(engine.generate_rows(many))
     assert len(plain) == 150
     assert engine.warm_up().wait(300)
-    assert engine._pass.compiled.keys() == kinds(engine)
+    assert engine._runner.compiled.keys() == kinds(engine)
     # One row, then three that end one by one: the code for several serves three and two.
     uneven = [
         (text, own, replace(long, max_new_tokens=20 * place)) for place, (text, own, _) in enumerate(many, 1)
@@ -238,8 +249,8 @@ def test_a_new_bank_is_compiled_anew(tmp_path):
     before = kinds(engine)
     engine.add_adapter(str(folder), name="more")
     assert engine.warm_up().wait(300)
-    assert engine._pass.compiled.keys() == kinds(engine) and not before & kinds(engine)
-    for run in engine._pass.compiled.values():
+    assert engine._runner.compiled.keys() == kinds(engine) and not before & kinds(engine)
+    for run in engine._runner.compiled.values():
         # Code of its own: the variants of one are limited in number.
         code = run._torchdynamo_orig_callable.__code__
         assert len(torch._dynamo.eval_frame._debug_get_cache_entry_list(code)) == 1
@@ -248,10 +259,10 @@ def test_a_new_bank_is_compiled_anew(tmp_path):
 def test_a_compiler_that_fails_changes_nothing(engine, monkeypatch, caplog):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.WARNING):
-        assert not WarmUp(engine._pass, engine.shelf.layout).wait(60)
+        assert not Compilation(engine._runner, engine.snapshot.layout).wait(60)
     assert "uncompiled" in caplog.text
     assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
 
 
 def test_there_is_nothing_to_compile_outside_the_family():
-    assert not WarmUp(ModulePass(GatedModel(tiny.model("gemma3"))), None).wait()
+    assert not Compilation(TransformersRunner(GatedModel(tiny.model("gemma3"))), None).wait()

@@ -10,9 +10,9 @@ from composer import Composition, Engine, Sampling
 from composer.core.errors import ComposerError
 from composer.model.gated_model import GatedModel
 from composer.model.runtime import runner as steps
-from composer.model.runtime.llama.runner import LlamaPass
-from composer.model.runtime.runner import ModulePass
-from composer.model.runtime.select import decode_pass
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.runner import TransformersRunner
+from composer.model.runtime.select import select_runner
 from tests.tools import tiny
 
 logging.set_verbosity_error()
@@ -190,18 +190,18 @@ def test_too_little_memory_is_no_fault_of_the_family(monkeypatch):
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(LlamaPass, "read", full)
+    monkeypatch.setattr(LlamaRunner, "read", full)
     with pytest.raises(ComposerError, match=r"not enough memory"):
         tiny.engine_of(model("llama"))
 
 
 def test_a_pass_of_its_own_that_is_wrong_gives_way_to_the_modules(monkeypatch):
-    turn = LlamaPass._turn_table
-    monkeypatch.setattr(LlamaPass, "_turn_table", lambda self, room: turn(self, room).roll(1, 1))
-    assert isinstance(tiny.engine_of(model("llama"))._pass, ModulePass)
-    monkeypatch.setattr(LlamaPass, "_turn_table", turn)
-    assert isinstance(tiny.engine_of(model("llama"))._pass, LlamaPass)
-    monkeypatch.setattr(LlamaPass, "read", lambda *_, **__: 1 / 0)
+    turn = LlamaRunner._rope_table
+    monkeypatch.setattr(LlamaRunner, "_rope_table", lambda self, room: turn(self, room).roll(1, 1))
+    assert isinstance(tiny.engine_of(model("llama"))._runner, TransformersRunner)
+    monkeypatch.setattr(LlamaRunner, "_rope_table", turn)
+    assert isinstance(tiny.engine_of(model("llama"))._runner, LlamaRunner)
+    monkeypatch.setattr(LlamaRunner, "read", lambda *_, **__: 1 / 0)
     with pytest.raises(ComposerError, match="llama"):
         proven_int8(model("llama"))
 
@@ -217,7 +217,7 @@ def proven_int8(made: torch.nn.Module) -> Engine:
 
 def test_int8_decoding_is_proven_too():
     engine = proven_int8(model("llama"))
-    assert engine._pass._weights == "int8"
+    assert engine._runner._weights == "int8"
     assert len(words(engine)[0]) == TOKENS
 
 
@@ -226,11 +226,11 @@ def test_int8_decoding_is_proven_too():
 def test_a_long_window_that_is_left_out_is_noticed(name, monkeypatch):
     made = model(name)
     made.config.sliding_window = 4096
-    assert tiny.engine_of(made)._pass._window == 4096
+    assert tiny.engine_of(made)._runner._window == 4096
     assert made.config.sliding_window == 4096
-    blind = steps.visible
+    blind = steps.decode_mask
     monkeypatch.setattr(
-        steps, "visible", lambda positions, length, dtype, window: blind(positions, length, dtype)
+        steps, "decode_mask", lambda positions, length, dtype, window: blind(positions, length, dtype)
     )
     with pytest.raises(ComposerError, match=family(name)):
         tiny.engine_of(model(name))
@@ -239,12 +239,12 @@ def test_a_long_window_that_is_left_out_is_noticed(name, monkeypatch):
 @pytest.mark.parametrize("shift", [-1, 1])
 @pytest.mark.parametrize("name", ["qwen3", "gemma3_text", "opt", "bloom", "gptj"])
 def test_a_place_too_few_or_too_many_is_noticed(name, shift, monkeypatch):
-    kept = ModulePass.__call__
+    kept = TransformersRunner.__call__
 
     def shifted(self, under, inputs, cache):
         return kept(self, under, inputs._replace(positions=inputs.positions + shift), cache)
 
-    monkeypatch.setattr(ModulePass, "__call__", shifted)
+    monkeypatch.setattr(TransformersRunner, "__call__", shifted)
     with pytest.raises(ComposerError, match=family(name)):
         tiny.engine_of(model(name))
 
@@ -268,11 +268,11 @@ def test_the_proof_leaves_nothing_behind(name):
     assert torch.equal(torch.get_rng_state(), before[1])
     assert {value.data_ptr() for value in made.state_dict().values()} == set(places.values())
     if name == "llama":
-        assert engine._pass._table is None and not engine._pass._turns
-    fresh = decode_pass(GatedModel(model(name)))
-    assert type(fresh) is type(engine._pass)
-    if isinstance(fresh, ModulePass):
-        assert vars(fresh).keys() == vars(engine._pass).keys() and fresh._window == engine._pass._window
+        assert engine._runner._table is None and not engine._runner._rope_tables
+    fresh = select_runner(GatedModel(model(name)))
+    assert type(fresh) is type(engine._runner)
+    if isinstance(fresh, TransformersRunner):
+        assert vars(fresh).keys() == vars(engine._runner).keys() and fresh._window == engine._runner._window
 
 
 def test_a_longrope_base_ends_where_its_angles_would_change():

@@ -13,11 +13,11 @@ from composer import Composition, Sampling
 from composer.adapters.balance import LONGEST, balanced
 from composer.core.errors import ComposerError
 from composer.engine.scheduler import Scheduler
-from composer.engine.session import Run
+from composer.engine.session import DecodeSession
 from composer.model.runtime.batch import Failed
-from composer.model.runtime.compilation import WarmUp
-from composer.model.runtime.cuda_graphs import GraphPass
-from composer.model.runtime.runner import ModulePass
+from composer.model.runtime.compilation import Compilation
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.runner import TransformersRunner
 from tests.tools import tiny
 
 # What is done to the tensors of a fitting adapter, by the end of the name of those that it is done to.
@@ -58,10 +58,10 @@ def engine(request, tmp_path_factory):
     made = make_engine(tmp_path_factory.mktemp(request.param), family)
     made._ends = frozenset()  # a text must not end early, or it is in nobody's company
     if request.param == "compiled":
-        assert WarmUp(made._pass, made.shelf.layout).wait(300)
+        assert Compilation(made._runner, made.snapshot.layout).wait(300)
     if request.param == "graphs":
-        made._pass = GraphPass(made._pass, lambda run: run)
-    assert isinstance(made._pass, ModulePass) == (request.param in ("modules", "neox"))
+        made._runner = CudaGraphRunner(made._runner, lambda run: run)
+    assert isinstance(made._runner, TransformersRunner) == (request.param in ("modules", "neox"))
     return made
 
 
@@ -102,7 +102,9 @@ EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("healthy"), st.integers(0, len(HEALTHY) - 1), st.integers(1, 16)),
         st.tuples(st.just("sick"), st.integers(0, len(SICK) - 1), st.integers(1, 40)),
-        st.tuples(st.sampled_from(["regate", "push", "leave", "step"]), st.integers(0, 9), st.integers(1, 9)),
+        st.tuples(
+            st.sampled_from(["refresh_gates", "push", "leave", "step"]), st.integers(0, 9), st.integers(1, 9)
+        ),
     ),
     min_size=4,
     max_size=14,
@@ -117,21 +119,21 @@ class Company:
     def __init__(self, engine):
         self.engine, self.run = engine, engine.start(self.SLOTS, 128)
         self.told: dict[tuple, list[int]] = {}
-        self.voices: dict[tuple, int] = {}
+        self.mixture: dict[tuple, int] = {}
         self.failed: dict[tuple, Exception] = {}
 
     def join(
         self, key: tuple, prompt: str, composition: Composition, sampling: Sampling, fault: str = ""
     ) -> None:
         row = self.engine.row(key, prompt, composition, sampling)
-        if sum(self.voices.values()) + len(row.voices) > self.SLOTS:
+        if sum(self.mixture.values()) + len(row.mixture) > self.SLOTS:
             return
-        if fault == "regate":
+        if fault == "refresh_gates":
             row.every = 2
-            row.regate = lambda ids: 1 / 0
-        self.told[key], self.voices[key] = [], len(row.voices)
+            row.refresh_gates = lambda ids: 1 / 0
+        self.told[key], self.mixture[key] = [], len(row.mixture)
         self.hear(self.run.join([row]))
-        if fault == "push" and key in self.voices:
+        if fault == "push" and key in self.mixture:
             self.run._texts[key].push = lambda token, last: 1 / 0
 
     def hear(self, outcomes) -> None:
@@ -142,17 +144,17 @@ class Company:
                 self.told[outcome.row].append(outcome.token)
                 assert np.isfinite(outcome.contribution).all()
             if isinstance(outcome, Failed) or outcome.finish:
-                del self.voices[outcome.row]
+                del self.mixture[outcome.row]
 
     def leave(self, number: int) -> None:
-        if self.voices:
-            key = list(self.voices)[number % len(self.voices)]
+        if self.mixture:
+            key = list(self.mixture)[number % len(self.mixture)]
             self.run.leave([key])
-            del self.voices[key]
+            del self.mixture[key]
 
     def check_slots(self) -> None:
         """What nobody's text stands in is zeros."""
-        seats = self.run._batch._seats
+        seats = self.run._batch._entries
         for buffer in self.run._batch._cache.buffers:
             for slot in range(self.SLOTS):
                 used = len(seats[slot][0].ids) if slot < len(seats) else 1  # 1: a graph's spare rows
@@ -170,7 +172,7 @@ def test_in_any_company_healthy_rows_get_the_words_they_get_alone(engine, events
             company.join((kind, which, number), "Alone " + "x" * which, HEALTHY[which], sampling)
         elif kind == "sick":
             company.join((kind, which, number), "Sick " + "y" * which, SICK[which], sampling)
-        elif kind in ("regate", "push"):
+        elif kind in ("refresh_gates", "push"):
             company.join((kind, which, number), "Broken", Composition(), Sampling(max_new_tokens=12), kind)
         elif kind == "leave":
             company.leave(which)
@@ -178,7 +180,7 @@ def test_in_any_company_healthy_rows_get_the_words_they_get_alone(engine, events
             for _ in range(length):
                 company.hear(company.run.step())
         company.check_slots()
-    while company.voices:
+    while company.mixture:
         company.hear(company.run.step())
     company.check_slots()
     for (kind, which, number), tokens in company.told.items():
@@ -253,7 +255,7 @@ def test_a_float16_base_overflows_for_one_and_not_for_the_next(tmp_path):
         assert half.add_adapter(str(folder), name=name).ok
     wild = Composition({"plain": 8, "rslora": 8, "patterned": 8}, strength=4, bands=(2, 2, 2))
     short = Sampling(max_new_tokens=20, seed=1)
-    run: Run = half.start(1, 128)
+    run: DecodeSession = half.start(1, 128)
     before = [step.token for step in half.generate("Next", Composition(), short)]
     outcomes = run.join([half.row("wild", "abc" * 5, wild, Sampling(max_new_tokens=30))])
     while run.keys:

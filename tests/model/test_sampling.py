@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composer.core.composition import Sampling
-from composer.model.runtime.sampling import NO_TOKEN, Stream, draw
+from composer.model.runtime.sampling import NO_TOKEN, RowSampler, sample_next_tokens
 
 LOGITS = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
 
 
 def draws(count: int, **settings) -> Counter:
-    stream = Stream(Sampling(**settings))
-    return Counter(draw([stream], [[0]], LOGITS[None])[0] for _ in range(count))
+    sampler = RowSampler(Sampling(**settings))
+    return Counter(sample_next_tokens([sampler], [[0]], LOGITS[None])[0] for _ in range(count))
 
 
 def test_frequencies_follow_the_distribution():
@@ -48,25 +48,28 @@ def test_a_row_draws_the_same_alone_and_in_company():
     torch.manual_seed(0)
     logits = torch.randn(20, 3, 50)
     rows = [Sampling(seed=1), Sampling(seed=2, temperature=0.7), Sampling(seed=1, top_k=5)]
-    company = [Stream(row) for row in rows]
-    together = [draw(company, [[0]] * 3, step) for step in logits]
+    company = [RowSampler(row) for row in rows]
+    together = [sample_next_tokens(company, [[0]] * 3, step) for step in logits]
     for row, sampling in enumerate(rows):
-        alone = Stream(sampling)
-        assert [draw([alone], [[0]], step[row : row + 1])[0] for step in logits] == [
+        alone = RowSampler(sampling)
+        assert [sample_next_tokens([alone], [[0]], step[row : row + 1])[0] for step in logits] == [
             tokens[row] for tokens in together
         ]
 
 
 def test_seeds_differ_and_repeat():
     assert draws(50, seed=1) == draws(50, seed=1)
-    first = [draw([Stream(Sampling(seed=seed, top_p=1))], [[0]], LOGITS[None])[0] for seed in range(40)]
+    first = [
+        sample_next_tokens([RowSampler(Sampling(seed=seed, top_p=1))], [[0]], LOGITS[None])[0]
+        for seed in range(40)
+    ]
     assert len(set(first)) > 1
 
 
 def test_repetition_penalty_looks_at_the_rows_own_history():
-    streams = [Stream(Sampling(temperature=0, repetition_penalty=5)) for _ in range(2)]
+    streams = [RowSampler(Sampling(temperature=0, repetition_penalty=5)) for _ in range(2)]
     logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
-    assert draw(streams, [[0], [1]], logits) == [1, 0]
+    assert sample_next_tokens(streams, [[0], [1]], logits) == [1, 0]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-38, 1e-30, 1e-10, 1e-7])
@@ -77,8 +80,10 @@ def test_a_temperature_next_to_nothing_is_greedy(temperature, more):
     past = [[5, 7]] * len(logits)
 
     def drawn(temperature: float) -> list[int]:
-        rows = [Stream(Sampling(seed=seed, temperature=temperature, **more)) for seed in range(len(logits))]
-        return draw(rows, past, logits)
+        rows = [
+            RowSampler(Sampling(seed=seed, temperature=temperature, **more)) for seed in range(len(logits))
+        ]
+        return sample_next_tokens(rows, past, logits)
 
     assert drawn(temperature) == drawn(0)
 
@@ -104,9 +109,9 @@ def test_what_is_drawn_could_be_drawn_whatever_the_numbers(
     values, temperature, top_k, top_p, penalty, uniform
 ):
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty)
-    stream = Stream(sampling)
-    stream.uniform = lambda: uniform
-    token = draw([stream], [[0]], torch.tensor([values]))[0]
+    sampler = RowSampler(sampling)
+    sampler.uniform = lambda: uniform
+    token = sample_next_tokens([sampler], [[0]], torch.tensor([values]))[0]
     assert 0 <= token < len(values) and values[token] > float("-inf")
     if top_k == 1 and penalty == 1:
         assert values[token] == max(values)
@@ -119,18 +124,20 @@ def test_nothing_is_drawn_from_what_is_no_number_and_the_other_rows_do_not_notic
     broken = torch.randn(1, 40)
     broken[0, 7] = bad
     for more in ({}, {"temperature": 0}, {"top_k": 0, "top_p": 0.9}, {"repetition_penalty": 2.0}):
-        rows = [Stream(Sampling(seed=seed, **more)) for seed in range(3)]
-        alone = [Stream(Sampling(seed=seed, **more)) for seed in (0, 2)]
-        got = draw(rows, [[1]] * 3, torch.cat([good[:1], broken, good[1:]]))
-        assert got[1] == NO_TOKEN and [got[0], got[2]] == draw(alone, [[1]] * 2, good)
-    assert draw([Stream(Sampling())], [[0]], torch.full((1, 5), float("-inf"))) == [NO_TOKEN]
+        rows = [RowSampler(Sampling(seed=seed, **more)) for seed in range(3)]
+        alone = [RowSampler(Sampling(seed=seed, **more)) for seed in (0, 2)]
+        got = sample_next_tokens(rows, [[1]] * 3, torch.cat([good[:1], broken, good[1:]]))
+        assert got[1] == NO_TOKEN and [got[0], got[2]] == sample_next_tokens(alone, [[1]] * 2, good)
+    assert sample_next_tokens([RowSampler(Sampling())], [[0]], torch.full((1, 5), float("-inf"))) == [
+        NO_TOKEN
+    ]
 
 
 def test_a_number_just_below_one_draws_nobody_who_was_filtered_out():
-    stream = Stream(Sampling(top_p=0.7, top_k=0))
-    stream.uniform = lambda: 1 - 2**-24
+    sampler = RowSampler(Sampling(top_p=0.7, top_k=0))
+    sampler.uniform = lambda: 1 - 2**-24
     torch.manual_seed(0)
     for logits in torch.randn(200, 1, 30) * 3:
         kept = logits.softmax(-1)[0].sort(descending=True)
         count = int((kept.values.cumsum(0) < 0.7).sum()) + 1
-        assert draw([stream], [[0]], logits)[0] in kept.indices[:count].tolist()
+        assert sample_next_tokens([sampler], [[0]], logits)[0] in kept.indices[:count].tolist()

@@ -11,16 +11,16 @@ from peft import ArrowConfig
 from peft.tuners.lora.arrow import ArrowLoraLinearLayer, create_arrow_model
 
 from composer import Composition, Engine, Sampling
-from composer.adapters.bank import Bank, Factors
+from composer.adapters.bank import AdapterBank, LoraFactors
 from composer.analysis.explain import explain
 from composer.analysis.text_report import as_text
 from composer.methods import METHODS
 from composer.model.gated_model import gates_tensor
 from composer.model.runtime.batch import Batch
-from composer.model.runtime.cuda_graphs import GraphPass
-from composer.model.runtime.kv_cache import ROOM, KVCache
-from composer.model.runtime.runner import Inputs, ModulePass
-from composer.model.runtime.token_routing import Route
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
+from composer.model.runtime.runner import Inputs, TransformersRunner
+from composer.model.runtime.token_routing import RouterConfig
 from tests.tools import tiny
 from tests.tools.routed import by_hand, dense
 
@@ -99,7 +99,7 @@ def test_it_is_pefts_router(tmp_path, monkeypatch):
     for path, site in built.bank.sites.items():
         router = oracle.base_model.model.get_submodule(path).lora_arrow["arrow_router"]
         for adapter, theirs in enumerate(router.prototypes):
-            own = site.owner == adapter
+            own = site.adapter_index == adapter
             ours = site.prototype[own] @ site.A[own]
             assert float((ours @ theirs).abs()) == pytest.approx(1, abs=1e-4)
 
@@ -109,8 +109,8 @@ def test_it_is_pefts_router(tmp_path, monkeypatch):
 
 def test_a_prototype_is_the_top_right_singular_vector(llama):
     for site in llama.bank.sites.values():
-        for adapter in site.owner.unique().tolist():
-            own = site.owner == adapter
+        for adapter in site.adapter_index.unique().tolist():
+            own = site.adapter_index == adapter
             v = site.prototype[own].double() @ site.A[own].double()  # [d_in]
             assert float((v @ torch.linalg.svd(dense(site, adapter)).Vh[0]).abs()) == pytest.approx(
                 1, abs=1e-5
@@ -127,15 +127,15 @@ def test_prototypes_of_strange_factors(dtype):
         return torch.randn(*shape, generator=draw).to(dtype)
 
     row = some(1, 6)
-    twins = Factors(torch.cat([row, row, 2 * row]), some(5, 3), 1.0)
-    wide = Factors(some(9, 6), some(5, 9), -2.0)
-    mute = Factors(some(2, 6), torch.zeros(5, 2, dtype=dtype), 1.0)
-    bank = Bank()
+    twins = LoraFactors(torch.cat([row, row, 2 * row]), some(5, 3), 1.0)
+    wide = LoraFactors(some(9, 6), some(5, 9), -2.0)
+    mute = LoraFactors(some(2, 6), torch.zeros(5, 2, dtype=dtype), 1.0)
+    bank = AdapterBank()
     for name, factors in {"twins": twins, "wide": wide, "mute": mute}.items():
         bank = bank.add(name, {"site": factors})
     site = bank.sites["site"]
     for adapter in (0, 1):
-        own = site.owner == adapter
+        own = site.adapter_index == adapter
         v = site.prototype[own].double() @ site.A[own].double()  # [d_in]
         first = torch.linalg.svd(dense(site, adapter)).Vh[0]
         assert float((v @ first).abs()) == pytest.approx(1, abs=1e-4)
@@ -146,7 +146,7 @@ def test_an_adapter_that_adds_nothing_still_takes_its_share(tmp_path, llama):
     folders = tiny.three_unlike(tmp_path, "llama")
     built = tiny.engine("llama", {"plain": folders["plain"], "mute": folders["rslora"]})
     for site in built.bank.sites.values():
-        site.B[:, site.owner == 1] = 0
+        site.B[:, site.adapter_index == 1] = 0
     both = built.next_token_logits(PROMPT, Composition({"plain": 1, "mute": 1}, method="arrow"))
     alone = built.next_token_logits(PROMPT, Composition({"plain": 1}))
     assert np.isfinite(both).all() and np.abs(both - alone).max() > 1e-3
@@ -219,7 +219,7 @@ def test_routed_rows_and_others_decode_together_as_they_do_alone(engine):
 
 def passes(engine: Engine, decode, routes):
     """Logits and coded z of three rows: their prompts read, then one token decoded."""
-    layout = engine.shelf.layout
+    layout = engine.snapshot.layout
     gates = gates_tensor([[list(WEIGHTS.values())] * engine.layers] * 3, engine.base.device)
     prompts = [ids_of(engine, text) for text in (PROMPT, "Short", "middling")]
     read = decode.read(layout, gates, prompts, routes=routes)
@@ -227,16 +227,16 @@ def passes(engine: Engine, decode, routes):
     for row, prompt in enumerate(prompts):
         cache.write(row, len(prompt), read, row)
     inputs = Inputs(torch.tensor([5, 6, 7]), torch.tensor([len(prompt) for prompt in prompts]), 64)
-    logits, reading = decode(decode.prepare(layout, gates, routes), inputs, cache)
-    return [(read.logits, read.reading.coded), (logits, reading.coded)]
+    logits, telemetry = decode(decode.prepare(layout, gates, routes), inputs, cache)
+    return [(read.logits, read.telemetry.coded), (logits, telemetry.coded)]
 
 
 PART = np.ones(3, bool)
-SOME = [Route(PART, 1.0, True), None, Route(PART, 0.5, False)]
+SOME = [RouterConfig(PART, 1.0, True), None, RouterConfig(PART, 0.5, False)]
 
 
 def test_a_row_without_a_route_is_what_it_is_to_the_bit(engine):
-    for decode in (engine._pass, ModulePass(engine.model)):
+    for decode in (engine._runner, TransformersRunner(engine.model)):
         for mixed, plain in zip(passes(engine, decode, SOME), passes(engine, decode, ()), strict=True):
             for one, other in zip(mixed, plain, strict=True):
                 assert torch.equal(one[1], other[1])
@@ -245,7 +245,7 @@ def test_a_row_without_a_route_is_what_it_is_to_the_bit(engine):
 
 def test_both_passes_route_alike(llama):
     for one, other in zip(
-        passes(llama, llama._pass, SOME), passes(llama, ModulePass(llama.model), SOME), strict=True
+        passes(llama, llama._runner, SOME), passes(llama, TransformersRunner(llama.model), SOME), strict=True
     ):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
@@ -254,10 +254,10 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
     def compiled(*_):
         raise RuntimeError("compiled code ran")
 
-    table = llama._pass.table(llama.shelf.layout)
-    kinds = {(stretch.kind, alone): compiled for stretch in table.stretches for alone in (True, False)}
-    monkeypatch.setattr(llama._pass, "compiled", kinds)
-    assert llama.start(1, 1)._batch._cache.room == ROOM  # which is what compiled code is for
+    table = llama._runner.table(llama.snapshot.layout)
+    kinds = {(segment.kind, alone): compiled for segment in table.segments for alone in (True, False)}
+    monkeypatch.setattr(llama._runner, "compiled", kinds)
+    assert llama.start(1, 1)._batch._cache.room == LENGTH_MULTIPLE  # which is what compiled code is for
     assert len(list(llama.generate(PROMPT, ARROW, GREEDY))) == GREEDY.max_new_tokens
     for plain in (Composition(WEIGHTS), replace(ARROW, blend=0)):
         with pytest.raises(RuntimeError, match="compiled code ran"):
@@ -266,10 +266,10 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
 
 def test_routed_batches_go_around_graphs(llama):
     recorded = []
-    graphs = GraphPass(llama._pass, lambda run: recorded.append(run) or run)
+    graphs = CudaGraphRunner(llama._runner, lambda run: recorded.append(run) or run)
     found = []
-    for decode in (graphs, llama._pass):
-        layout = llama.shelf.layout
+    for decode in (graphs, llama._runner):
+        layout = llama.snapshot.layout
         batch = Batch(decode, layout, frozenset(), slots=2, room=128)
         batch.join([llama.row(0, PROMPT, ARROW, GREEDY)], layout)
         for _ in range(3):
@@ -286,7 +286,7 @@ def test_int8_routes_nearly_alike(llama):
     np.testing.assert_allclose(
         eight.next_token_logits(PROMPT, ARROW), llama.next_token_logits(PROMPT, ARROW), atol=1e-5
     )
-    (_, own), (_, other) = (passes(each, each._pass, SOME) for each in (llama, eight))
+    (_, own), (_, other) = (passes(each, each._runner, SOME) for each in (llama, eight))
     apart = (own[0] - other[0]).abs()
     assert 0 < float(apart.max()) < 0.1 * float(own[0].abs().max())
 
@@ -337,6 +337,6 @@ def test_a_zero_weight_beside_the_routed_ones_is_not_explained(llama):
 
 
 def test_only_arrow_is_routed_and_reads_no_prompt_beforehand(llama):
-    assert [name for name, method in METHODS.items() if method.routed] == ["arrow"]
+    assert [name for name, method in METHODS.items() if method.token_routed] == ["arrow"]
     assert not llama.reads_prompt(ARROW, llama.cast(ARROW))
     assert llama.row(0, PROMPT, Composition(WEIGHTS), GREEDY).route is None

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from composer import Composition, Sampling
-from composer.adapters.bank import Bank
+from composer.adapters.bank import AdapterBank
 from composer.methods import METHODS
-from composer.model.gated_model import GateCall, Meter
+from composer.model.gated_model import GateCall, TelemetryRecorder
 from tests.tools import tiny
 
 PROMPT = "It was a dark and stormy night"
@@ -29,7 +29,7 @@ def logits(engine, **weights):
 
 def prefill(engine, gates: torch.Tensor, prompt: str = PROMPT, **call):
     ids = torch.tensor([engine.base.tokenizer(prompt)["input_ids"]] * len(gates))
-    call = GateCall(engine.shelf.layout, gates, **call)
+    call = GateCall(engine.snapshot.layout, gates, **call)
     return call, engine._model(call, input_ids=ids, use_cache=False).logits
 
 
@@ -69,7 +69,7 @@ def test_cached_and_uncached_decoding_agree(engine):
     ids = engine.base.tokenizer(PROMPT)["input_ids"]
     gates = torch.tensor([[[0.8, 0.5, 0.0]] * engine.layers])
     for step in steps:
-        call = GateCall(engine.shelf.layout, gates)
+        call = GateCall(engine.snapshot.layout, gates)
         full = engine._model(call, input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
         assert full.max() - full[step.token] < 1e-4
         ids = [*ids, step.token]
@@ -100,12 +100,14 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
                 lambda _m, x, out, path=path: seen.update({path: (x[0][:, -1], out[:, -1])})
             )
         )
-    meter = Meter()
+    recorder = TelemetryRecorder()
     gates = torch.tensor([[list(weights.values())] * engine.layers])
-    prefill(engine, gates, meter=meter)
+    prefill(engine, gates, recorder=recorder)
     for hook in hooks:
         hook.remove()
-    got = engine.shelf.contribution(meter.reading(engine.shelf.layout, engine._model.layer_of))[0].numpy()
+    got = engine.snapshot.contribution(recorder.telemetry(engine.snapshot.layout, engine._model.layer_of))[
+        0
+    ].numpy()
 
     added = np.zeros((engine.layers, len(engine.names)))
     base = np.zeros(engine.layers)
@@ -113,7 +115,7 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
         site, layer = engine.bank.sites[path], engine._model.layer_of[path]
         base[layer] += float(out.square().sum())
         for i, weight in enumerate(weights.values()):
-            own = site.owner == i
+            own = site.adapter_index == i
             delta = (site.B[:, own] * site.scaling[own]) @ site.A[own]  # [d_out, d_in]
             added[layer, i] += float((weight * x @ delta.T).square().sum())
     np.testing.assert_allclose(got, np.sqrt(added) / np.sqrt(base)[:, None], rtol=1e-3, atol=1e-6)
@@ -122,11 +124,11 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
 def test_steps_carry_the_contribution_of_the_pass_that_chose_the_token(engine):
     composition = Composition(weights={"plain": 1.0, "rslora": -1.0})
     step = next(engine.generate(PROMPT, composition, GREEDY))
-    meter = Meter()
-    prefill(engine, torch.tensor([[[1.0, -1.0, 0.0]] * engine.layers]), meter=meter)
-    expected = engine.shelf.contribution(meter.reading(engine.shelf.layout, engine._model.layer_of))[
-        0
-    ].numpy()
+    recorder = TelemetryRecorder()
+    prefill(engine, torch.tensor([[[1.0, -1.0, 0.0]] * engine.layers]), recorder=recorder)
+    expected = engine.snapshot.contribution(
+        recorder.telemetry(engine.snapshot.layout, engine._model.layer_of)
+    )[0].numpy()
     np.testing.assert_allclose(step.contribution, expected, rtol=1e-3, atol=1e-6)
     assert (step.contribution[:, 2] == 0).all()
     assert (step.contribution[:, :2] > 0).any()
@@ -149,6 +151,6 @@ def test_one_adapter_at_weight_one_is_itself_whatever_the_method(engine, method)
 
 def test_an_empty_bank_generates_as_the_base_and_contributes_nothing():
     engine = tiny.engine("llama", {})
-    assert engine.bank == Bank()
+    assert engine.bank == AdapterBank()
     steps = list(engine.generate(PROMPT, Composition(), GREEDY))
     assert steps and steps[0].contribution.shape == (engine.layers, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import ARMS
 from composer.study.reporting.leaderboard import standings
-from composer.study.statistics.summary import Line, Measured
+from composer.study.statistics.summary import ArmMetrics, ArmSummary
 
 ROOT = Path(__file__).parents[2]
 ALL = {arm.name: arm for arm in ARMS}
@@ -17,11 +17,11 @@ def around(value):
 
 
 def measured(value, spread=9.0, gap=None):
-    return Measured(30, around(value), spread, 0.0, {} if gap is None else {"sum": around(gap)})
+    return ArmMetrics(30, around(value), spread, 0.0, {} if gap is None else {"sum": around(gap)})
 
 
 def line(arm, one, best=None, strengths=(), fluent=True):
-    return Line(arm, one, best, strengths, fluent and best is not None, {})
+    return ArmSummary(arm, one, best, strengths, fluent and best is not None, {})
 
 
 def test_fluent_ones_come_first_and_say_at_which_strength():

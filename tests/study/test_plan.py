@@ -10,7 +10,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.evaluation.scoring import perplexities
 from composer.methods import METHODS
-from composer.study.design.arms import ARMS, UNIONS, Arm
+from composer.study.design.arms import ARMS, JOINT_ADAPTERS, Arm
 from composer.study.design.plan import Stand, plan
 from composer.study.design.targets import MULTI, all_targets, choose
 from composer.study.generation.store import Store
@@ -136,7 +136,7 @@ def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
 
 
 def test_a_dial_that_compositions_do_not_have_is_a_reason():
-    arm = Arm("new", "x", "New", "-", "-", dials={"colour": 0.5})
+    arm = Arm("new", "x", "New", "-", "-", parameters={"colour": 0.5})
     assert arm.lacks(METHODS, True) == "a composition has no dial called colour"
 
 
@@ -164,7 +164,7 @@ def test_the_same_text_is_one_unit(stand):
 
 
 def test_modules_of_several_labels_are_told_which_by_control_words(stand):
-    later = replace(stand, versions={**stand.versions, **dict.fromkeys(UNIONS, "1")})
+    later = replace(stand, versions={**stand.versions, **dict.fromkeys(JOINT_ADAPTERS, "1")})
     found = work_of(later, ["sum", "combined", "multi", "sum-multi"], ["positive", "positive+sports"])
     told = {cell.arm: unit.told for cell in found.cells for unit in found.units
             if (unit.key, unit.prompt, cell.target.kind) == (cell.key, "The film", "pair")}  # fmt: skip
@@ -251,11 +251,11 @@ def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_
     every = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).units
     assert [unit.key for unit in few] == [unit.key for unit in every] and len(few) == 6
     store = Store(tmp_path)
-    store.carry_out(few, lambda *todo: work(engine, *todo, SAMPLING))
+    store.run_pending(few, lambda *todo: work(engine, *todo, SAMPLING))
     known = [unit.seed for unit in few if store.perplexity(unit.key)]
     assert sorted(known) == [0, 1]
     asked = []
-    store.carry_out(
+    store.run_pending(
         every, lambda units, unscored: asked.extend(unscored) or work(engine, units, unscored, SAMPLING)
     )
     assert len(asked) == 4 and all(store.perplexity(unit.key) for unit in every)
@@ -290,13 +290,13 @@ def test_three_modules_have_as_few_seeds_as_other_strengths(stand):
 def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
     found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
     store, counts = Store(tmp_path), []
-    store.carry_out(found.units, lambda *todo: work(engine, *todo, SAMPLING), counts.append)
+    store.run_pending(found.units, lambda *todo: work(engine, *todo, SAMPLING), counts.append)
     [(key, sentence)] = store.faults(found.units).items()
     assert "too long" in sentence and store.text(key).prompt == "x" * 500 and sum(counts) == 2
 
     tried = []
     again = Store(tmp_path)
-    again.carry_out(
+    again.run_pending(
         found.units, lambda units, unscored: tried.extend(units) or [Made(key, "x", 0, {}, "now")]
     )
     assert [unit.key for unit in tried] == [key] and not again.faults(found.units)
@@ -319,7 +319,7 @@ def killed_after(results, count):
 def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, count, torn):
     found = work_of(stand, ["base", "sum"], ["positive+sports"], seeds=2)
     with pytest.raises(Killed):
-        Store(tmp_path).carry_out(
+        Store(tmp_path).run_pending(
             found.units, lambda *todo: killed_after(work(engine, *todo, SAMPLING, 3), count)
         )
     path = tmp_path / "texts.jsonl"
@@ -330,7 +330,7 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, co
 
     todo = []
     store = Store(tmp_path)
-    store.carry_out(
+    store.run_pending(
         found.units,
         lambda units, unscored: todo.append(len(units)) or work(engine, units, unscored, SAMPLING, 3),
     )

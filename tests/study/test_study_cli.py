@@ -13,7 +13,7 @@ from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.study.design.environment import Home
-from composer.study.design.plan import Unit
+from composer.study.design.plan import GenerationJob
 from composer.study.generation.ray_worker import Cluster, ray_work
 from composer.study.generation.worker import Made, Score, work
 from tests.evaluation import toys
@@ -146,10 +146,10 @@ def test_the_study_s_own_modules_come_from_a_folder_beside_the_catalog(project, 
 
 def units(count):
     asked = ({}, {"method": "kl", "weights": {"positive": 1.0, "sports": 1.0}, "strength": 1.25})
-    long = Unit("long", "x", "x" * 500, 0, {})
+    long = GenerationJob("long", "x", "x" * 500, 0, {})
     return [
         long,
-        *(Unit(f"{seed} {place}", "The film", "The film", seed, one)
+        *(GenerationJob(f"{seed} {place}", "The film", "The film", seed, one)
           for seed in range(count) for place, one in enumerate(asked)),
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from composer.study.reporting import figures
 from composer.study.reporting.study_report import Findings, blocks
 from composer.study.statistics.alpha_profile import Pattern
 from composer.study.statistics.permutation_test import follow
-from composer.study.statistics.summary import Clash, by_kind, lines, parts
+from composer.study.statistics.summary import PairInterference, by_kind, lines, parts
 from tests.study.planted import arm, study
 
 
@@ -27,7 +27,11 @@ def findings():
         {kind: lines(arms) for kind, arms in kinds.items()},
         parts(kinds["pair"]),
         [Pattern("topic", ("sports", "world"), alpha, alpha, yes, no, {"sports": yes}, 0.5)],
-        [Clash("a+b", -0.1, 0.2), Clash("c+d", 0.1, 0.1), Clash("e+f", 0.3, 0.0)],
+        [
+            PairInterference("a+b", -0.1, 0.2),
+            PairInterference("c+d", 0.1, 0.1),
+            PairInterference("e+f", 0.3, 0.0),
+        ],
         [Missing("logo", (), "there is no method called logo"), Missing(None, ("triple",), "no <M>")],
         {"The prompt | is too long.": 3},
         ("Made by hand.",),

@@ -13,7 +13,7 @@ from composer.study.statistics.alpha_profile import OWN, load_own
 from composer.study.statistics.comparison import Interval, best, control, difference
 from composer.study.statistics.judge_scores import outcomes
 from composer.study.statistics.permutation_test import follow, follow_each
-from composer.study.statistics.summary import Clash, by_kind, clashes, lines, parts
+from composer.study.statistics.summary import PairInterference, by_kind, clashes, lines, parts
 from tests.study.planted import PAIR, PROMPTS, TARGETS, arm, outcome, study
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_each_attribute_is_compared_with_its_module_alone():
         and found["sum", "topic"].change.excludes_zero
     )
     [clash] = clashes(kinds["pair"], lambda one, two: {("positive", "sports"): 0.25}[one, two])
-    assert clash == Clash("positive+sports", 0.25, pytest.approx(0.1))
+    assert clash == PairInterference("positive+sports", 0.25, pytest.approx(0.1))
 
 
 # --- judging -------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_judges_read_each_text_once_and_a_majority_decides(tmp_path):
         Made("no", "p", 1, {}, " no"),
         Made("bad", "p", 2, {}, fault="Cut."),
     ]
-    store.carry_out([], lambda *_: [*made, Score("yes", 2.0)])
+    store.run_pending([], lambda *_: [*made, Score("yes", 2.0)])
     cells = [
         Cell(name, PAIR, 1.0, "p", 0, key) for name in ("a", "b") for key in ("yes", "no", "bad", "never")
     ]

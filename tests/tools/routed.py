@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from composer.adapters.bank import Site
+from composer.adapters.bank import SiteFactors
 from composer.engine.engine import Engine
 
 
@@ -19,9 +19,9 @@ class ByHand(NamedTuple):
     contribution: np.ndarray
 
 
-def dense(site: Site, adapter: int) -> torch.Tensor:
+def dense(site: SiteFactors, adapter: int) -> torch.Tensor:
     """B A of one adapter without its scaling, [d_out, d_in] float64."""
-    own = site.owner == adapter
+    own = site.adapter_index == adapter
     return site.B[:, own].double() @ site.A[own].double()
 
 
@@ -39,7 +39,11 @@ def by_hand(
 
     def add(path: str, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         site, layer = engine.bank.sites[path], engine.model.layer_of[path]
-        here = [name for name in weights if weights[name] and (site.owner == engine.names.index(name)).any()]
+        here = [
+            name
+            for name in weights
+            if weights[name] and (site.adapter_index == engine.names.index(name)).any()
+        ]
         deltas = {name: dense(site, engine.names.index(name)) for name in here}
         near = [x.double() @ torch.linalg.svd(delta).Vh[0] for delta in deltas.values()]  # n of [1, T]
         base[layer] += float(out[0, -1].double().square().sum())
@@ -48,7 +52,7 @@ def by_hand(
         shares = torch.stack(near).abs().softmax(dim=0)  # [n, 1, T]
         for (name, delta), share in zip(deltas.items(), shares, strict=True):
             column = engine.names.index(name)
-            scale = float(site.scaling[site.owner == column][0])
+            scale = float(site.scaling[site.adapter_index == column][0])
             factor = 1 - blend + blend * share * (len(here) if unit else 1)  # [1, T]
             y = weights[name] * scale * factor[..., None] * (x.double() @ delta.T)  # [1, T, d_out]
             if heard is None or name in heard:

@@ -13,10 +13,10 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine import scheduler
-from composer.engine.scheduler import Waiting
+from composer.engine.scheduler import QueueUpdate
 from composer.methods import fuse
-from composer.ui.runners.base import Making
-from composer.ui.runners.batched import Crowd
+from composer.ui.runners.base import MergeStarted
+from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 from tests.tools import tiny
@@ -37,7 +37,7 @@ def crowd(engine, monkeypatch):
     monkeypatch.setattr(engine, "_ends", frozenset())
     # Nor may it end before somebody hears for the first time that they have to wait.
     monkeypatch.setattr(scheduler, "POLL", 0.01)
-    made = Crowd(engine, Settings(slots=2, queue_size=1, max_new_tokens=150))
+    made = BatchedRunner(engine, Settings(slots=2, queue_size=1, max_new_tokens=150))
     yield made
     made.close()
 
@@ -48,7 +48,7 @@ def run(crowd, request):
 
 def follow(items):
     """What a visitor is told, without the moments to leave."""
-    return [item for item in items if item is not None and item != Waiting(0)]
+    return [item for item in items if item is not None and item != QueueUpdate(0)]
 
 
 def begin(crowd, request=LONG):
@@ -99,7 +99,7 @@ def test_while_somebody_elses_prompt_is_read_the_text_comes_first(crowd):
     read = Event()
     crowd._scheduler.call(read.wait)
     items = run(crowd, SHORT)
-    assert next(items) in (None, Waiting(0))
+    assert next(items) in (None, QueueUpdate(0))
     read.set()
     assert [type(item) for item in follow(items)] == [Step] * 5 + [Fusion]
 
@@ -129,10 +129,10 @@ def test_all_at_once(engine, crowd):
 def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, crowd):
     (first, _), (second, _) = begin(crowd), begin(crowd)
     third = run(crowd, SHORT)
-    assert next(item for item in third if item is not None) == Waiting(1)
+    assert next(item for item in third if item is not None) == QueueUpdate(1)
     first.close()
     rest = list(third)
-    assert rest[0] in (None, Waiting(0)) or isinstance(rest[0], Step)
+    assert rest[0] in (None, QueueUpdate(0)) or isinstance(rest[0], Step)
     assert expected(engine, SHORT, rest)
     second.close()
 
@@ -140,7 +140,7 @@ def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, crowd):
 def test_a_full_house_says_so_before_any_work(crowd, monkeypatch):
     (first, _), (second, _) = begin(crowd), begin(crowd)
     third = run(crowd, SHORT)
-    assert next(item for item in third if item is not None) == Waiting(1)
+    assert next(item for item in third if item is not None) == QueueUpdate(1)
     monkeypatch.setattr(type(crowd.engine), "fusion", None)  # whoever read a prompt now would fail
     with pytest.raises(ComposerError, match="2 are being served and 1 wait"):
         next(run(crowd, KL))
@@ -151,10 +151,10 @@ def test_a_full_house_says_so_before_any_work(crowd, monkeypatch):
 @pytest.mark.parametrize("when", ["in the queue", "at work"])
 def test_leaving_frees_the_place(engine, crowd, when):
     visitors = [begin(crowd)[0], begin(crowd)[0], run(crowd, LONG)]
-    assert next(item for item in visitors[2] if item is not None) == Waiting(1)
+    assert next(item for item in visitors[2] if item is not None) == QueueUpdate(1)
     visitors.pop(2 if when == "in the queue" else 0).close()
     newcomer = run(crowd, SHORT)
-    assert next(item for item in newcomer if item is not None) == Waiting(1)
+    assert next(item for item in newcomer if item is not None) == QueueUpdate(1)
     for items in visitors:
         items.close()
     assert expected(engine, SHORT, list(newcomer))
@@ -175,7 +175,7 @@ def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path,
     monkeypatch.setattr(engine, "_ends", frozenset())
     # Nor may it end before somebody hears for the first time that they have to wait.
     monkeypatch.setattr(scheduler, "POLL", 0.01)
-    with closing(Crowd(engine, Settings())) as crowd:
+    with closing(BatchedRunner(engine, Settings())) as crowd:
         items = run(crowd, SHORT)
         assert crowd.add(str(late)).ok and crowd.added == ("patterned",)
         told = follow(items)
@@ -193,16 +193,16 @@ def test_fuse_reads_one_prompt(engine, crowd):
 def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, crowd, asked):
     composition = Composition({"rslora": 1, "plain": 0.5}, **asked)
     read = []
-    plainly = engine._gating._probe
-    engine._gating._probe = lambda *given: read.append(given) or plainly(*given)
+    plainly = engine._planner._analyzer
+    engine._planner._analyzer = lambda *given: read.append(given) or plainly(*given)
     try:
         told = follow(run(crowd, Request("Who are you?", composition, Sampling(3, seed=4))))
     finally:
-        engine._gating._probe = plainly
+        engine._planner._analyzer = plainly
     [shown] = [each for each in told if isinstance(each, Fusion)]
     own = engine.cast(composition)
     part = own.weights != 0
-    gates = engine.row(0, "Who are you?", composition, Sampling()).voices.gates[0][:, own.columns]
+    gates = engine.row(0, "Who are you?", composition, Sampling()).mixture.gates[0][:, own.columns]
     shared = fuse(shown.kl, part).alpha * part.sum() * own.weights
     np.testing.assert_allclose(gates, shared, rtol=1e-3, atol=1e-5)
     assert not read, "the prompt was read once, by who shows it"
@@ -231,7 +231,7 @@ def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, crowd, monkeypa
     monkeypatch.setattr(engine, "cast", slow)
     request = Request("Who?", Composition({"rslora": 1, "plain": -0.3}, "ties"), Sampling(5))
     items = run(crowd, request)
-    assert next(items) == Making() and next(items) is None
+    assert next(items) == MergeStarted() and next(items) is None
     assert begun.is_set()
     go.set()
     items.close()

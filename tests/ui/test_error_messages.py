@@ -17,7 +17,7 @@ from composer.core.results import Fusion
 from composer.ui.api import make_endpoints
 from composer.ui.page import Page
 from composer.ui.runners.base import Runner
-from composer.ui.runners.zero_gpu import Forked
+from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 from tests.tools import tiny
@@ -96,7 +96,7 @@ def generated(page):
         "prompt": "The",
         "method": "sum",
         "bands": (1.0, 1.0, 1.0),
-        "dials": {},
+        "parameters": {},
         "sampling": {"max_new_tokens": 2},
         "every": True,
         "sliders": [0.0] * len(page.slots),
@@ -157,7 +157,7 @@ def test_a_fault_crosses_from_a_gpu_worker_as_its_sentence(fault, words, engine,
         raise fault
 
     monkeypatch.setattr(engine, "fusion_of", fail)
-    forked = Forked(engine, lambda work: work)
+    forked = ZeroGpuRunner(engine, lambda work: work)
     request = Request("The", Composition(), Sampling(2))
     with pytest.raises(gr.Error) as told:
         list(forked.run(request, engine.names))

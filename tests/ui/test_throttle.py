@@ -11,7 +11,7 @@ from threading import Event, get_ident
 
 import pytest
 
-from composer.ui.runners.throttle import bursts
+from composer.ui.runners.throttle import throttled
 
 OFTEN = 1000.0
 
@@ -23,7 +23,7 @@ def run(coroutine):
 
 
 async def gather(items, **options):
-    return [burst async for burst in bursts(items, **{"per_second": OFTEN, **options})]
+    return [burst async for burst in throttled(items, **{"per_second": OFTEN, **options})]
 
 
 def fed(queue: SimpleQueue):
@@ -46,7 +46,7 @@ def test_the_first_goes_out_at_once_and_what_comes_meanwhile_together():
     async def watch():
         queue, seen = SimpleQueue(), []
         queue.put(0)
-        async with aclosing(bursts(fed(queue), per_second=5)) as groups:
+        async with aclosing(throttled(fed(queue), per_second=5)) as groups:
             async for burst in groups:
                 seen.append(burst)
                 if burst == [0]:  # the next burst is 0.2 s away
@@ -64,7 +64,7 @@ def test_nothing_makes_no_burst():
 def test_silence_is_an_empty_burst():
     async def watch():
         queue = SimpleQueue()
-        async with aclosing(bursts(fed(queue), OFTEN, pulse=0.01)) as groups:
+        async with aclosing(throttled(fed(queue), OFTEN, pulse=0.01)) as groups:
             silence = await anext(groups)
             queue.put("a")
             heard = [burst async for burst in until(groups, "a", queue)]
@@ -93,7 +93,7 @@ def test_a_fault_comes_after_what_came_before_it():
     async def watch():
         seen = []
         with pytest.raises(KeyError, match="fault"):
-            async for burst in bursts(faulty(), OFTEN):
+            async for burst in throttled(faulty(), OFTEN):
                 seen += burst
         return seen
 
@@ -128,7 +128,7 @@ def test_leaving_closes_the_iterator_and_waits_for_nothing(how):
             closed.set()
 
     async def listen(heard):
-        async with aclosing(bursts(endless(), OFTEN)) as groups:
+        async with aclosing(throttled(endless(), OFTEN)) as groups:
             async for burst in groups:
                 heard.set_result(burst)
                 if how == "close":
@@ -160,7 +160,7 @@ def test_a_listener_that_is_gone_with_its_loop_is_no_fault(recwarn):
             closed.set()
 
     async def listen():
-        groups = bursts(late(), OFTEN)
+        groups = throttled(late(), OFTEN)
         await anext(groups)
         return groups
 

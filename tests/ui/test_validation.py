@@ -18,7 +18,7 @@ def form(**changes):
         "weights": {"positive": 1.0},
         "method": "sum",
         "bands": (1, 0.5, 0),
-        "dials": {"strength": 1.5, "blend": 0.5, "scale": "unit", "contrast": 0.25},
+        "parameters": {"strength": 1.5, "blend": 0.5, "scale": "unit", "contrast": 0.25},
         "sampling": {"max_new_tokens": 30, "temperature": 0, "top_p": 1, "top_k": 0, "seed": 3},
     }
     for name, value in changes.items():
@@ -50,8 +50,8 @@ def test_a_good_form_becomes_a_request():
         ({"weights": {"positive": 9}}, "weight of positive"),
         ({"bands": (1, math.inf, 1)}, "middle band"),
         ({"bands": (1, 1)}, "three numbers"),
-        ({"dials": {"strength": None}}, "Strength"),
-        ({"dials": {"scale": "loud"}}, "Scale"),
+        ({"parameters": {"strength": None}}, "Strength"),
+        ({"parameters": {"scale": "loud"}}, "Scale"),
         ({"sampling": {"temperature": math.nan}}, "temperature"),
         ({"sampling": {"seed": 1.5}}, "seed"),
         ({"sampling": {"max_new_tokens": 31}}, "at most 30"),

@@ -11,7 +11,7 @@ from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
-from composer.ui.runners.zero_gpu import Forked
+from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.validation import Request
 
 FUSION = Fusion(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
@@ -58,7 +58,7 @@ class RecordingEngine:
 
 def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
     engine = RecordingEngine()
-    items = list(Forked(engine, here).run(REQUEST, engine.names))
+    items = list(ZeroGpuRunner(engine, here).run(REQUEST, engine.names))
     assert items[0] is FUSION
     assert [item.index for item in items[1:]] == [0, 1, 2]
     assert engine.asked == [
@@ -69,14 +69,14 @@ def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
 
 def test_closing_a_run_closes_the_engines_iterator():
     engine = RecordingEngine()
-    with closing(Forked(engine, here).run(REQUEST, ("a",))) as items:
+    with closing(ZeroGpuRunner(engine, here).run(REQUEST, ("a",))) as items:
         next(items), next(items)
     assert engine.closed
 
 
 def test_a_fault_crosses_as_its_sentence():
     with pytest.raises(gr.Error) as refusal:
-        list(Forked(RecordingEngine(), here).run(Request("bad", Composition(), Sampling()), ("a",)))
+        list(ZeroGpuRunner(RecordingEngine(), here).run(Request("bad", Composition(), Sampling()), ("a",)))
     assert refusal.value.message == "The prompt is bad; write another."
     assert refusal.value.__cause__ is None
 
@@ -93,7 +93,7 @@ def test_everything_that_crosses_to_a_worker_can_be_pickled():
         return fork
 
     engine = RecordingEngine()
-    runner = Forked(engine, on_gpu)
+    runner = ZeroGpuRunner(engine, on_gpu)
     runner.add("owner/extra")
     assert len(list(runner.run(REQUEST, engine.names))) == 4
     assert engine.asked[-1][2] == REQUEST.composition
@@ -102,7 +102,7 @@ def test_everything_that_crosses_to_a_worker_can_be_pickled():
 
 def test_a_worker_that_was_forked_earlier_loads_the_added_adapter_at_the_same_commit():
     main, worker = RecordingEngine(), RecordingEngine()
-    runner = Forked(main, lambda _: Forked(worker, here)._work)
+    runner = ZeroGpuRunner(main, lambda _: ZeroGpuRunner(worker, here)._work)
     runner.add("owner/extra")
     assert runner.added == ("extra",)
     list(runner.run(REQUEST, main.names))
@@ -111,13 +111,13 @@ def test_a_worker_that_was_forked_earlier_loads_the_added_adapter_at_the_same_co
 
 
 def test_an_adapter_that_does_not_fit_is_not_added():
-    runner = Forked(RecordingEngine(), here)
+    runner = ZeroGpuRunner(RecordingEngine(), here)
     assert not runner.add("bad/one").ok
     assert runner.added == ()
 
 
 def test_fuse_says_how_to_read_and_writes_nothing():
     engine = RecordingEngine()
-    assert Forked(engine, here).fuse("The", ("a",), False, "all") is FUSION
+    assert ZeroGpuRunner(engine, here).fuse("The", ("a",), False, "all") is FUSION
     asked = Composition(method="kl", norm=False, tokens="all")
     assert engine.asked == [("fusion", "The", asked, ("a",))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -26,7 +26,9 @@ def missing_files(name: str, found: Collection[str], repo: str | None = None) ->
     if any(re.search(r"-\d+-of-\d+\.safetensors$|\.safetensors\.index\.json$", file) for file in here):
         return f"The weights of {name} are split over several files: save them as one {WEIGHTS}."
     if len(whole) == 1:
-        return f"{name} has no {WEIGHTS}, but {plain(whole[0])}: rename that file to {WEIGHTS}{_there(repo)}."
+        return (
+            f"{name} has no {WEIGHTS}, but {sanitize(whole[0])}: rename that file to {WEIGHTS}{_there(repo)}."
+        )
     if any(re.search(r"\.(bin|pt|pth|pkl|ckpt)$", file) for file in here):
         return (
             f"{name} keeps its weights in a pickle file, which could run code and is never opened: "
@@ -42,14 +44,14 @@ def _no_config(name: str, found: Collection[str], repo: str | None) -> str:
         # Of a training's checkpoints the last is most likely the one that is meant.
         last = inner[-1]
         others = f" (as have {len(inner) - 1} others)" if len(inner) > 1 else ""
-        give = f"give its folder {plain(last)} instead"
+        give = f"give its folder {sanitize(last)} instead"
         if repo:
             own = repo.rpartition("/")[2]
             give = (
-                f"download it (hf download {repo} --include '{plain(last)}/*' --local-dir {own}) "
-                f"and give the folder {own}/{plain(last)}"
+                f"download it (hf download {repo} --include '{sanitize(last)}/*' --local-dir {own}) "
+                f"and give the folder {own}/{sanitize(last)}"
             )
-        return f"{name} has no {CONFIG} itself, but its folder {plain(last)} has one{others}: {give}."
+        return f"{name} has no {CONFIG} itself, but its folder {sanitize(last)} has one{others}: {give}."
     if WEIGHTS in found:
         there = _there(repo)
         return f"{name} has no {CONFIG} beside its weights: copy there the one its training wrote{there}."

@@ -18,7 +18,7 @@ from composer.adapters.fit.tensors import PLAIN, BaseNames, matrices, misnamed, 
 from composer.adapters.scaling import rank_at, scaling
 from composer.core.catalog_types import FitReport
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 if TYPE_CHECKING:  # hub.py is the network room; this one must not need it
     from composer.adapters.files import AdapterFiles, TensorInfo
@@ -123,7 +123,7 @@ def fit(files: AdapterFiles, sites: Mapping[str, tuple[int, int]], base: BaseNam
         kinds = {"task": kinds["task"]}  # what else it has belongs to its task
     if "modules" in kinds:
         kinds.pop("vocabulary", None)  # a saved lm_head is one of the modules
-    phrases = [_REFUSALS[kind].format(value=plain(value)) for kind, value in kinds.items()]
+    phrases = [_REFUSALS[kind].format(value=sanitize(value)) for kind, value in kinds.items()]
     aside = base.aside - sites.keys()
     found = {tensor: place for tensor, place in found.items() if place is None or place[0] not in aside}
     pairs, duplicates = _pairs(files.header, found)
@@ -147,7 +147,7 @@ def _config_kinds(config: Mapping) -> dict[str, object]:
     kinds: dict[str, object] = {}
     if (task := config.get("task_type")) not in (None, "CAUSAL_LM"):
         known = isinstance(task, str) and task in _TASKS
-        kinds["task"] = _TASKS[task] if known else f"has the task_type {plain(task, 40)}, unknown to PEFT"
+        kinds["task"] = _TASKS[task] if known else f"has the task_type {sanitize(task, 40)}, unknown to PEFT"
     kinds |= {kind: None for key, kind in _SWITCHES.items() if config.get(key)}
     if config.get("bias") not in (None, "none"):
         kinds["bias"] = None
@@ -312,11 +312,11 @@ def _trained_for(config: Mapping) -> str:
         return ""
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base, re.ASCII):
         base = re.split(r"[/\\]", base.rstrip("/\\"))[-1]
-    return f" (it says it was trained for {plain(base, 80)})"
+    return f" (it says it was trained for {sanitize(base, 80)})"
 
 
 def _some(names: Iterable[str]) -> str:
     """Up to three names and how many more there are."""
     names = list(dict.fromkeys(names))
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(plain(name, 100) for name in names[:3]) + rest
+    return ", ".join(sanitize(name, 100) for name in names[:3]) + rest

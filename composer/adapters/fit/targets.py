@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from composer.adapters.fit.patterns import Patterns
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 # PEFT shortens lists from this length on to common endings, after which no layer is listed by its whole path.
 SHORTENED = 20
@@ -68,7 +68,7 @@ def _names(config: Mapping, option: str) -> str | frozenset[str] | None:
         return frozenset(value)
     raise ComposerError(
         f"The adapter has {option} in adapter_config.json that are neither a text nor a list of texts "
-        f"({plain(value, 40)}): write the names of the layers."
+        f"({sanitize(value, 40)}): write the names of the layers."
     )
 
 
@@ -79,7 +79,7 @@ def _layers(config: Mapping, targets: str | frozenset[str]) -> Sequence[int] | N
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         raise ComposerError(
             "The adapter has layers_to_transform in adapter_config.json that are not whole numbers "
-            f"({plain(value, 40)}): write the layers' numbers, counted from 0."
+            f"({sanitize(value, 40)}): write the layers' numbers, counted from 0."
         )
     patterns = [] if before is None else before if isinstance(before, list) else [before]
     if not all(isinstance(pattern, str) for pattern in patterns):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 # The same, whatever is in front and whatever the adapter is called.
@@ -74,8 +74,8 @@ def misnamed(tensors: Iterable[str], sites: Collection[str]) -> Iterator[str]:
             told.add(wrapper)
             whose = f"has {wrapper} in" if wrapper else "has other names for"
             yield (
-                f"{whose} its tensors, where PEFT does not find them: rename {plain(tensor, 120)} to "
-                f"{plain(proper, 120)} and the others alike."
+                f"{whose} its tensors, where PEFT does not find them: rename {sanitize(tensor, 120)} to "
+                f"{sanitize(proper, 120)} and the others alike."
             )
     for pattern, tool in _FORMATS:
         if any(re.search(rf"(?:{pattern})$", tensor) for tensor in tensors):

@@ -9,7 +9,7 @@ import torch
 
 from composer.adapters.bank import Adapter
 from composer.methods.merging.base import Merged, Options
-from composer.methods.merging.factor_ops import Halves, Part, balanced, each_site, spectrum
+from composer.methods.merging.factor_ops import MergedFactors, WeightedDelta, balanced, each_site, spectrum
 
 OVERSAMPLED, ROUNDS = 8, 3
 
@@ -25,14 +25,14 @@ def through_deltas(
     The result is cut to options.rank; usual: the sum of the ranks there, what the exact sum would need.
     """
 
-    def site(parts: list[Part]) -> Halves:
+    def site(parts: list[WeightedDelta]) -> MergedFactors:
         rank = options.rank or sum(part.rank for part in parts)
         return truncated(rule([part.delta for part in parts]), rank)
 
     return each_site(adapters, weights, site)
 
 
-def truncated(delta: torch.Tensor, rank: int) -> Halves:
+def truncated(delta: torch.Tensor, rank: int) -> MergedFactors:
     """The delta at `rank`, by a randomised SVD (Halko, Martinsson & Tropp 2011, arXiv 0909.4061).
 
     torch.svd_lowrank does the same, but draws from the global generator, which other people's texts

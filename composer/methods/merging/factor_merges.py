@@ -9,10 +9,10 @@ import torch
 from composer.adapters.bank import Adapter
 from composer.core.errors import ComposerError
 from composer.methods.merging.base import Merge, Merged, Options
-from composer.methods.merging.factor_ops import Halves, Part, balanced, each_site, spectrum
+from composer.methods.merging.factor_ops import MergedFactors, WeightedDelta, balanced, each_site, spectrum
 
 
-def _added(parts: list[Part], share: float = 1.0) -> Halves:
+def _added(parts: list[WeightedDelta], share: float = 1.0) -> MergedFactors:
     """(share sum B_i)(share sum A_i), each A_i and B_i times sqrt|weight scaling|: it has B_i A_j terms."""
     ranks = sorted({part.rank for part in parts})
     if len(ranks) > 1:
@@ -21,16 +21,16 @@ def _added(parts: list[Part], share: float = 1.0) -> Halves:
             "choose exact concatenation or SVD instead."
         )
     halves = [part.halves for part in parts]
-    return Halves(share * sum(a for a, _ in halves), share * sum(b for _, b in halves))
+    return MergedFactors(share * sum(a for a, _ in halves), share * sum(b for _, b in halves))
 
 
-def _stacked(parts: list[Part]) -> Halves:
+def _stacked(parts: list[WeightedDelta]) -> MergedFactors:
     """sum of weight_i scaling_i B_i A_i exactly, the ranks side by side."""
     halves = [part.halves for part in parts]
-    return Halves(torch.cat([a for a, _ in halves]), torch.cat([b for _, b in halves], dim=1))
+    return MergedFactors(torch.cat([a for a, _ in halves]), torch.cat([b for _, b in halves], dim=1))
 
 
-def _cut(parts: list[Part], rank: int | None) -> Halves:
+def _cut(parts: list[WeightedDelta], rank: int | None) -> MergedFactors:
     """The best approximation of the sum at `rank` (usual: the largest input's): two QRs and an R x R SVD."""
     whole = _stacked(parts)
     basis_out, b = torch.linalg.qr(whole.B)  # [d_out, k], [k, R]

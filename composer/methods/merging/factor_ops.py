@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import torch
 
-from composer.adapters.bank import Adapter, Factors
+from composer.adapters.bank import Adapter, LoraFactors
 from composer.core.errors import ComposerError
 from composer.methods.merging.base import Merged
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedDelta:
     """What one adapter brings to a site: the delta `amount * B A`, amount being weight times scaling."""
 
     A: torch.Tensor  # [r, d_in] float32
@@ -37,7 +37,7 @@ class Part:
         return math.copysign(root, self.amount) * self.A, root * self.B
 
 
-class Halves(NamedTuple):
+class MergedFactors(NamedTuple):
     """One site of a merged adapter, and what cutting it to its rank left of the intended delta.
 
     kept and whole are squared Frobenius norms; both 0 where nothing was cut.
@@ -50,10 +50,12 @@ class Halves(NamedTuple):
 
 
 def each_site(
-    adapters: Sequence[Adapter], weights: Sequence[float], rule: Callable[[list[Part]], Halves]
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    rule: Callable[[list[WeightedDelta]], MergedFactors],
 ) -> Merged:
     """Apply `rule` to every site that any adapter has, with the parts of those that have it."""
-    sites: dict[str, Factors] = {}
+    sites: dict[str, LoraFactors] = {}
     kept = whole = 0.0
     for path in dict.fromkeys(path for adapter in adapters for path in adapter):
         present = [(own[path], weight) for own, weight in zip(adapters, weights, strict=True) if path in own]
@@ -62,9 +64,11 @@ def each_site(
             raise ComposerError(
                 "The adapters were made for models of different sizes; merge only adapters of one base."
             )
-        made = rule([Part(own.A.float(), own.B.float(), weight * own.scaling) for own, weight in present])
+        made = rule(
+            [WeightedDelta(own.A.float(), own.B.float(), weight * own.scaling) for own, weight in present]
+        )
         kept, whole = kept + made.kept, whole + made.whole
-        sites[path] = Factors(stored(made.A, like.A), stored(made.B, like.B), 1.0)
+        sites[path] = LoraFactors(stored(made.A, like.A), stored(made.B, like.B), 1.0)
     return Merged(sites, {"kept": min(1.0, kept / whole)} if whole else {})
 
 
@@ -89,10 +93,14 @@ def spectrum(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return basis @ u, sigma, vh
 
 
-def balanced(u: torch.Tensor, sigma: torch.Tensor, vh: torch.Tensor, rank: int, whole: float) -> Halves:
+def balanced(
+    u: torch.Tensor, sigma: torch.Tensor, vh: torch.Tensor, rank: int, whole: float
+) -> MergedFactors:
     """The first `rank` directions as factors, sqrt(sigma) on each side so that neither overflows first."""
     root = sigma[:rank].sqrt()
-    return Halves(root[:, None] * vh[:rank], u[:, :rank] * root, float(sigma[:rank].square().sum()), whole)
+    return MergedFactors(
+        root[:, None] * vh[:rank], u[:, :rank] * root, float(sigma[:rank].square().sum()), whole
+    )
 
 
 def _too_large() -> ComposerError:

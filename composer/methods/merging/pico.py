@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from composer.adapters.bank import Adapter, Factors
+from composer.adapters.bank import Adapter, LoraFactors
 from composer.methods.merging.factor_ops import spectrum, stored
 
 
@@ -22,10 +22,10 @@ def calibrate(adapters: Sequence[Adapter]) -> list[Adapter]:
     the scaling does not enter: c is of the B's as trained, and so a B trained larger, with an A
     to match, counts for more. Raises ComposerError for numbers that overflow.
     """
-    calibrated: list[dict[str, Factors]] = [dict(adapter) for adapter in adapters]
+    calibrated: list[dict[str, LoraFactors]] = [dict(adapter) for adapter in adapters]
     for path in _shared(adapters):
         holders = [own for own in calibrated if path in own]
-        directions, collision = _crowding([own[path] for own in holders])
+        directions, collision = _shared_directions([own[path] for own in holders])
         excess = 1 / (1 + (len(holders) - 1) * collision) - 1  # [K]
         for own in holders:
             own[path] = _damped(own[path], directions, excess)
@@ -38,7 +38,7 @@ def collisions(adapters: Sequence[Adapter]) -> Mapping[str, tuple[float, ...]]:
     A c_1 near 1 says that all push the same way; T orthogonal adapters of rank r have c_k about 1 / (T r).
     """
     return {
-        path: tuple(_crowding([own[path] for own in adapters if path in own])[1].tolist())
+        path: tuple(_shared_directions([own[path] for own in adapters if path in own])[1].tolist())
         for path in _shared(adapters)
     }
 
@@ -48,14 +48,14 @@ def _shared(adapters: Sequence[Adapter]) -> list[str]:
     return [path for path in paths if sum(path in adapter for adapter in adapters) > 1]
 
 
-def _crowding(factors: Sequence[Factors]) -> tuple[torch.Tensor, torch.Tensor]:
+def _shared_directions(factors: Sequence[LoraFactors]) -> tuple[torch.Tensor, torch.Tensor]:
     """Orthonormal directions [d_out, K] of all B's together and the collision c [K] of each, summing to 1."""
     directions, sigma, _ = spectrum(torch.cat([own.B.float() for own in factors], dim=1))
     energy = (sigma / sigma[0].clamp_min(torch.finfo(sigma.dtype).tiny)).square()
     return directions, energy / energy.sum().clamp_min(1)
 
 
-def _damped(own: Factors, directions: torch.Tensor, excess: torch.Tensor) -> Factors:
+def _damped(own: LoraFactors, directions: torch.Tensor, excess: torch.Tensor) -> LoraFactors:
     b = own.B.float()
     b = b + directions @ (excess[:, None] * (directions.T @ b))  # [d_out, r]
     damped = replace(own, B=b)

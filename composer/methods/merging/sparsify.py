@@ -25,7 +25,7 @@ def dropped(deltas: list[torch.Tensor], density: float, draws: np.random.Generat
     return [delta * (_kept(delta, density, draws) / density) for delta in deltas]
 
 
-def elected(deltas: list[torch.Tensor]) -> torch.Tensor:
+def ties_consensus(deltas: list[torch.Tensor]) -> torch.Tensor:
     """Per entry the mean of the deltas on the side, plus or minus, whose sum weighs more.
 
     The deltas come with their weights, so that a negative weight votes for the opposite side (PEFT lets
@@ -48,7 +48,9 @@ def _magnitude(adapters: Sequence[Adapter], weights: Sequence[float], options: O
 
 
 def _ties(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    return through_deltas(adapters, weights, options, lambda deltas: elected(pruned(deltas, options.density)))
+    return through_deltas(
+        adapters, weights, options, lambda deltas: ties_consensus(pruned(deltas, options.density))
+    )
 
 
 def _dare_linear(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
@@ -61,7 +63,7 @@ def _dare_linear(adapters: Sequence[Adapter], weights: Sequence[float], options:
 def _dare_ties(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
     draws = np.random.default_rng(options.seed)
     return through_deltas(
-        adapters, weights, options, lambda deltas: elected(dropped(deltas, options.density, draws))
+        adapters, weights, options, lambda deltas: ties_consensus(dropped(deltas, options.density, draws))
     )
 
 

@@ -11,11 +11,11 @@ import torch
 
 from composer.model.converted import cache_folder
 from composer.model.rank_layout import Layout
-from composer.model.runtime.kv_cache import ROOM, KVCache
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
 from composer.model.runtime.llama.layer import MANY
-from composer.model.runtime.llama.layer_table import Stretch, Table, Under
-from composer.model.runtime.llama.runner import DecodeLayers, LlamaPass, decode_layers
-from composer.model.runtime.runner import Inputs, Pass
+from composer.model.runtime.llama.layer_table import DecodePlan, LayerSegment, LayerTable
+from composer.model.runtime.llama.runner import DecodeLayers, LlamaRunner, decode_layers
+from composer.model.runtime.runner import Inputs, ModelRunner
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 _compiling = Lock()
 
 
-class WarmUp:
+class Compilation:
     """A compilation under way. It changes the pass when it is through, and nothing when it fails.
 
     several: for batches of several rows too, which takes longer again.
     """
 
-    def __init__(self, decode: Pass, layout: Layout, several: bool = True):
+    def __init__(self, decode: ModelRunner, layout: Layout, several: bool = True):
         self._compiled = False
         self._thread: Thread | None = None
-        if isinstance(decode, LlamaPass) and layout.owner.device.type == "cpu":
+        if isinstance(decode, LlamaRunner) and layout.adapter_index.device.type == "cpu":
             given = (decode, layout, several)
             self._thread = Thread(target=self._run, args=given, name="compiling", daemon=True)
             self._thread.start()
@@ -47,7 +47,7 @@ class WarmUp:
             self._thread.join(timeout)
         return self._compiled
 
-    def _run(self, decode: LlamaPass, layout: Layout, several: bool) -> None:
+    def _run(self, decode: LlamaRunner, layout: Layout, several: bool) -> None:
         # In this thread: a pool of compiling processes would outlive its use and take memory for each.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         with _compiling:
@@ -59,9 +59,9 @@ class WarmUp:
                 table = decode.table(layout)
                 compiled = {}
                 for alone in (True, False) if several else (True,):
-                    for kind, stretch in {stretch.kind: stretch for stretch in table.stretches}.items():
+                    for kind, segment in {segment.kind: segment for segment in table.segments}.items():
                         known = decode.compiled.get((kind, alone))
-                        compiled[kind, alone] = known or _compile(decode, table, stretch, 1 if alone else 2)
+                        compiled[kind, alone] = known or _compile(decode, table, segment, 1 if alone else 2)
                     decode.compiled = MappingProxyType({**decode.compiled, **compiled})
                 decode.compiled = MappingProxyType(compiled)
                 self._compiled = True
@@ -71,7 +71,7 @@ class WarmUp:
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
 
 
-def _compile(decode: LlamaPass, table: Table, stretch: Stretch, rows: int) -> DecodeLayers:
+def _compile(decode: LlamaRunner, table: LayerTable, segment: LayerSegment, rows: int) -> DecodeLayers:
     """decode_layers for one kind of stretch, after a trial that made the compiler work.
 
     rows: 1, or 2 for any number from there to MANY. Without guards: checking before every call that the
@@ -80,20 +80,20 @@ def _compile(decode: LlamaPass, table: Table, stretch: Stretch, rows: int) -> De
     """
     unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     run = torch.compile(_copy(decode_layers), options=unguarded)
-    cache = KVCache(rows, ROOM)
-    buffers = tuple(decode.empty_buffer(cache) for _ in stretch.layers)
-    device = table.layout.owner.device
+    cache = KVCache(rows, LENGTH_MULTIPLE)
+    buffers = tuple(decode.empty_buffer(cache) for _ in segment.layers)
+    device = table.layout.adapter_index.device
     zero = torch.zeros(rows, dtype=torch.int64, device=device)
-    hidden, around = decode.enter(Inputs(zero, zero, ROOM // 2), ROOM)
+    hidden, context = decode.enter(Inputs(zero, zero, LENGTH_MULTIPLE // 2), LENGTH_MULTIPLE)
     flat = table.layout.scaling.to(table.layout.dtype).expand(rows, -1).contiguous()  # [B, Z]
-    scales = Under.of(table, flat).scales[stretch.at]
-    torch._dynamo.mark_dynamic(around.mask, 3)
+    scales = DecodePlan.of(table, flat).scales[segment.at]
+    torch._dynamo.mark_dynamic(context.mask, 3)
     if rows > 1:
-        for tensor in (hidden, around.rows, around.positions, around.mask, *scales, *buffers):
+        for tensor in (hidden, context.rows, context.positions, context.mask, *scales, *buffers):
             torch._dynamo.mark_dynamic(tensor, 0, min=2, max=MANY - 1)
-        torch._dynamo.mark_dynamic(around.turns, 1, min=2, max=MANY - 1)
+        torch._dynamo.mark_dynamic(context.rope_cos_sin, 1, min=2, max=MANY - 1)
     with torch.no_grad():
-        run(stretch.layers, decode.shape, hidden, around, scales, buffers, (None,) * len(stretch.layers))
+        run(segment.layers, decode.shape, hidden, context, scales, buffers, (None,) * len(segment.layers))
     return run
 
 

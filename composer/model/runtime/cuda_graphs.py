@@ -11,20 +11,20 @@ from dataclasses import dataclass
 
 import torch
 
-from composer.model.rank_layout import Layout, Reading
+from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.kv_cache import KVCache
-from composer.model.runtime.llama.layer_table import Table, Under
-from composer.model.runtime.llama.runner import LlamaPass
-from composer.model.runtime.prefill import Read
+from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs
-from composer.model.runtime.token_routing import Route
+from composer.model.runtime.token_routing import RouterConfig
 
 # Rows are padded up to one of these, or to a multiple of the last, so that few graphs are captured.
 SIZES = (1, 2, 4, 8, 16, 24, 32)
 # The shortest reach of attention; longer ones double it.
-REACH = 256
+SHORTEST_BUCKET = 256
 
-Replay = Callable[[], tuple[torch.Tensor, Reading | None]]
+Replay = Callable[[], tuple[torch.Tensor, GateTelemetry | None]]
 
 
 def capture(run: Replay) -> Replay:
@@ -40,7 +40,7 @@ def capture(run: Replay) -> Replay:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = run()
 
-    def replay() -> tuple[torch.Tensor, Reading | None]:
+    def replay() -> tuple[torch.Tensor, GateTelemetry | None]:
         graph.replay()
         return outputs
 
@@ -51,18 +51,18 @@ def capture(run: Replay) -> Replay:
 class _Graph:
     """A captured pass and the inputs it reads."""
 
-    under: Under
+    plan: DecodePlan
     inputs: Inputs
     replay: Replay
 
 
-class GraphPass:
-    """LlamaPass under CUDA graphs; see composer.model.runtime.runner.Pass.
+class CudaGraphRunner:
+    """LlamaPass under CUDA graphs; see composer.model.runtime.runner.ModelRunner.
 
     capture: how a pass is recorded; one that returns `run` itself makes a GraphPass without a GPU.
     """
 
-    def __init__(self, inner: LlamaPass, capture: Callable[[Replay], Replay] = capture):
+    def __init__(self, inner: LlamaRunner, capture: Callable[[Replay], Replay] = capture):
         self._inner, self._capture = inner, capture
 
     def read(
@@ -72,27 +72,31 @@ class GraphPass:
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
-        routes: Sequence[Route | None] = (),
-    ) -> Read:
+        routes: Sequence[RouterConfig | None] = (),
+    ) -> PrefillOutput:
         return self._inner.read(layout, gates, prompts, unembed, every, routes)
 
-    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+    def prepare(
+        self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
+    ) -> DecodePlan:
         return self._inner.prepare(layout, gates, routes)
 
-    def trial(self) -> LlamaPass:
+    def trial(self) -> LlamaRunner:
         return self._inner.trial()
 
     @torch.no_grad()
-    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
-        if under.routing is not None:  # what is recorded is the pass without routes
-            return self._inner(under, inputs, cache)
+    def __call__(
+        self, plan: DecodePlan, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, GateTelemetry | None]:
+        if plan.routing is not None:  # what is recorded is the pass without routes
+            return self._inner(plan, inputs, cache)
         count = len(inputs.tokens)
         size = padded(count, cache.slots)
-        length = reach(inputs.length, cache.room)
+        length = length_bucket(inputs.length, cache.room)
         # A cache keeps the graphs that write into it, and they go when it goes.
-        key = (id(under.table), size, length)
+        key = (id(plan.table), size, length)
         if key not in cache.graphs:
-            cache.graphs[key] = self._record(under.table, size, length, cache)
+            cache.graphs[key] = self._record(plan.table, size, length, cache)
         graph: _Graph = cache.graphs[key]
         for mine, theirs in (
             (graph.inputs.tokens, inputs.tokens),
@@ -100,24 +104,24 @@ class GraphPass:
         ):
             mine.zero_()  # a row too many decodes token 0 at position 0 of a slot that nobody has
             mine[:count].copy_(theirs)
-        graph.under.flat.zero_()  # and under no gate: those of whoever was there before could overflow
-        graph.under.flat[:count].copy_(under.flat)
-        logits, reading = graph.replay()
-        if reading is None:
+        graph.plan.flat.zero_()  # and under no gate: those of whoever was there before could overflow
+        graph.plan.flat[:count].copy_(plan.flat)
+        logits, telemetry = graph.replay()
+        if telemetry is None:
             return logits[:count], None
-        return logits[:count], Reading(reading.coded[:count], reading.energy[:count])
+        return logits[:count], GateTelemetry(telemetry.coded[:count], telemetry.energy[:count])
 
-    def _record(self, table: Table, size: int, length: int, cache: KVCache) -> _Graph:
-        device = table.layout.owner.device
+    def _record(self, table: LayerTable, size: int, length: int, cache: KVCache) -> _Graph:
+        device = table.layout.adapter_index.device
         tokens, positions = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
-        flat = torch.zeros(size, len(table.layout.owner), dtype=table.layout.dtype, device=device)
-        under, inputs = Under.of(table, flat), Inputs(tokens, positions, length)
+        flat = torch.zeros(size, len(table.layout.adapter_index), dtype=table.layout.dtype, device=device)
+        plan, inputs = DecodePlan.of(table, flat), Inputs(tokens, positions, length)
         # Capturing writes at position 0 of the rows' slots; they are put back.
         kept = [buffer[:size, :, 0].clone() for buffer in cache.buffers]
-        replay = self._capture(lambda: self._inner(under, inputs, cache))
+        replay = self._capture(lambda: self._inner(plan, inputs, cache))
         for buffer, place in zip(cache.buffers, kept, strict=True):
             buffer[:size, :, 0] = place
-        return _Graph(under, inputs, replay)
+        return _Graph(plan, inputs, replay)
 
 
 def padded(count: int, slots: int) -> int:
@@ -126,9 +130,9 @@ def padded(count: int, slots: int) -> int:
     return min(size, slots)
 
 
-def reach(length: int, room: int) -> int:
+def length_bucket(length: int, room: int) -> int:
     """The least of REACH, 2 REACH, 4 REACH... that is no less than `length`, and at most `room`."""
-    reached = REACH
+    reached = SHORTEST_BUCKET
     while reached < length:
         reached *= 2
     return min(reached, room)

@@ -7,10 +7,10 @@ import mmap
 
 import torch
 
-from composer.model.runtime.prefill import Read
+from composer.model.runtime.prefill import PrefillOutput
 
 # A cache has room for this many tokens a row or a multiple, so that few shapes occur.
-ROOM = 2048
+LENGTH_MULTIPLE = 2048
 
 
 class KVCache:
@@ -29,7 +29,7 @@ class KVCache:
         # Whatever a pass records of its work in these buffers: as good as they are, and gone with them.
         self.graphs: dict[tuple, object] = {}
 
-    def write(self, slot: int, length: int, read: Read, row: int) -> None:
+    def write(self, slot: int, length: int, read: PrefillOutput, row: int) -> None:
         """Take over what was read of one prompt, row `row` of `read`, into a slot."""
         start = read.starts[row]
         for index, past in enumerate(read.past):
@@ -63,7 +63,7 @@ class KVCache:
             buffer[slot, :, start:end] = 0
 
 
-class Window:
+class SlotCacheView:
     """What transformers' attention sees of the cache in one pass: the first B slots, up to the longest row.
 
     It writes each row's new token at the row's own position, which no cache of the library does.
@@ -87,7 +87,7 @@ class Window:
         return self._length - 1
 
 
-def visible(
+def decode_mask(
     positions: torch.Tensor, length: int, dtype: torch.dtype, window: int | None = None
 ) -> torch.Tensor:
     """[B] positions -> additive mask [B, 1, 1, length]: 0 where a row may look, -inf elsewhere.

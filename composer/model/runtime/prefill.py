@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from composer.model.rank_layout import Reading
+from composer.model.rank_layout import GateTelemetry
 
 
-class Read(NamedTuple):
+class PrefillOutput(NamedTuple):
     """What was read of B prompts.
 
     logits: of each prompt's next token, [B, V]; None if nobody asked. reading: of each prompt's last token.
@@ -20,14 +20,14 @@ class Read(NamedTuple):
     """
 
     logits: torch.Tensor | None
-    reading: Reading | None
+    telemetry: GateTelemetry | None
     hidden: list[torch.Tensor]
     past: list[torch.Tensor]
     starts: list[int]
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedPrompts:
     """Prompts of unlike length as one row of tokens, without padding between them.
 
     tokens, positions, row: of each of the M tokens, [M]. last: where each prompt ends, [B]. place: where each
@@ -43,7 +43,7 @@ class Packed:
     width: int
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], device: torch.device) -> Packed:
+    def of(cls, prompts: Sequence[Sequence[int]], device: torch.device) -> PackedPrompts:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # [B]
         row = torch.repeat_interleave(torch.arange(len(prompts), device=device), lengths)  # [M]
         last = lengths.cumsum(0) - 1  # [B]

@@ -16,14 +16,14 @@ import torch
 
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
-from composer.core.sanitize import plain
+from composer.core.sanitize import sanitize
 from composer.model.gated_model import GatedModel
 from composer.model.lens import Lens
 from composer.model.rank_layout import Layout
-from composer.model.runtime.batch import REACH
-from composer.model.runtime.kv_cache import ROOM, KVCache
-from composer.model.runtime.runner import Inputs, ModulePass, Pass
-from composer.model.runtime.select import decode_pass
+from composer.model.runtime.batch import ATTENTION_BUCKET
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
+from composer.model.runtime.runner import Inputs, ModelRunner, TransformersRunner
+from composer.model.runtime.select import select_runner
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ QUANTISED = 0.6
 FAMILIES = "Llama, Mistral, Qwen, Gemma, Phi, OLMo, Granite, SmolLM3, GPT-NeoX, OPT or Bloom"
 
 
-def proven_pass(model: GatedModel, layout: Layout, spec: BaseSpec, weights: str = "same") -> Pass:
+def verified_runner(model: GatedModel, layout: Layout, spec: BaseSpec, weights: str = "same") -> ModelRunner:
     """The fastest pass that decodes this base as transformers does.
 
     layout: of an empty bank. weights: as decode_pass has it. Raises ComposerError, which names the base's
     family, where there is none.
     """
-    family = plain(model.model.config.model_type, 40)
+    family = sanitize(model.model.config.model_type, 40)
     if not model.sites:
         raise ComposerError(
             f"The base {spec.id} is of the family {family}, which has no linear layers that adapters could "
@@ -82,17 +82,17 @@ def proven_pass(model: GatedModel, layout: Layout, spec: BaseSpec, weights: str 
     ) from faults[-1]
 
 
-def _ways(model: GatedModel, weights: str) -> Iterator[Callable[[], Pass]]:
+def _ways(model: GatedModel, weights: str) -> Iterator[Callable[[], ModelRunner]]:
     """Makers of passes, the fastest first. What windows a pass has is decided when it is made."""
-    first = decode_pass(model, weights)
-    if not isinstance(first, ModulePass):
+    first = select_runner(model, weights)
+    if not isinstance(first, TransformersRunner):
         yield lambda: first
         if weights != "same":
             return
-    yield partial(ModulePass, model)
+    yield partial(TransformersRunner, model)
     # Masks that the modules make know no window that ends elsewhere in each row.
     if getattr(model.model.config.get_text_config(), "sliding_window", None) is None:
-        yield partial(ModulePass, model, flat=True)
+        yield partial(TransformersRunner, model, flat=True)
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def _short_windows(model: GatedModel) -> Iterator[None]:
             config.sliding_window = window
 
 
-def _prove(model: GatedModel, decode: Pass, layout: Layout) -> None:
+def _prove(model: GatedModel, decode: ModelRunner, layout: Layout) -> None:
     """Raise where `decode` raises, or gives other logits than transformers' own pass without a cache."""
     texts, lengths = _texts(model)
     ids = torch.tensor(texts, device=model.device)  # [2, T]
@@ -151,24 +151,28 @@ def _texts(model: GatedModel) -> tuple[list[list[int]], list[int]]:
 
 
 def _decoded(
-    model: GatedModel, decode: Pass, layout: Layout, texts: Sequence[Sequence[int]], lengths: Sequence[int]
+    model: GatedModel,
+    decode: ModelRunner,
+    layout: Layout,
+    texts: Sequence[Sequence[int]],
+    lengths: Sequence[int],
 ) -> Iterator[torch.Tensor]:
     """The logits [2, V] after both prompts and after each further token, as a batch of two rows gets them."""
     gates = torch.zeros(2, model.layers, len(layout.bank.names), device=model.device)
     prompts = [text[:length] for text, length in zip(texts, lengths, strict=True)]
     read = decode.read(layout, gates, prompts)
     yield read.logits
-    cache = KVCache(2, ROOM)
+    cache = KVCache(2, LENGTH_MULTIPLE)
     for row, length in enumerate(lengths):
         cache.write(row, length, read, row)
-    under = decode.prepare(layout, gates)
+    plan = decode.prepare(layout, gates)
     for step in range(DECODED):
         positions = [length + step for length in lengths]
         tokens = [text[position] for text, position in zip(texts, positions, strict=True)]
-        length = -(-(max(positions) + 1) // REACH) * REACH
+        length = -(-(max(positions) + 1) // ATTENTION_BUCKET) * ATTENTION_BUCKET
         inputs = (torch.tensor(each, device=model.device) for each in (tokens, positions))
-        yield decode(under, Inputs(*inputs, length), cache)[0]
-    if isinstance(decode, ModulePass):
+        yield decode(plan, Inputs(*inputs, length), cache)[0]
+    if isinstance(decode, TransformersRunner):
         # What the methods that read a prompt ask for: each layer's hidden state, and what it says as a token.
         hidden = decode.read(layout, gates[:1], prompts[:1], unembed=False).hidden
         if len(hidden) != model.layers:

@@ -9,15 +9,15 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from transformers import DynamicCache
 
-from composer.model.gated_model import GateCall, GatedModel, Meter
-from composer.model.rank_layout import Layout, Reading
-from composer.model.runtime.kv_cache import KVCache, Window, visible
-from composer.model.runtime.prefill import Read
-from composer.model.runtime.token_routing import Route, Routing
+from composer.model.gated_model import GateCall, GatedModel, TelemetryRecorder
+from composer.model.rank_layout import GateTelemetry, Layout
+from composer.model.runtime.kv_cache import KVCache, SlotCacheView, decode_mask
+from composer.model.runtime.prefill import PrefillOutput
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 SLIDING = "sliding_attention"
 
-Under = TypeVar("Under")
+Plan = TypeVar("Under")
 
 
 class Inputs(NamedTuple):
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
     length: int
 
 
-class Pass(Protocol[Under]):
+class ModelRunner(Protocol[Plan]):
     """A way to run a base. It belongs to the base and holds nothing of a batch, so that many may use it."""
 
     def read(
@@ -38,8 +38,8 @@ class Pass(Protocol[Under]):
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
-        routes: Sequence[Route | None] = (),
-    ) -> Read:
+        routes: Sequence[RouterConfig | None] = (),
+    ) -> PrefillOutput:
         """B prompts' token ids, of any lengths, under gates [B, L, N].
 
         unembed: whether logits are wanted. every: hidden states of all tokens, [B, T, d], instead of the
@@ -47,20 +47,24 @@ class Pass(Protocol[Under]):
         """
         ...
 
-    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
+    def prepare(
+        self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
+    ) -> Plan:
         """What passes under a layout, the rows' gates [B, L, N] and routes need; good while they last."""
         ...
 
-    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+    def __call__(
+        self, plan: Plan, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, GateTelemetry | None]:
         """Logits [B, V] of the next token, and the pass's reading."""
         ...
 
-    def trial(self) -> Pass:
+    def trial(self) -> ModelRunner:
         """The same computation without what makes it quick and takes time to make: for a few tokens."""
         ...
 
 
-class ModulePass:
+class TransformersRunner:
     """The pass for any architecture: transformers' own modules with the gates beside them.
 
     flat: decoding says only which places of the past there are, [B, length], and leaves it to the modules to
@@ -83,11 +87,11 @@ class ModulePass:
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
-        routes: Sequence[Route | None] = (),
-    ) -> Read:
+        routes: Sequence[RouterConfig | None] = (),
+    ) -> PrefillOutput:
         ids, mask = _left_pad(prompts, gates.device)  # [B, T]
         call = self.prepare(layout, gates, routes)
-        call.meter, call.capture = Meter(), "all" if every else "last"
+        call.recorder, call.capture = TelemetryRecorder(), "all" if every else "last"
         cache = DynamicCache()
         out = (self._model if unembed else self._model.body)(
             call,
@@ -99,32 +103,34 @@ class ModulePass:
             **({"logits_to_keep": 1} if unembed else {}),
         )
         past = [torch.cat([layer.keys, layer.values], dim=1) for layer in cache.layers]  # [B, 2H, T, D]
-        return Read(
+        return PrefillOutput(
             out.logits[:, -1] if unembed else None,
-            call.meter.reading(layout, self._model.layer_of),
+            call.recorder.telemetry(layout, self._model.layer_of),
             call.hidden,
             past,
             [ids.shape[1] - len(prompt) for prompt in prompts],
         )
 
-    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> GateCall:
-        return GateCall(layout, gates, Routing.of(layout, routes))
+    def prepare(
+        self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
+    ) -> GateCall:
+        return GateCall(layout, gates, TokenRouter.of(layout, routes))
 
     def __call__(
-        self, under: GateCall, inputs: Inputs, cache: KVCache
-    ) -> tuple[torch.Tensor, Reading | None]:
-        under.meter = Meter()
+        self, plan: GateCall, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, GateTelemetry | None]:
+        plan.recorder = TelemetryRecorder()
         logits = self._model(
-            under,
+            plan,
             input_ids=inputs.tokens[:, None],
             attention_mask=self._mask(inputs),
             position_ids=inputs.positions[:, None],
             use_cache=True,
             **{self._past: _Past(cache, inputs.positions, inputs.length)},
         ).logits[:, -1]  # [B, V]
-        return logits, under.meter.reading(under.layout, self._model.layer_of)
+        return logits, plan.recorder.telemetry(plan.layout, self._model.layer_of)
 
-    def trial(self) -> ModulePass:
+    def trial(self) -> TransformersRunner:
         return self
 
     def _mask(self, inputs: Inputs) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -133,7 +139,7 @@ class ModulePass:
             return (places <= inputs.positions[:, None]).long()  # [B, length]
 
         def seen(window: int | None) -> torch.Tensor:
-            return visible(inputs.positions, inputs.length, self._model.model.dtype, window)
+            return decode_mask(inputs.positions, inputs.length, self._model.model.dtype, window)
 
         if SLIDING in self._kinds:
             return {kind: seen(self._window if kind == SLIDING else None) for kind in self._kinds}
@@ -141,7 +147,7 @@ class ModulePass:
         return seen(None if self._kinds else self._window)
 
 
-class _Past(Window):
+class _Past(SlotCacheView):
     """The window with what transformers asks in order to make a mask itself."""
 
     def get_query_offset(self, *_args) -> int:

@@ -22,7 +22,7 @@ LARGE = 1e6
 NO_TOKEN = -1
 
 
-class Stream:
+class RowSampler:
     """One row's settings and its own random numbers.
 
     The numbers depend on the seed alone, so a row draws the same tokens in any company (up to
@@ -38,17 +38,19 @@ class Stream:
         return float(torch.rand((), generator=self._generator))
 
 
-def draw(streams: Sequence[Stream], histories: Sequence[Sequence[int]], logits: torch.Tensor) -> list[int]:
+def sample_next_tokens(
+    samplers: Sequence[RowSampler], histories: Sequence[Sequence[int]], logits: torch.Tensor
+) -> list[int]:
     """One token id per row. logits: [B, V]. histories: per row the ids so far, prompt included.
 
     A row whose logits are not drawable gets NO_TOKEN.
     Rows with the same settings are drawn together, on the logits' device; one copy brings all tokens back.
     """
     possible = drawable(logits)  # [B]
-    uniform = torch.tensor([stream.uniform() for stream in streams]).to(logits.device)  # [B]
-    drawn = torch.empty(len(streams), dtype=torch.int64, device=logits.device)
+    uniform = torch.tensor([stream.uniform() for stream in samplers]).to(logits.device)  # [B]
+    drawn = torch.empty(len(samplers), dtype=torch.int64, device=logits.device)
     groups: dict[tuple, list[int]] = {}
-    for row, stream in enumerate(streams):
+    for row, stream in enumerate(samplers):
         s = stream.sampling
         groups.setdefault((s.temperature, s.top_k, s.top_p, s.repetition_penalty), []).append(row)
     for (temperature, top_k, top_p, penalty), rows in groups.items():

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from composer.model.gated_model import GateCall, GatedModel, gates_tensor
-from composer.model.logit_combiner import Mixer
-from composer.model.logit_mixture import Voices, fitting
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.rank_layout import Layout
 from composer.model.runtime.finite import check_drawable
-from composer.model.runtime.token_routing import Route, Routing
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 CHUNK_TOKENS = 512
 
@@ -21,8 +21,8 @@ def token_log_probs(
     model: GatedModel,
     layout: Layout,
     texts: Sequence[Sequence[int]],
-    voices: Sequence[Voices],
-    route: Route | None = None,
+    mixture: Sequence[LogitMixture],
+    route: RouterConfig | None = None,
 ) -> list[np.ndarray]:
     """Log-probability in nats of every token after the first; texts are token ids, the route every text's.
 
@@ -33,17 +33,17 @@ def token_log_probs(
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     while order:
         width = len(texts[order[-1]])
-        count = fitting((voices[row] for row in reversed(order)), CHUNK_TOKENS // width)
+        count = rows_per_pass((mixture[row] for row in reversed(order)), CHUNK_TOKENS // width)
         rows = [order.pop() for _ in range(count)]
-        here = [voices[row] for row in rows]
+        here = [mixture[row] for row in rows]
         # Causal attention never looks right, so padding there needs no mask.
         padded = [list(texts[row]) + [0] * (width - len(texts[row])) for row in rows]
         ids = torch.tensor(padded, device=model.device)  # [G, T]
         spoken = ids.repeat_interleave(torch.tensor([len(each) for each in here], device=ids.device), dim=0)
         gates = gates_tensor(np.concatenate([each.gates for each in here]), ids.device)  # [P, L, N]
-        call = GateCall(layout, gates, Routing.of(layout, [route] * len(gates)))
+        call = GateCall(layout, gates, TokenRouter.of(layout, [route] * len(gates)))
         logits = model(call, input_ids=spoken, use_cache=False).logits[:, :-1].float()  # [P, T-1, V]
-        logits = check_drawable(Mixer(here, ids.device)(logits))  # [G, T-1, V]
+        logits = check_drawable(LogitCombiner(here, ids.device)(logits))  # [G, T-1, V]
         logs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])  # [G, T-1, 1]
         for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):
             scores[row] = log[: len(texts[row]) - 1]

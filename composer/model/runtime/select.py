@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from composer.core.errors import ComposerError
 from composer.model.gated_model import GatedModel
-from composer.model.runtime.cuda_graphs import GraphPass
-from composer.model.runtime.llama.runner import LlamaPass
-from composer.model.runtime.runner import ModulePass, Pass
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.runner import ModelRunner, TransformersRunner
 
 WEIGHTS = ("same", "int8")
 
 
-def decode_pass(model: GatedModel, weights: str = "same") -> Pass:
+def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
     """The fastest pass that fits the base.
 
     weights: what decoding reads, "same" as the base's or "int8". Raises ComposerError for another word, and
@@ -19,12 +19,12 @@ def decode_pass(model: GatedModel, weights: str = "same") -> Pass:
     """
     if weights not in WEIGHTS:
         raise ComposerError(f"Decoding weights are {' or '.join(WEIGHTS)}, not {str(weights)[:40]!r}.")
-    fits = LlamaPass.fits(model)
+    fits = LlamaRunner.fits(model)
     if weights == "int8" and (not fits or model.quantised):
         raise ComposerError(
             "int8 decoding needs an unquantised base of the Llama family; leave the option out for this one."
         )
     if not fits:
-        return ModulePass(model)
-    decode = LlamaPass(model, weights)
-    return GraphPass(decode) if model.device.type == "cuda" and not model.quantised else decode
+        return TransformersRunner(model)
+    decode = LlamaRunner(model, weights)
+    return CudaGraphRunner(decode) if model.device.type == "cuda" and not model.quantised else decode

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from composer.model.gated_model import GateCall, GatedModel, gates_tensor
-from composer.model.logit_combiner import Mixer
-from composer.model.logit_mixture import Voices, fitting
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.rank_layout import Layout
 from composer.model.runtime.finite import check_drawable
 from composer.model.runtime.scoring import CHUNK_TOKENS
-from composer.model.runtime.token_routing import Route, Routing
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 
-class Ear(Protocol):
+class SiteObserver(Protocol):
     """Told by a pass at every site, as a Meter is: z = (x A^T) * s [G, T, R] and W0 x [G, T, d_out]."""
 
     def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None: ...
@@ -32,7 +32,7 @@ class Forced(NamedTuple):
 
     first: torch.Tensor
     log_probs: torch.Tensor
-    ear: Ear | None
+    ear: SiteObserver | None
 
 
 def forced(
@@ -40,9 +40,9 @@ def forced(
     layout: Layout,
     prompt: Sequence[int],
     text: Sequence[int],
-    voices: Sequence[Voices],
-    listen: Callable[[], Ear] | None = None,
-    route: Route | None = None,
+    mixture: Sequence[LogitMixture],
+    listen: Callable[[], SiteObserver] | None = None,
+    route: RouterConfig | None = None,
 ) -> Iterator[Forced]:
     """Read prompt + text once per voice, a few thousand tokens a pass, in the rows' order.
 
@@ -52,19 +52,19 @@ def forced(
     device = model.device
     ids = torch.tensor([*prompt, *text[:-1]], device=device)
     wanted = torch.tensor(text, device=device)[None, :, None]  # [1, T, 1]
-    rest = list(voices)
+    rest = list(mixture)
     while rest:
-        count = fitting(rest, CHUNK_TOKENS // len(ids))
+        count = rows_per_pass(rest, CHUNK_TOKENS // len(ids))
         part, rest = rest[:count], rest[count:]
         ear = listen() if listen else None
         gates = gates_tensor(np.concatenate([each.gates for each in part]), device)  # [P, L, N]
         spoken = model(
-            GateCall(layout, gates, Routing.of(layout, [route] * len(gates)), meter=ear),
+            GateCall(layout, gates, TokenRouter.of(layout, [route] * len(gates)), recorder=ear),
             input_ids=ids.expand(len(gates), -1),
             use_cache=False,
             logits_to_keep=len(text),
         ).logits.float()  # [P, T, V]
-        logits = check_drawable(Mixer(part, device)(spoken))  # [G, T, V]
+        logits = check_drawable(LogitCombiner(part, device)(spoken))  # [G, T, V]
         picked = wanted.expand(len(part), -1, -1)
         log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
         # A copy: a view would keep every token's logits alive.

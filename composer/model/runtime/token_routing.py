@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from composer.model.rank_layout import Layout
-from composer.model.runtime.llama.layer import Factor
+from composer.model.runtime.llama.layer import TokenFactor
 
 
 @dataclass(frozen=True)
-class Route:
+class RouterConfig:
     """How a row's gates are shared out: times (1 - blend) + blend * share_i * (n if unit else 1), with n the
     adapters that take part at the site.
 
@@ -33,7 +33,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Routing:
+class TokenRouter:
     """The routes of B rows under a layout with S sites. A row without one is multiplied by 1, to the bit.
 
     first: where a site's columns begin on Z (and where the last one's end) -> its place. part: who takes part
@@ -47,12 +47,12 @@ class Routing:
     swing: torch.Tensor
 
     @classmethod
-    def of(cls, layout: Layout, routes: Sequence[Route | None]) -> Routing | None:
+    def of(cls, layout: Layout, routes: Sequence[RouterConfig | None]) -> TokenRouter | None:
         """routes: a row's each; adapters that a route does not know yet take no part in it. None where no row
         is routed."""
         if not any(routes) or not layout.spans:
             return None
-        device, count = layout.owner.device, len(layout.bank.names)
+        device, count = layout.adapter_index.device, len(layout.bank.names)
         part = np.zeros((len(routes), 1, count), bool)  # [B, 1, N]
         for own, route in zip(part, routes, strict=True):
             if route is not None:
@@ -76,7 +76,9 @@ class Routing:
         part, keep, swing = self.part[:, sites], self.keep, self.swing[:, sites]
         if row is not None:
             part, keep, swing = part[row], keep[row], swing[row]
-        cell = (self.layout.site[start:end] - sites.start) * count + self.layout.owner[start:end]  # [R]
+        cell = (self.layout.site[start:end] - sites.start) * count + self.layout.adapter_index[
+            start:end
+        ]  # [R]
         # A product with zeros rather than a scattered sum: on a GPU that adds up in no fixed order.
         cells = torch.arange((sites.stop - sites.start) * count, device=cell.device)
         reads = self.layout.prototype[start:end, None] * (cell[:, None] == cells)  # [R, S N]
@@ -85,6 +87,6 @@ class Routing:
         factor = torch.where(part, keep + swing * share, 1.0)  # where nobody takes part the share is NaN
         return factor.flatten(1)[:, cell].to(z.dtype)
 
-    def of_layer(self, origin: int, row: torch.Tensor | None = None) -> Factor:
+    def of_layer(self, origin: int, row: torch.Tensor | None = None) -> TokenFactor:
         """The same for a decoder layer, whose part of Z begins at `origin`."""
         return lambda z, start, end: self(z, origin + start, origin + end, row)

@@ -12,7 +12,7 @@ from composer.study.design.targets import MULTI, PAIR, Target
 # One module trained on the union of an attribute's sets, or of both attributes' sets for a pair.
 COMBINED = {"sentiment": "combined-sentiment", PAIR: "combined"}
 # Those for several labels at once: each reads control words before its text that say which are wanted.
-UNIONS = (*COMBINED.values(), MULTI)
+JOINT_ADAPTERS = (*COMBINED.values(), MULTI)
 FIELDS = {each.name for each in fields(Composition)}
 
 Modules = tuple[str, ...]
@@ -44,7 +44,7 @@ class Arm:
     modules: Callable[[Target], Modules | None] = _all
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     method: str = "sum"
-    dials: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     told: bool = False
     itself: bool = True
 
@@ -54,7 +54,7 @@ class Arm:
             return "the base has no chat template to be told through"
         if self.method not in methods:
             return f"there is no method called {self.method}"
-        strange = next((dial for dial in self.dials if dial not in FIELDS), None)
+        strange = next((dial for dial in self.parameters if dial not in FIELDS), None)
         return f"a composition has no dial called {strange}" if strange else None
 
     def asked(self, target: Target, strength: float) -> dict[str, object] | None:
@@ -67,10 +67,12 @@ class Arm:
             return None
         if not modules:
             return {}
-        method, dials = (self.method, self.dials) if len(modules) > 1 or not self.itself else ("sum", {})
+        method, parameters = (
+            (self.method, self.parameters) if len(modules) > 1 or not self.itself else ("sum", {})
+        )
         stated = {label: self.weights.get(attribute, 1.0) for attribute, label in target.wanted}
         weights = {name: stated.get(name, 1.0) for name in modules}
-        return {"method": method, "weights": weights, "strength": strength, **dials}
+        return {"method": method, "weights": weights, "strength": strength, **parameters}
 
 
 def single(attribute: str) -> Arm:
@@ -167,7 +169,7 @@ ARMS: tuple[Arm, ...] = (
             "Sum, minus the opposites of what is wanted.",
             "this project",
             method="contrast",
-            dials={"contrast": c},
+            parameters={"contrast": c},
             itself=False,
         )
         for c in (0.25, 0.5, 1.0)
@@ -182,7 +184,7 @@ ARMS: tuple[Arm, ...] = (
             _pair,
             weights,
             method="contrast",
-            dials={"contrast": 0.5},
+            parameters={"contrast": 0.5},
             itself=False,
         )
         for suffix, said, weights in (
@@ -198,7 +200,7 @@ ARMS: tuple[Arm, ...] = (
             "The prompt decides each layer's shares.",
             QA_FLORA,
             method="kl",
-            dials={"scale": scale},
+            parameters={"scale": scale},
         )
         for scale in ("unit", "paper")
     ),
@@ -210,7 +212,7 @@ ARMS: tuple[Arm, ...] = (
             "KL's shares, minus the opposites.",
             "this project",
             method="kl-contrast",
-            dials={"contrast": c},
+            parameters={"contrast": c},
             itself=False,
         )
         for suffix, c in (("-0.5", 0.5), ("", 1.0))
@@ -243,7 +245,7 @@ ARMS: tuple[Arm, ...] = (
         "Logit sum, against the opposites of what is wanted.",
         "Liu et al. 2021 (DExperts, arXiv 2105.03023)",
         method="logits-contrast",
-        dials={"contrast": 1.0},
+        parameters={"contrast": 1.0},
         itself=False,
     ),
     Arm(

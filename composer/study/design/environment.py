@@ -8,7 +8,7 @@ from pathlib import Path
 from composer.adapters.catalog import load_catalog
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
-from composer.study.design.arms import UNIONS
+from composer.study.design.arms import JOINT_ADAPTERS
 from composer.study.design.targets import ATTRIBUTES
 
 
@@ -39,8 +39,8 @@ class Home:
             raise ComposerError("--modules is not a folder; give the one that holds the study's modules.")
         groups = load_catalog(self.catalog).base(self.base).attributes
         studied = {name for group in groups if group.name in ATTRIBUTES for name in group.members}
-        engine = Engine.from_catalog(self.catalog, self.base, only=studied | set(UNIONS))
-        for name in UNIONS:
+        engine = Engine.from_catalog(self.catalog, self.base, only=studied | set(JOINT_ADAPTERS))
+        for name in JOINT_ADAPTERS:
             if name not in engine.names and (folder / name).is_dir():
                 engine.add_adapter(str(folder / name), name=name)
         return engine

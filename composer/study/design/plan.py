@@ -13,13 +13,13 @@ from composer.engine.engine import Engine
 from composer.evaluation.fingerprints import origin, version
 from composer.evaluation.records import digest
 from composer.methods import METHODS, Method
-from composer.study.design.arms import UNIONS, Arm
+from composer.study.design.arms import JOINT_ADAPTERS, Arm
 from composer.study.design.targets import TRIPLE, Target
 from composer.training.control_tokens import control
 
 
 @dataclass(frozen=True)
-class Unit:
+class GenerationJob:
     """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end;
     what stands before the prompt there is no part of the text that is judged and scored.
 
@@ -59,11 +59,11 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Work:
+class StudyPlan:
     """cells: the whole table. units: its texts, each once. missing: what is left out, and why."""
 
     cells: tuple[Cell, ...]
-    units: tuple[Unit, ...]
+    units: tuple[GenerationJob, ...]
     missing: tuple[Missing, ...]
 
 
@@ -105,9 +105,11 @@ class Stand:
         """
         whole, plain = Composition(**asked).as_dict(), Composition().as_dict()
         method = self.methods[whole["method"]]
-        heard = {name: whole[name] for name in whole if name in method.dials or whole[name] != plain[name]}
+        heard = {
+            name: whole[name] for name in whole if name in method.parameters or whole[name] != plain[name]
+        }
         names = set(whole["weights"])
-        if "contrast" in method.dials:
+        if "contrast" in method.parameters:
             names |= {peer for name in names for peer in self.peers.get(name, ())}
         settings = {**asdict(sampling), "seed": seed, "time_limit": None}
         versions = {name: self.versions[name] for name in sorted(names)}
@@ -125,7 +127,7 @@ def plan(
     scored: int | None = None,
     swept: int | None = None,
     swept_prompts: int | None = None,
-) -> Work:
+) -> StudyPlan:
     """Every cell, and every text they need once, in the order in which batches stay full.
 
     scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
@@ -137,7 +139,7 @@ def plan(
     so that arms differ by nothing but the arm.
     """
     cells: list[Cell] = []
-    units: dict[str, Unit] = {}
+    units: dict[str, GenerationJob] = {}
     targets, missing = _present(stand, targets)
     draws = [
         (prompt, seed * 10_000 + place, scored is None or seed < scored)
@@ -162,9 +164,9 @@ def plan(
                 told = _told(stand, arm, target, asked, prompt)
                 key = stand.key(told, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))
-                units[key] = Unit(key, prompt, told, seed, asked, read)
+                units[key] = GenerationJob(key, prompt, told, seed, asked, read)
         missing += [Missing(arm.name, _short(gone, targets), why) for why, gone in absent.items()]
-    return Work(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
+    return StudyPlan(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
 
 
 def _present(stand: Stand, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
@@ -190,7 +192,7 @@ def _short(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
     return (*whole, *(target.name for target in of if target in some and target.kind not in whole))
 
 
-def _in_order(units: Iterable[Unit]) -> list[Unit]:
+def _in_order(units: Iterable[GenerationJob]) -> list[GenerationJob]:
     """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
 
     Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
@@ -200,7 +202,7 @@ def _in_order(units: Iterable[Unit]) -> list[Unit]:
     return sorted(units, key=lambda unit: (_made(unit), -len(unit.told), unit.told, unit.seed))
 
 
-def _made(unit: Unit) -> tuple:
+def _made(unit: GenerationJob) -> tuple:
     """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
     if not unit.asked or not makes(composition := Composition(**unit.asked)):
         return ()
@@ -211,7 +213,7 @@ def _made(unit: Unit) -> tuple:
 
 
 def _told(stand: Stand, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str) -> str:
-    if not set(UNIONS).isdisjoint(asked.get("weights", ())):
+    if not set(JOINT_ADAPTERS).isdisjoint(asked.get("weights", ())):
         return control(label for _, label in target.wanted) + prompt
     if not (arm.told and stand.chat):
         return prompt

@@ -8,7 +8,7 @@ from itertools import combinations, product
 
 from composer.core.catalog_types import Attribute
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 
 # The attributes that judges decide; other groups of a catalog are none of the study's business.
 ATTRIBUTES = ("sentiment", "topic")
@@ -67,5 +67,5 @@ def choose(targets: Sequence[Target], names: Sequence[str] | None) -> tuple[Targ
             f"{' and '.join(ATTRIBUTES)}, with adapters that fit."
         )
     if strange := [name for name in names or () if name not in known]:
-        raise ComposerError(unknown("target", strange[0], known))
+        raise ComposerError(unknown_name_message("target", strange[0], known))
     return tuple(t for t in targets if names is None or t.name in names or t.kind in names)

@@ -14,12 +14,12 @@ from itertools import chain
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.study.design.environment import Home
-from composer.study.design.plan import Unit
+from composer.study.design.plan import GenerationJob
 from composer.study.generation.worker import Made, Score, work
 
 # Texts an actor takes at a time, in batches of the engine: enough that one which drains costs little.
 BATCHES = 8
-KINDS = {kind.__name__: kind for kind in (Unit, Made, Score)}
+KINDS = {kind.__name__: kind for kind in (GenerationJob, Made, Score)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Worker:
 
     def __call__(self, batch: dict) -> Iterator[dict]:
         todo = [_read(line) for line in batch["line"]]
-        units = [each for each in todo if isinstance(each, Unit)]
+        units = [each for each in todo if isinstance(each, GenerationJob)]
         unscored = [each for each in todo if isinstance(each, Made)]
         for result in work(self._engine, units, unscored, self._sampling, self._slots):
             yield {"line": [_write(result)]}
@@ -52,7 +52,7 @@ class Worker:
 def ray_work(
     cluster: Cluster,
     home: Home,
-    units: Sequence[Unit],
+    units: Sequence[GenerationJob],
     unscored: Sequence[Made],
     sampling: Sampling,
     slots: int,
@@ -124,10 +124,10 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _write(record: Unit | Made | Score) -> str:
+def _write(record: GenerationJob | Made | Score) -> str:
     return json.dumps([type(record).__name__, asdict(record)])
 
 
-def _read(line: str) -> Unit | Made | Score:
+def _read(line: str) -> GenerationJob | Made | Score:
     kind, fields = json.loads(line)
     return KINDS[kind](**fields)

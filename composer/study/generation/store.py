@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from composer.evaluation.records import Records
-from composer.study.design.plan import Unit
+from composer.study.design.plan import GenerationJob
 from composer.study.generation.worker import Made, Score
 
 # What makes texts of units and scores for texts: the engine here, or many elsewhere.
-Worker = Callable[[Sequence[Unit], Sequence[Made]], Iterator[Made | Score]]
+Worker = Callable[[Sequence[GenerationJob], Sequence[Made]], Iterator[Made | Score]]
 
 
 class Store:
@@ -28,14 +28,14 @@ class Store:
         score = self._scores.get(key)
         return score.perplexity if score else None
 
-    def made(self, units: Iterable[Unit]) -> list[Made]:
+    def made(self, units: Iterable[GenerationJob]) -> list[Made]:
         """The units' texts that are there."""
         found = (self.text(unit.key) for unit in units)
         return [text for text in found if text and text.fault is None]
 
-    def carry_out(
+    def run_pending(
         self,
-        units: Sequence[Unit],
+        units: Sequence[GenerationJob],
         worker: Worker,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
@@ -59,7 +59,7 @@ class Store:
         self._texts.pack()
         self._scores.pack()
 
-    def faults(self, units: Iterable[Unit]) -> dict[str, str]:
+    def faults(self, units: Iterable[GenerationJob]) -> dict[str, str]:
         """Key -> sentence, of the units that could not be made."""
         found = {unit.key: self.text(unit.key) for unit in units}
         return {key: text.fault for key, text in found.items() if text and text.fault}

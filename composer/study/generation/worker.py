@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
-from composer.engine.adapter_pool import Full
+from composer.engine.adapter_pool import PoolExhausted
 from composer.engine.engine import Engine
-from composer.engine.session import check_places
+from composer.engine.session import check_slots
 from composer.evaluation.scoring import perplexities
 from composer.methods import METHODS
-from composer.model.runtime.batch import Failed, Row
-from composer.study.design.plan import Unit
+from composer.model.runtime.batch import BatchRow, Failed
+from composer.study.design.plan import GenerationJob
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Score:
 
 def work(
     engine: Engine,
-    units: Sequence[Unit],
+    units: Sequence[GenerationJob],
     unscored: Sequence[Made],
     sampling: Sampling,
     slots: int = SLOTS,
@@ -71,7 +71,7 @@ def work(
         yield from scores(engine, waiting[start : start + SCORED])
 
 
-def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int) -> Iterator[Made]:
+def texts(engine: Engine, units: Sequence[GenerationJob], sampling: Sampling, slots: int) -> Iterator[Made]:
     """Each unit's text as it ends, from a batch that is kept full until the units run out.
 
     slots: how many voices decode together; most texts have one.
@@ -82,19 +82,19 @@ def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int)
     room = min(longest, engine.prompt_limit) + sampling.max_new_tokens
     run = engine.start(slots, min(room, engine.base.context))
     queue, fusions = deque(units), {}
-    running: dict[str, tuple[Unit, Row]] = {}
+    running: dict[str, tuple[GenerationJob, BatchRow]] = {}
     free, following = slots, None
     while queue or running:
-        rows: list[Row] = []
+        rows: list[BatchRow] = []
         while queue:
             following = following or _ready(engine, queue[0], sampling, fusions, slots, bool(running))
-            if following is None or (isinstance(following, Row) and len(following.voices) > free):
+            if following is None or (isinstance(following, BatchRow) and len(following.mixture) > free):
                 break
             unit = queue.popleft()
-            if isinstance(following, Row):
+            if isinstance(following, BatchRow):
                 rows.append(following)
                 running[unit.key] = unit, following
-                free -= len(following.voices)
+                free -= len(following.mixture)
             else:
                 yield following
             following = None
@@ -103,25 +103,25 @@ def texts(engine: Engine, units: Sequence[Unit], sampling: Sampling, slots: int)
         for outcome in run.join(rows) if rows else run.step():
             if isinstance(outcome, Failed) or outcome.finish is not None:
                 unit, row = running.pop(outcome.row)
-                free += len(row.voices)
+                free += len(row.mixture)
                 yield _failed(unit, outcome.fault) if isinstance(outcome, Failed) else _made(unit, outcome)
 
 
 def _ready(
-    engine: Engine, unit: Unit, sampling: Sampling, fusions: Fusions, slots: int, others: bool
-) -> Row | Made | None:
+    engine: Engine, unit: GenerationJob, sampling: Sampling, fusions: Fusions, slots: int, others: bool
+) -> BatchRow | Made | None:
     """The unit's row, or the Made that says why it has none; None while it needs a place that others use."""
     try:
         row = _row(engine, unit, sampling, fusions)
-        check_places(row, slots)
-    except Full as fault:
+        check_slots(row, slots)
+    except PoolExhausted as fault:
         return None if others else _failed(unit, fault)
     except ComposerError as fault:
         return _failed(unit, fault)
     return row
 
 
-def _row(engine: Engine, unit: Unit, sampling: Sampling, fusions: Fusions) -> Row:
+def _row(engine: Engine, unit: GenerationJob, sampling: Sampling, fusions: Fusions) -> BatchRow:
     """The unit ready to join. A prompt's fusion over all adapters serves every unit that asks for it."""
     composition, fusion = Composition(**unit.asked), None
     if METHODS[composition.method].needs_kl:
@@ -147,11 +147,11 @@ def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:
     yield from (Score(each.key, value) for each, value in zip(made, values, strict=True))
 
 
-def _made(unit: Unit, last: Step) -> Made:
+def _made(unit: GenerationJob, last: Step) -> Made:
     return Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), last.text)
 
 
-def _failed(unit: Unit, fault: Exception) -> Made:
+def _failed(unit: GenerationJob, fault: Exception) -> Made:
     sentence = str(fault)
     if not isinstance(fault, ComposerError):
         log.error("a text could not be made", exc_info=fault)

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from composer.study.design.arms import Arm
 from composer.study.statistics.alpha_profile import Pattern
-from composer.study.statistics.summary import RIVALS, Clash, Line
+from composer.study.statistics.summary import BASELINES, ArmSummary, PairInterference
 
 GREY = "#868c98"
 GRID = "rgba(134,140,152,0.22)"
@@ -27,7 +27,7 @@ def draw(figure: go.Figure, first: bool) -> str:
     return figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
 
 
-def strength_figure(lines: Sequence[Line], arms: Mapping[str, Arm]) -> go.Figure:
+def strength_figure(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> go.Figure:
     """Control against strength, a line per arm; the leading ones in colour, with their 95% interval."""
     figure, leads = go.Figure(), leading(lines, arms)
     for line in _leads_last(lines, leads):
@@ -54,7 +54,7 @@ def strength_figure(lines: Sequence[Line], arms: Mapping[str, Arm]) -> go.Figure
     return figure
 
 
-def fluency_figure(lines: Sequence[Line], arms: Mapping[str, Arm]) -> go.Figure:
+def fluency_figure(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> go.Figure:
     """Control against median perplexity, a point per strength: up and to the left is better."""
     figure, leads = go.Figure(), leading(lines, arms)
     for line in _leads_last(lines, leads):
@@ -75,25 +75,25 @@ def fluency_figure(lines: Sequence[Line], arms: Mapping[str, Arm]) -> go.Figure:
     return figure
 
 
-def leading(lines: Sequence[Line], arms: Mapping[str, Arm]) -> tuple[str, ...]:
+def leading(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> tuple[str, ...]:
     """The arms that a figure shows in colour, since nobody can tell thirty colours apart: the rivals, and of
     each family the one with most control, fluent ones before others.
     """
-    best: dict[str, Line] = {}
+    best: dict[str, ArmSummary] = {}
     for line in lines:
         family = arms[line.arm].family
         if family not in best or _standing(line) > _standing(best[family]):
             best[family] = line
-    chosen = {line.arm for line in best.values()} | set(RIVALS)
+    chosen = {line.arm for line in best.values()} | set(BASELINES)
     return tuple(line.arm for line in lines if line.arm in chosen)
 
 
-def _standing(line: Line) -> tuple[bool, float]:
+def _standing(line: ArmSummary) -> tuple[bool, float]:
     found = line.best or line.one
     return line.fluent, found.control.value if found else 0.0
 
 
-def _leads_last(lines: Sequence[Line], leads: Sequence[str]) -> list[Line]:
+def _leads_last(lines: Sequence[ArmSummary], leads: Sequence[str]) -> list[ArmSummary]:
     """In the order in which they are drawn: the leading ones over the others."""
     return sorted(lines, key=lambda line: line.arm in leads)
 
@@ -122,7 +122,7 @@ def pattern_figure(patterns: Sequence[Pattern]) -> go.Figure:
     return figure
 
 
-def clash_figure(clashes: Sequence[Clash]) -> go.Figure:
+def clash_figure(clashes: Sequence[PairInterference]) -> go.Figure:
     """What composing a pair costs against how far its modules point the same way."""
     figure = go.Figure()
     figure.add_scatter(

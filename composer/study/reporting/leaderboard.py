@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from composer.core.document import Table
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
-from composer.study.statistics.summary import RIVALS, Line, Measured
+from composer.study.statistics.summary import BASELINES, ArmMetrics, ArmSummary
 
-RIVAL = RIVALS[0]
+RIVAL = BASELINES[0]
 
 
-def standings(lines: Sequence[Line], arms: Mapping[str, Arm]) -> Table:
+def standings(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> Table:
     """A row per arm, the best first: fluent ones by their control at the best strength, then the others by
     theirs at strength 1. Shares are in percent with their 95% interval, differences in points.
     """
@@ -29,19 +29,19 @@ def standings(lines: Sequence[Line], arms: Mapping[str, Arm]) -> Table:
     return Table(head, tuple(_row(line, arms[line.arm].label) for line in ranked))
 
 
-def _rank(line: Line) -> tuple[bool, float]:
+def _rank(line: ArmSummary) -> tuple[bool, float]:
     found = line.best if line.fluent else line.one
     return not line.fluent, -found.control.value if found else 0.0
 
 
-def _row(line: Line, label: str) -> tuple[str, ...]:
+def _row(line: ArmSummary, label: str) -> tuple[str, ...]:
     best = line.best if line.fluent else None
     strengths = " / ".join(f"{strength:g}" for strength in line.strengths) if best else "-"
     gap = difference(best.beside.get(RIVAL) if best else None)
     return label, *_measured(line.one), *_measured(best), strengths, gap
 
 
-def _measured(found: Measured | None) -> tuple[str, str]:
+def _measured(found: ArmMetrics | None) -> tuple[str, str]:
     if found is None:
         return "-", "-"
     spread = "-" if found.perplexity is None else f"{found.perplexity:.1f}"

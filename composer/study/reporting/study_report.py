@@ -17,7 +17,13 @@ from composer.study.reporting.leaderboard import difference, standings
 from composer.study.statistics.alpha_profile import Pattern
 from composer.study.statistics.comparison import FLUENT
 from composer.study.statistics.permutation_test import TEST, Follow
-from composer.study.statistics.summary import RIVALS, Clash, Line, Measured, Part
+from composer.study.statistics.summary import (
+    BASELINES,
+    ArmMetrics,
+    ArmSummary,
+    AttributeControl,
+    PairInterference,
+)
 
 TITLE = "Which way of composing works?"
 KINDS = {
@@ -39,10 +45,10 @@ class Findings:
     """
 
     arms: Mapping[str, Arm]
-    lines: Mapping[str, Sequence[Line]]
-    parts: Sequence[Part]
+    lines: Mapping[str, Sequence[ArmSummary]]
+    parts: Sequence[AttributeControl]
     patterns: Sequence[Pattern]
-    clashes: Sequence[Clash]
+    clashes: Sequence[PairInterference]
     missing: Sequence[Missing]
     faults: Mapping[str, int]
     notes: Sequence[str]
@@ -83,7 +89,7 @@ def _reading() -> str:
     )
 
 
-def _kind(title: str, lines: Sequence[Line], findings: Findings) -> list[Block]:
+def _kind(title: str, lines: Sequence[ArmSummary], findings: Findings) -> list[Block]:
     return [
         Heading(title),
         *([Paragraph(findings.judged)] if findings.judged else ()),
@@ -101,8 +107,8 @@ def _kind(title: str, lines: Sequence[Line], findings: Findings) -> list[Block]:
     ]
 
 
-def _tables(lines: Sequence[Line], labels: Mapping[str, str]) -> list[Block]:
-    rivals = (f"minus {labels.get(rival, rival).lower()}" for rival in RIVALS)
+def _tables(lines: Sequence[ArmSummary], labels: Mapping[str, str]) -> list[Block]:
+    rivals = (f"minus {labels.get(rival, rival).lower()}" for rival in BASELINES)
     head = ("texts", "control [95%]", *rivals, "perplexity", "repetition")
     ones = [(labels[line.arm], *_measured(line.one)) for line in lines if line.one]
     bests = [
@@ -122,7 +128,7 @@ def _tables(lines: Sequence[Line], labels: Mapping[str, str]) -> list[Block]:
     return [*found, *map(Paragraph, [*([never] if loud else ()), *([untried] if once else ())])]
 
 
-def _parts(parts: Sequence[Part], labels: Mapping[str, str]) -> list[Block]:
+def _parts(parts: Sequence[AttributeControl], labels: Mapping[str, str]) -> list[Block]:
     if not parts:
         return []
     rows = tuple(
@@ -164,7 +170,7 @@ def _follow(found: Follow) -> tuple[str, ...]:
     return str(found.prompts), f"{100 * found.gain:+.1f} points", f"{found.p:.4f}", found.verdict
 
 
-def _clashes(clashes: Sequence[Clash]) -> list[Block]:
+def _clashes(clashes: Sequence[PairInterference]) -> list[Block]:
     if not clashes:
         return []
     rows = tuple(
@@ -206,10 +212,10 @@ def _arms(arms: Mapping[str, Arm]) -> Table:
     )
 
 
-def _measured(found: Measured) -> tuple[str, ...]:
+def _measured(found: ArmMetrics) -> tuple[str, ...]:
     spread = "-" if found.perplexity is None else f"{found.perplexity:.1f}"
     repeated = "-" if found.repetition is None else f"{found.repetition:.1%}"
-    gaps = (difference(found.beside.get(rival)) for rival in RIVALS)
+    gaps = (difference(found.beside.get(rival)) for rival in BASELINES)
     return str(found.texts), _share(found.control), *gaps, spread, repeated
 
 

@@ -11,14 +11,14 @@ from composer.study.statistics.comparison import FLUENT, Best, best, control, di
 from composer.study.statistics.judge_scores import Outcome
 
 # What every other arm is compared with.
-RIVALS = ("sum", "prompting")
+BASELINES = ("sum", "prompting")
 SINGLE = "single-"
 
 Strengths = dict[float, list[Outcome]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class ArmMetrics:
     """An arm's texts at strength 1 or at its best. texts: how many different ones. perplexity: median.
     repetition: mean share of a text's word 4-grams that it had before. beside: rival -> control minus the
     rival's, paired; the rival at strength 1 as well, or at its own best.
@@ -32,7 +32,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Line:
+class ArmSummary:
     """An arm on one kind of target: at strength 1 and at its best strength, where it has those.
 
     It has a best one if it was tried at every strength that any arm was: the more there are to choose from,
@@ -43,15 +43,15 @@ class Line:
     """
 
     arm: str
-    one: Measured | None
-    best: Measured | None
+    one: ArmMetrics | None
+    best: ArmMetrics | None
     strengths: tuple[float, ...]
     fluent: bool
     sweep: Mapping[float, tuple[Interval, float | None]]
 
 
 @dataclass(frozen=True)
-class Part:
+class AttributeControl:
     """One attribute's control in texts that should have two; change: minus that of its module alone."""
 
     arm: str
@@ -61,7 +61,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Clash:
+class PairInterference:
     """A pair of modules: how far their changes point the same way, and what composing them costs.
 
     loss: control of each alone minus its control in the sum, mean of the two attributes; 0 to 1.
@@ -86,7 +86,7 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Strengths]]:
     return {kind: _own_texts(arms) for kind, arms in found.items()}
 
 
-def lines(arms: Mapping[str, Strengths]) -> list[Line]:
+def lines(arms: Mapping[str, Strengths]) -> list[ArmSummary]:
     """A line per arm of one kind."""
     bound = _bound(arms)
     tried = {strength for own in arms.values() for strength in own}
@@ -95,7 +95,7 @@ def lines(arms: Mapping[str, Strengths]) -> list[Line]:
     return [_line(name, own, ones, tops) for name, own in arms.items()]
 
 
-def parts(arms: Mapping[str, Strengths]) -> list[Part]:
+def parts(arms: Mapping[str, Strengths]) -> list[AttributeControl]:
     """Each attribute by itself at strength 1, for the arms that should give two."""
     attributes = dict.fromkeys(a for own in arms.values() for each in own.get(1.0, ()) for a in each.parts)
     found = []
@@ -104,11 +104,11 @@ def parts(arms: Mapping[str, Strengths]) -> list[Part]:
             right, here = _has(attribute), own.get(1.0, ())
             alone = arms.get(f"{SINGLE}{attribute}", {}).get(1.0, ())
             if share := control(here, right):
-                found.append(Part(name, attribute, share, difference(here, alone, right)))
+                found.append(AttributeControl(name, attribute, share, difference(here, alone, right)))
     return found
 
 
-def clashes(arms: Mapping[str, Strengths], conflict: Callable[[str, str], float]) -> list[Clash]:
+def clashes(arms: Mapping[str, Strengths], conflict: Callable[[str, str], float]) -> list[PairInterference]:
     """Every pair that the sum was tried on with both modules alone beside it, at strength 1."""
     targets: dict[str, Target] = {
         each.cell.target.name: each.cell.target for each in arms.get("sum", {}).get(1.0, ())
@@ -122,7 +122,7 @@ def clashes(arms: Mapping[str, Strengths], conflict: Callable[[str, str], float]
             if lost := difference(alone, _on(name, arms["sum"][1.0]), right):
                 losses.append(lost.value)
         if target.kind == PAIR and len(losses) == 2:
-            found.append(Clash(name, conflict(*target.modules), sum(losses) / 2))
+            found.append(PairInterference(name, conflict(*target.modules), sum(losses) / 2))
     return found
 
 
@@ -131,11 +131,11 @@ def _line(
     own: Strengths,
     ones: Mapping[str, Sequence[Outcome]],
     tops: Mapping[str, Best | None],
-) -> Line:
+) -> ArmSummary:
     top = tops[name]
     peaks = {arm: each.outcomes for arm, each in tops.items() if each}
     sweep = {s: (share, fluency(each)) for s, each in sorted(shared(own).items()) if (share := control(each))}
-    return Line(
+    return ArmSummary(
         name,
         _measured(name, ones),
         _measured(name, peaks),
@@ -145,17 +145,17 @@ def _line(
     )
 
 
-def _measured(name: str, arms: Mapping[str, Sequence[Outcome]]) -> Measured | None:
+def _measured(name: str, arms: Mapping[str, Sequence[Outcome]]) -> ArmMetrics | None:
     own = arms.get(name, ())
     if (share := control(own)) is None:
         return None
     beside = {
         rival: gap
-        for rival in RIVALS
+        for rival in BASELINES
         if rival != name and (gap := difference(own, arms.get(rival, ()))) is not None
     }
     repeated = mean({each.cell.key: each.repetition for each in own}.values())
-    return Measured(len({each.cell.key for each in own}), share, fluency(own), repeated, beside)
+    return ArmMetrics(len({each.cell.key for each in own}), share, fluency(own), repeated, beside)
 
 
 def _bound(arms: Mapping[str, Strengths]) -> float | None:
@@ -170,7 +170,7 @@ def _own_texts(arms: dict[str, Strengths]) -> dict[str, Strengths]:
     return {
         name: own
         for name, own in arms.items()
-        if name.startswith(SINGLE) or name in RIVALS or not _keys(own) <= alone
+        if name.startswith(SINGLE) or name in BASELINES or not _keys(own) <= alone
     }
 
 

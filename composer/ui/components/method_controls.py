@@ -46,26 +46,30 @@ MORE = ("tokens", "norm", "live", *UNSET)
 FIRST = tuple(name for name in MAKERS if name not in MORE)
 
 
-def build(opening: Composition) -> tuple[dict[str, Component], gr.Accordion]:
+def build(default_composition: Composition) -> tuple[dict[str, Component], gr.Accordion]:
     """Every dial in the current Blocks context, and the accordion of the further ones; shown as the method
     needs them. opening: whose values they have at first."""
-    method = METHODS[opening.method]
+    method = METHODS[default_composition.method]
 
     def made(name: str) -> Component:
-        return MAKERS[name](value=_value(opening, name), visible=name in method.dials, elem_id=name)
+        return MAKERS[name](
+            value=_value(default_composition, name), visible=name in method.parameters, elem_id=name
+        )
 
-    dials = {name: made(name) for name in FIRST}
+    parameters = {name: made(name) for name in FIRST}
     label = "More dials of this method"
     with gr.Accordion(label, open=False, visible=_folds(method), elem_id="more") as more:
-        dials |= {name: made(name) for name in MORE}
-    return dials, more
+        parameters |= {name: made(name) for name in MORE}
+    return parameters, more
 
 
 def updates(method: str, values: Composition | None = None) -> list:
     """Visibility of each dial, in the order of `build`, and of the accordion; with values, these too."""
     chosen, names = METHODS[method], (*FIRST, *MORE)
     own = [{} if values is None else {"value": _value(values, name)} for name in names]
-    shown = [gr.update(visible=name in chosen.dials, **each) for name, each in zip(names, own, strict=True)]
+    shown = [
+        gr.update(visible=name in chosen.parameters, **each) for name, each in zip(names, own, strict=True)
+    ]
     return [*shown, gr.update(visible=_folds(chosen))]
 
 
@@ -84,4 +88,4 @@ def _or_usual(label: str, maximum: float, step: float, **own) -> gr.Slider:
 
 
 def _folds(method: Method) -> bool:
-    return any(name in method.dials for name in MORE)
+    return any(name in method.parameters for name in MORE)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from composer.core.catalog_types import AdapterSpec, Attribute, Slider
 from composer.core.composition import WEIGHT_RANGE
 from composer.core.errors import ComposerError
-from composer.core.names import unknown
+from composer.core.names import unknown_name_message
 
 # For adapters that no catalog gave a colour: spread in hue, readable on light and on dark.
 SPARE_COLORS = ("#e0719b", "#3fb8af", "#b58c3c", "#8f7ae5", "#6c9a3b", "#d9774f", "#5a9bd8", "#b46bc4")
@@ -23,7 +23,7 @@ _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True)
-class Slot:
+class WeightSlider:
     """One slider of the pool.
 
     adapters: the two poles (left, right) of a pair; one name; or none for a spare slot, which
@@ -36,7 +36,7 @@ class Slot:
     colors: tuple[str, ...]
     slider: Slider
     adapters: tuple[str, ...] = ()
-    blurb: str = ""
+    description: str = ""
     member: bool = False
     spare: int | None = None
 
@@ -52,11 +52,11 @@ def safe_color(color: str, fallback: str = "#888888") -> str:
 
 def make_pool(
     adapters: Sequence[AdapterSpec], attributes: Sequence[Attribute], spares: int
-) -> tuple[Slot, ...]:
+) -> tuple[WeightSlider, ...]:
     """The slots in the order shown: a pair where its first pole stands, its members right after it."""
     by_name = {adapter.name: adapter for adapter in adapters}
     pair_of = {name: group for group in attributes if group.poles for name in group.poles}
-    slots: list[Slot] = []
+    slots: list[WeightSlider] = []
     done: set[str] = set()
     for adapter in adapters:
         if adapter.name in done:
@@ -70,36 +70,36 @@ def make_pool(
             slots.append(_single(member, member=group is not None))
     for index in range(spares):
         color = SPARE_COLORS[index % len(SPARE_COLORS)]
-        slots.append(Slot(f"spare-{index}", f"Added {index + 1}", (color,), Slider(), spare=index))
+        slots.append(WeightSlider(f"spare-{index}", f"Added {index + 1}", (color,), Slider(), spare=index))
     return tuple(slots)
 
 
-def _single(adapter: AdapterSpec, member: bool) -> Slot:
-    return Slot(
+def _single(adapter: AdapterSpec, member: bool) -> WeightSlider:
+    return WeightSlider(
         key=f"one-{_slug(adapter.name)}",
         label=adapter.label or adapter.name,
         colors=(safe_color(adapter.color),),
         slider=adapter.slider,
         adapters=(adapter.name,),
-        blurb=adapter.blurb,
+        description=adapter.description,
         member=member,
     )
 
 
-def _pair(group: Attribute, left: AdapterSpec, right: AdapterSpec) -> Slot:
+def _pair(group: Attribute, left: AdapterSpec, right: AdapterSpec) -> WeightSlider:
     both = Slider(
         minimum=-left.slider.maximum,
         maximum=right.slider.maximum,
         step=min(left.slider.step, right.slider.step),
         default=right.slider.default - left.slider.default,
     )
-    return Slot(
+    return WeightSlider(
         key=f"pair-{_slug(group.name)}",
         label=f"{left.label or left.name} ↔ {right.label or right.name}",
         colors=(safe_color(left.color), safe_color(right.color)),
         slider=both,
         adapters=(left.name, right.name),
-        blurb=f"{group.label or group.name}: pull it to either side.",
+        description=f"{group.label or group.name}: pull it to either side.",
     )
 
 
@@ -107,7 +107,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def is_shown(slot: Slot, every: bool, added: int) -> bool:
+def is_shown(slot: WeightSlider, every: bool, added: int) -> bool:
     """Whether a slot is on the page now. every: one slider per adapter. added: adapters added so far."""
     if slot.spare is not None:
         return slot.spare < added
@@ -117,7 +117,7 @@ def is_shown(slot: Slot, every: bool, added: int) -> bool:
 
 
 def to_weights(
-    slots: Sequence[Slot], values: Sequence[float | None], every: bool, added: Sequence[str]
+    slots: Sequence[WeightSlider], values: Sequence[float | None], every: bool, added: Sequence[str]
 ) -> dict[str, float]:
     """Weight per adapter from the sliders that are shown; an empty field counts as 0."""
     weights: dict[str, float] = {}
@@ -135,7 +135,9 @@ def to_weights(
     return weights
 
 
-def to_values(slots: Sequence[Slot], weights: Mapping[str, float], added: Sequence[str]) -> list[float]:
+def to_values(
+    slots: Sequence[WeightSlider], weights: Mapping[str, float], added: Sequence[str]
+) -> list[float]:
     """The value of every slot, shown or not, that stands for `weights` (a pair: right minus left)."""
     values = []
     for slot in slots:
@@ -151,7 +153,7 @@ def to_values(slots: Sequence[Slot], weights: Mapping[str, float], added: Sequen
     return values
 
 
-def needs_every(slots: Sequence[Slot], weights: Mapping[str, float]) -> bool:
+def needs_every(slots: Sequence[WeightSlider], weights: Mapping[str, float]) -> bool:
     """True if a two-way slider cannot say these weights (both poles pulled, or one below 0)."""
     pairs = [slot.adapters for slot in slots if slot.pair]
     return any(
@@ -168,7 +170,7 @@ def read_weights(raw: object, names: Sequence[str]) -> dict[str, float]:
     low, high = WEIGHT_RANGE
     for name, weight in raw.items():
         if name not in names:
-            raise ComposerError(unknown("adapter", name, names))
+            raise ComposerError(unknown_name_message("adapter", name, names))
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not low <= weight <= high:
             raise ComposerError(f"The weight of {name} must be a number between {low:g} and {high:g}.")
     return dict(raw)

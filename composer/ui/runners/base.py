@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from composer.core.catalog_types import FitReport
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
-from composer.engine.scheduler import Waiting
+from composer.engine.scheduler import QueueUpdate
 from composer.ui.validation import Request
 
 Added = tuple[tuple[str, str, str | None], ...]  # (adapter name, repo or folder, commit)
 
 
 @dataclass(frozen=True)
-class Making:
+class MergeStarted:
     """Adapters are being made of others for this text, which takes a while."""
 
 
-News = Fusion | Step | Waiting | Making | None
+RunEvent = Fusion | Step | QueueUpdate | MergeStarted | None
 
 
 class Runner(ABC):
@@ -49,7 +49,7 @@ class Runner(ABC):
         return report
 
     @abstractmethod
-    def run(self, request: Request, names: Sequence[str]) -> Iterator[News]:
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
         """A generation: its steps, and before or after them the prompt's fusion weights.
 
         names: the N adapters that the caller knows; fusion and contributions are theirs, and a last

@@ -13,19 +13,19 @@ from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
-from composer.core.threads import apart
-from composer.engine.casting import Cast
+from composer.core.threads import run_in_short_lived_thread
+from composer.engine.casting import ResolvedComposition
 from composer.engine.engine import Engine
-from composer.engine.scheduler import POLL, Scheduler, Ticket, Waiting
+from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.methods import METHODS
-from composer.ui.runners.base import Making, News, Runner
+from composer.ui.runners.base import MergeStarted, RunEvent, Runner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 
 T = TypeVar("T")
 
 
-class Crowd(Runner):
+class BatchedRunner(Runner):
     """Feeds a scheduler; any number of threads may run generations."""
 
     def __init__(self, engine: Engine, settings: Settings):
@@ -33,7 +33,7 @@ class Crowd(Runner):
         room = engine.prompt_limit + settings.max_new_tokens
         self._scheduler = Scheduler(engine, settings.slots, settings.queue_size, room)
 
-    def run(self, request: Request, names: Sequence[str]) -> Iterator[News]:
+    def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
         """See Runner. The fusion weights come first where the method needs them or nobody else is here."""
         prompt, composition = request.prompt, request.composition
         self.engine.check_prompt(prompt)
@@ -60,13 +60,13 @@ class Crowd(Runner):
 
     def add(self, source: str) -> FitReport:
         """See Runner."""
-        return apart(partial(super().add, source))
+        return run_in_short_lived_thread(partial(super().add, source))
 
     def close(self) -> None:
         """End the scheduler's thread; generations under way end with a ComposerError."""
         self._scheduler.close()
 
-    def _made(self, composition: Composition) -> Generator[Making | None, None, Cast]:
+    def _made(self, composition: Composition) -> Generator[MergeStarted | None, None, ResolvedComposition]:
         """What the method makes of adapters, piece by piece between other people's tokens."""
         left = Event()
 
@@ -79,7 +79,7 @@ class Crowd(Runner):
             future = pool.submit(self.engine.cast, composition, through)
             try:
                 if not wait([future], POLL).done:
-                    yield Making()
+                    yield MergeStarted()
                 while not wait([future], POLL).done:
                     yield None
                 return future.result()
@@ -87,7 +87,11 @@ class Crowd(Runner):
                 left.set()
 
     def _read(
-        self, prompt: str, composition: Composition, names: Sequence[str], held: Cast | None = None
+        self,
+        prompt: str,
+        composition: Composition,
+        names: Sequence[str],
+        held: ResolvedComposition | None = None,
     ) -> Iterator[Fusion | None]:
         """The prompt's fusion weights, after some Nones while there is other work to do."""
         future = self._scheduler.call(partial(self.engine.fusion_of, prompt, composition, names, held))
@@ -99,7 +103,7 @@ class Crowd(Runner):
             future.cancel()
 
 
-def _follow(ticket: Ticket, names: Sequence[str]) -> Iterator[Step | Waiting | None]:
+def _follow(ticket: RequestHandle, names: Sequence[str]) -> Iterator[Step | QueueUpdate | None]:
     place, columns = 0, ticket.row.cast.places(names)
     for event in ticket.events():
         if isinstance(event, Step):

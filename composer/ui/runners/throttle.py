@@ -21,7 +21,7 @@ class _End:
     fault: BaseException | None = None
 
 
-async def bursts(
+async def throttled(
     items: Generator[T | None], per_second: float, pulse: float = PULSE
 ) -> AsyncIterator[list[T]]:
     """What `items` brings, in lists: the first at once, then at most `per_second`, [] after `pulse` seconds.

@@ -21,7 +21,7 @@ from composer.ui.runners.base import Added, Runner
 from composer.ui.validation import Request
 
 
-class Forked(Runner):
+class ZeroGpuRunner(Runner):
     """One generation at a time, each in a worker. on_gpu: wraps the one generator that touches the model."""
 
     limit = 1

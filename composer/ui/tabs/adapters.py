@@ -55,7 +55,7 @@ def cards(
     return [
         {
             "label": adapter.label or adapter.name,
-            "blurb": adapter.blurb,
+            "blurb": adapter.description,
             "color": colors[adapter.name],
             "facts": facts(reports.get(adapter.name)),
         }

@@ -13,8 +13,8 @@ from composer.core.catalog_types import Example
 from composer.core.composition import Composition, Sampling
 from composer.methods import METHODS
 from composer.ui.components import contribution_map as live
-from composer.ui.components import method_controls as dials
-from composer.ui.components.weight_sliders import Slot, is_shown
+from composer.ui.components import method_controls
+from composer.ui.components.weight_sliders import WeightSlider, is_shown
 from composer.ui.settings import Settings
 
 FUSION_CAPTION = (
@@ -37,26 +37,29 @@ class Controls:
     method: gr.Dropdown
     strength: gr.Slider
     bands: tuple[gr.Slider, ...]
-    dials: Mapping[str, Component]
+    parameters: Mapping[str, Component]
     sampling: Mapping[str, gr.Slider | gr.Number]
     every: gr.Checkbox
     weights: tuple[gr.Slider, ...]
 
     @property
     def inputs(self) -> list:
-        shape = [self.strength, *self.bands, *self.dials.values()]
+        shape = [self.strength, *self.bands, *self.parameters.values()]
         return [self.prompt, self.method, *shape, *self.sampling.values(), self.every, *self.weights]
 
     def read(self, values: tuple) -> dict:
         """Handler arguments back by name: prompt, method, bands, dials, sampling, every, sliders."""
         prompt, method, strength, early, middle, late, *rest = values
-        own, rest = rest[: len(self.dials)], rest[len(self.dials) :]
+        own, rest = rest[: len(self.parameters)], rest[len(self.parameters) :]
         cut = len(self.sampling)
         return {
             "prompt": prompt,
             "method": method,
             "bands": (early, middle, late),
-            "dials": {"strength": strength, **dials.read(dict(zip(self.dials, own, strict=True)))},
+            "parameters": {
+                "strength": strength,
+                **method_controls.read(dict(zip(self.parameters, own, strict=True))),
+            },
             "sampling": dict(zip(self.sampling, rest[:cut], strict=True)),
             "every": rest[cut],
             "sliders": rest[cut + 1 :],
@@ -82,10 +85,10 @@ class Tab:
 
 
 def build(
-    slots: tuple[Slot, ...],
+    slots: tuple[WeightSlider, ...],
     examples: tuple[Example, ...],
     unavailable: str,
-    opening: dict[str, object],
+    default_composition: dict[str, object],
     usual: Composition,
     studied: str,
     settings: Settings,
@@ -131,7 +134,7 @@ def build(
             strength, bands = _shape(usual)
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
-            view = live.component(opening)
+            view = live.component(default_composition)
     with gr.Row(elem_id="figures"):
         with gr.Column(min_width=330):
             fusion = gr.Plot(show_label=False, elem_id="fusion")
@@ -147,7 +150,7 @@ def build(
 
 def dial_updates(method: str, values: Composition | None = None) -> list:
     """Updates of help line, dials and their accordion for a chosen method; with values, the dials' too."""
-    return [method_words(method), *dials.updates(method, values)]
+    return [method_words(method), *method_controls.updates(method, values)]
 
 
 def method_words(method: str) -> dict[str, str]:
@@ -168,14 +171,14 @@ def _example_label(example: Example, labels: Mapping[str, str], usual: Compositi
     return f"{prompt} · {mix}{told}"
 
 
-def _weight(slot: Slot) -> gr.Slider:
+def _weight(slot: WeightSlider) -> gr.Slider:
     return gr.Slider(
         slot.slider.minimum,
         slot.slider.maximum,
         value=slot.slider.default,
         step=slot.slider.step,
         label=slot.label,
-        info=slot.blurb or None,
+        info=slot.description or None,
         visible=is_shown(slot, every=False, added=0),
         buttons=[],
         elem_id=slot.key,
@@ -196,7 +199,7 @@ def _method(usual: Composition) -> tuple:
             html_template="<p>{{value.help}} <cite>{{value.source}}</cite></p>",
             elem_id="method-help",
         )
-        own, more = dials.build(usual)
+        own, more = method_controls.build(usual)
     return method, words, own, more
 
 

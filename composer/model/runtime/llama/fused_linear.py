@@ -12,13 +12,15 @@ from torch.nn import functional as F
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear
 
 
-class Product(Protocol):
+class LinearGroup(Protocol):
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, K] -> W x of all the layers side by side, [B, O], and x A^T, [B, R]."""
         ...
 
 
-def product(layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights: str = "same") -> Product:
+def fuse_linears(
+    layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights: str = "same"
+) -> LinearGroup:
     """One product for Linear layers that read the same input, and for the factors beside them.
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "int8":
@@ -27,15 +29,15 @@ def product(layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights:
     """
     first = layers[0]
     if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
-        return Apart(layers, A)
+        return UnfusedLinear(layers, A)
     if A is None:
         A = first.weight.new_empty(0, first.in_features)
     if weights == "int8":
-        return Int8(layers, A)
-    return Joint(layers, A) if first.weight.device.type == "cpu" else Dense(layers, A)
+        return Int8Linear(layers, A)
+    return CpuFusedLinear(layers, A) if first.weight.device.type == "cpu" else GpuFusedLinear(layers, A)
 
 
-class Joint:
+class CpuFusedLinear:
     """On a CPU: the layers' weights and A as the rows of one matrix, because there every further product
     costs more than its bytes. The layers go on as views of it; packed for several rows, it is there twice."""
 
@@ -70,7 +72,7 @@ def in_blocks(x: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor
     return out.transpose(0, 1).reshape(len(x), -1)
 
 
-class Dense:
+class GpuFusedLinear:
     """The layers' weights as one matrix, A as another. The layers go on as views of the first."""
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
@@ -80,7 +82,7 @@ class Dense:
         return F.linear(x, self._weight, self._bias), F.linear(x, self._A)
 
 
-class Int8:
+class Int8Linear:
     """Weight-only int8: symmetric, a scale per output row, activations rounded to bfloat16.
 
     A quarter of float32's bytes, which is what decoding one token waits for. A is rounded like the rest.
@@ -98,7 +100,7 @@ class Int8:
         return _biased(both[:, : self._rows], self._bias), both[:, self._rows :]
 
 
-class Apart:
+class UnfusedLinear:
     """Layers of any kind, one after another."""
 
     def __init__(self, layers: Sequence[nn.Module], A: torch.Tensor | None):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from composer.model.runtime.llama.fused_linear import Product
+from composer.model.runtime.llama.fused_linear import LinearGroup
 from composer.model.runtime.llama.onednn_linear import packed_linear
 
 # From so many tokens on, the zeros between a group's sites are worth going around.
@@ -29,12 +29,12 @@ class Group:
     knows it.
     """
 
-    product: Product
+    product: LinearGroup
     widths: tuple[int, ...]
     B: torch.Tensor | None = None  # [d_out of the group, R]
     start: int = 0
     end: int = 0
-    sites: tuple[Place, ...] = ()
+    sites: tuple[SiteSlice, ...] = ()
     packed: bool = False
 
     @property
@@ -47,7 +47,7 @@ class Group:
         return tuple(spans)
 
 
-class Place(NamedTuple):
+class SiteSlice(NamedTuple):
     """A site in its group: rows [left, right) and columns [top, bottom) of the group's B."""
 
     left: int
@@ -60,16 +60,16 @@ class Place(NamedTuple):
 class Layer:
     """What a decoder layer is made of under a bank. The norms' weights are [d]."""
 
-    attend: Group
-    close: Group
-    widen: Group
-    narrow: Group
+    qkv_proj: Group
+    o_proj: Group
+    gate_up_proj: Group
+    down_proj: Group
     attention_norm: torch.Tensor
     mlp_norm: torch.Tensor
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        return self.attend, self.close, self.widen, self.narrow
+        return self.qkv_proj, self.o_proj, self.gate_up_proj, self.down_proj
 
     @property
     def kind(self) -> tuple:
@@ -94,26 +94,26 @@ class Shape:
 Attention = Callable[[torch.Tensor], torch.Tensor]
 
 # z = x A^T of M tokens at a group, [M, R], and its start and end -> what multiplies its scales, [M, R].
-Factor = Callable[[torch.Tensor, int, int], torch.Tensor]
+TokenFactor = Callable[[torch.Tensor, int, int], torch.Tensor]
 
 
 def run_layer(
     layer: Layer,
     shape: Shape,
     hidden: torch.Tensor,  # [M, d]
-    turns: torch.Tensor,  # [2, M, H + 2K, D]
+    rope_cos_sin: torch.Tensor,  # [2, M, H + 2K, D]
     scales: torch.Tensor,  # [M, Z of this layer]
     attention: Attention,
-    noted: torch.Tensor | None = None,  # [B]
-    factor: Factor | None = None,
+    telemetry_rows: torch.Tensor | None = None,  # [B]
+    factor: TokenFactor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """M tokens, of whatever rows, through the layer: their new hidden states [M, d], and of the `noted` ones
     (None: of all) z, [B, Z of this layer], and the layer's energy, [B, 1], as in Reading.
 
     factor: of tokens that share out their gates themselves; None: no token does.
     """
-    coded: list[torch.Tensor] = [_of(scales[:, :0], noted)]
-    energy = torch.zeros_like(_of(hidden[:, :1], noted), dtype=torch.float32)
+    coded: list[torch.Tensor] = [_of(scales[:, :0], telemetry_rows)]
+    energy = torch.zeros_like(_of(hidden[:, :1], telemetry_rows), dtype=torch.float32)
 
     def through(group: Group, x: torch.Tensor) -> torch.Tensor:
         """The gate at a group: W0 x + ((x A^T) * s) B^T, its layers' outputs side by side."""
@@ -125,29 +125,29 @@ def run_layer(
         if factor is not None:
             scale = scale * factor(z, group.start, group.end)
         z = z * scale
-        coded.append(_of(z, noted))
-        kept = _of(out, noted)
+        coded.append(_of(z, telemetry_rows))
+        kept = _of(out, telemetry_rows)
         for left, right in group.covered:
             norm = torch.linalg.vector_norm(kept[:, left:right], dim=1, keepdim=True, dtype=torch.float32)
             energy = energy + norm.square()
-        return plus(out, z, group)
+        return add_lora(out, z, group)
 
-    x = normed(hidden, layer.attention_norm, shape.eps)
-    heads = through(layer.attend, x).view(len(hidden), -1, shape.width)  # [M, H + 2K, D]
-    heads = torch.addcmul(heads * turns[0], heads.roll(shape.width // 2, -1), turns[1])
-    hidden = hidden + through(layer.close, attention(heads))
-    gate, up = through(layer.widen, normed(hidden, layer.mlp_norm, shape.eps)).split(
-        layer.widen.widths, dim=1
+    x = rms_norm(hidden, layer.attention_norm, shape.eps)
+    heads = through(layer.qkv_proj, x).view(len(hidden), -1, shape.width)  # [M, H + 2K, D]
+    heads = torch.addcmul(heads * rope_cos_sin[0], heads.roll(shape.width // 2, -1), rope_cos_sin[1])
+    hidden = hidden + through(layer.o_proj, attention(heads))
+    gate, up = through(layer.gate_up_proj, rms_norm(hidden, layer.mlp_norm, shape.eps)).split(
+        layer.gate_up_proj.widths, dim=1
     )
-    hidden = hidden + through(layer.narrow, F.silu(gate) * up)
+    hidden = hidden + through(layer.down_proj, F.silu(gate) * up)
     return hidden, torch.cat(coded, dim=1), energy
 
 
-def _of(x: torch.Tensor, noted: torch.Tensor | None) -> torch.Tensor:
-    return x if noted is None else x[noted]
+def _of(x: torch.Tensor, telemetry_rows: torch.Tensor | None) -> torch.Tensor:
+    return x if telemetry_rows is None else x[telemetry_rows]
 
 
-def plus(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
+def add_lora(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     """out + z B^T, [M, O] + [M, R] by [O, R].
 
     Few tokens: one product, zeros between the sites and all, is quicker than one for each; many: it is not.
@@ -167,7 +167,7 @@ def plus(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     return out
 
 
-def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """transformers' RMSNorm in the fewest kernels; [M, d] -> [M, d]."""
     wide = x.float()
     scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)

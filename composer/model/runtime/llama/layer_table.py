@@ -11,10 +11,10 @@ from torch import nn
 
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
-from composer.model.runtime.llama.fused_linear import product
-from composer.model.runtime.llama.layer import Factor, Group, Layer, Place
+from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.llama.layer import Group, Layer, SiteSlice, TokenFactor
 from composer.model.runtime.llama.onednn_linear import pack
-from composer.model.runtime.token_routing import Routing
+from composer.model.runtime.token_routing import TokenRouter
 
 # Linear layers that read the same input, in the order in which they run.
 GROUPS = (
@@ -27,11 +27,11 @@ GROUPS = (
 
 # Layers that are run as one. Compiled, each call costs as much as a layer's small kernels do; the compiler
 # takes about two seconds a layer.
-STRETCH = 12
+SEGMENT_LAYERS = 12
 
 
 @dataclass(frozen=True)
-class Stretch:
+class LayerSegment:
     """Consecutive layers. at: their places. kind: of all of them; those of one kind run the same code."""
 
     at: slice
@@ -43,7 +43,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Table:
+class LayerTable:
     """The layers under a bank, in stretches of equal length. spans: each layer's part of Z."""
 
     layout: Layout
@@ -51,14 +51,14 @@ class Table:
     spans: tuple[tuple[int, int], ...]
 
     @cached_property
-    def stretches(self) -> tuple[Stretch, ...]:
+    def segments(self) -> tuple[LayerSegment, ...]:
         count = len(self.layers)
-        size = next(size for size in range(min(STRETCH, count), 0, -1) if count % size == 0)
+        size = next(size for size in range(min(SEGMENT_LAYERS, count), 0, -1) if count % size == 0)
         places = (slice(start, start + size) for start in range(0, count, size))
-        return tuple(Stretch(at, self.layers[at]) for at in places)
+        return tuple(LayerSegment(at, self.layers[at]) for at in places)
 
     @classmethod
-    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str) -> Table:
+    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str) -> LayerTable:
         """weights: as in composer.model.runtime.llama.fused_linear."""
         layers, spans, end = [], [], 0
         for block in blocks:
@@ -74,20 +74,20 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Under:
+class DecodePlan:
     """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them. routing: None
     where no row is routed."""
 
-    table: Table
+    table: LayerTable
     flat: torch.Tensor
     scales: tuple[torch.Tensor, ...]
-    routing: Routing | None = None
+    routing: TokenRouter | None = None
 
     @classmethod
-    def of(cls, table: Table, flat: torch.Tensor, routing: Routing | None = None) -> Under:
+    def of(cls, table: LayerTable, flat: torch.Tensor, routing: TokenRouter | None = None) -> DecodePlan:
         return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans), routing)
 
-    def factors(self, row: torch.Tensor | None = None) -> tuple[Factor | None, ...]:
+    def factors(self, row: torch.Tensor | None = None) -> tuple[TokenFactor | None, ...]:
         """Each layer's factor, see Routing; None for each where no row is routed."""
         if self.routing is None:
             return (None,) * len(self.table.spans)
@@ -99,7 +99,7 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) 
     bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
     here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
     if not here:
-        return Group(product(bases, weights=weights), widths)
+        return Group(fuse_linears(bases, weights=weights), widths)
     sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
     start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
     B = sites[here[0][1]].B.new_zeros(sum(widths), end - start)  # [d_out, R]
@@ -108,6 +108,8 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) 
         top, bottom = layout.spans[path]
         left, right = starts[place], starts[place] + widths[place]
         B[left:right, top - start : bottom - start] = sites[path].B
-        places.append(Place(left, right, top - start, bottom - start))
+        places.append(SiteSlice(left, right, top - start, bottom - start))
     A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
-    return Group(product(bases, A, weights), widths, B, start - origin, end - origin, tuple(places), pack(B))
+    return Group(
+        fuse_linears(bases, A, weights), widths, B, start - origin, end - origin, tuple(places), pack(B)
+    )

@@ -16,20 +16,20 @@ import torch
 from torch.nn import functional as F
 
 from composer.model.gated_model import GatedModel
-from composer.model.rank_layout import Layout, Reading
-from composer.model.runtime.kv_cache import ROOM, KVCache, visible
-from composer.model.runtime.llama.fused_linear import product
-from composer.model.runtime.llama.layer import MANY, Attention, Factor, Layer, Shape, normed, run_layer
-from composer.model.runtime.llama.layer_table import Table, Under
-from composer.model.runtime.prefill import Packed, Read
-from composer.model.runtime.runner import Inputs, ModulePass
-from composer.model.runtime.token_routing import Route, Routing
+from composer.model.rank_layout import GateTelemetry, Layout
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache, decode_mask
+from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.llama.layer import MANY, Attention, Layer, Shape, TokenFactor, rms_norm, run_layer
+from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable
+from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
+from composer.model.runtime.runner import Inputs, TransformersRunner
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 FAMILY = ("llama", "mistral", "qwen2")
 
 
-class LlamaPass:
-    """See composer.model.runtime.runner.Pass. Made once per base.
+class LlamaRunner:
+    """See composer.model.runtime.runner.ModelRunner. Made once per base.
 
     compiled: `decode_layers` compiled, by the kind of stretch and whether for one row or for fewer than MANY;
     anything else runs as it stands, so that nobody ever waits for a compiler.
@@ -51,10 +51,10 @@ class LlamaPass:
         self._norm = body.norm.weight
         self._blocks, self._weights = body.layers, weights
         # Prompts are read with the base's own weights whatever decoding reads.
-        self._modules = ModulePass(model) if weights != "same" else None
-        self._head = product([model.model.lm_head], weights=weights)
-        self._turns: dict[int, torch.Tensor] = {}
-        self._table: Table | None = None
+        self._modules = TransformersRunner(model) if weights != "same" else None
+        self._head = fuse_linears([model.model.lm_head], weights=weights)
+        self._rope_tables: dict[int, torch.Tensor] = {}
+        self._table: LayerTable | None = None
 
     @property
     def layers(self) -> int:
@@ -76,21 +76,23 @@ class LlamaPass:
             and rope.get("rope_type", "default") in ("default", "linear", "llama3")
         )
 
-    def prepare(self, layout: Layout, gates: torch.Tensor, routes: Sequence[Route | None] = ()) -> Under:
-        return Under.of(self.table(layout), layout.scales(gates), Routing.of(layout, routes))
+    def prepare(
+        self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
+    ) -> DecodePlan:
+        return DecodePlan.of(self.table(layout), layout.scales(gates), TokenRouter.of(layout, routes))
 
-    def table(self, layout: Layout) -> Table:
+    def table(self, layout: Layout) -> LayerTable:
         """The layers under a layout; made anew for every new bank, which takes a copy of the weights."""
         with self._tabulating:
             if self._table is None or self._table.layout is not layout:
-                self._table = Table.of(self._blocks, layout, self._weights)
+                self._table = LayerTable.of(self._blocks, layout, self._weights)
             return self._table
 
-    def trial(self) -> LlamaPass:
+    def trial(self) -> LlamaRunner:
         """The modules' own weights are read where they are, one product after another."""
         other = copy(self)
-        other._weights, other._table, other._tabulating, other._turns = "apart", None, Lock(), {}
-        other._head = product([self._model.model.lm_head], weights="apart")
+        other._weights, other._table, other._tabulating, other._rope_tables = "apart", None, Lock(), {}
+        other._head = fuse_linears([self._model.model.lm_head], weights="apart")
         return other
 
     # --- prompts -------------------------------------------------------------------------------
@@ -103,65 +105,71 @@ class LlamaPass:
         prompts: Sequence[Sequence[int]],
         unembed: bool = True,
         every: bool = False,
-        routes: Sequence[Route | None] = (),
-    ) -> Read:
+        routes: Sequence[RouterConfig | None] = (),
+    ) -> PrefillOutput:
         if self._modules is not None:
             return self._modules.read(layout, gates, prompts, unembed, every, routes)
-        pack = Packed.of(prompts, gates.device)
-        under = self.prepare(layout, gates, routes)
-        turns = self._turn_table(pack.width)[:, pack.positions]  # [2, M, H + 2K, D]
+        pack = PackedPrompts.of(prompts, gates.device)
+        plan = self.prepare(layout, gates, routes)
+        rope_cos_sin = self._rope_table(pack.width)[:, pack.positions]  # [2, M, H + 2K, D]
         kept, past, coded, energy = [], [], [], []
         hidden = F.embedding(pack.tokens, self._embedding)  # [M, d]
-        factors = under.factors(pack.row)
-        for layer, scales, factor in zip(under.table.layers, under.scales, factors, strict=True):
+        factors = plan.factors(pack.row)
+        for layer, scales, factor in zip(plan.table.layers, plan.scales, factors, strict=True):
             keys = _Causal(self.shape, pack)
             hidden, z, own = run_layer(
-                layer, self.shape, hidden, turns, scales[pack.row], keys, pack.last, factor
+                layer, self.shape, hidden, rope_cos_sin, scales[pack.row], keys, pack.last, factor
             )
             kept.append(pack.spread(hidden) if every else hidden[pack.last])
             past.append(keys.past)
             coded.append(z)
             energy.append(own)
         logits = self._logits(hidden[pack.last]) if unembed else None
-        return Read(logits, _reading(layout, coded, energy), kept, past, [0] * len(prompts))
+        return PrefillOutput(logits, _telemetry(layout, coded, energy), kept, past, [0] * len(prompts))
 
     # --- one token a row -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def __call__(self, under: Under, inputs: Inputs, cache: KVCache) -> tuple[torch.Tensor, Reading | None]:
+    def __call__(
+        self, plan: DecodePlan, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, GateTelemetry | None]:
         alone = len(inputs.tokens) == 1
-        routed = under.routing is not None
-        compiled = self.compiled if cache.room == ROOM and len(inputs.tokens) < MANY and not routed else {}
-        hidden, around = self.enter(inputs, cache.room)
+        routed = plan.routing is not None
+        compiled = (
+            self.compiled
+            if cache.room == LENGTH_MULTIPLE and len(inputs.tokens) < MANY and not routed
+            else {}
+        )
+        hidden, context = self.enter(inputs, cache.room)
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
-        coded, energy, factors = [], [], under.factors()
-        for stretch in under.table.stretches:
-            run, at = compiled.get((stretch.kind, alone), decode_layers), stretch.at
-            here = stretch.layers, self.shape, hidden, around
-            hidden, z, own = run(*here, under.scales[at], tuple(buffers[at]), factors[at])
+        coded, energy, factors = [], [], plan.factors()
+        for segment in plan.table.segments:
+            run, at = compiled.get((segment.kind, alone), decode_layers), segment.at
+            here = segment.layers, self.shape, hidden, context
+            hidden, z, own = run(*here, plan.scales[at], tuple(buffers[at]), factors[at])
             coded.append(z)
             energy.append(own)
-        return self._logits(hidden), _reading(under.table.layout, coded, energy)
+        return self._logits(hidden), _telemetry(plan.table.layout, coded, energy)
 
     @torch.no_grad()
-    def enter(self, inputs: Inputs, room: int) -> tuple[torch.Tensor, Around]:
+    def enter(self, inputs: Inputs, room: int) -> tuple[torch.Tensor, PositionContext]:
         """The rows' tokens before the first layer, [B, d], and what every layer sees of their places."""
         tokens, positions, length = inputs
-        return F.embedding(tokens, self._embedding), Around(
+        return F.embedding(tokens, self._embedding), PositionContext(
             torch.arange(len(tokens), device=tokens.device),
             positions,
-            visible(positions, length, self._embedding.dtype),
-            self._turn_table(room)[:, positions],
+            decode_mask(positions, length, self._embedding.dtype),
+            self._rope_table(room)[:, positions],
         )
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._head(normed(hidden, self._norm, self.shape.eps))[0]
+        return self._head(rms_norm(hidden, self._norm, self.shape.eps))[0]
 
-    def _turn_table(self, room: int) -> torch.Tensor:
+    def _rope_table(self, room: int) -> torch.Tensor:
         """[2, room or more, H + 2K, D]: each position's cos and signed sin, per head of the joint product."""
-        room = -(-room // ROOM) * ROOM
+        room = -(-room // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         # One a size, and none is given up: what was recorded with it reads it at its address.
-        if room not in self._turns:
+        if room not in self._rope_tables:
             shape, half = self.shape, self.shape.width // 2
             places = torch.arange(room, device=self._embedding.device)[None]
             cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
@@ -170,18 +178,18 @@ class LlamaPass:
             # Values turn by nothing, so that one turn serves q, k and v.
             still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
             turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
-            self._turns[room] = torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2)
-        return self._turns[room]
+            self._rope_tables[room] = torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2)
+        return self._rope_tables[room]
 
 
-class Around(NamedTuple):
+class PositionContext(NamedTuple):
     """What every layer sees of the rows' places: rows 0, 1, ... and their positions, [B]; mask, [B, 1, 1,
     length]; turns, [2, B, H + 2K, D]."""
 
     rows: torch.Tensor
     positions: torch.Tensor
     mask: torch.Tensor
-    turns: torch.Tensor
+    rope_cos_sin: torch.Tensor
 
 
 # Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it], its buffer [B, 2K, room, D] and its
@@ -194,37 +202,37 @@ def decode_layers(
     layers: Sequence[Layer],
     shape: Shape,
     hidden: torch.Tensor,
-    around: Around,
+    context: PositionContext,
     scales: Sequence[torch.Tensor],
     buffers: Sequence[torch.Tensor],
-    factors: Sequence[Factor | None],
+    factors: Sequence[TokenFactor | None],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers."""
     coded, energy = [], []
     for layer, scale, buffer, factor in zip(layers, scales, buffers, factors, strict=True):
-        back = _looking_back(shape, around, buffer)
-        hidden, z, own = run_layer(layer, shape, hidden, around.turns, scale, back, factor=factor)
+        back = _looking_back(shape, context, buffer)
+        hidden, z, own = run_layer(layer, shape, hidden, context.rope_cos_sin, scale, back, factor=factor)
         coded.append(z)
         energy.append(own)
     return hidden, torch.cat(coded, dim=1), torch.cat(energy, dim=1)
 
 
-def _looking_back(shape: Shape, around: Around, buffer: torch.Tensor) -> Attention:
+def _looking_back(shape: Shape, context: PositionContext, buffer: torch.Tensor) -> Attention:
     """Attention of one token a row to the row's past in `buffer`, where its own keys and values go first."""
 
     def attention(heads: torch.Tensor) -> torch.Tensor:
-        buffer[around.rows, :, around.positions] = heads[:, shape.heads :]
-        past = buffer[:, :, : around.mask.shape[-1]]  # [B, 2K, length, D]
+        buffer[context.rows, :, context.positions] = heads[:, shape.heads :]
+        past = buffer[:, :, : context.mask.shape[-1]]  # [B, 2K, length, D]
         # Queries that share a key head stand as its rows: no key is copied for them.
         queries = heads[:, : shape.heads].reshape(len(heads), shape.kv_heads, -1, shape.width)
-        attend = spelled_out if torch.compiler.is_compiling() else F.scaled_dot_product_attention
-        seen = attend(queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=around.mask)
+        attend = decode_attention if torch.compiler.is_compiling() else F.scaled_dot_product_attention
+        seen = attend(queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=context.mask)
         return seen.reshape(len(heads), -1)  # of [B, K, H / K, D]
 
     return attention
 
 
-def spelled_out(
+def decode_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, attn_mask: torch.Tensor
 ) -> torch.Tensor:
     """scaled_dot_product_attention, [B, K, G, D] to [B, K, T, D], as loops for the compiler to fuse.
@@ -239,7 +247,7 @@ def spelled_out(
 class _Causal:
     """Attention among a prompt's own tokens. past: the keys and values that it saw, [B, 2K, T, D]."""
 
-    def __init__(self, shape: Shape, pack: Packed):
+    def __init__(self, shape: Shape, pack: PackedPrompts):
         self._shape, self._pack = shape, pack
 
     def __call__(self, heads: torch.Tensor) -> torch.Tensor:
@@ -257,7 +265,7 @@ class _Causal:
         return self._pack.gather(seen.transpose(1, 2)).flatten(1)
 
 
-def _reading(layout: Layout, coded: list[torch.Tensor], energy: list[torch.Tensor]) -> Reading | None:
+def _telemetry(layout: Layout, coded: list[torch.Tensor], energy: list[torch.Tensor]) -> GateTelemetry | None:
     if not layout.spans:
         return None
-    return Reading(torch.cat(coded, dim=1), torch.cat(energy, dim=1))
+    return GateTelemetry(torch.cat(coded, dim=1), torch.cat(energy, dim=1))
