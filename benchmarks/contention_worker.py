@@ -24,7 +24,7 @@ def main(catalog: str) -> None:
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         engine = run_in_short_lived_thread(lambda: _engine(catalog))
-        prompt = prompt_of(engine.count_tokens, 32)
+        prompt = prompt_of(engine.base.count_tokens, 32)
         for line in sys.stdin:
             reading = ours(engine, prompt, int(line))() if line.strip() else (0.0, 0.0)
             print(json.dumps(list(reading)), file=out, flush=True)

@@ -43,13 +43,13 @@ def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
     """[T, V] float32 logits after each token of the fixed text but the first, all adapters at weight 1."""
     ids = stand.encode(TEXT)[: POSITIONS + 1]
     model = GatedModel(twin(stand.base).model)
-    layout = model.layout(stand.ours(count).bank)
+    layout = model.layout(stand.ours(count).snapshot.bank)
     listening = _Listening(select_runner(model, weights))
     batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
     row = BatchRow(
         "forced", ids[:1], LogitMixture.one(np.ones((model.layers, count), np.float32)), greedy(len(ids))
     )
-    batch.join([row], layout)
+    batch.add([row], layout)
     for token in ids[1:]:
         row.ids[-1] = token  # whatever was drawn, the text goes on as it stands
         batch.step()

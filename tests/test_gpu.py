@@ -98,11 +98,11 @@ def test_graphs_decode_what_the_pass_they_record_decodes(engines):
     texts = []
     for decode in (gpu._runner, gpu._runner._inner):
         batch = Batch(decode, gpu.snapshot.layout, frozenset(), slots=40, room=128)
-        batch.join([gpu.row(place, *row) for place, row in enumerate(rows)], gpu.snapshot.layout)
+        batch.add([gpu.row(place, *row) for place, row in enumerate(rows)], gpu.snapshot.layout)
         for turn in range(12):
             batch.step()
             if turn == 6:
-                batch.leave(range(30))  # another graph, for fewer rows
+                batch.remove(range(30))  # another graph, for fewer rows
         texts.append({row.key: row.ids for row in batch.rows})
     assert texts[0] == texts[1]
 

@@ -19,8 +19,8 @@ from composer.analysis.token_attribution import Attribution
 from composer.analysis.weight_deltas import compare_deltas
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.engine.casting import ResolvedComposition
 from composer.engine.engine import Engine
+from composer.engine.resolve import ResolvedComposition
 from composer.methods.base import band_profile
 from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import Layout
@@ -66,8 +66,8 @@ def explain(
     if sampling.max_new_tokens > LONGEST and text is None:
         raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
     row = engine.row(0, prompt, composition, sampling)
-    part = _taking_part(row.cast, row.mixture.gates)
-    columns = row.cast.columns[part].tolist()
+    part = _taking_part(row.resolved, row.mixture.gates)
+    columns = row.resolved.columns[part].tolist()
     own = LogitMixture(row.mixture.mix, row.mixture.gates[:, :, columns])  # gates [K, L, n]
     said = (
         _generated(engine, prompt, composition, sampling)
@@ -75,10 +75,10 @@ def explain(
         else _allocate(engine, row.ids, text)
     )
 
-    layer_of, layers, count = engine.model.layer_of, engine.layers, len(columns)
-    bank = chosen(engine.bank, columns)
+    layer_of, layers, count = engine.model.layer_of, engine.model.layers, len(columns)
+    bank = chosen(engine.snapshot.bank, columns)
     # An adapter alone keeps the share that it has among those who take part; the twins take no part.
-    route = row.route and replace(row.route, part=row.route.part[columns])
+    route = row.router and replace(row.router, part=row.router.part[columns])
     read = _reader(engine, row.ids, said.tokens, route)
     # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
     alone = [_kept(own, part) for part in np.eye(count)]
@@ -97,7 +97,7 @@ def explain(
         prompt=prompt,
         text="".join(said.pieces),
         composition=composition,
-        adapters=tuple(row.cast.names[place] for place in part),
+        adapters=tuple(row.resolved.lanes[place] for place in part),
         layers=layers,
         tokens=said.tokens,
         pieces=said.pieces,
@@ -113,16 +113,16 @@ def explain(
             change=(without.log_probs - composed).mean(axis=1).reshape(shape),
             kl=divergence(whole.first[-1], without.first).reshape(shape),
         ),
-        notes=row.cast.notes,
+        notes=row.resolved.notes,
     )
 
 
-def _taking_part(cast: ResolvedComposition, gates: np.ndarray) -> np.ndarray:
+def _taking_part(resolved: ResolvedComposition, gates: np.ndarray) -> np.ndarray:
     """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`).
 
     gates: [K, L, N].
     """
-    return np.flatnonzero((cast.weights != 0) | gates[:, :, cast.columns].any(axis=(0, 1)))
+    return np.flatnonzero((resolved.weights != 0) | gates[:, :, resolved.columns].any(axis=(0, 1)))
 
 
 def _kept(mixture: LogitMixture, part: np.ndarray) -> LogitMixture:

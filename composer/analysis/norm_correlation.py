@@ -51,4 +51,4 @@ def alpha_norm_correlation(
     whatever the prompt, so a value near 1 means that alpha depends little on this prompt.
     """
     columns = engine.names if names is None else tuple(names)
-    return norm_correlation(fusion.alpha, engine.bank.norms, columns, engine.model.layer_of)
+    return norm_correlation(fusion.alpha, engine.snapshot.bank.norms, columns, engine.model.layer_of)

@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     (args.out / "table.md").write_text(table, "utf-8")
     (args.out / "table.json").write_text(json.dumps(answer, indent=1, allow_nan=False), "utf-8")
     if args.write_cards:
-        sources = {spec.name: Path(spec.source) for spec in engine.adapters}
+        sources = {spec.name: Path(spec.source) for spec in engine.snapshot.adapters}
         for row in rows[1:]:
             card = sources[row.subject] / "README.md"
             own = [sign for sign in signs if sign.style == row.subject]

@@ -136,7 +136,7 @@ def _generate(args: argparse.Namespace, out: TextIO) -> int:
     if args.json:
         _write(_trace_object(trace, engine), out)
     else:
-        notes = "".join(f", {name} {value:.3f}" for name, value in engine.cast(composition).notes.items())
+        notes = "".join(f", {name} {value:.3f}" for name, value in engine.resolve(composition).notes.items())
         print(
             f"{len(trace.steps)} tokens, {trace.tokens_per_second:.1f} tokens/s, seed {sampling.seed}, "
             f"{composition.method}{notes}, {engine.base.id} ({engine.base.source})",
@@ -149,7 +149,7 @@ def _fusion_for(engine: Engine, prompt: str, composition: Composition) -> Fusion
     from composer.methods import METHODS
 
     method = METHODS.get(composition.method)
-    return engine.fusion_of(prompt, composition) if method and method.needs_kl else None
+    return engine.fusion(prompt, composition=composition) if method and method.needs_kl else None
 
 
 def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]:
@@ -176,7 +176,7 @@ def _trace_object(trace: GenerationResult, engine: Engine) -> dict:
         "base_source": engine.base.source,
         "method": trace.composition.method,
         # Made for the text, so still there: nothing is made again for its notes.
-        "merge": dict(engine.cast(trace.composition).notes),
+        "merge": dict(engine.resolve(trace.composition).notes),
         "weights": trace.composition.weights,
         "seed": trace.sampling.seed,
         "finish": trace.steps[-1].finish if trace.steps else None,
@@ -233,7 +233,7 @@ def _fuse(args: argparse.Namespace, out: TextIO) -> int:
             "kl": fusion.kl,
             "alpha": fusion.alpha,
             "adapters": names,
-            "layers": engine.layers,
+            "layers": engine.model.layers,
             "undecided": fusion.undecided,
             "norm_correlation": correlation,
             "base": engine.base.id,

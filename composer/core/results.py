@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ class Step:
     "length", "end", "time" or "stopped". seconds: wall time since the generation began.
     """
 
-    row: int
+    row: Hashable
     index: int
     token: int
     piece: str

@@ -1,4 +1,4 @@
-"""The facade: a catalog's base, its bank of adapters and the methods, as one object that generates Steps."""
+"""The engine: a catalog's base, its adapters and the methods, as one object that generates."""
 
 from __future__ import annotations
 
@@ -16,43 +16,42 @@ from composer.adapters.catalog import load_catalog
 from composer.adapters.files import weights_limit
 from composer.adapters.fit.mapping import base_names
 from composer.adapters.reading import Reader, refused
-from composer.core.catalog_types import AdapterSpec, Attribute, BaseSpec, Catalog, FitReport
+from composer.core.catalog_types import AdapterSpec, Attribute, Catalog, FitReport
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.names import unique_name
 from composer.core.results import Fusion, GenerationResult, Step
 from composer.engine.adapter_pool import AdapterPool
 from composer.engine.adapter_snapshot import AdapterSnapshot
-from composer.engine.casting import ResolvedComposition, cast, makes, method_of, names_of, weights_of
-from composer.engine.gating import GatePlanner
+from composer.engine.gate_planner import GatePlanner
 from composer.engine.materialize import Executor, run_inline
-from composer.engine.prompt_stats import PromptAnalyzer
-from composer.engine.session import DecodeSession
+from composer.engine.prompt_analyzer import PromptAnalyzer
+from composer.engine.resolve import ResolvedComposition, find_method, resolve
+from composer.engine.session import DecodeSession, SessionRow
 from composer.methods import fuse
 from composer.model.gated_model import GatedModel, gates_tensor
 from composer.model.loading import Base, load_base
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture
-from composer.model.runtime.batch import Batch, BatchRow, Failed
+from composer.model.runtime.batch import Batch, Failed
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.finite import check_drawable
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE
 from composer.model.runtime.proof import verified_runner
 from composer.model.runtime.scoring import token_log_probs
-from composer.model.tokens import encode_prompt
 
 log = logging.getLogger(__name__)
 
-PROMPT_TOKENS = 1024
-
 GenerationRequest = tuple[str, Composition, Sampling]
+# Whoever has resolved a composition already passes the result on.
+AnyComposition = Composition | ResolvedComposition
 
 
 class Engine:
     """A base model with a bank of adapters, ready to compose. The one mutable object of the project.
 
-    What changes over its life is the bank, and only by `add_adapter`; each call brings its own weights,
-    so calls from several threads do not disturb each other.
+    Only the bank changes over its life, by `add_adapter` and by merges. Each call brings its own weights, so
+    calls from several threads do not affect each other.
     """
 
     def __init__(
@@ -61,21 +60,19 @@ class Engine:
         self.catalog = catalog
         self.base = base
         self.reports: tuple[FitReport, ...] = ()
+        self.end_tokens = base.end_tokens
         names = base_names(base.model)
-        self._model = GatedModel(base.model)
-        self._reader = Reader(
-            self._model.sites, names, base.device, base.dtype, weights_limit(max_adapter_mb)
-        )
+        self.model = GatedModel(base.model)
+        self._reader = Reader(self.model.sites, names, base.device, base.dtype, weights_limit(max_adapter_mb))
         self._runner = verified_runner(
-            self._model, self._model.layout(AdapterBank()), base.spec, decode_weights
+            self.model, self.model.layout(AdapterBank()), base.spec, decode_weights
         )
-        self._analyzer = PromptAnalyzer(self._model, self._runner)
-        self._planner = GatePlanner(self._model.layers, base.spec, self._analyzer)
-        self._pool = AdapterPool(self._model, self._on_bank_change)
-        self._warm: Compilation | None = None
-        self._several = False
+        self._analyzer = PromptAnalyzer(self.model, self._runner)
+        self._planner = GatePlanner(self._analyzer)
+        self._pool = AdapterPool(self.model, self._on_bank_change)
+        self._compilation: Compilation | None = None
+        self._compile_batches = False
         self._adding = Lock()
-        self._ends = base.end_tokens
 
     @classmethod
     def from_catalog(
@@ -89,18 +86,18 @@ class Engine:
     ) -> Engine:
         """Load a base of the catalog (None: its default) and every adapter of it that fits.
 
-        only: names of the adapters to load (None: all); each one loaded costs every token a little.
-        decode_weights: "same" as the base's, or "int8": decoding reads weight-only int8, which is quicker
-        on a CPU and changes the logits a little; prompts are still read with the base's own weights.
-        max_adapter_mb: see weights_limit; for what lies in folders that the catalog names there is none.
+        only: names of the adapters to load (None: all). Each loaded adapter costs every token a little.
+        decode_weights: "same" as the base's, or "int8": decoding reads weight-only int8, which is faster on a
+        CPU and changes the logits slightly; prompts are still read with the base's own weights.
+        max_adapter_mb: see weights_limit; it does not apply to folders that the catalog names.
 
-        An adapter that cannot be had or does not fit is left out, with the reason in `reports`. Raises
+        An adapter that cannot be loaded or does not fit is left out, with the reason in `reports`. Raises
         ComposerError when the catalog or the base cannot be used.
         """
         catalog = load_catalog(path)
-        weights_limit(max_adapter_mb)  # a setting that cannot be read is told before the base is loaded
+        weights_limit(max_adapter_mb)  # an invalid setting is reported before the base is loaded
         engine = cls(catalog, load_base(catalog.base(base), device), decode_weights, max_adapter_mb)
-        for spec in engine.spec.adapters:
+        for spec in engine.base.spec.adapters:
             if only is None or spec.name in only:
                 engine._add(spec, own=True)
         return engine
@@ -108,73 +105,49 @@ class Engine:
     def warm_up(self, several: bool = True) -> Compilation:
         """Compile the decoding step in the background, for one row and, with `several`, for batches.
 
-        Again when adapters are added. Nobody waits for it: until it is there, and wherever it cannot be,
+        It is compiled again when adapters are added. Until it is ready, and wherever it cannot be compiled,
         decoding runs uncompiled.
         """
-        self._warm, self._several = Compilation(self._runner, self.snapshot.layout, several), several
-        return self._warm
+        self._compilation = Compilation(self._runner, self.snapshot.layout, several)
+        self._compile_batches = several
+        return self._compilation
 
     def _on_bank_change(self) -> None:
-        if self._warm is not None:
-            self.warm_up(self._several)
+        if self._compilation is not None:
+            self.warm_up(self._compile_batches)
 
-    # --- what is here --------------------------------------------------------------------------
-
-    @property
-    def spec(self) -> BaseSpec:
-        return self.base.spec
+    # --- adapters ------------------------------------------------------------------------------
 
     @property
-    def bank(self) -> AdapterBank:
-        """All loaded adapters' factors. Immutable: adding an adapter puts another bank in its place."""
-        return self.snapshot.bank
-
-    @property
-    def adapters(self) -> tuple[AdapterSpec, ...]:
-        """What the catalog, or whoever added them, says of the adapters in `names`."""
-        return self.snapshot.adapters
+    def snapshot(self) -> AdapterSnapshot:
+        """The bank of adapters and what is derived from it, as of now. Immutable."""
+        return self._pool.snapshot
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The adapters that are loaded, in the order of every N axis."""
+        """The loaded adapters, in the order of every N axis."""
         return self.snapshot.names
-
-    @property
-    def layers(self) -> int:
-        return self._model.layers
-
-    @property
-    def model(self) -> GatedModel:
-        """The base with a gate at each site, for measurements that need passes of their own."""
-        return self._model
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """The catalog's attribute groups, reduced to the adapters that are loaded."""
         groups = []
-        for group in self.spec.attributes:
+        for group in self.base.spec.attributes:
             members = tuple(name for name in group.members if name in self.names)
             poles = group.poles if group.poles and set(group.poles) <= set(members) else None
             if members:
                 groups.append(replace(group, members=members, poles=poles))
         return tuple(groups)
 
-    @property
-    def prompt_limit(self) -> int:
-        """Longest prompt in tokens."""
-        return min(PROMPT_TOKENS, self.base.context - 1)
-
-    # --- adapters ------------------------------------------------------------------------------
-
     def check(self, source: str, revision: str | None = None) -> FitReport:
-        """Whether the adapter in a Hub repo or folder fits this base; downloads no weights."""
+        """Whether the adapter in a Hub repository or folder fits this base. Downloads no weights."""
         return self._reader.check(AdapterSpec(unique_name(source, self.names), source, revision))
 
     def add_adapter(self, source: str, revision: str | None = None, name: str | None = None) -> FitReport:
-        """Load one more adapter from a Hub repo ("owner/name") or a folder, if it fits.
+        """Load one more adapter from a Hub repository ("owner/name") or a folder, if it fits.
 
         Never raises for what the source holds or how the Hub answers: the report's `ok` and `reasons` say
-        what happened, and the engine goes on with the adapters it has.
+        what happened, and the engine keeps the adapters it has.
         """
         return self._add(AdapterSpec(name or unique_name(source, self.names), source, revision))
 
@@ -192,10 +165,22 @@ class Engine:
 
     # --- generating ----------------------------------------------------------------------------
 
+    def resolve(self, composition: AnyComposition, execute: Executor = run_inline) -> ResolvedComposition:
+        """Look up a composition's method, columns and weights, and materialize merged adapters.
+
+        While the result is held, merged adapters stay in the bank. execute: runs each of many small pieces of
+        work where adapters have to be merged, which can take half a minute. Raises ComposerError for an
+        unknown name or method, and for adapters that cannot be merged.
+        """
+        if isinstance(composition, ResolvedComposition):
+            return composition
+        opposites = [group.members for group in self.base.spec.attributes]
+        return resolve(self._pool, composition, opposites, self.model.layers, execute)
+
     def generate(
         self,
         prompt: str,
-        composition: Composition = Composition(),
+        composition: AnyComposition = Composition(),
         sampling: Sampling = Sampling(),
         *,
         fusion: Fusion | None = None,
@@ -203,138 +188,115 @@ class Engine:
     ) -> Iterator[Step]:
         """Continue `prompt` under a composition, a Step per token.
 
-        fusion: what `fusion_of` says of this prompt and composition over all adapters, if the caller has it
-        already; saves the methods that need it a prefill. Closing the iterator, or `stop()` turning true,
-        ends it at once. Raises ComposerError for a prompt or a composition that cannot be used.
+        fusion: the prompt's fusion under this composition over all lanes, if it is known; it saves methods
+        that need it a prefill. Closing the iterator, or `stop()` returning True, ends the text at once.
+        Raises ComposerError for a prompt or a composition that cannot be used.
         """
-        return self._run([(prompt, composition, sampling)], fusion, stop)
+        return self._run([self.row(0, prompt, composition, sampling, fusion)], stop)
 
     def generate_rows(
-        self, rows: Sequence[GenerationRequest], stop: Callable[[], bool] = lambda: False
+        self, requests: Sequence[GenerationRequest], stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Step]:
-        """Many generations in one batch; Step.row tells which. Each row has its own weights and seed.
+        """Many generations in one batch, each with its own weights and seed. Step.row is the request's index.
 
-        A row that cannot go on raises when all the others have ended.
+        A row that fails raises when all others have ended.
         """
-        return self._run(list(rows), None, stop)
+        return self._run([self.row(index, *request) for index, request in enumerate(requests)], stop)
 
-    def _run(
-        self, rows: list[GenerationRequest], fusion: Fusion | None, stop: Callable[[], bool]
+    def _run(self, rows: list[SessionRow], stop: Callable[[], bool]) -> Iterator[Step]:
+        longest = max(len(row.ids) + row.sampling.max_new_tokens for row in rows)
+        return self._steps(self.start(sum(len(row.mixture) for row in rows), longest), rows, stop)
+
+    def _steps(
+        self, session: DecodeSession, rows: list[SessionRow], stop: Callable[[], bool]
     ) -> Iterator[Step]:
-        made = [self.row(place, *row, fusion) for place, row in enumerate(rows)]
-        room = max(len(row.ids) + row.sampling.max_new_tokens for row in made)
-        return self._steps(self.start(sum(len(row.mixture) for row in made), room), made, stop)
-
-    def _steps(self, run: DecodeSession, rows: list[BatchRow], stop: Callable[[], bool]) -> Iterator[Step]:
         faults: list[Exception] = []
-        while (rows or run.keys) and not stop():
-            outcomes = run.join(rows) if rows else run.step()
+        while (rows or session.keys) and not stop():
+            outcomes = session.add(rows) if rows else session.step()
             faults += [each.fault for each in outcomes if isinstance(each, Failed)]
             yield from (each for each in outcomes if isinstance(each, Step))
             rows = []
         if faults:
             raise faults[0]
 
-    @property
-    def snapshot(self) -> AdapterSnapshot:
-        """The adapters as they are now. Immutable."""
-        return self._pool.snapshot
-
-    def start(self, slots: int, room: int) -> DecodeSession:
-        """A run for rows of up to `slots` voices in all, of up to `room` tokens each, prompt and continuation
-        together."""
-        batch = Batch(
-            self._runner,
-            self.snapshot.layout,
-            self._ends,
-            slots,
-            -(-room // LENGTH_MULTIPLE) * LENGTH_MULTIPLE,
-        )
-        return DecodeSession(batch, lambda: self.snapshot, self.base.tokenizer, self._ends)
+    def start(self, slots: int, max_seq_len: int) -> DecodeSession:
+        """A session for rows with up to `slots` branches in all, each of up to `max_seq_len` tokens, prompt
+        and continuation together."""
+        length = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        batch = Batch(self._runner, self.snapshot.layout, self.end_tokens, slots, length)
+        return DecodeSession(batch, lambda: self.snapshot, self.base.tokenizer, self.end_tokens)
 
     def row(
         self,
         key: Hashable,
         prompt: str,
-        composition: Composition,
+        composition: AnyComposition,
         sampling: Sampling,
         fusion: Fusion | None = None,
-    ) -> BatchRow:
-        """A generation ready to join a run: the prompt's tokens, its voices, and in `cast` whose they are."""
-        ids = self._encode(prompt)
-        own = self.cast(composition)
-        every = composition.live if "live" in method_of(composition).parameters else 0
+    ) -> SessionRow:
+        """A generation ready to be added to a session: the prompt's tokens and its gates. fusion: as for
+        `generate`."""
+        ids, resolved = self.base.encode(prompt), self.resolve(composition)
 
-        def mixture(ids: Sequence[int], fusion: Fusion | None = None) -> LogitMixture:
-            return self._planner.mixture(self.snapshot, own, composition, ids, fusion)
+        def plan(ids: Sequence[int], fusion: Fusion | None = None) -> LogitMixture:
+            return self._planner(self.snapshot, resolved, ids, fusion)
 
-        route = self._planner.route(self.snapshot, own, composition)
-        limited = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, self.base.context - len(ids)))
-        return BatchRow(key, ids, mixture(ids, fusion), limited, mixture, every, route, own)
-
-    def cast(self, composition: Composition, through: Executor = run_inline) -> ResolvedComposition:
-        """Who plays in a composition; while it is held, what was made for it stays made.
-
-        through: has each of many small pieces of work done, where adapters have to be made first, which
-        can take half a minute. Raises ComposerError for what cannot be composed.
-        """
-        return cast(self._pool, composition, through)
-
-    def makes(self, composition: Composition) -> bool:
-        """Whether `cast` has adapters to make. Raises ComposerError for a method that is not here."""
-        return makes(composition)
-
-    def names_of(self, composition: Composition, names: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The N axis of its contributions: `names`, and after them the merged adapter if there is one, which
-        is called by its method, in brackets where an adapter is called so.
-
-        names: the adapters that somebody knows of (None: all that are loaded).
-        """
-        return names_of(self.names if names is None else names, composition)
-
-    def reads_prompt(
-        self, composition: Composition, own: ResolvedComposition, fusion: Fusion | None = None
-    ) -> bool:
-        """Whether its row takes a prefill of its own. own: its cast. fusion: as for `row`."""
-        return bool(method_of(composition).prompt_stats) and not self._planner.knows(own, composition, fusion)
+        limit = min(sampling.max_new_tokens, self.base.context - len(ids))
+        return SessionRow(
+            key,
+            ids,
+            plan(ids, fusion),
+            replace(sampling, max_new_tokens=limit),
+            plan,
+            resolved.refresh_every,
+            resolved.router(len(self.snapshot.bank.names)),
+            resolved=resolved,
+        )
 
     def trace(
         self,
         prompt: str,
-        composition: Composition,
+        composition: AnyComposition,
         sampling: Sampling,
         steps: Iterable[Step],
         fusion: Fusion | None = None,
     ) -> GenerationResult:
-        """Gather a generation's Steps, and the fusion it used, into one value."""
+        """Gather a generation's Steps, and the fusion it used, into one value.
+
+        The result's alpha is shared among the adapters with a weight, as the method shares it.
+        """
+        resolved = self.resolve(composition)
         if fusion is not None:
-            fusion = fuse(fusion.kl, weights_of(self.snapshot, composition) != 0)
-        names = self.names_of(composition)
+            fusion = fusion._replace(alpha=fuse(fusion.kl, resolved.weights[: fusion.kl.shape[1]] != 0).alpha)
         return GenerationResult(
-            self.base.id, prompt, composition, sampling, names, self.layers, tuple(steps), fusion
+            self.base.id,
+            prompt,
+            resolved.composition,
+            sampling,
+            resolved.lanes,
+            self.model.layers,
+            tuple(steps),
+            fusion,
         )
 
-    # --- reading -------------------------------------------------------------------------------
+    # --- measuring -----------------------------------------------------------------------------
 
-    def next_token_logits(self, prompt: str, composition: Composition = Composition()) -> np.ndarray:
+    def next_token_logits(self, prompt: str, composition: AnyComposition = Composition()) -> np.ndarray:
         """The logits of the token after `prompt`, before any sampling filter. float32 [V].
 
-        With all weights 0 they are, bit for bit, what the bare base's `model(ids).logits[0, -1]` holds.
+        With all weights 0 they equal, bit for bit, the bare base's `model(ids).logits[0, -1]`.
         """
-        ids, own = self._encode(prompt), self.cast(composition)
+        ids, resolved = self.base.encode(prompt), self.resolve(composition)
         snapshot, device = self.snapshot, self.base.device
-        mixture = self._planner.mixture(snapshot, own, composition, ids)
+        mixture = self._planner(snapshot, resolved, ids)
         if mixture.gates.any():
-            gates, routes = (
-                gates_tensor(mixture.gates, device),
-                [self._planner.route(snapshot, own, composition)],
-            )
-            read = self._runner.read(
-                snapshot.layout, gates, [ids] * len(mixture), routes=routes * len(mixture)
-            )
+            gates = gates_tensor(mixture.gates, device)
+            routes = [resolved.router(len(snapshot.bank.names))] * len(mixture)
+            read = self._runner.read(snapshot.layout, gates, [ids] * len(mixture), routes=routes)
             return check_drawable(LogitCombiner([mixture], device)(read.logits))[0].float().cpu().numpy()
-        # As a plain pass does it, every position unembedded: a product of another shape rounds otherwise.
-        logits = self._model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
+        # Every position is unembedded, as a plain forward pass does: a product of another shape rounds
+        # differently.
+        logits = self.model(None, input_ids=torch.tensor([ids], device=device)).logits  # [1, T, V]
         return logits[0, -1].float().cpu().numpy()
 
     def fusion(
@@ -343,61 +305,40 @@ class Engine:
         names: Sequence[str] | None = None,
         norm: bool = True,
         tokens: str = "last",
-        own: ResolvedComposition | None = None,
+        *,
+        composition: AnyComposition | None = None,
     ) -> Fusion:
-        """KL fusion weights of a prompt (qa-FLoRA, arXiv 2512.11366): one prefill of N+1 rows.
+        """KL fusion weights of a prompt (qa-FLoRA, arXiv 2512.11366), from one prefill of N+1 rows.
 
         For each layer l and adapter i, with h the base's hidden state after layer l at the prompt's last
         token and h_i the one with adapter i alone at weight 1:
 
             kl[l, i] = KL(softmax(lens(h)) || softmax(lens(h_i)));  alpha[l, i] = kl[l, i] / sum_j kl[l, j]
 
-        names: which adapters, in which order (None: all). norm: the lens applies the final norm before the
-        unembedding. tokens: "all" takes the mean of kl over the prompt's. own: a cast whose calibrated
-        adapters are meant. Returns Fusion: kl [L, N] in nats, alpha [L, N].
+        names: the adapters, in the order of N (None: all). norm: the lens applies the final norm before the
+        unembedding. tokens: "all" takes the mean of kl over the prompt's tokens. composition: the fusion that
+        it is continued with: its norm, its tokens and its calibrated adapters take the place of those
+        given; a method that uses no fusion only gives its norm. Returns kl [L, N] in nats and alpha [L, N].
         """
-        snapshot, made = self.snapshot, own is not None and bool(own.leases)
+        snapshot = self.snapshot
         names = snapshot.names if names is None else names
-        columns = [
-            int(own.columns[own.names.index(name)]) if made else snapshot.column(name) for name in names
-        ]
-        kl = self._analyzer.divergence(snapshot, self._encode(prompt), columns, norm, tokens == "all")
-        return fuse(kl)._replace(norm=norm, tokens=tokens, calibrated=made)
+        columns, calibrated = [snapshot.column(name) for name in names], False
+        if composition is not None:
+            asked = composition if isinstance(composition, Composition) else composition.composition
+            norm, tokens = asked.norm, "last"
+            if find_method(asked).needs_kl:
+                resolved, tokens = self.resolve(composition), asked.tokens
+                calibrated = resolved.calibrated
+                columns = [int(resolved.columns[lane]) for lane in resolved.lane_indices(names)]
+        kl = self._analyzer.divergence(snapshot, self.base.encode(prompt), columns, norm, tokens == "all")
+        return fuse(kl)._replace(norm=norm, tokens=tokens, calibrated=calibrated)
 
-    def fusion_of(
-        self,
-        prompt: str,
-        composition: Composition,
-        names: Sequence[str] | None = None,
-        own: ResolvedComposition | None = None,
-    ) -> Fusion:
-        """The fusion weights that a composition is continued with, or, if by none, the prompt's own.
-
-        own: its cast, if the caller holds it. Raises as `cast` and `generate` do.
-        """
-        method = method_of(composition)
-        if not method.needs_kl:
-            return self.fusion(prompt, names, composition.norm)
-        own = own or self.cast(composition)
-        return self.fusion(prompt, names, composition.norm, composition.tokens, own)
-
-    def log_probs(self, texts: Sequence[str], composition: Composition = Composition()) -> list[np.ndarray]:
+    def log_probs(
+        self, texts: Sequence[str], composition: AnyComposition = Composition()
+    ) -> list[np.ndarray]:
         """Log-probability in nats of every token of each text after its first; float32 [T - 1] each."""
-        encoded = [self._encode(text, limit=self.base.context) for text in texts]
-        own, snapshot = self.cast(composition), self.snapshot
-        mixture = [self._planner.mixture(snapshot, own, composition, ids) for ids in encoded]
-        route = self._planner.route(snapshot, own, composition)
-        return token_log_probs(self._model, snapshot.layout, encoded, mixture, route)
-
-    def count_tokens(self, text: str) -> int:
-        """How many tokens the text is as a prompt, the chat template's own included."""
-        return len(encode_prompt(self.base.tokenizer, text, self.spec.prompting))
-
-    def check_prompt(self, prompt: str) -> None:
-        """Raise the ComposerError that generating from this prompt would raise."""
-        self._encode(prompt)
-
-    # --- inside --------------------------------------------------------------------------------
-
-    def _encode(self, prompt: str, limit: int | None = None) -> list[int]:
-        return self.base.read_prompt(prompt, limit or self.prompt_limit)
+        encoded = [self.base.encode(text, self.base.context) for text in texts]
+        resolved, snapshot = self.resolve(composition), self.snapshot
+        mixtures = [self._planner(snapshot, resolved, ids) for ids in encoded]
+        router = resolved.router(len(snapshot.bank.names))
+        return token_log_probs(self.model, snapshot.layout, encoded, mixtures, router)

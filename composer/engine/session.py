@@ -1,15 +1,18 @@
-"""Generations that decode together: a batch, each row's text so far, and what its adapters contribute."""
+"""A decoding session: one batch, each row's text so far, and the contributions of its adapters."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from composer.core.errors import ComposerError
 from composer.core.results import Step
 from composer.engine.adapter_snapshot import AdapterSnapshot
+from composer.engine.resolve import ResolvedComposition
 from composer.model.rank_layout import GateTelemetry
 from composer.model.runtime.batch import Batch, BatchRow, Failed, SampledToken
 from composer.model.tokens import Continuation
@@ -17,8 +20,15 @@ from composer.model.tokens import Continuation
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
+class SessionRow(BatchRow):
+    """A row of a session. It holds its resolved composition, and with it the leases of merged adapters."""
+
+    resolved: ResolvedComposition = field(kw_only=True)
+
+
 def check_slots(row: BatchRow, slots: int) -> None:
-    """Raise ComposerError for a row with more voices than a whole batch has slots."""
+    """Raise ComposerError for a row that needs more slots than the whole batch has."""
     if len(row.mixture) > slots:
         raise ComposerError(
             f"This composition runs the base {len(row.mixture)} times at once and there is room for {slots}; "
@@ -27,67 +37,70 @@ def check_slots(row: BatchRow, slots: int) -> None:
 
 
 class DecodeSession:
-    """A batch's tokens as Steps; Step.row is the row's key. Rows join and leave between passes.
+    """Turns the tokens of a batch into Steps; Step.row is the row's key. Rows are added and removed between
+    two passes.
 
-    newest: the shelf as it is now, which serves every row: see composer.engine.adapter_pool.
+    newest: returns the current adapter snapshot, under which every row runs; see composer.engine.adapter_pool.
     """
 
-    def __init__(self, batch: Batch, newest: Callable[[], AdapterSnapshot], tokenizer, ends: frozenset[int]):
-        self._batch, self._newest, self._tokenizer, self._ends = batch, newest, tokenizer, ends
+    def __init__(
+        self,
+        batch: Batch,
+        newest: Callable[[], AdapterSnapshot],
+        tokenizer: PreTrainedTokenizerBase,
+        end_tokens: frozenset[int],
+    ):
+        self._batch, self._newest, self._tokenizer, self._ends = batch, newest, tokenizer, end_tokens
         self._snapshot = newest()
-        self._texts: dict[Hashable, Continuation] = {}
+        self._rows: dict[Hashable, tuple[SessionRow, Continuation]] = {}
 
     @property
     def keys(self) -> list[Hashable]:
         """The rows that are still running."""
         return [row.key for row in self._batch.rows]
 
-    def join(self, rows: Sequence[BatchRow]) -> list[Step | Failed]:
-        """Read the rows' prompts together; their first tokens. Row.cast is a Cast."""
+    def add(self, rows: Sequence[SessionRow]) -> list[Step | Failed]:
+        """Read the rows' prompts in one pass and return their first tokens."""
         self._snapshot = self._newest()
-        self._texts |= {row.key: Continuation(self._tokenizer, row.ids, self._ends) for row in rows}
-        return self._steps(*self._batch.join(rows, self._snapshot.layout))
+        self._rows |= {row.key: (row, Continuation(self._tokenizer, row.ids, self._ends)) for row in rows}
+        return self._steps(*self._batch.add(rows, self._snapshot.layout))
 
     def step(self) -> list[Step | Failed]:
-        """One more token of every row; rows that end with it are gone afterwards."""
+        """One more token of every row. Rows that end with it are removed."""
         return self._steps(*self._batch.step())
 
-    def leave(self, keys: Collection[Hashable]) -> None:
-        """Take rows out before their end."""
-        self._batch.leave(keys)
+    def remove(self, keys: Collection[Hashable]) -> None:
+        """Remove rows before their end."""
+        self._batch.remove(keys)
         for key in keys:
-            self._texts.pop(key, None)
+            self._rows.pop(key, None)
 
     def _steps(
         self, outcomes: list[SampledToken | Failed], telemetry: GateTelemetry | None
     ) -> list[Step | Failed]:
         shares = self._snapshot.contribution(telemetry).cpu().numpy()  # [P, L, N], or P = 1 where all are 0
-        places = [place for each in outcomes if isinstance(each, SampledToken) for place in each.places]
-        rows = max(len(shares), 1 + max(places, default=0))
+        slots = [slot for each in outcomes if isinstance(each, SampledToken) for slot in each.places]
+        rows = max(len(shares), 1 + max(slots, default=0))
         shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
-        steps: list[Step | Failed] = []
-        for each in outcomes:
-            if isinstance(each, Failed):
-                steps.append(each)
-                continue
-            text, own = self._texts[each.row.key], each.row.mixture.together(shares[each.places])
-            try:
-                piece = text.push(each.token, last=each.finish is not None)
-            except Exception as fault:  # a tokenizer's, on this row's tokens alone
-                log.exception("a row's tokens could not be read back")
-                steps.append(Failed(each.row.key, fault))
-                continue
-            steps.append(
-                Step(
-                    row=each.row.key,
-                    index=each.row.count - 1,
-                    token=each.token,
-                    piece=piece,
-                    text=text.text,
-                    contribution=own[:, each.row.cast.columns],
-                    seconds=each.seconds,
-                    finish=each.finish,
-                )
-            )
-        self.leave([step.row for step in steps if isinstance(step, Failed) or step.finish])
+        steps = [each if isinstance(each, Failed) else self._step(each, shares) for each in outcomes]
+        self.remove([step.row for step in steps if isinstance(step, Failed) or step.finish])
         return steps
+
+    def _step(self, sampled: SampledToken, shares: np.ndarray) -> Step | Failed:
+        row, text = self._rows[sampled.row.key]
+        try:
+            piece = text.push(sampled.token, last=sampled.finish is not None)
+        except Exception as fault:  # the tokenizer's; only this row ends
+            log.exception("the tokens of a row could not be decoded to text")
+            return Failed(row.key, fault)
+        own = row.mixture.together(shares[sampled.places])  # [L, columns]
+        return Step(
+            row=row.key,
+            index=row.count - 1,
+            token=sampled.token,
+            piece=piece,
+            text=text.text,
+            contribution=own[:, row.resolved.columns],
+            seconds=sampled.seconds,
+            finish=sampled.finish,
+        )

@@ -62,11 +62,11 @@ def make_texts(
     progress is told how many texts became ready. Raises ComposerError for a base that is prompted
     through a chat template, where a text is no plain continuation of its prompt.
     """
-    if engine.spec.prompting != "plain":
+    if engine.base.spec.prompting != "plain":
         raise ComposerError(
             "The table needs a base that continues plain text; choose one whose prompting is plain."
         )
-    versions = {BASE: "", **{spec.name: version(engine, spec) for spec in engine.adapters}}
+    versions = {BASE: "", **{spec.name: version(engine, spec) for spec in engine.snapshot.adapters}}
     settings = (engine.base.id, origin(engine.base), {**asdict(sampling), "time_limit": None})
     keys = {task: digest(settings, versions[task.subject], *asdict(task).values()) for task in tasks}
     missing = [task for task in tasks if records.get(keys[task]) is None]

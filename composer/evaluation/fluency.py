@@ -114,7 +114,7 @@ def _slor(text: Text, ids: Sequence[int], alone: np.ndarray | None) -> float | N
 def _continuation_ids(engine: Engine, text: Text) -> list[int]:
     """The tokens that the text's perplexity is of."""
     whole = engine.base.tokenizer(text.prompt + text.continuation)["input_ids"]
-    return whole[engine.count_tokens(text.prompt) :]
+    return whole[engine.base.count_tokens(text.prompt) :]
 
 
 def _second_perplexities(

@@ -19,10 +19,10 @@ def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float
     Raises ComposerError for a text that is longer than the base can read.
     """
     base = engine.base
-    encoded = [base.read_prompt("".join(text), base.context) for text in texts]
+    encoded = [base.encode("".join(text), base.context) for text in texts]
     # A bank without adapters: at gate 0 their products would be worked out all the same.
-    bare = LogitMixture.one(np.zeros((engine.layers, 0), np.float32))
+    bare = LogitMixture.one(np.zeros((engine.model.layers, 0), np.float32))
     scores = token_log_probs(engine.model, engine.model.layout(AdapterBank()), encoded, [bare] * len(texts))
     # Scores start at the second token, so the continuation starts one before the prompt's length.
-    starts = [engine.count_tokens(prompt) - 1 for prompt, _ in texts]
+    starts = [engine.base.count_tokens(prompt) - 1 for prompt, _ in texts]
     return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]

@@ -51,7 +51,7 @@ def _cosine(question: GateInputs) -> np.ndarray:
 
 
 def _logo(question: GateInputs) -> np.ndarray:
-    return _shared(question, np.tile(question.prompt.pull, (question.layers, 1)))
+    return _shared(question, np.tile(question.prompt.query_norm, (question.layers, 1)))
 
 
 KL = Method(
@@ -96,5 +96,5 @@ LOGO = Method(
     "probe reads what the projection itself reads, with no adapter on, and all that take part are kept)",
     rule=_logo,
     parameters=("blend", "scale", "live"),
-    prompt_stats=("pull",),
+    prompt_stats=("query_norm",),
 )

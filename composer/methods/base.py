@@ -22,8 +22,8 @@ class PromptStats:
 
     kl: np.ndarray | None = None
     distance: np.ndarray | None = None
-    share: np.ndarray | None = None
-    pull: np.ndarray | None = None
+    contribution: np.ndarray | None = None
+    query_norm: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _static(question: GateInputs) -> np.ndarray:
 
 def _balanced(question: GateInputs) -> np.ndarray:
     """gate = w_i m / c_i: c_i the adapter's contribution alone, m the mean over those that have one."""
-    share = np.where(question.part, question.prompt.share.astype(np.float64), 0.0)  # [L, N]
+    share = np.where(question.part, question.prompt.contribution.astype(np.float64), 0.0)  # [L, N]
     heard = np.maximum((share > 0).sum(axis=1, keepdims=True), 1)  # [L, 1]
     mean = share.sum(axis=1, keepdims=True) / heard  # [L, 1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -91,5 +91,5 @@ BALANCED = Method(
     help="Sum, with every adapter made equally loud in every layer on your prompt's last token.",
     source="this project",
     rule=_balanced,
-    prompt_stats=("share",),
+    prompt_stats=("contribution",),
 )

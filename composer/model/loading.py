@@ -22,9 +22,11 @@ from composer.core.errors import ComposerError
 from composer.core.fault_messages import out_of_memory
 from composer.core.sanitize import sanitize
 from composer.model.converted import convert, without_bars
-from composer.model.tokens import check_tokenizer, read_prompt
+from composer.model.tokens import check_tokenizer, encode_prompt, read_prompt
 
 log = logging.getLogger(__name__)
+
+PROMPT_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,24 @@ class Base:
         """How many tokens it has embeddings for."""
         return self.model.get_input_embeddings().weight.shape[0]
 
-    def read_prompt(self, prompt: object, limit: int) -> list[int]:
-        """Token ids of what somebody typed, prompted as the catalog says; see composer.model.tokens."""
-        return read_prompt(self.tokenizer, prompt, self.spec.prompting, limit, self.vocabulary)
+    @property
+    def prompt_limit(self) -> int:
+        """Longest prompt in tokens."""
+        return min(PROMPT_TOKENS, self.context - 1)
+
+    def encode(self, prompt: object, limit: int | None = None) -> list[int]:
+        """Token ids of a prompt, in the format that the catalog names.
+
+        limit: the most tokens (None: `prompt_limit`). Raises ComposerError for what is no text, is empty, too
+        long or cannot be tokenized; see composer.model.tokens.
+        """
+        return read_prompt(
+            self.tokenizer, prompt, self.spec.prompting, limit or self.prompt_limit, self.vocabulary
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens the text is as a prompt, those of the chat template included."""
+        return len(encode_prompt(self.tokenizer, text, self.spec.prompting))
 
 
 def load_base(spec: BaseSpec, device: str | None = None) -> Base:

@@ -64,7 +64,7 @@ def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
 
 def prepare(engine: Engine, order: StudyConfig) -> StudyPlan:
     """Every text to make. Raises ComposerError for names that are not there and numbers out of range."""
-    targets = choose(all_targets(engine.spec.attributes), order.targets)
+    targets = choose(all_targets(engine.base.spec.attributes), order.targets)
     return plan(
         Stand.of(engine),
         chosen(order.arms),

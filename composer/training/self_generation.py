@@ -73,13 +73,13 @@ class Author:
         ]
         longest = max(map(len, prompts)) + room
         batch = Batch(self._runner, self._layout, self._ends, len(rows), longest)
-        drawn, _ = batch.join(rows, self._layout)
+        drawn, _ = batch.add(rows, self._layout)
         while drawn:
             for each in drawn:
                 if isinstance(each, Failed):
                     raise each.fault
                 texts[each.row.key].push(each.token, last=each.finish is not None)
-            batch.leave([each.row.key for each in drawn if each.finish])
+            batch.remove([each.row.key for each in drawn if each.finish])
             drawn = batch.step()[0] if batch.rows else []
         for default_composition, text in zip(openings, texts, strict=True):
             # A blank line is where the base changes the subject.

@@ -13,6 +13,7 @@ from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 from composer.core.results import Fusion, Step
+from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.components.weight_sliders import read_weights
 from composer.ui.error_messages import told
@@ -82,20 +83,20 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
                 settings,
             )
             names = runner.engine.names
-            adapters = list(runner.engine.names_of(request.composition, names))
+            adapters = list(lane_names(request.composition, names))
             steps, fusion, place = [], None, 0
             async with aclosing(throttled(runner.run(request, names), settings.updates_per_second)) as groups:
                 async for group in groups:
                     steps += [each for each in group if isinstance(each, Step)]
                     fusion = next((each for each in group if isinstance(each, Fusion)), fusion)
-                    place = next((each.place for each in group if isinstance(each, QueueUpdate)), place)
+                    place = next((each.position for each in group if isinstance(each, QueueUpdate)), place)
                     yield {"text": steps[-1].text if steps else "", "count": len(steps), "place": place}
         yield {
             "text": steps[-1].text if steps else "",
             "count": len(steps),
             "tokens": [step.token for step in steps],
             "adapters": adapters,
-            "layers": runner.engine.layers,
+            "layers": runner.engine.model.layers,
             "contribution": [step.contribution.tolist() for step in steps],
             "fusion": _plain(fusion),
             "finish": steps[-1].finish if steps else None,

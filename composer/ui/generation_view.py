@@ -57,8 +57,8 @@ class Progress:
         """The live view of a visitor in the queue; place 0: no longer in it."""
         if place == 0:
             return self.reading()
-        taken = "The only place is taken" if slots == 1 else f"All {slots} places are taken"
-        words = f"{taken}; you are number {place} in the queue."
+        busy = "The only slot is busy." if slots == 1 else f"All {slots} slots are busy."
+        words = f"{busy} You are {_ordinal(place)} in the queue."
         return self._message(Status("waiting", words), fresh=0)
 
     def writing(self, burst: Sequence[Step]) -> dict[str, object]:
@@ -121,3 +121,9 @@ class Progress:
             room=self.request.sampling.max_new_tokens,
             fresh=fresh,
         )
+
+
+def _ordinal(number: int) -> str:
+    """1 -> "1st", 12 -> "12th"."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

@@ -14,6 +14,7 @@ from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
+from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.methods import METHODS
 from composer.ui import study_results as studied
@@ -61,12 +62,12 @@ class Page:
         self.runner = runner
         self.settings = settings
         self.slots: tuple[WeightSlider, ...] = make_pool(
-            runner.engine.adapters, runner.engine.attributes, settings.spares
+            runner.engine.snapshot.adapters, runner.engine.attributes, settings.spares
         )
         self.examples: tuple[Example, ...] = tuple(
             each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
         )
-        self.usual: Composition = runner.engine.spec.default_composition
+        self.usual: Composition = runner.engine.base.spec.default_composition
         for method in {self.usual.method, *(each.method for each in self.examples if each.method)}:
             check_method(method)
 
@@ -137,7 +138,7 @@ class Page:
             every, sliders = read.pop("every"), read.pop("sliders")
             weights = to_weights(self.slots, sliders, every, self.runner.added)
             request = make_request(weights=weights, settings=self.settings, **read)
-            progress = Progress(request, engine.names, self.lanes(request.composition), engine.layers)
+            progress = Progress(request, engine.names, self.lanes(request.composition), engine.model.layers)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
             items = self.runner.run(request, progress.names)
             async with aclosing(throttled(items, self.settings.updates_per_second)) as groups:
@@ -155,7 +156,7 @@ class Page:
         view = fusion = contribution = gr.skip()
         for event in group:
             if isinstance(event, QueueUpdate):
-                view = progress.waiting(event.place, self.settings.slots)
+                view = progress.waiting(event.position, self.settings.slots)
             elif isinstance(event, MergeStarted):
                 view = progress.making()
             elif isinstance(event, Fusion):
@@ -265,25 +266,29 @@ class Page:
     def default_composition(self) -> dict[str, object]:
         """The live view before anything was generated: who could take part."""
         status = Status(message="Ready. Press Generate or Ctrl+Enter.")
-        return {"adapters": self.legend(), "layers": self.runner.engine.layers, "status": asdict(status)}
+        return {
+            "adapters": self.legend(),
+            "layers": self.runner.engine.model.layers,
+            "status": asdict(status),
+        }
 
     def lanes(self, composition: Composition) -> list[dict[str, str]]:
         """The legend of a run: every adapter, and after them the merged one if the method makes one."""
         names = self.runner.engine.names
-        if made := self.runner.engine.names_of(composition, names)[len(names) :]:
+        if made := lane_names(composition, names)[len(names) :]:
             return [*self.legend(), live.merged(METHODS[composition.method], made[0])]
         return self.legend()
 
     def legend(self) -> list[dict[str, str]]:
         """Label and colour of every loaded adapter, in the order of every N axis."""
-        return live.legend(self.runner.engine.adapters, self.runner.catalog_names)
+        return live.legend(self.runner.engine.snapshot.adapters, self.runner.catalog_names)
 
     def cards(self) -> list[dict[str, str]]:
         """What the tab of adapters shows now."""
         engine = self.runner.engine
         colors = {each["name"]: each["color"] for each in self.legend()}
         return shelf.cards(
-            engine.adapters, colors, {report.name: report for report in engine.reports if report.ok}
+            engine.snapshot.adapters, colors, {report.name: report for report in engine.reports if report.ok}
         )
 
 
@@ -294,8 +299,8 @@ def remark(sentence: str, phase: str = "error") -> dict[str, object]:
 
 def header(engine: Engine) -> dict[str, str]:
     """Title, one line about the page, the base and where its weights came from."""
-    base: BaseSpec = engine.spec
-    facts = [f"{engine.layers} layers", SOURCES[engine.base.source]]
+    base: BaseSpec = engine.base.spec
+    facts = [f"{engine.model.layers} layers", SOURCES[engine.base.source]]
     if base.quantization != "none":
         facts.insert(1, base.quantization)
     return {

@@ -59,12 +59,12 @@ def knock(client):
         job = client.submit("And I", {}, max_new_tokens=3, api_name="/generate")
         if next(job, None) is not None:
             return job
-        assert "The house is full" in str(job.exception())
+        assert "Server busy" in str(job.exception())
 
 
 def test_two_visitors_are_served_at_the_same_time(visit, real_engine):
     one, other = visit(), visit()
-    sports = replace(real_engine.spec.default_composition, weights={"sports": 1})
+    sports = replace(real_engine.base.spec.default_composition, weights={"sports": 1})
     ask(one, "The match last night", 100, seed=5, **{"one-sports": 1})
     one.wait_for_function(f"{COLUMNS} >= 2")
     ask(other, "The government announced", 40, seed=6)
@@ -90,11 +90,11 @@ def test_a_full_house_tells_everybody_what_to_do(visit, small_house):
     ask(second, "Next", 3)
     wait(second, "waiting")
     expect(second.locator(".live-status")).to_have_text(
-        "The only place is taken; you are number 1 in the queue."
+        "The only slot is busy. You are 1st in the queue."
     )
     ask(third, "One too many", 3)
     wait(third, "error")
-    expect(third.locator(".live-status")).to_contain_text("The house is full")
+    expect(third.locator(".live-status")).to_contain_text("Server busy")
     first.click("#stop")
     wait(first, "stopped")
     wait(second, "done")
@@ -108,7 +108,7 @@ def test_whoever_closes_the_page_frees_the_place(visit, small_house):
     wait(writing, "writing")
     ask(waiting, "Next", 3)
     wait(waiting, "waiting")
-    with pytest.raises(AppError, match="The house is full"):
+    with pytest.raises(AppError, match="Server busy"):
         client.predict("Me too", {}, api_name="/generate")
     waiting.close()
     newcomer = knock(client)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from composer.core.composition import Composition, Sampling
 from composer.core.names import made_name, name_fault, unique_name
 from composer.core.results import Step
+from composer.engine.resolve import lane_names
 from composer.methods import METHODS
 from composer.ui.page import Page
 from composer.ui.runners.batched import BatchedRunner
@@ -75,10 +76,10 @@ def test_the_lanes_are_whose_they_are_said_to_be(method, kind, engine, apart):
 @pytest.mark.parametrize("method", MERGES)
 def test_the_merged_lane_has_a_name_that_no_adapter_has(method, engine):
     composition = Composition({"svd": 1, "plain": 0.5}, method)
-    names = engine.names_of(composition)
+    names = lane_names(composition, engine.names)
     assert names[:-1] == engine.names and len(set(names)) == len(names)
     assert names[-1] == (f"({method})" if method in engine.names else method)
-    assert engine.cast(composition).names == names
+    assert engine.resolve(composition).lanes == names
 
 
 def test_a_trace_and_the_page_name_the_merged_lane_so_too(engine):
@@ -143,11 +144,11 @@ def test_other_names_are_free(name):
 
 def test_the_engine_refuses_such_a_name_and_goes_on(engine, tmp_path):
     folder = tiny.adapter(tmp_path / "new", "llama", 5, r=2)
-    names, bank = engine.names, engine.bank
+    names, bank = engine.names, engine.snapshot.bank
     for name in ("(made 1)", "SVD", "a=1"):
         report = engine.add_adapter(str(folder), name=name)
         assert not report.ok and report.reasons[0].endswith("give the new one another name.")
-    assert engine.names == names and engine.bank is bank
+    assert engine.names == names and engine.snapshot.bank is bank
 
 
 TEXTS = st.text(st.sampled_from("aAb\uff21\xe9\u0430-._/ \\(=\u200b\n"), max_size=8)

@@ -43,7 +43,7 @@ def engine(request, tmp_path_factory):
 @pytest.fixture
 def scheduler(engine, monkeypatch):
     # A text must not end early, or there is nothing to be in company with.
-    monkeypatch.setattr(engine, "_ends", frozenset())
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
     made = Scheduler(engine, slots=4, queue=5)
     yield made
     made.close()
@@ -75,7 +75,7 @@ def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
 
 
 def test_a_newcomer_does_not_wait_for_the_last_word(scheduler):
-    early = scheduler.enter("I was here", Composition(), LONG).events()
+    early = scheduler.submit("I was here", Composition(), LONG).events()
     first(early)
     short = list(scheduler.generate("Me too", Composition(), Sampling(max_new_tokens=2)))
     assert len(short) == 2 and scheduler.busy == 1
@@ -83,11 +83,11 @@ def test_a_newcomer_does_not_wait_for_the_last_word(scheduler):
 
 
 def test_whoever_leaves_frees_the_place(engine, scheduler):
-    held = [scheduler.enter("Held", Composition(), LONG).events() for _ in range(4)]
+    held = [scheduler.submit("Held", Composition(), LONG).events() for _ in range(4)]
     for events in held:
         first(events)
     short = Sampling(max_new_tokens=3, seed=9)
-    events = scheduler.enter("Waits", Composition(), short).events()
+    events = scheduler.submit("Waits", Composition(), short).events()
     assert queued(events) == QueueUpdate(1)
     held.pop().close()
     steps = [event for event in events if isinstance(event, Step)]
@@ -112,14 +112,14 @@ THREE_VOICES = Composition(weights={"plain": 1, "rslora": 1}, method="logits")
 
 
 def test_a_row_of_several_voices_waits_for_room_for_all_and_is_not_overtaken(engine, scheduler):
-    held = [scheduler.enter("Held", Composition(), LONG).events() for _ in range(2)]
+    held = [scheduler.submit("Held", Composition(), LONG).events() for _ in range(2)]
     for events in held:
         first(events)
     sampling = Sampling(max_new_tokens=8, seed=9)
-    large = scheduler.enter("Large", THREE_VOICES, sampling)
-    small = scheduler.enter("Small", Composition(), sampling)
+    large = scheduler.submit("Large", THREE_VOICES, sampling)
+    small = scheduler.submit("Small", Composition(), sampling)
     # Two slots are free: not enough for three voices, and nobody's who came later.
-    assert (scheduler.place(large), scheduler.place(small)) == (1, 2)
+    assert (scheduler.queue_position(large), scheduler.queue_position(small)) == (1, 2)
     held.pop().close()
     got, other = ([event for event in each.events() if isinstance(event, Step)] for each in (large, small))
     assert tokens(got) == tokens(engine.generate("Large", THREE_VOICES, sampling))
@@ -129,10 +129,10 @@ def test_a_row_of_several_voices_waits_for_room_for_all_and_is_not_overtaken(eng
 
 def test_all_slots_of_a_row_are_free_when_it_is_gone(scheduler):
     for _ in range(3):
-        large = scheduler.enter("Large", THREE_VOICES, LONG).events()
+        large = scheduler.submit("Large", THREE_VOICES, LONG).events()
         first(large)
         large.close()
-    four = [scheduler.enter("Guest", Composition(), LONG).events() for _ in range(4)]
+    four = [scheduler.submit("Guest", Composition(), LONG).events() for _ in range(4)]
     for events in four:
         first(events)
     assert scheduler.busy == 4
@@ -143,17 +143,17 @@ def test_all_slots_of_a_row_are_free_when_it_is_gone(scheduler):
 def test_a_row_of_more_voices_than_there_are_slots_is_told_what_to_do(engine):
     small = Scheduler(engine, slots=2)
     with pytest.raises(ComposerError, match=r"3 times at once.*room for 2; set fewer adapters"):
-        small.enter("Hello", THREE_VOICES, LONG)
+        small.submit("Hello", THREE_VOICES, LONG)
     assert small.busy == 0
 
 
 def test_a_house_with_a_slot_left_is_full_for_who_needs_more_and_may_not_wait(engine, monkeypatch):
-    monkeypatch.setattr(engine, "_ends", frozenset())
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
     house = Scheduler(engine, slots=3, queue=0)
-    held = house.enter("Held", Composition(), LONG).events()
+    held = house.submit("Held", Composition(), LONG).events()
     first(held)
-    with pytest.raises(ComposerError, match="full: 1 is being served and 0 wait"):
-        house.enter("Large", THREE_VOICES, LONG)
+    with pytest.raises(ComposerError, match="busy: 1 running, 0 queued"):
+        house.submit("Large", THREE_VOICES, LONG)
     short = Sampling(max_new_tokens=2)
     assert len(list(house.generate("Small", Composition(), short))) == 2
     held.close()
@@ -161,12 +161,12 @@ def test_a_house_with_a_slot_left_is_full_for_who_needs_more_and_may_not_wait(en
 
 
 def test_a_full_house_says_so(scheduler):
-    held = [scheduler.enter("Guest", Composition(), LONG).events() for _ in range(4)]
+    held = [scheduler.submit("Guest", Composition(), LONG).events() for _ in range(4)]
     for events in held:
         first(events)
-    queue = [scheduler.enter("Next", Composition(), LONG) for _ in range(5)]
-    with pytest.raises(ComposerError, match="full: 4 are being served and 5 wait"):
-        scheduler.enter("One too many", Composition(), LONG)
+    queue = [scheduler.submit("Next", Composition(), LONG) for _ in range(5)]
+    with pytest.raises(ComposerError, match="busy: 4 running, 5 queued"):
+        scheduler.submit("One too many", Composition(), LONG)
     for ticket in queue:
         ticket.close()
     for events in held:
@@ -183,14 +183,14 @@ def test_a_full_house_says_so(scheduler):
 )
 def test_what_cannot_be_generated_is_refused_at_the_door(scheduler, prompt, composition, sampling):
     with pytest.raises(ComposerError):
-        scheduler.enter(prompt, composition, sampling)
+        scheduler.submit(prompt, composition, sampling)
     assert scheduler.busy == 0
 
 
 def test_a_row_longer_than_a_place_is_refused(engine):
-    small = Scheduler(engine, slots=1, room=32)
+    small = Scheduler(engine, slots=1, max_seq_len=32)
     with pytest.raises(ComposerError, match="32 tokens"):
-        small.enter("Hello", Composition(), Sampling(max_new_tokens=40))
+        small.submit("Hello", Composition(), Sampling(max_new_tokens=40))
 
 
 def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
@@ -233,11 +233,11 @@ def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):
     folders = tiny.three_unlike(tmp_path, "llama")
     late = folders.pop("patterned")
     engine = tiny.engine("llama", folders)
-    monkeypatch.setattr(engine, "_ends", frozenset())
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
     old = Composition(weights={"plain": 1})
     expected = tokens(engine.generate("Before", old, LONG))
     scheduler = Scheduler(engine, slots=4)
-    running = scheduler.enter("Before", old, LONG).events()
+    running = scheduler.submit("Before", old, LONG).events()
     steps = [first(running)]
     assert engine.add_adapter(str(late), name="patterned").ok
     new = Composition(weights={"patterned": 1})
@@ -251,10 +251,10 @@ def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):
 
 def test_closing_ends_everything_with_a_sentence(engine):
     scheduler = Scheduler(engine, slots=1)
-    events = scheduler.enter("Endless", Composition(), LONG).events()
+    events = scheduler.submit("Endless", Composition(), LONG).events()
     first(events)
     scheduler.close()
     with pytest.raises(ComposerError, match="shutting down"):
         list(events)
     with pytest.raises(ComposerError, match="shutting down"):
-        scheduler.enter("Late", Composition(), LONG)
+        scheduler.submit("Late", Composition(), LONG)

@@ -110,7 +110,7 @@ def test_static_weights_add_up_to_one_whatever_the_sliders():
 
 def test_balanced_adapters_contribute_equally_and_as_much_as_before_together():
     share = np.array([[0.1, 0.3, 0.0], [0.2, 0.2, 0.0], [0.0, 0.4, 0.0]])
-    got = ask([1, 1, 0], "balanced", prompt=PromptStats(share=share))
+    got = ask([1, 1, 0], "balanced", prompt=PromptStats(contribution=share))
     contributed = got * share
     np.testing.assert_allclose(contributed[0, :2], 0.2, atol=1e-6)
     np.testing.assert_allclose(contributed[1, :2], 0.2, atol=1e-6)
@@ -118,7 +118,7 @@ def test_balanced_adapters_contribute_equally_and_as_much_as_before_together():
 
 
 def test_a_whisper_is_turned_up_four_times_at_most():
-    got = ask([1, 1], "balanced", layers=1, prompt=PromptStats(share=np.array([[0.001, 1.0]])))
+    got = ask([1, 1], "balanced", layers=1, prompt=PromptStats(contribution=np.array([[0.001, 1.0]])))
     assert got[0, 0] == 4
 
 
@@ -135,7 +135,7 @@ def test_kl_contrast_subtracts_from_the_fused_gates():
 def test_cosine_shares_by_distance_and_logo_by_one_number_an_adapter():
     shared = ask([1, 1, 1], "cosine", prompt=PromptStats(distance=KL_NATS))
     np.testing.assert_array_equal(shared, ask([1, 1, 1], "kl", kl=KL_NATS))
-    got = ask([1, 1, 0], "logo", prompt=PromptStats(pull=np.array([1.0, 3.0, 0.0])), scale="paper")
+    got = ask([1, 1, 0], "logo", prompt=PromptStats(query_norm=np.array([1.0, 3.0, 0.0])), scale="paper")
     np.testing.assert_allclose(got, [[0.25, 0.75, 0]] * 3, atol=1e-6)
 
 
@@ -143,11 +143,11 @@ def test_cosine_shares_by_distance_and_logo_by_one_number_an_adapter():
 def test_one_adapter_at_weight_one_is_itself(name):
     """Whatever was read of the prompt; in the unit scale, which keeps trained strength."""
     some = np.array([[0.3, 0.0], [0.0, 0.0], [2.0, 0.0]])
-    prompt = PromptStats(kl=some, distance=some, share=some, pull=some[0])
+    prompt = PromptStats(kl=some, distance=some, contribution=some, query_norm=some[0])
     np.testing.assert_allclose(ask([1, 0], name, prompt=prompt), [[1, 0]] * 3)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_asked_for_is_the_base(name):
     none = np.zeros((3, 2))
-    assert not ask([0, 0], name, prompt=PromptStats(kl=none, distance=none, share=none, pull=none[0])).any()
+    assert not ask([0, 0], name, prompt=PromptStats(kl=none, distance=none, contribution=none, query_norm=none[0])).any()

@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_text_and_another_another(engine):
 
 def test_an_end_token_ends_it_and_is_not_shown(engine, monkeypatch):
     free = [s.token for s in engine.generate("abc", PLAIN, Sampling(max_new_tokens=6, temperature=0))]
-    monkeypatch.setattr(engine, "_ends", frozenset({free[2]}))
+    monkeypatch.setattr(engine, "end_tokens", frozenset({free[2]}))
     steps = list(engine.generate("abc", PLAIN, Sampling(max_new_tokens=6, temperature=0)))
     assert steps[-1].finish == "end"
     assert steps[-1].token == free[2]
@@ -59,7 +59,7 @@ def test_closing_the_iterator_leaves_no_gate_behind(engine):
     steps = engine.generate("abc", Composition(weights={"plain": 2}), Sampling(max_new_tokens=50))
     next(steps)
     steps.close()
-    assert engine._model._current.get() is None
+    assert engine.model._current.get() is None
 
 
 def test_rows_end_each_at_its_own_length(engine):
@@ -106,8 +106,8 @@ def test_an_adapter_added_meanwhile_waits_for_the_next_generation(engine, tmp_pa
     before = [next(steps)]
     assert own.add_adapter(str(tiny.adapter(tmp_path / "two", "llama", 2, r=4))).ok
     before += steps
-    assert {step.contribution.shape for step in before} == {(own.layers, 1)}
+    assert {step.contribution.shape for step in before} == {(own.model.layers, 1)}
     composition = Composition(weights={"one": 1})
     after = list(own.generate("abc", composition, Sampling(max_new_tokens=6, temperature=0)))
-    assert {step.contribution.shape for step in after} == {(own.layers, 2)}
+    assert {step.contribution.shape for step in after} == {(own.model.layers, 2)}
     assert [step.token for step in after] == [step.token for step in before]

@@ -75,7 +75,7 @@ def record(run):
 
 PASSES = {
     "llama": lambda engine: engine._runner,
-    "llama, by its modules": lambda engine: TransformersRunner(engine._model),
+    "llama, by its modules": lambda engine: TransformersRunner(engine.model),
     "llama, as graphs": lambda engine: CudaGraphRunner(engine._runner, record),
     "gemma3": lambda engine: engine._runner,
 }
@@ -92,7 +92,7 @@ def engine(request, tmp_path_factory) -> Engine:
 def row(engine: Engine, key: int, mixture: int, size: int = 5) -> BatchRow:
     """A row of its own prompt and gates; its tokens depend on nothing else."""
     draw = np.random.default_rng(key)
-    own = draw.normal(size=(mixture, engine.layers, len(engine.names)))
+    own = draw.normal(size=(mixture, engine.model.layers, len(engine.names)))
     mix = np.append(draw.normal(size=mixture - 1), 0)
     mix[-1] = 1 - mix.sum()
     ids = draw.integers(5, 200, size).tolist()
@@ -105,7 +105,7 @@ def batch_of(engine: Engine, slots: int) -> Batch:
 
 def alone(engine: Engine, key: int, mixture: int, size: int, steps: int) -> list[int]:
     batch = batch_of(engine, mixture)
-    batch.join([row(engine, key, mixture, size)], engine.snapshot.layout)
+    batch.add([row(engine, key, mixture, size)], engine.snapshot.layout)
     for _ in range(steps):
         batch.step()
     return batch.rows[0].ids
@@ -116,12 +116,12 @@ def test_rows_come_and_go_with_all_their_voices(engine, leaving):
     sizes = {0: (1, 4), 1: (3, 7), 2: (2, 5), 3: (1, 9), 4: (3, 6)}
     batch = batch_of(engine, 10)
     layout = engine.snapshot.layout
-    batch.join([row(engine, key, *sizes[key]) for key in range(4)], layout)
+    batch.add([row(engine, key, *sizes[key]) for key in range(4)], layout)
     assert [own.key for own in batch.rows] == [0, 1, 2, 3]
     for _ in range(4):
         batch.step()
-    batch.leave(leaving)
-    batch.join([row(engine, 4, *sizes[4])], layout)
+    batch.remove(leaving)
+    batch.add([row(engine, 4, *sizes[4])], layout)
     for _ in range(5):
         drawn, telemetry = batch.step()
     assert {own.key for own in batch.rows} == {*range(5)} - {*leaving}
@@ -136,8 +136,8 @@ def test_rows_come_and_go_with_all_their_voices(engine, leaving):
 def test_slots_are_free_again_when_their_row_has_left(engine):
     batch, layout = batch_of(engine, 3), engine.snapshot.layout
     for key in range(4):
-        batch.join([row(engine, key, 3)], layout)
+        batch.add([row(engine, key, 3)], layout)
         batch.step()
         assert batch.rows[0].ids == alone(engine, key, 3, 5, 1)
-        batch.leave([key])
+        batch.remove([key])
         assert batch.rows == []

@@ -57,7 +57,7 @@ def decoded(engine: Engine, decode, steps: int = 6):
             return logits, telemetry
 
     batch = Batch(Listening(), layout, frozenset(), slots=4, room=128)
-    batch.join(rows(engine.layers, len(engine.names)), layout)
+    batch.add(rows(engine.model.layers, len(engine.names)), layout)
     for _ in range(steps):
         batch.step()
     return batch, heard
@@ -77,17 +77,17 @@ def test_the_family_gets_its_own_pass_and_others_the_modules():
 
 def test_the_llama_pass_decodes_as_the_modules_do(engine):
     batch, own = decoded(engine, engine._runner)
-    modules, theirs = decoded(engine, TransformersRunner(engine._model))
+    modules, theirs = decoded(engine, TransformersRunner(engine.model))
     assert [row.ids for row in batch.rows] == [row.ids for row in modules.rows]
     same(engine, own, theirs, 1e-4)
 
 
 def test_prompts_of_unlike_length_are_read_as_the_modules_read_them(engine):
-    layout, some = engine.snapshot.layout, rows(engine.layers, len(engine.names))
+    layout, some = engine.snapshot.layout, rows(engine.model.layers, len(engine.names))
     gates = gates_tensor([row.mixture.gates[0] for row in some], engine.base.device)
     ids = [row.ids for row in some]
     own, theirs = (
-        each.read(layout, gates, ids) for each in (engine._runner, TransformersRunner(engine._model))
+        each.read(layout, gates, ids) for each in (engine._runner, TransformersRunner(engine.model))
     )
     same(engine, [(own.logits, own.telemetry)], [(theirs.logits, theirs.telemetry)], 1e-4)
     torch.testing.assert_close(own.hidden, theirs.hidden, atol=1e-4, rtol=0)
@@ -110,7 +110,7 @@ def test_every_decoded_token_is_the_plain_forwards_choice(engine):
         call = GateCall(
             engine.snapshot.layout, gates_tensor(row.mixture.gates, engine.base.device), recorder=recorder
         )
-        full = engine._model(call, input_ids=torch.tensor([row.ids[:-1]]), use_cache=False).logits[0, -1]
+        full = engine.model(call, input_ids=torch.tensor([row.ids[:-1]]), use_cache=False).logits[0, -1]
         torch.testing.assert_close(heard[-1][0][place], full, atol=1e-4, rtol=0)
 
 
@@ -118,10 +118,10 @@ def test_rows_that_leave_take_nothing_of_the_others_along(engine):
     layout = engine.snapshot.layout
     whole, _ = decoded(engine, engine._runner, steps=8)
     batch, _ = decoded(engine, engine._runner, steps=3)
-    batch.leave([0])
-    late = rows(engine.layers, len(engine.names))[1]
+    batch.remove([0])
+    late = rows(engine.model.layers, len(engine.names))[1]
     late.key = "late"
-    batch.join([late], layout)
+    batch.add([late], layout)
     for _ in range(5):
         batch.step()
     expected = {row.key: row.ids for row in whole.rows}
@@ -145,10 +145,10 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
         Batch(decode, layout, frozenset(), slots=4, room=128) for decode in (graphs, engine._runner)
     )
     for batch in (ours, theirs):
-        batch.join(rows(engine.layers, len(engine.names)), layout)
+        batch.add(rows(engine.model.layers, len(engine.names)), layout)
         for _ in range(4):
             batch.step()
-        batch.leave([1])
+        batch.remove([1])
         for row in batch.rows:
             row.mixture = LogitMixture.one(-row.mixture.gates[0])
         batch._changed = True
@@ -177,9 +177,9 @@ def test_many_rows_share_few_graphs():
 
 
 def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):
-    rounded = tiny.model(engine.spec.name)
+    rounded = tiny.model(engine.base.spec.name)
     eight = Engine(engine.catalog, engine.base.__class__(**{**vars(engine.base), "model": rounded}), "int8")
-    for spec in engine.adapters:
+    for spec in engine.snapshot.adapters:
         assert eight.add_adapter(spec.source, name=spec.name).ok
     composition = Composition(weights={"plain": 1, "rslora": 0.5})
     exact, near = (each.next_token_logits("abc", composition) for each in (engine, eight))

@@ -138,7 +138,7 @@ def greedy(made: torch.nn.Module, prompt: str) -> list[int]:
 def words(engine: Engine) -> list[list[int]]:
     """What the engine goes on with, all prompts in one batch."""
     sampling = Sampling(max_new_tokens=TOKENS, temperature=0)
-    engine._ends = frozenset()
+    engine.end_tokens = frozenset()
     told: list[list[int]] = [[] for _ in PROMPTS]
     for step in engine.generate_rows([(prompt, Composition(), sampling) for prompt in PROMPTS]):
         told[step.row].append(step.token)

@@ -56,7 +56,7 @@ PASSES = ("plain", "compiled", "graphs", "modules", "neox")
 def engine(request, tmp_path_factory):
     family = {"modules": "gemma3", "neox": "gpt_neox"}.get(request.param, "llama")
     made = make_engine(tmp_path_factory.mktemp(request.param), family)
-    made._ends = frozenset()  # a text must not end early, or it is in nobody's company
+    made.end_tokens = frozenset()  # a text must not end early, or it is in nobody's company
     if request.param == "compiled":
         assert Compilation(made._runner, made.snapshot.layout).wait(300)
     if request.param == "graphs":
@@ -122,7 +122,7 @@ class Company:
         self.mixture: dict[tuple, int] = {}
         self.failed: dict[tuple, Exception] = {}
 
-    def join(
+    def add(
         self, key: tuple, prompt: str, composition: Composition, sampling: Sampling, fault: str = ""
     ) -> None:
         row = self.engine.row(key, prompt, composition, sampling)
@@ -132,9 +132,9 @@ class Company:
             row.every = 2
             row.refresh_gates = lambda ids: 1 / 0
         self.told[key], self.mixture[key] = [], len(row.mixture)
-        self.hear(self.run.join([row]))
+        self.hear(self.run.add([row]))
         if fault == "push" and key in self.mixture:
-            self.run._texts[key].push = lambda token, last: 1 / 0
+            self.run._rows[key][1].push = lambda token, last: 1 / 0
 
     def hear(self, outcomes) -> None:
         for outcome in outcomes:
@@ -146,10 +146,10 @@ class Company:
             if isinstance(outcome, Failed) or outcome.finish:
                 del self.mixture[outcome.row]
 
-    def leave(self, number: int) -> None:
+    def remove(self, number: int) -> None:
         if self.mixture:
             key = list(self.mixture)[number % len(self.mixture)]
-            self.run.leave([key])
+            self.run.remove([key])
             del self.mixture[key]
 
     def check_slots(self) -> None:
@@ -169,13 +169,13 @@ def test_in_any_company_healthy_rows_get_the_words_they_get_alone(engine, events
     for number, (kind, which, length) in enumerate(events):
         sampling = Sampling(max_new_tokens=length, seed=which)
         if kind == "healthy":
-            company.join((kind, which, number), "Alone " + "x" * which, HEALTHY[which], sampling)
+            company.add((kind, which, number), "Alone " + "x" * which, HEALTHY[which], sampling)
         elif kind == "sick":
-            company.join((kind, which, number), "Sick " + "y" * which, SICK[which], sampling)
+            company.add((kind, which, number), "Sick " + "y" * which, SICK[which], sampling)
         elif kind in ("refresh_gates", "push"):
-            company.join((kind, which, number), "Broken", Composition(), Sampling(max_new_tokens=12), kind)
+            company.add((kind, which, number), "Broken", Composition(), Sampling(max_new_tokens=12), kind)
         elif kind == "leave":
-            company.leave(which)
+            company.remove(which)
         else:
             for _ in range(length):
                 company.hear(company.run.step())
@@ -217,7 +217,7 @@ def test_pictures_have_no_nan_whatever_an_adapter_holds(engine, name):
         fusion = engine.fusion("Hello there", norm=norm)
         assert np.isfinite(fusion.kl).all() and np.isfinite(fusion.alpha).all()
         np.testing.assert_allclose(fusion.alpha.sum(axis=1), 1, rtol=1e-5)
-    assert all(np.isfinite(list(norms.values())).all() for norms in engine.bank.norms.values())
+    assert all(np.isfinite(list(norms.values())).all() for norms in engine.snapshot.bank.norms.values())
     # Whoever leaves the loud adapter out reads as if it were not there.
     logo = ("logo",) if any(path.endswith("q_proj") for path in engine.model.sites) else ()
     for method in ("kl", "cosine", "balanced", "static", "contrast", "arrow", *logo):
@@ -246,22 +246,22 @@ def test_a_float16_base_overflows_for_one_and_not_for_the_next(tmp_path):
     import dataclasses
 
     whole = tiny.engine("llama", {})
-    spec = dataclasses.replace(whole.spec, dtype="float16")
+    spec = dataclasses.replace(whole.base.spec, dtype="float16")
     half = type(whole)(
         whole.catalog, dataclasses.replace(whole.base, spec=spec, model=tiny.model("llama").half())
     )
-    half._ends = frozenset()
+    half.end_tokens = frozenset()
     for name, folder in tiny.three_unlike(tmp_path, "llama").items():
         assert half.add_adapter(str(folder), name=name).ok
     wild = Composition({"plain": 8, "rslora": 8, "patterned": 8}, strength=4, bands=(2, 2, 2))
     short = Sampling(max_new_tokens=20, seed=1)
     run: DecodeSession = half.start(1, 128)
     before = [step.token for step in half.generate("Next", Composition(), short)]
-    outcomes = run.join([half.row("wild", "abc" * 5, wild, Sampling(max_new_tokens=30))])
+    outcomes = run.add([half.row("wild", "abc" * 5, wild, Sampling(max_new_tokens=30))])
     while run.keys:
         outcomes = run.step()
     assert isinstance(outcomes[-1], Failed) and "overflowed" in str(outcomes[-1].fault)
-    after = run.join([half.row("next", "Next", Composition(), short)])
+    after = run.add([half.row("next", "Next", Composition(), short)])
     while run.keys:
         after += run.step()
     assert [step.token for step in after] == before

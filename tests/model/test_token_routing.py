@@ -96,7 +96,7 @@ def test_it_is_pefts_router(tmp_path, monkeypatch):
         expected = oracle(input_ids=torch.tensor([ids_of(built)])).logits[0, -1]
     got = built.next_token_logits(PROMPT, Composition(dict.fromkeys(folders, 1), "arrow", scale="paper"))
     np.testing.assert_allclose(got, expected, atol=1e-4)
-    for path, site in built.bank.sites.items():
+    for path, site in built.snapshot.bank.sites.items():
         router = oracle.base_model.model.get_submodule(path).lora_arrow["arrow_router"]
         for adapter, theirs in enumerate(router.prototypes):
             own = site.adapter_index == adapter
@@ -108,7 +108,7 @@ def test_it_is_pefts_router(tmp_path, monkeypatch):
 
 
 def test_a_prototype_is_the_top_right_singular_vector(llama):
-    for site in llama.bank.sites.values():
+    for site in llama.snapshot.bank.sites.values():
         for adapter in site.adapter_index.unique().tolist():
             own = site.adapter_index == adapter
             v = site.prototype[own].double() @ site.A[own].double()  # [d_in]
@@ -145,7 +145,7 @@ def test_prototypes_of_strange_factors(dtype):
 def test_an_adapter_that_adds_nothing_still_takes_its_share(tmp_path, llama):
     folders = tiny.three_unlike(tmp_path, "llama")
     built = tiny.engine("llama", {"plain": folders["plain"], "mute": folders["rslora"]})
-    for site in built.bank.sites.values():
+    for site in built.snapshot.bank.sites.values():
         site.B[:, site.adapter_index == 1] = 0
     both = built.next_token_logits(PROMPT, Composition({"plain": 1, "mute": 1}, method="arrow"))
     alone = built.next_token_logits(PROMPT, Composition({"plain": 1}))
@@ -182,7 +182,7 @@ def test_a_bank_without_adapters_generates_as_the_base():
 
 
 def test_order_of_loading_does_not_matter(engine, tmp_path):
-    family = engine.spec.name
+    family = engine.base.spec.name
     backwards = tiny.engine(family, dict(reversed(tiny.three_unlike(tmp_path, family).items())))
     assert backwards.names == tuple(reversed(engine.names))
     np.testing.assert_allclose(
@@ -220,7 +220,7 @@ def test_routed_rows_and_others_decode_together_as_they_do_alone(engine):
 def passes(engine: Engine, decode, routes):
     """Logits and coded z of three rows: their prompts read, then one token decoded."""
     layout = engine.snapshot.layout
-    gates = gates_tensor([[list(WEIGHTS.values())] * engine.layers] * 3, engine.base.device)
+    gates = gates_tensor([[list(WEIGHTS.values())] * engine.model.layers] * 3, engine.base.device)
     prompts = [ids_of(engine, text) for text in (PROMPT, "Short", "middling")]
     read = decode.read(layout, gates, prompts, routes=routes)
     cache = KVCache(3, 64)
@@ -271,7 +271,7 @@ def test_routed_batches_go_around_graphs(llama):
     for decode in (graphs, llama._runner):
         layout = llama.snapshot.layout
         batch = Batch(decode, layout, frozenset(), slots=2, room=128)
-        batch.join([llama.row(0, PROMPT, ARROW, GREEDY)], layout)
+        batch.add([llama.row(0, PROMPT, ARROW, GREEDY)], layout)
         for _ in range(3):
             batch.step()
         found.append(batch.rows[0].ids)
@@ -281,7 +281,7 @@ def test_routed_batches_go_around_graphs(llama):
 def test_int8_routes_nearly_alike(llama):
     base = llama.base.__class__(**{**vars(llama.base), "model": tiny.model("llama")})
     eight = Engine(llama.catalog, base, "int8")
-    for spec in llama.adapters:
+    for spec in llama.snapshot.adapters:
         assert eight.add_adapter(spec.source, name=spec.name).ok
     np.testing.assert_allclose(
         eight.next_token_logits(PROMPT, ARROW), llama.next_token_logits(PROMPT, ARROW), atol=1e-5
@@ -298,9 +298,9 @@ def test_a_routed_row_goes_on_as_it_was_when_an_adapter_is_added(tmp_path):
     composition = Composition({"plain": 1, "rslora": 0.5}, method="arrow")
     before = tokens(built.generate(PROMPT, composition, GREEDY))
     run = built.start(2, 64)
-    steps = run.join([built.row("old", PROMPT, composition, GREEDY)])
+    steps = run.add([built.row("old", PROMPT, composition, GREEDY)])
     assert built.add_adapter(str(last), name="patterned").ok
-    steps += run.join([built.row("new", PROMPT, composition, GREEDY)])
+    steps += run.add([built.row("new", PROMPT, composition, GREEDY)])
     while run.keys:
         steps += run.step()
     assert {key: [s.token for s in steps if s.row == key] for key in ("old", "new")} == {
@@ -324,7 +324,7 @@ def test_an_adapter_alone_is_explained_with_the_share_it_has_in_company(engine):
     np.testing.assert_allclose(found.attribution.composed, logs(None), atol=1e-4)
     for i, name in enumerate(found.adapters):
         np.testing.assert_allclose(found.attribution.alone[i], logs([name]), atol=1e-4)
-    np.testing.assert_allclose(found.gates, [list(WEIGHTS.values())] * engine.layers, rtol=1e-6)
+    np.testing.assert_allclose(found.gates, [list(WEIGHTS.values())] * engine.model.layers, rtol=1e-6)
     assert np.isfinite(found.bands.change).all() and np.isfinite(found.additivity)
     assert "before each token shares them out" in as_text(found)
 
@@ -338,5 +338,5 @@ def test_a_zero_weight_beside_the_routed_ones_is_not_explained(llama):
 
 def test_only_arrow_is_routed_and_reads_no_prompt_beforehand(llama):
     assert [name for name, method in METHODS.items() if method.token_routed] == ["arrow"]
-    assert not llama.reads_prompt(ARROW, llama.cast(ARROW))
-    assert llama.row(0, PROMPT, Composition(WEIGHTS), GREEDY).route is None
+    assert not llama.resolve(ARROW).missing_stats(None)
+    assert llama.row(0, PROMPT, Composition(WEIGHTS), GREEDY).router is None

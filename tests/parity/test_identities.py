@@ -30,11 +30,11 @@ def logits(engine, **weights):
 def prefill(engine, gates: torch.Tensor, prompt: str = PROMPT, **call):
     ids = torch.tensor([engine.base.tokenizer(prompt)["input_ids"]] * len(gates))
     call = GateCall(engine.snapshot.layout, gates, **call)
-    return call, engine._model(call, input_ids=ids, use_cache=False).logits
+    return call, engine.model(call, input_ids=ids, use_cache=False).logits
 
 
 def test_order_of_loading_does_not_matter(engine, tmp_path):
-    family = engine.spec.name
+    family = engine.base.spec.name
     folders = tiny.three_unlike(tmp_path, family)
     backwards = tiny.engine(family, dict(reversed(folders.items())))
     weights = {"plain": 0.7, "rslora": 1.2, "patterned": -0.4}
@@ -43,7 +43,7 @@ def test_order_of_loading_does_not_matter(engine, tmp_path):
 
 
 def test_a_weight_and_its_negative_cancel(engine, tmp_path):
-    family = engine.spec.name
+    family = engine.base.spec.name
     folder = tiny.three_unlike(tmp_path, family)["rslora"]
     twice = tiny.engine(family, {"one": folder, "other": folder})
     base = logits(twice)
@@ -54,7 +54,7 @@ def test_a_weight_and_its_negative_cancel(engine, tmp_path):
 
 def test_one_hot_rows_equal_each_adapter_alone(engine):
     count = len(engine.names)
-    gates = torch.zeros(count + 1, engine.layers, count)
+    gates = torch.zeros(count + 1, engine.model.layers, count)
     for i in range(count):
         gates[i + 1, :, i] = 1
     _, rows = prefill(engine, gates)
@@ -67,10 +67,10 @@ def test_cached_and_uncached_decoding_agree(engine):
     composition = Composition(weights={"plain": 0.8, "rslora": 0.5})
     steps = list(engine.generate(PROMPT, composition, GREEDY))
     ids = engine.base.tokenizer(PROMPT)["input_ids"]
-    gates = torch.tensor([[[0.8, 0.5, 0.0]] * engine.layers])
+    gates = torch.tensor([[[0.8, 0.5, 0.0]] * engine.model.layers])
     for step in steps:
         call = GateCall(engine.snapshot.layout, gates)
-        full = engine._model(call, input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+        full = engine.model(call, input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
         assert full.max() - full[step.token] < 1e-4
         ids = [*ids, step.token]
     assert len(steps) == GREEDY.max_new_tokens or steps[-1].finish == "end"
@@ -93,7 +93,7 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
     weights = {"plain": 1.0, "rslora": 0.5, "patterned": -2.0}
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     hooks = []
-    for path in engine.bank.sites:
+    for path in engine.snapshot.bank.sites:
         linear = engine.base.model.get_submodule(path).base
         hooks.append(
             linear.register_forward_hook(
@@ -101,18 +101,18 @@ def test_contributions_by_the_gram_identity_equal_explicit_ones(engine):
             )
         )
     recorder = TelemetryRecorder()
-    gates = torch.tensor([[list(weights.values())] * engine.layers])
+    gates = torch.tensor([[list(weights.values())] * engine.model.layers])
     prefill(engine, gates, recorder=recorder)
     for hook in hooks:
         hook.remove()
-    got = engine.snapshot.contribution(recorder.telemetry(engine.snapshot.layout, engine._model.layer_of))[
+    got = engine.snapshot.contribution(recorder.telemetry(engine.snapshot.layout, engine.model.layer_of))[
         0
     ].numpy()
 
-    added = np.zeros((engine.layers, len(engine.names)))
-    base = np.zeros(engine.layers)
+    added = np.zeros((engine.model.layers, len(engine.names)))
+    base = np.zeros(engine.model.layers)
     for path, (x, out) in seen.items():
-        site, layer = engine.bank.sites[path], engine._model.layer_of[path]
+        site, layer = engine.snapshot.bank.sites[path], engine.model.layer_of[path]
         base[layer] += float(out.square().sum())
         for i, weight in enumerate(weights.values()):
             own = site.adapter_index == i
@@ -125,9 +125,9 @@ def test_steps_carry_the_contribution_of_the_pass_that_chose_the_token(engine):
     composition = Composition(weights={"plain": 1.0, "rslora": -1.0})
     step = next(engine.generate(PROMPT, composition, GREEDY))
     recorder = TelemetryRecorder()
-    prefill(engine, torch.tensor([[[1.0, -1.0, 0.0]] * engine.layers]), recorder=recorder)
+    prefill(engine, torch.tensor([[[1.0, -1.0, 0.0]] * engine.model.layers]), recorder=recorder)
     expected = engine.snapshot.contribution(
-        recorder.telemetry(engine.snapshot.layout, engine._model.layer_of)
+        recorder.telemetry(engine.snapshot.layout, engine.model.layer_of)
     )[0].numpy()
     np.testing.assert_allclose(step.contribution, expected, rtol=1e-3, atol=1e-6)
     assert (step.contribution[:, 2] == 0).all()
@@ -151,6 +151,6 @@ def test_one_adapter_at_weight_one_is_itself_whatever_the_method(engine, method)
 
 def test_an_empty_bank_generates_as_the_base_and_contributes_nothing():
     engine = tiny.engine("llama", {})
-    assert engine.bank == AdapterBank()
+    assert engine.snapshot.bank == AdapterBank()
     steps = list(engine.generate(PROMPT, Composition(), GREEDY))
-    assert steps and steps[0].contribution.shape == (engine.layers, 0)
+    assert steps and steps[0].contribution.shape == (engine.model.layers, 0)

@@ -70,7 +70,7 @@ def tokens(steps) -> list[int]:
 @pytest.mark.parametrize("asked", ASKED)
 def test_the_next_tokens_logits_are_those_of_separate_passes(pair, asked):
     engine, oracle = pair
-    expected = put_together(oracle, engine._encode(PROMPT), asked)[-1].numpy()
+    expected = put_together(oracle, engine.base.encode(PROMPT), asked)[-1].numpy()
     got = engine.next_token_logits(PROMPT, asked)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=1e-3)
@@ -85,7 +85,7 @@ def test_a_texts_log_probs_are_those_of_separate_passes(pair, asked, monkeypatch
     for chunk in (2048, 60):  # all in one pass, and a few voices a pass
         monkeypatch.setattr("composer.model.runtime.scoring.CHUNK_TOKENS", chunk)
         for text, got in zip(texts, engine.log_probs(texts, asked), strict=True):
-            ids = engine._encode(text)
+            ids = engine.base.encode(text)
             logs = put_together(oracle, ids, asked)[:-1].log_softmax(dim=-1)
             expected = logs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()
             np.testing.assert_allclose(got, expected, atol=1e-3)
@@ -94,12 +94,12 @@ def test_a_texts_log_probs_are_those_of_separate_passes(pair, asked, monkeypatch
 @pytest.mark.parametrize("asked", ASKED)
 def test_every_decoded_token_is_the_choice_of_separate_uncached_passes(pair, asked):
     engine, oracle = pair
-    ids = engine._encode(PROMPT)
+    ids = engine.base.encode(PROMPT)
     for step in engine.generate(PROMPT, asked, GREEDY):
         mixed = put_together(oracle, ids, asked)[-1]
         assert mixed.max() - mixed[step.token] < 1e-3
         ids = [*ids, step.token]
-    assert len(ids) > len(engine._encode(PROMPT)) + 1
+    assert len(ids) > len(engine.base.encode(PROMPT)) + 1
 
 
 def test_one_adapter_is_itself_bit_for_bit(engine):
@@ -131,8 +131,8 @@ def test_contrast_zero_is_the_logit_sum_bit_for_bit(engine):
 
 
 def test_order_of_loading_does_not_matter(engine, tmp_path):
-    folders = tiny.three_unlike(tmp_path, engine.spec.name)
-    backwards = tiny.engine(engine.spec.name, dict(reversed(folders.items())), (MOOD,))
+    folders = tiny.three_unlike(tmp_path, engine.base.spec.name)
+    backwards = tiny.engine(engine.base.spec.name, dict(reversed(folders.items())), (MOOD,))
     for asked in ASKED:
         np.testing.assert_allclose(
             backwards.next_token_logits(PROMPT, asked), engine.next_token_logits(PROMPT, asked), atol=1e-4
@@ -159,7 +159,7 @@ def test_in_a_batch_every_row_is_what_it_is_alone(engine):
 
 def test_an_adapter_contributes_as_alone_times_its_share_of_the_logits(engine):
     step = next(engine.generate(PROMPT, ASKED[0], GREEDY))
-    assert step.contribution.shape == (engine.layers, 3)
+    assert step.contribution.shape == (engine.model.layers, 3)
     for column, (name, weight) in enumerate(WEIGHTS.items()):
         own = next(engine.generate(PROMPT, Composition({name: 1.0}), GREEDY)).contribution[:, column]
         np.testing.assert_allclose(
@@ -184,4 +184,4 @@ def test_an_adapter_that_comes_in_meanwhile_changes_nothing(tmp_path):
     assert engine.add_adapter(str(late), name="patterned").ok
     rest = list(steps)
     assert tokens([first, *rest]) == expected
-    assert {step.contribution.shape for step in rest} == {(engine.layers, 2)}
+    assert {step.contribution.shape for step in rest} == {(engine.model.layers, 2)}

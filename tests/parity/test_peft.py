@@ -98,7 +98,7 @@ def test_fusion_equals_separate_peft_passes(pair, norm):
     )
     kl = kl.T
     fusion = engine.fusion(PROMPT, norm=norm)
-    assert fusion.kl.shape == fusion.alpha.shape == (engine.layers, len(engine.names))
+    assert fusion.kl.shape == fusion.alpha.shape == (engine.model.layers, len(engine.names))
     np.testing.assert_allclose(fusion.kl, kl, atol=1e-5, rtol=1e-3)
     decided = kl.sum(axis=1) >= UNDECIDED
     assert decided.any()

@@ -46,7 +46,7 @@ ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *
 @pytest.fixture(scope="module")
 def oracle(real_engine):
     plain = AutoModelForCausalLM.from_pretrained(real_engine.base.path, dtype=torch.float32)
-    folders = {spec.name: spec.source for spec in real_engine.adapters}
+    folders = {spec.name: spec.source for spec in real_engine.snapshot.adapters}
     model = PeftModel.from_pretrained(plain, folders["positive"], adapter_name="positive")
     model.load_adapter(folders["sports"], adapter_name="sports")
     return model.eval()
@@ -74,14 +74,14 @@ def test_every_method_writes_text_and_says_who_did_what(real_engine, method):
     steps = list(real_engine.generate(PROMPT, composition, Sampling(max_new_tokens=8, seed=1)))
     assert steps[-1].text.strip()
     shares = np.stack([step.contribution for step in steps])
-    assert shares.shape == (len(steps), real_engine.layers, len(ADAPTERS))
+    assert shares.shape == (len(steps), real_engine.model.layers, len(ADAPTERS))
     assert shares[..., ADAPTERS.index("negative")].mean() > 0.005
     assert not shares[..., ADAPTERS.index("business")].any() or method == "contrast"
 
 
 def test_fusion_reads_every_layer_of_the_prompt(real_engine):
     kl, alpha, *_ = real_engine.fusion("The quarterback threw a pass and")
-    assert kl.shape == alpha.shape == (real_engine.layers, len(ADAPTERS))
+    assert kl.shape == alpha.shape == (real_engine.model.layers, len(ADAPTERS))
     np.testing.assert_allclose(alpha.sum(axis=1), 1, atol=1e-5)
     assert kl[-1].min() > 0
 

@@ -142,7 +142,7 @@ def test_a_dial_that_compositions_do_not_have_is_a_reason():
 
 def test_a_base_that_is_chatted_with_is_refused(engine):
     chatting = tiny.engine("llama", {})
-    chatting.base = replace(chatting.base, spec=replace(chatting.spec, prompting="chat"))
+    chatting.base = replace(chatting.base, spec=replace(chatting.base.spec, prompting="chat"))
     with pytest.raises(ComposerError, match="plain"):
         Stand.of(chatting)
 

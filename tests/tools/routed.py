@@ -34,11 +34,11 @@ def by_hand(
     heard: Sequence[str] | None = None,
 ) -> ByHand:
     """One uncached pass over the tokens. heard: the adapters whose output is added (None: all of them)."""
-    added = np.zeros((engine.layers, len(engine.names)))
-    base = np.zeros(engine.layers)
+    added = np.zeros((engine.model.layers, len(engine.names)))
+    base = np.zeros(engine.model.layers)
 
     def add(path: str, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        site, layer = engine.bank.sites[path], engine.model.layer_of[path]
+        site, layer = engine.snapshot.bank.sites[path], engine.model.layer_of[path]
         here = [
             name
             for name in weights
@@ -64,7 +64,7 @@ def by_hand(
         engine.base.model.get_submodule(path).base.register_forward_hook(
             lambda _, args, out, path=path: add(path, args[0], out)
         )
-        for path in engine.bank.sites
+        for path in engine.snapshot.bank.sites
     ]
     try:
         logits = engine.model(None, input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]

@@ -13,6 +13,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine import scheduler
+from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.methods import fuse
 from composer.ui.runners.base import MergeStarted
@@ -34,7 +35,7 @@ def engine(tmp_path_factory):
 @pytest.fixture
 def crowd(engine, monkeypatch):
     # A text must not end early, or there is no company.
-    monkeypatch.setattr(engine, "_ends", frozenset())
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
     # Nor may it end before somebody hears for the first time that they have to wait.
     monkeypatch.setattr(scheduler, "POLL", 0.01)
     made = BatchedRunner(engine, Settings(slots=2, queue_size=1, max_new_tokens=150))
@@ -97,7 +98,7 @@ def test_in_company_a_method_that_needs_them_has_them_first(engine, crowd):
 
 def test_while_somebody_elses_prompt_is_read_the_text_comes_first(crowd):
     read = Event()
-    crowd._scheduler.call(read.wait)
+    crowd.scheduler.submit_task(read.wait)
     items = run(crowd, SHORT)
     assert next(items) in (None, QueueUpdate(0))
     read.set()
@@ -107,12 +108,12 @@ def test_while_somebody_elses_prompt_is_read_the_text_comes_first(crowd):
 def test_whoever_leaves_while_waiting_for_a_reading_withdraws_it(engine, crowd, monkeypatch):
     read, asked = Event(), []
     monkeypatch.setattr(engine, "fusion", lambda *given: asked.append(given))
-    crowd._scheduler.call(read.wait)
+    crowd.scheduler.submit_task(read.wait)
     items = run(crowd, KL)
     assert next(items) is None
     items.close()
     read.set()
-    assert crowd._scheduler.call(lambda: "after it").result(60) == "after it"
+    assert crowd.scheduler.submit_task(lambda: "after it").result(60) == "after it"
     assert not asked
 
 
@@ -142,7 +143,7 @@ def test_a_full_house_says_so_before_any_work(crowd, monkeypatch):
     third = run(crowd, SHORT)
     assert next(item for item in third if item is not None) == QueueUpdate(1)
     monkeypatch.setattr(type(crowd.engine), "fusion", None)  # whoever read a prompt now would fail
-    with pytest.raises(ComposerError, match="2 are being served and 1 wait"):
+    with pytest.raises(ComposerError, match="2 running, 1 queued"):
         next(run(crowd, KL))
     for items in (third, first, second):
         items.close()
@@ -165,14 +166,14 @@ def test_a_bad_request_takes_no_place(crowd):
         next(run(crowd, Request("", Composition(), Sampling())))
     with pytest.raises(ComposerError, match="nobody"):
         list(run(crowd, Request("Hi", Composition(weights={"nobody": 1}), Sampling())))
-    assert crowd._scheduler.busy == 0
+    assert crowd.scheduler.busy == 0
 
 
 def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path, monkeypatch):
     folders = tiny.three_unlike(tmp_path, "llama")
     late = folders.pop("patterned")
     engine = tiny.engine("llama", folders)
-    monkeypatch.setattr(engine, "_ends", frozenset())
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
     # Nor may it end before somebody hears for the first time that they have to wait.
     monkeypatch.setattr(scheduler, "POLL", 0.01)
     with closing(BatchedRunner(engine, Settings())) as crowd:
@@ -200,7 +201,7 @@ def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, crowd, asked):
     finally:
         engine._planner._analyzer = plainly
     [shown] = [each for each in told if isinstance(each, Fusion)]
-    own = engine.cast(composition)
+    own = engine.resolve(composition)
     part = own.weights != 0
     gates = engine.row(0, "Who are you?", composition, Sampling()).mixture.gates[0][:, own.columns]
     shared = fuse(shown.kl, part).alpha * part.sum() * own.weights
@@ -213,22 +214,22 @@ def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, crowd, 
     request = Request("Who?", Composition({"rslora": 1, "plain": 0.5}, method), Sampling(5, seed=4))
     told = follow(run(crowd, request))
     steps = [item for item in told if isinstance(item, Step)]
-    shown = engine.names_of(request.composition, crowd.engine.names)
+    shown = lane_names(request.composition, crowd.engine.names)
     assert shown == (*engine.names, *(["svd"] if method == "svd" else []))
-    assert steps[0].contribution.shape == (engine.layers, len(shown))
+    assert steps[0].contribution.shape == (engine.model.layers, len(shown))
     assert expected(engine, request, told)
 
 
 def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, crowd, monkeypatch):
     begun, go = Event(), Event()
-    cast = engine.cast
+    resolve = engine.resolve
 
-    def slow(composition, through=None):
+    def slow(composition, execute=None):
         begun.set()
         go.wait(10)
-        return cast(composition, through)
+        return resolve(composition, execute)
 
-    monkeypatch.setattr(engine, "cast", slow)
+    monkeypatch.setattr(engine, "resolve", slow)
     request = Request("Who?", Composition({"rslora": 1, "plain": -0.3}, "ties"), Sampling(5))
     items = run(crowd, request)
     assert next(items) == MergeStarted() and next(items) is None

@@ -44,7 +44,7 @@ class Broken(Runner):
         self.fault: Exception | None = None
 
     def run(self, request, names):
-        fusion = self.engine.fusion_of(request.prompt, request.composition, names)
+        fusion = self.engine.fusion(request.prompt, names, composition=request.composition)
         yield fusion
         if self.fault:
             raise self.fault
@@ -156,7 +156,7 @@ def test_a_fault_crosses_from_a_gpu_worker_as_its_sentence(fault, words, engine,
     def fail(*args, **options):
         raise fault
 
-    monkeypatch.setattr(engine, "fusion_of", fail)
+    monkeypatch.setattr(engine, "fusion", fail)
     forked = ZeroGpuRunner(engine, lambda work: work)
     request = Request("The", Composition(), Sampling(2))
     with pytest.raises(gr.Error) as told:

@@ -51,7 +51,7 @@ def test_who_waits_reads_their_place_and_then_that_it_is_their_turn():
     run = progress(a=1)
     sent = run.waiting(3, slots=32)
     assert sent["status"]["phase"] == "waiting"
-    assert sent["status"]["message"] == "All 32 places are taken; you are number 3 in the queue."
+    assert sent["status"]["message"] == "All 32 slots are busy. You are 3rd in the queue."
     assert run.waiting(0, slots=32) == run.reading()
 
 

@@ -34,7 +34,7 @@ class RecordingEngine:
         self.asked = []
         self.closed = False
 
-    def fusion_of(self, prompt, composition, names):
+    def fusion(self, prompt, names, *, composition):
         if prompt == "bad":
             raise ComposerError("The prompt is bad; write another.")
         self.asked.append(("fusion", prompt, composition, names))

@@ -29,25 +29,25 @@ log = logging.getLogger(__name__)
 ATTENTION_BUCKET = 64
 
 
-@dataclass
+@dataclass(eq=False)
 class BatchRow:
-    """One generation under way. key: the caller's name for it. ids: prompt and drawn tokens.
+    """One generation in progress."""
 
-    regate: new voices, as many as before, from the ids so far, asked for after every `every` drawn tokens
-    (0: never). What was read under the old gates stays as it was read. route: how its tokens share out the
-    gates; None: they do not. cast: the caller's, kept with the row. began: when it joined its batch, by the
-    monotonic clock.
-    """
-
+    # The caller's name for it.
     key: Hashable
+    # Prompt and sampled tokens.
     ids: list[int]
     mixture: LogitMixture
     sampling: Sampling
+    # New gates from the tokens so far, with as many branches as before. What was read under the old gates
+    # keeps them.
     refresh_gates: Callable[[Sequence[int]], LogitMixture] | None = None
+    # Refresh the gates after so many sampled tokens; 0: never.
     refresh_every: int = 0
-    route: RouterConfig | None = None
-    cast: object = None
+    # How its tokens weight the adapters themselves; None: they do not.
+    router: RouterConfig | None = None
     sampler: RowSampler = field(init=False)
+    # When it was added to its batch, by the monotonic clock.
     began: float = field(init=False)
     count: int = 0
 
@@ -101,7 +101,7 @@ class Batch:
         """The rows under way, in the order of their first voices' slots."""
         return [row for row, branch in self._entries if branch == 0]
 
-    def join(
+    def add(
         self, rows: Sequence[BatchRow], layout: Layout
     ) -> tuple[list[SampledToken | Failed], GateTelemetry | None]:
         """Read new rows' prompts together and draw each one's first token.
@@ -113,7 +113,7 @@ class Batch:
         for row in rows:
             row.began = time.monotonic()
         entries = [(row, branch) for row in rows for branch in range(len(row.mixture))]
-        ids, routes = [row.ids for row, _ in entries], [row.route for row, _ in entries]
+        ids, routes = [row.ids for row, _ in entries], [row.router for row, _ in entries]
         read = self._runner.read(layout, self._gates(entries), ids, routes=routes)
         combiner = LogitCombiner([row.mixture for row in rows], layout.adapter_index.device)
         self._write(entries, read)
@@ -122,7 +122,7 @@ class Batch:
         return outcomes, read.telemetry
 
     def step(self) -> tuple[list[SampledToken | Failed], GateTelemetry | None]:
-        """One more token for every row. Rows that ended stay until they are told to `leave`."""
+        """One more token for every row. Rows that ended stay until they are told to `remove`."""
         failed = self._regate()
         device, rows = self.layout.adapter_index.device, self.rows
         if not rows:
@@ -141,7 +141,7 @@ class Batch:
         self._drop(outcomes)
         return failed + outcomes, telemetry
 
-    def leave(self, keys: Collection[Hashable]) -> None:
+    def remove(self, keys: Collection[Hashable]) -> None:
         """Take rows out; the last voices move into their slots. Keys that are not here are no fault."""
         for place in reversed(range(len(self._entries))):
             gone = self._entries[place][0]
@@ -170,7 +170,7 @@ class Batch:
         return failed
 
     def _drop(self, outcomes: Sequence[SampledToken | Failed]) -> None:
-        self.leave([each.row for each in outcomes if isinstance(each, Failed)])
+        self.remove([each.row for each in outcomes if isinstance(each, Failed)])
 
     def _write(self, entries: Sequence[SlotEntry], read: PrefillOutput) -> None:
         """Give what was read of the seats' prompts the next slots; of a write that fails nothing stays."""
@@ -187,7 +187,7 @@ class Batch:
 
     def _prepare(self, rows: Sequence[BatchRow]) -> None:
         """Work out what depends on who is here, where, and under which gates."""
-        routes = [row.route for row, _ in self._entries]
+        routes = [row.router for row, _ in self._entries]
         self._plan = self._runner.prepare(self.layout, self._gates(self._entries), routes)
         self._places = _places(self._entries)
         order = [place for own in self._places for place in own]

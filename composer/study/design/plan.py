@@ -8,8 +8,8 @@ from itertools import product
 
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.engine.casting import makes
 from composer.engine.engine import Engine
+from composer.engine.resolve import requires_materialization
 from composer.evaluation.fingerprints import origin, version
 from composer.evaluation.records import digest
 from composer.methods import METHODS, Method
@@ -84,14 +84,14 @@ class Stand:
     @classmethod
     def of(cls, engine: Engine) -> Stand:
         """Raises ComposerError for a base prompted through a chat template, which continues no plain text."""
-        if engine.spec.prompting != "plain":
+        if engine.base.spec.prompting != "plain":
             raise ComposerError(
                 "The study needs a base that continues plain text; choose one whose prompting is plain."
             )
-        base, spec = engine.base, engine.spec
+        base, spec = engine.base, engine.base.spec
         return cls(
             (base.id, origin(base), spec.quantization, spec.dtype),
-            {adapter.name: version(engine, adapter) for adapter in engine.adapters},
+            {adapter.name: version(engine, adapter) for adapter in engine.snapshot.adapters},
             {name: group.members for group in engine.attributes for name in group.members},
             METHODS,
             _chat(base.tokenizer),
@@ -204,7 +204,7 @@ def _in_order(units: Iterable[GenerationJob]) -> list[GenerationJob]:
 
 def _made(unit: GenerationJob) -> tuple:
     """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
-    if not unit.asked or not makes(composition := Composition(**unit.asked)):
+    if not unit.asked or not requires_materialization(composition := Composition(**unit.asked)):
         return ()
     return (
         composition.method,

@@ -78,8 +78,8 @@ def texts(engine: Engine, units: Sequence[GenerationJob], sampling: Sampling, sl
     """
     if not units:
         return
-    longest = max(engine.count_tokens(told) for told in {unit.told for unit in units})
-    room = min(longest, engine.prompt_limit) + sampling.max_new_tokens
+    longest = max(engine.base.count_tokens(told) for told in {unit.told for unit in units})
+    room = min(longest, engine.base.prompt_limit) + sampling.max_new_tokens
     run = engine.start(slots, min(room, engine.base.context))
     queue, fusions = deque(units), {}
     running: dict[str, tuple[GenerationJob, BatchRow]] = {}
@@ -100,7 +100,7 @@ def texts(engine: Engine, units: Sequence[GenerationJob], sampling: Sampling, sl
             following = None
         if not running:
             continue
-        for outcome in run.join(rows) if rows else run.step():
+        for outcome in run.add(rows) if rows else run.step():
             if isinstance(outcome, Failed) or outcome.finish is not None:
                 unit, row = running.pop(outcome.row)
                 free += len(row.mixture)

@@ -1,4 +1,4 @@
-"""Many visitors, one engine in this process: texts in one running batch, fusions between its passes."""
+"""All visitors share one engine in this process: texts in one running batch, fusions between its passes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.core.threads import run_in_short_lived_thread
-from composer.engine.casting import ResolvedComposition
-from composer.engine.engine import Engine
+from composer.engine.engine import AnyComposition, Engine
+from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
-from composer.methods import METHODS
 from composer.ui.runners.base import MergeStarted, RunEvent, Runner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
@@ -26,57 +25,60 @@ T = TypeVar("T")
 
 
 class BatchedRunner(Runner):
-    """Feeds a scheduler; any number of threads may run generations."""
+    """Feeds a scheduler. Any number of threads may run generations."""
 
     def __init__(self, engine: Engine, settings: Settings):
         super().__init__(engine)
-        room = engine.prompt_limit + settings.max_new_tokens
-        self._scheduler = Scheduler(engine, settings.slots, settings.queue_size, room)
+        longest = engine.base.prompt_limit + settings.max_new_tokens
+        self.scheduler = Scheduler(engine, settings.slots, settings.queue_size, longest)
 
     def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
-        """See Runner. The fusion weights come first where the method needs them or nobody else is here."""
+        """See Runner. The fusion comes first where the method needs it or no other request is running."""
         prompt, composition = request.prompt, request.composition
-        self.engine.check_prompt(prompt)
-        self._scheduler.check_room()
-        # Held until the row holds it, so that what was made stays made.
-        held = (yield from self._made(composition)) if self.engine.makes(composition) else None
-        alone = self._scheduler.idle
+        self.engine.base.encode(prompt)
+        self.scheduler.check_capacity()
+        # Held until the row holds it, so that merged adapters stay in the bank.
+        resolved: AnyComposition = composition
+        if requires_materialization(composition):
+            resolved = yield from self._materialized(composition)
         fusion = None
-        if METHODS[composition.method].needs_kl or alone:
-            for fusion in self._read(prompt, composition, names, held):
+        if find_method(composition).needs_kl or self.scheduler.idle:
+            for fusion in self._read(prompt, resolved, names):
                 yield fusion
-        ticket = self._scheduler.enter(prompt, composition, request.sampling, fusion)
-        del held
+        handle = self.scheduler.submit(prompt, resolved, request.sampling, fusion)
+        del resolved
         try:
-            yield from _follow(ticket, names)
+            yield from _follow(handle, names)
         finally:
-            ticket.close()
+            handle.close()
         if fusion is None:
             yield from self._read(prompt, composition, names)
 
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
-        return self._scheduler.call(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
+        return self.scheduler.submit_task(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
 
     def add(self, source: str) -> FitReport:
         """See Runner."""
         return run_in_short_lived_thread(partial(super().add, source))
 
     def close(self) -> None:
-        """End the scheduler's thread; generations under way end with a ComposerError."""
-        self._scheduler.close()
+        """End the scheduler's thread. Generations in progress end with a ComposerError."""
+        self.scheduler.close()
 
-    def _made(self, composition: Composition) -> Generator[MergeStarted | None, None, ResolvedComposition]:
-        """What the method makes of adapters, piece by piece between other people's tokens."""
+    def _materialized(
+        self, composition: Composition
+    ) -> Generator[MergeStarted | None, None, ResolvedComposition]:
+        """Merges or calibrates adapters, piece by piece between two passes."""
         left = Event()
 
-        def through(work: Callable[[], T]) -> T:
+        def execute(work: Callable[[], T]) -> T:
             if left.is_set():
-                raise ComposerError("Nobody waits for these adapters any more.")
-            return self._scheduler.call(work).result()
+                raise ComposerError("Merge cancelled.")
+            return self.scheduler.submit_task(work).result()
 
-        with ThreadPoolExecutor(1, thread_name_prefix="making") as pool:
-            future = pool.submit(self.engine.cast, composition, through)
+        with ThreadPoolExecutor(1, thread_name_prefix="merging") as pool:
+            future = pool.submit(self.engine.resolve, composition, execute)
             try:
                 if not wait([future], POLL).done:
                     yield MergeStarted()
@@ -87,14 +89,12 @@ class BatchedRunner(Runner):
                 left.set()
 
     def _read(
-        self,
-        prompt: str,
-        composition: Composition,
-        names: Sequence[str],
-        held: ResolvedComposition | None = None,
+        self, prompt: str, composition: AnyComposition, names: Sequence[str]
     ) -> Iterator[Fusion | None]:
-        """The prompt's fusion weights, after some Nones while there is other work to do."""
-        future = self._scheduler.call(partial(self.engine.fusion_of, prompt, composition, names, held))
+        """The prompt's fusion, after a None for every POLL seconds in which other work comes first."""
+        future = self.scheduler.submit_task(
+            partial(self.engine.fusion, prompt, names, composition=composition)
+        )
         try:
             while not wait([future], POLL).done:
                 yield None
@@ -103,12 +103,12 @@ class BatchedRunner(Runner):
             future.cancel()
 
 
-def _follow(ticket: RequestHandle, names: Sequence[str]) -> Iterator[Step | QueueUpdate | None]:
-    place, columns = 0, ticket.row.cast.places(names)
-    for event in ticket.events():
+def _follow(handle: RequestHandle, names: Sequence[str]) -> Iterator[Step | QueueUpdate | None]:
+    position, lanes = 0, handle.row.resolved.lane_indices(names)
+    for event in handle.events():
         if isinstance(event, Step):
-            # An adapter that came in since the visitor asked has no part in this.
-            yield replace(event, contribution=event.contribution[:, columns])
+            # Adapters that were added after the visitor's request are left out.
+            yield replace(event, contribution=event.contribution[:, lanes])
         else:
-            yield event if event.place != place else None
-            place = event.place
+            yield event if event.position != position else None
+            position = event.position

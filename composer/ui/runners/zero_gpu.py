@@ -64,7 +64,7 @@ class ZeroGpuRunner(Runner):
                 if name not in self.engine.names:
                     self.engine.add_adapter(source, commit, name)
             wanted = Composition(**composition)
-            fusion = self.engine.fusion_of(prompt, wanted, names)
+            fusion = self.engine.fusion(prompt, names, composition=wanted)
             yield fusion
             if sampling is not None:
                 steps = self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)

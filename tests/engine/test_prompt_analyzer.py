@@ -25,17 +25,17 @@ def engine(request, tmp_path_factory):
 
 def hidden(engine, column: int | None) -> np.ndarray:
     """Hidden states [L, d] at the prompt's last token, one adapter alone or none, from a pass of its own."""
-    gates = np.zeros((1, engine.layers, len(engine.names)))
+    gates = np.zeros((1, engine.model.layers, len(engine.names)))
     if column is not None:
         gates[:, :, column] = 1
     call = GateCall(engine.snapshot.layout, gates_tensor(gates, engine.base.device), capture="last")
-    engine._model.body(call, input_ids=torch.tensor([engine._encode(PROMPT)]), use_cache=False)
+    engine.model.body(call, input_ids=torch.tensor([engine.base.encode(PROMPT)]), use_cache=False)
     return torch.cat(call.hidden).double().numpy()
 
 
 def test_distance_is_one_minus_the_cosine_of_hidden_states(engine):
     base = hidden(engine, None)
-    got = engine._analyzer.distance(engine.snapshot, engine._encode(PROMPT), COLUMNS)
+    got = engine._analyzer.distance(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
     for place, column in enumerate(COLUMNS):
         own = hidden(engine, column)
         cosine = (base * own).sum(axis=1) / np.linalg.norm(base, axis=1) / np.linalg.norm(own, axis=1)
@@ -44,7 +44,7 @@ def test_distance_is_one_minus_the_cosine_of_hidden_states(engine):
 
 
 def test_share_is_the_contribution_of_each_adapter_alone(engine):
-    got = engine._analyzer.share(engine.snapshot, engine._encode(PROMPT), COLUMNS)
+    got = engine._analyzer.contribution(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
     for place, column in enumerate(COLUMNS):
         alone = Composition(weights={engine.names[column]: 1})
         (step,) = engine.generate(PROMPT, alone, Sampling(max_new_tokens=1))
@@ -52,24 +52,24 @@ def test_share_is_the_contribution_of_each_adapter_alone(engine):
 
 
 def test_pull_is_what_the_adapter_adds_to_the_last_query_on_the_bases_own_state(engine):
-    path = [path for path in engine._model.sites if path.endswith("self_attn.q_proj")][-1]
+    path = [path for path in engine.model.sites if path.endswith("self_attn.q_proj")][-1]
     heard = []
     layer = engine.base.model.get_submodule(path)
     hook = layer.register_forward_pre_hook(lambda _m, inputs: heard.append(inputs[0]))
-    engine._model.body(None, input_ids=torch.tensor([engine._encode(PROMPT)]), use_cache=False)
+    engine.model.body(None, input_ids=torch.tensor([engine.base.encode(PROMPT)]), use_cache=False)
     hook.remove()
-    x, site = heard[0][0, -1], engine.bank.sites[path]
+    x, site = heard[0][0, -1], engine.snapshot.bank.sites[path]
     expected = []
     for column in range(3):
         own = site.adapter_index == column
         expected.append(float(torch.linalg.norm(site.B[:, own] @ (site.scaling[own] * (site.A[own] @ x)))))
-    got = engine._analyzer.pull(engine.snapshot, engine._encode(PROMPT), [0, 1, 2])
+    got = engine._analyzer.query_norm(engine.snapshot, engine.base.encode(PROMPT), [0, 1, 2])
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
     assert max(expected) > 0
 
 
 def test_kl_over_all_tokens_is_the_mean_of_kl_at_each(engine):
-    ids = engine._encode(PROMPT)
+    ids = engine.base.encode(PROMPT)
     each = [
         engine._analyzer.divergence(engine.snapshot, ids[: end + 1], COLUMNS, True) for end in range(len(ids))
     ]
@@ -87,8 +87,8 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
 
     assert np.abs(gates("last") - gates("all")).max() > 1e-3
     asked = Composition(weights, "kl", tokens="all")
-    known = engine.fusion_of(PROMPT, asked)
-    assert known.tokens == "all" and not engine.reads_prompt(asked, engine.cast(asked), known)
+    known = engine.fusion(PROMPT, composition=asked)
+    assert known.tokens == "all" and not engine.resolve(asked).missing_stats(known)
     np.testing.assert_allclose(
         engine.row(0, PROMPT, asked, Sampling(), known).mixture.gates[0], gates("all"), atol=1e-5
     )
@@ -98,16 +98,14 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
 def test_a_live_method_reads_what_was_written_since(engine, method, monkeypatch):
     read = []
     probe = engine._analyzer
-    monkeypatch.setattr(engine, "_ends", frozenset())
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
     monkeypatch.setattr(
         engine._planner,
         "_analyzer",
-        lambda prompt_stats, snapshot, own, ids, columns: (
-            read.append(len(ids)) or probe(prompt_stats, snapshot, own, ids, columns)
-        ),
+        lambda stats, snapshot, resolved, ids: read.append(len(ids)) or probe(stats, snapshot, resolved, ids),
     )
     weights, sampling = dict.fromkeys(engine.names[:2], 1.0), Sampling(max_new_tokens=8, seed=1)
-    prompt = len(engine._encode(PROMPT))
+    prompt = len(engine.base.encode(PROMPT))
     assert len(list(engine.generate(PROMPT, Composition(weights, method, live=3), sampling))) == 8
     assert read == [prompt, prompt + 3, prompt + 6]
     for composition in (Composition(weights, method), Composition(weights, "balanced", live=3)):

@@ -1,63 +1,56 @@
-"""What methods want to know of a prompt before it is continued: a prefill, mostly of a row per adapter."""
+"""The statistics of a prompt that methods need before it is continued: one prefill, mostly of a row per adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.engine.adapter_snapshot import AdapterSnapshot
-from composer.engine.casting import ResolvedComposition
+from composer.engine.resolve import ResolvedComposition
 from composer.methods import PromptStats
 from composer.model.gated_model import GatedModel, gates_tensor
 from composer.model.lens import Lens
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import ModelRunner
 
-# Where LoGo listens (arXiv 2511.07129, its authors' code).
+# The site whose norms LoGo compares, in the last layer (arXiv 2511.07129, its authors' code).
 QUERY = "self_attn.q_proj"
-# 1 - cosine of an adapter whose numbers overflow: as far from the base as there is.
+# 1 - cosine of an adapter whose numbers overflow: the largest distance there is.
 OPPOSITE = 2.0
 
 
 class PromptAnalyzer:
-    """Reads prompts for the fields of Prompted. Holds nothing but the base."""
+    """Computes the fields of PromptStats. Holds only the base."""
 
-    def __init__(self, model: GatedModel, reads: ModelRunner):
-        self._model, self._runner, self._lens = model, reads, Lens(model.model)
+    def __init__(self, model: GatedModel, runner: ModelRunner):
+        self._model, self._runner, self._lens = model, runner, Lens(model.model)
 
     def __call__(
         self,
-        prompt_stats: Sequence[str],
+        stats: Sequence[str],
         snapshot: AdapterSnapshot,
-        composition: Composition,
+        resolved: ResolvedComposition,
         ids: Sequence[int],
-        cast: ResolvedComposition,
     ) -> PromptStats:
-        """Over the cast's n names; 0 for those that take no part."""
-        part = np.flatnonzero(cast.weights)
-        columns = cast.columns[part].tolist()
-        ways: Mapping[str, Callable[[], np.ndarray]] = MappingProxyType(
-            {
-                "kl": lambda: self.divergence(
-                    snapshot, ids, columns, composition.norm, composition.tokens == "all"
-                ),
-                "distance": lambda: self.distance(snapshot, ids, columns),
-                "share": lambda: self.share(snapshot, ids, columns),
-                "pull": lambda: self.pull(snapshot, ids, columns),
-            }
-        )
-        read = {}
-        for need in prompt_stats:
-            shape = (len(cast.names),) if need == "pull" else (self._model.layers, len(cast.names))
-            read[need] = np.zeros(shape, np.float32)  # [L, n] or [n]
-            if columns:
-                read[need][..., part] = ways[need]()
-        return PromptStats(**read)
+        """The named fields over the composition's N lanes; 0 for lanes with weight 0."""
+        active, lanes = np.flatnonzero(resolved.weights), len(resolved.lanes)
+        columns, asked = resolved.columns[active].tolist(), resolved.composition
+        found = {}
+        for name in stats:
+            shape = (lanes,) if name == "query_norm" else (self._model.layers, lanes)
+            found[name] = np.zeros(shape, np.float32)  # [L, N] or [N]
+            if not columns:
+                continue
+            if name == "kl":
+                found[name][:, active] = self.divergence(
+                    snapshot, ids, columns, asked.norm, asked.tokens == "all"
+                )
+            else:
+                found[name][..., active] = getattr(self, name)(snapshot, ids, columns)
+        return PromptStats(**found)
 
     def divergence(
         self,
@@ -82,7 +75,7 @@ class PromptAnalyzer:
         cosine = torch.cosine_similarity(hidden[:, :1], hidden[:, 1:], dim=-1)  # [L, n]
         return (1 - cosine).nan_to_num(nan=OPPOSITE).clamp_min(0).cpu().numpy()
 
-    def share(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
+    def contribution(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
         """Each column's contribution alone at the prompt's last token, [L, n]."""
         telemetry = self._alone(snapshot, ids, columns).telemetry
         if telemetry is None:
@@ -91,7 +84,7 @@ class PromptAnalyzer:
         rows = torch.arange(1, len(columns) + 1, device=shares.device)
         return shares[rows, :, columns].T.cpu().numpy()
 
-    def pull(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
+    def query_norm(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
         """|s_i B_i A_i x| at the last layer's query projection, x the base's own, last token; [n].
 
         One row: with all adapters on in the last layer alone, what they read is still the base's. One column

@@ -10,6 +10,7 @@ import pytest
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.engine.adapter_pool import MAX_POOL_RANK, RANK_ALIGNMENT
+from composer.engine.resolve import lane_names
 from composer.engine.scheduler import Scheduler
 from composer.methods import METHODS
 from composer.methods.merging import MERGES, Options, calibrate, merge
@@ -48,7 +49,7 @@ def logits(engine, method="sum", weights=WEIGHTS, **parameters):
 @pytest.mark.parametrize("method", MADE)
 def test_one_adapter_at_weight_one_is_itself(engine, method):
     np.testing.assert_array_equal(logits(engine, method, {"one": 1}), logits(engine, "sum", {"one": 1}))
-    assert len(engine.bank.names) == len(engine.names)
+    assert len(engine.snapshot.bank.names) == len(engine.names)
 
 
 @pytest.mark.parametrize("method", MADE)
@@ -69,37 +70,37 @@ def test_order_of_the_names_does_not_matter_to_the_exact_ones(engine):
 
 @pytest.mark.parametrize("method", [name for name in MADE if METHODS[name].merge])
 def test_a_merge_is_the_merged_adapter_loaded_as_one_more(engine, made, method):
-    adapters = [engine.bank.adapter(name) for name in WEIGHTS]
+    adapters = [engine.snapshot.bank.adapter(name) for name in WEIGHTS]
     whole = {}
     for place, path in enumerate(dict.fromkeys(path for adapter in adapters for path in adapter)):
         here = [{path: adapter[path]} if path in adapter else {} for adapter in adapters]
         whole |= merge(MERGES[method], here, [*WEIGHTS.values()], Options(seed=place)).adapter
     other = tiny.engine(*made)
-    other._pool.add(engine.adapters[0].__class__("merged", "memory"), whole)
+    other._pool.add(engine.snapshot.adapters[0].__class__("merged", "memory"), whole)
     expected = other.next_token_logits(PROMPT, Composition({"merged": 0.7}))
     np.testing.assert_allclose(logits(engine, method, strength=0.7), expected, atol=1e-4)
     assert np.abs(logits(engine, method) - logits(engine, weights={})).max() > 1e-3
 
 
 def test_pico_is_the_sum_of_the_calibrated_adapters_and_shows_them_as_they_are_called(engine, made):
-    calibrated = calibrate([engine.bank.adapter(name) for name in WEIGHTS])
+    calibrated = calibrate([engine.snapshot.bank.adapter(name) for name in WEIGHTS])
     other = tiny.engine(made[0], {})
     for name, adapter in zip(WEIGHTS, calibrated, strict=True):
-        other._pool.add(engine.adapters[0].__class__(name, "memory"), adapter)
+        other._pool.add(engine.snapshot.adapters[0].__class__(name, "memory"), adapter)
     np.testing.assert_allclose(logits(engine, "pico"), logits(other), atol=1e-4)
     assert np.abs(logits(engine, "pico") - logits(engine)).max() > 1e-4
     step = next(engine.generate(PROMPT, Composition(WEIGHTS, "pico"), GREEDY))
     expected = next(other.generate(PROMPT, Composition(WEIGHTS), GREEDY))
-    assert engine.names_of(Composition(WEIGHTS, "pico")) == engine.names
+    assert lane_names(Composition(WEIGHTS, "pico"), engine.names) == engine.names
     np.testing.assert_allclose(step.contribution[:, :2], expected.contribution, atol=1e-4)
     assert not step.contribution[:, 2].any()
 
 
 def test_pico_before_a_method_is_that_method_of_the_calibrated_adapters(engine, made):
-    calibrated = calibrate([engine.bank.adapter(name) for name in WEIGHTS])
+    calibrated = calibrate([engine.snapshot.bank.adapter(name) for name in WEIGHTS])
     other = tiny.engine(made[0], {})
     for name, adapter in zip(WEIGHTS, calibrated, strict=True):
-        other._pool.add(engine.adapters[0].__class__(name, "memory"), adapter)
+        other._pool.add(engine.snapshot.adapters[0].__class__(name, "memory"), adapter)
     for method in ("average", "static", "balanced", "kl"):
         np.testing.assert_allclose(logits(engine, f"pico-{method}"), logits(other, method), atol=1e-3)
     # The prompt's fusion over the adapters as they are is not the one that is meant.
@@ -114,23 +115,23 @@ def test_a_merge_is_one_more_lane_after_the_adapters(engine):
     steps = list(engine.generate(PROMPT, composition, GREEDY))
     trace = engine.trace(PROMPT, composition, GREEDY, steps)
     assert trace.adapters == (*engine.names, "svd")
-    assert trace.contribution.shape == (len(steps), engine.layers, 4)
+    assert trace.contribution.shape == (len(steps), engine.model.layers, 4)
     assert not trace.contribution[..., :3].any() and trace.contribution[..., 3].all()
-    assert 0 < engine.cast(composition).notes["kept"] <= 1
+    assert 0 < engine.resolve(composition).notes["kept"] <= 1
 
 
 def test_a_place_is_used_again_when_nobody_needs_it(engine):
     for weight in (1.0, 0.9, 0.8):
         logits(engine, "cat", {"one": weight, "two": 1})
         gc.collect()
-    assert len(engine.bank.names) == len(engine.names) + 1
+    assert len(engine.snapshot.bank.names) == len(engine.names) + 1
     logits(engine, "svd", rank=1)
-    assert len(engine.bank.names) == len(engine.names) + 1
+    assert len(engine.snapshot.bank.names) == len(engine.names) + 1
 
 
 def test_what_was_made_last_is_not_made_again(engine, monkeypatch):
     one = logits(engine, "cat")
-    monkeypatch.setattr("composer.engine.casting.make", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("composer.engine.resolve.materialize", lambda *_: pytest.fail("made again"))
     np.testing.assert_array_equal(logits(engine, "cat"), one)
 
 
@@ -148,31 +149,31 @@ def test_a_text_under_way_keeps_its_adapter_while_others_come_and_go(engine):
 
 def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
     full = MAX_POOL_RANK // RANK_ALIGNMENT  # ranks of the toys are below a step
-    held = [engine.cast(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, full)]
-    names = engine.bank.names
+    held = [engine.resolve(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, full)]
+    names = engine.snapshot.bank.names
     with pytest.raises(ComposerError, match="try again"):
-        engine.cast(Composition(WEIGHTS, "pico"))  # one place is left, and it takes two
-    assert engine.bank.names == names
+        engine.resolve(Composition(WEIGHTS, "pico"))  # one place is left, and it takes two
+    assert engine.snapshot.bank.names == names
     alone = logits(engine, "linear", {"one": 1, "two": 0.1})
     del held
     gc.collect()
-    assert engine.cast(Composition(WEIGHTS, "pico")).leases
+    assert engine.resolve(Composition(WEIGHTS, "pico")).leases
     np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 0.1}), alone, atol=1e-5)
 
 
 def test_a_place_grows_for_who_needs_more_and_nobody_waits_for_an_empty_house(engine, monkeypatch):
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 3 * RANK_ALIGNMENT)
     small = [logits(engine, "linear", {"one": 1, "two": weight}) for weight in (1, 0.5)]
-    held = engine.cast(Composition({"one": 1, "two": 1}, "linear"))
+    held = engine.resolve(Composition({"one": 1, "two": 1}, "linear"))
     gc.collect()
-    site = next(iter(engine.bank.sites.values()))
+    site = next(iter(engine.snapshot.bank.sites.values()))
     assert (
         int((site.adapter_index >= len(engine.names)).sum()) == RANK_ALIGNMENT
     )  # one place, used for all three
     big = Composition({"one": 1, "two": 1, "three": 1}, "cat")
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 2 * RANK_ALIGNMENT)
     with pytest.raises(ComposerError, match="try again"):
-        engine.cast(big)
+        engine.resolve(big)
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 3 * RANK_ALIGNMENT)
     np.testing.assert_allclose(
         logits(engine, "cat", big.weights), logits(engine, "sum", big.weights), atol=1e-4
@@ -181,14 +182,14 @@ def test_a_place_grows_for_who_needs_more_and_nobody_waits_for_an_empty_house(en
     del held
     gc.collect()
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 1)
-    many = engine.cast(Composition({"one": 1, "two": 1, "three": 1}, "pico"))
+    many = engine.resolve(Composition({"one": 1, "two": 1, "three": 1}, "pico"))
     assert len(many.leases) == 3  # more than the room, but nobody else is there
     monkeypatch.undo()
     np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 0.5}), small[1], atol=1e-5)
 
 
 def test_an_adapter_added_later_does_not_move_what_was_made(engine, made):
-    held = engine.cast(Composition(WEIGHTS, "cat"))
+    held = engine.resolve(Composition(WEIGHTS, "cat"))
     before = logits(engine, "cat")
     assert engine.add_adapter(str(made[1]["three"]), name="late").ok
     assert engine.names == ("one", "two", "three", "late")
@@ -196,7 +197,7 @@ def test_an_adapter_added_later_does_not_move_what_was_made(engine, made):
     np.testing.assert_allclose(
         logits(engine, weights={"late": 1}), logits(engine, weights={"three": 1}), atol=1e-5
     )
-    assert engine.fusion(PROMPT).kl.shape == (engine.layers, 4)
+    assert engine.fusion(PROMPT).kl.shape == (engine.model.layers, 4)
     assert held.leases
 
 
@@ -225,7 +226,7 @@ def test_unlike_ranks_are_a_sentence_where_factors_are_added(tmp_path):
     engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"))
     with pytest.raises(ComposerError, match="equal rank"):
         engine.next_token_logits(PROMPT, Composition({"plain": 1, "rslora": 1}, "linear"))
-    assert engine.bank.names == engine.names
+    assert engine.snapshot.bank.names == engine.names
 
 
 @pytest.mark.parametrize("bad", [{"rank": 0}, {"density": 0}, {"core": 2}, {"omega": float("nan")}])
