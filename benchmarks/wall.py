@@ -68,7 +68,7 @@ def bare_products(stand: Stand, rows: int = 1) -> Wall:
 
     def walk_of(choice: dict[str, str]) -> Callable[[], object]:
         products = [form[choice[_shape(layer)]] for layer, form in zip(layers, forms, strict=True)]
-        return lambda: [fuse_linears() for fuse_linears in products]
+        return lambda: [product() for product in products]
 
     for shape in chosen:
         others = [form for layer, form in zip(layers, forms, strict=True) if _shape(layer) == shape]
@@ -105,8 +105,8 @@ def _forms(layer, x: torch.Tensor) -> dict[str, LinearGroup]:
         blocks = weight.view(threads, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O/c]
         spread = x.expand(threads, -1, -1)  # [c, B, K]
         forms["blocks"] = lambda: torch.bmm(spread, blocks)
-    if pack(weight):
-        forms["packed"] = lambda: packed_linear(x, weight)
+    if (packed := pack(weight)) is not None:
+        forms["packed"] = lambda: packed_linear(x, packed)
     return forms
 
 
@@ -124,12 +124,12 @@ def _graph(products: Sequence[LinearGroup]) -> Callable[[], object]:
     """All products as one CUDA graph, so that no launch is waited for."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
-        for fuse_linears in products:
-            fuse_linears()
+        for product in products:
+            product()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = [fuse_linears() for fuse_linears in products]
+        kept = [product() for product in products]
 
     def replay() -> Sequence[torch.Tensor]:
         graph.replay()

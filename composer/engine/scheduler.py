@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from typing import Any, TypeVar
@@ -89,7 +90,10 @@ class Scheduler:
         self.engine, self.slots, self.queue = engine, slots, queue
         self.max_seq_len = min(max_seq_len, engine.base.context)
         self._waiting: deque[RequestHandle] = deque()
-        self._running: set[RequestHandle] = set()
+        # By their rows' keys. A row does not refer to its handle: in a cycle, the leases of its merged
+        # adapters would wait for the garbage collector.
+        self._running: dict[Hashable, RequestHandle] = {}
+        self._keys = count()
         self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._in_task = False
         self._changed = Condition()
@@ -106,7 +110,7 @@ class Scheduler:
     def busy(self) -> int:
         """How many requests are running or waiting."""
         with self._changed:
-            return sum(not each.gone for each in (*self._running, *self._waiting))
+            return sum(not each.gone for each in (*self._running.values(), *self._waiting))
 
     def generate(
         self,
@@ -138,7 +142,7 @@ class Scheduler:
         self.check_capacity()
         # Merged adapters are materialized first, a site at a time between two passes. The row holds them.
         resolved = self.engine.resolve(composition, lambda work: self.submit_task(work).result())
-        make = partial(self.engine.row, None, prompt, resolved, sampling, fusion)
+        make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion)
         # A prefill runs on the decoding thread; without one the row is made here.
         row = self.submit_task(make).result() if resolved.missing_stats(fusion) else make()
         check_slots(row, self.slots)
@@ -148,7 +152,6 @@ class Scheduler:
                 "shorten the prompt or ask for fewer new tokens."
             )
         handle = RequestHandle(self, row)
-        row.key = handle
         with self._changed:
             self.check_capacity(len(row.mixture))
             self._waiting.append(handle)
@@ -187,11 +190,11 @@ class Scheduler:
 
     def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], int]:
         """Requests with slots now or after the next pass, those that wait, and the free slots. Needs the lock."""
-        here = [each for each in (*self._running, *self._waiting) if not each.gone]
+        here = [each for each in (*self._running.values(), *self._waiting) if not each.gone]
         free = self.slots
-        for count, handle in enumerate(here):
+        for index, handle in enumerate(here):
             if len(handle.row.mixture) > free:
-                return here[:count], here[count:], free
+                return here[:index], here[index:], free
             free -= len(handle.row.mixture)
         return here, [], free
 
@@ -218,7 +221,7 @@ class Scheduler:
                 continue
             session = session or self.engine.start(self.slots, self.max_seq_len)
             try:
-                session.remove([key for key in session.keys if isinstance(key, RequestHandle) and key.gone])
+                session.remove([key for key in session.keys if key not in self._running])
                 if joining:
                     self._join(session, joining)
                 if session.keys:
@@ -259,7 +262,7 @@ class Scheduler:
         """The requests to add before the next pass. Waits while there is nothing to do; None at the end."""
         with self._changed:
             while True:
-                self._running = {each for each in self._running if not each.gone}
+                self._running = {key: each for key, each in self._running.items() if not each.gone}
                 self._waiting = deque(each for each in self._waiting if not each.gone)
                 if self._closed:
                     return None
@@ -270,7 +273,7 @@ class Scheduler:
     def _admit(self) -> list[RequestHandle]:
         joining: list[RequestHandle] = []
         longest = prompts = 0
-        free = self.slots - sum(len(each.row.mixture) for each in self._running)
+        free = self.slots - sum(len(each.row.mixture) for each in self._running.values())
         while self._waiting and len(self._waiting[0].row.mixture) <= free:
             row = self._waiting[0].row
             longest, prompts = max(longest, len(row.ids)), prompts + len(row.mixture)
@@ -278,7 +281,7 @@ class Scheduler:
                 break
             handle = self._waiting.popleft()
             free -= len(row.mixture)
-            self._running.add(handle)
+            self._running[row.key] = handle
             joining.append(handle)
         return joining
 
@@ -288,24 +291,22 @@ class Scheduler:
         except Exception as fault:
             if len(joining) == 1:
                 log.exception("a row could not join")
-                self._dispatch([Failed(joining[0], fault)])
+                self._dispatch([Failed(joining[0].row.key, fault)])
                 return
             for handle in joining:
                 self._join(session, [handle])
 
     def _dispatch(self, outcomes: list[Step | Failed]) -> None:
         for outcome in outcomes:
-            handle = outcome.row
-            assert isinstance(handle, RequestHandle)
-            failed = isinstance(outcome, Failed)
+            handle = self._running[outcome.row]
             handle.outbox.put(_sentence(outcome.fault) if isinstance(outcome, Failed) else outcome)
-            if failed or outcome.finish is not None:
+            if isinstance(outcome, Failed) or outcome.finish is not None:
                 with self._changed:
-                    self._running.discard(handle)
+                    del self._running[outcome.row]
 
     def _fail_all(self, fault: Exception) -> None:
         with self._changed:
-            handles = [*self._running, *(self._waiting if self._closed else ())]
+            handles = [*self._running.values(), *(self._waiting if self._closed else ())]
             self._running.clear()
             tasks = list(self._tasks) if self._closed else []
         for handle in handles:

@@ -9,7 +9,7 @@ from composer.core.errors import ComposerError
 from composer.core.sanitize import sanitize
 from composer.model.runtime.llama.fused_linear import fuse_linears
 
-# Hidden states unembedded at once: many enough to be one good fuse_linears, few enough to hold their logits.
+# Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.
 ROWS = 128
 # A divergence that stands for an infinite one, in nats: a shared sum of several of them is still finite.
 FARTHEST = 1e30

@@ -89,9 +89,7 @@ def test_a_full_house_tells_everybody_what_to_do(visit, small_house):
     wait(first, "writing")
     ask(second, "Next", 3)
     wait(second, "waiting")
-    expect(second.locator(".live-status")).to_have_text(
-        "The only slot is busy. You are 1st in the queue."
-    )
+    expect(second.locator(".live-status")).to_have_text("The only slot is busy. You are 1st in the queue.")
     ask(third, "One too many", 3)
     wait(third, "error")
     expect(third.locator(".live-status")).to_contain_text("Server busy")

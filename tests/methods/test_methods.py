@@ -150,4 +150,6 @@ def test_one_adapter_at_weight_one_is_itself(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_asked_for_is_the_base(name):
     none = np.zeros((3, 2))
-    assert not ask([0, 0], name, prompt=PromptStats(kl=none, distance=none, contribution=none, query_norm=none[0])).any()
+    assert not ask(
+        [0, 0], name, prompt=PromptStats(kl=none, distance=none, contribution=none, query_norm=none[0])
+    ).any()

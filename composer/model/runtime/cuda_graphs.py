@@ -93,11 +93,13 @@ class CudaGraphRunner:
         count = len(inputs.tokens)
         size = padded(count, cache.slots)
         length = length_bucket(inputs.length, cache.room)
-        # A cache keeps the graphs that write into it, and they go when it goes.
-        key = (id(plan.table), size, length)
-        if key not in cache.graphs:
-            cache.graphs[key] = self._record(plan.table, size, length, cache)
-        graph: _Graph = cache.graphs[key]
+        # A cache keeps the graphs that write into it, and they go when it goes. A graph keeps its table alive,
+        # so those of an earlier bank go as soon as the batch runs under another one.
+        if any(graph.plan.table is not plan.table for graph in cache.graphs.values()):
+            cache.graphs.clear()
+        if (size, length) not in cache.graphs:
+            cache.graphs[size, length] = self._record(plan.table, size, length, cache)
+        graph: _Graph = cache.graphs[size, length]
         for mine, theirs in (
             (graph.inputs.tokens, inputs.tokens),
             (graph.inputs.positions, inputs.positions),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear
+
+T = TypeVar("T")
 
 
 class LinearGroup(Protocol):
@@ -18,45 +20,70 @@ class LinearGroup(Protocol):
         ...
 
 
+class BaseWeights:
+    """What is made of a base's weights once, whatever adapters come and go: one entry for each group of
+    layers."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, ...], Any] = {}
+
+    def once(self, layers: Sequence[nn.Module], make: Callable[[], T]) -> T:
+        """The result of `make` for these layers, from the first time it was asked for."""
+        key = tuple(map(id, layers))  # the base keeps its layers alive, and this goes with the base
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
 def fuse_linears(
-    layers: Sequence[nn.Module], A: torch.Tensor | None = None, weights: str = "same"
+    layers: Sequence[nn.Module],
+    A: torch.Tensor | None = None,
+    weights: str = "same",
+    base: BaseWeights | None = None,
 ) -> LinearGroup:
-    """One product for Linear layers that read the same input, and for the factors beside them.
+    """One product for Linear layers that read the same input, and for the adapters' A beside them.
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "int8":
     weight-only, a scale per output row; "apart": the layers are called one by one, so nothing is copied.
-    Layers that are not plain dense ones (bitsandbytes) always are.
+    Layers that are not plain dense ones (bitsandbytes) always are. base: what was made of these layers for
+    another bank already.
     """
-    first = layers[0]
+    first, base = layers[0], base or BaseWeights()
     if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
         return UnfusedLinear(layers, A)
     if A is None:
         A = first.weight.new_empty(0, first.in_features)
     if weights == "int8":
-        return Int8Linear(layers, A)
-    return CpuFusedLinear(layers, A) if first.weight.device.type == "cpu" else GpuFusedLinear(layers, A)
+        return Int8Linear(layers, A, base)
+    kind = CpuFusedLinear if first.weight.device.type == "cpu" else GpuFusedLinear
+    return kind(layers, A, base)
 
 
 class CpuFusedLinear:
-    """On a CPU: the layers' weights and A as the rows of one matrix, because there every further product
-    costs more than its bytes. The layers go on as views of it; packed for several rows, it is there twice."""
+    """On a CPU, for one row: the layers' weights and A as the rows of one matrix, because there a further
+    product costs more than its bytes. The layers become views of that matrix, which is copied for each bank.
 
-    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
+    For several rows, and for prompts: a packed copy of the weights, made once, and one of A for each bank.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
         # Two blocks a thread: one keeps its thread busy, two also keep what it reads in its cache.
         self._chunks = 2 * torch.get_num_threads()
         rows = sum(layer.out_features for layer in layers)
         spare = A.new_zeros(-(rows + len(A)) % self._chunks, A.shape[1])
         self._weight = _stacked(layers, [A, spare] if len(A) + len(spare) else [])  # [O + R, K]
         self._bias, self._rows, self._rank = _bias(layers), rows, len(A)
-        self._packed = pack(self._weight)
+        self._packed = base.once(layers, lambda: pack(self._weight[:rows]))
+        self._packed_A = pack(A) if len(A) and self._packed is not None else None
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # One row's blocks the compiler turns into loops of its own, which nothing else is as quick as.
+        # For one row the compiler turns the blocks into loops of its own, which are fastest.
         loops = len(x) == 1 and torch.compiler.is_compiling()
-        if self._packed and not loops:
-            both = packed_linear(x, self._weight)  # [B, O + R]
-        else:
-            both = in_blocks(x, self._weight, self._chunks)
+        if self._packed is not None and not loops:
+            out = packed_linear(x, self._packed)  # [B, O]
+            z = x[:, :0] if self._packed_A is None else packed_linear(x, self._packed_A)  # [B, R]
+            return _biased(out, self._bias), z
+        both = in_blocks(x, self._weight, self._chunks)  # [B, O + R]
         out = both[:, : self._rows]
         return _biased(out, self._bias), both[:, self._rows : self._rows + self._rank]
 
@@ -73,10 +100,11 @@ def in_blocks(x: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor
 
 
 class GpuFusedLinear:
-    """The layers' weights as one matrix, A as another. The layers go on as views of the first."""
+    """On a GPU: the layers' weights as one matrix, made once, of which the layers become views; A as another."""
 
-    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
-        self._weight, self._bias, self._A = _stacked(layers, []), _bias(layers), A
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
+        self._weight = base.once(layers, lambda: _stacked(layers, []))  # [O, K]
+        self._bias, self._A = _bias(layers), A
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return F.linear(x, self._weight, self._bias), F.linear(x, self._A)
@@ -85,19 +113,29 @@ class GpuFusedLinear:
 class Int8Linear:
     """Weight-only int8: symmetric, a scale per output row, activations rounded to bfloat16.
 
-    A quarter of float32's bytes, which is what decoding one token waits for. A is rounded like the rest.
+    A quarter of float32's bytes, which bound the speed of one row. A is rounded like the rest. The base's
+    rows are rounded once.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor):
-        weight = torch.cat([*(layer.weight.data.float() for layer in layers), A.float()])  # [O + R, K]
-        # Rounded to what the product takes before it is divided by, so that its rounding does no harm.
-        self._scale = (weight.abs().amax(dim=1).clamp_min(1e-20) / 127).to(torch.bfloat16)  # [O + R]
-        self._weight = (weight / self._scale[:, None].float()).round().clamp(-127, 127).to(torch.int8)
-        self._bias, self._rows = _bias(layers), len(weight) - len(A)
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
+        own, scale = base.once(layers, lambda: _int8(torch.cat([layer.weight.data for layer in layers])))
+        self._bias, self._rows, self._weight, self._scale = _bias(layers), len(own), own, scale
+        if len(A):
+            own_A, scale_A = _int8(A)
+            self._weight = torch.cat([own, own_A])  # [O + R, K]
+            self._scale = torch.cat([scale, scale_A])  # [O + R]
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         both = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._weight, self._scale).to(x.dtype)
         return _biased(both[:, : self._rows], self._bias), both[:, self._rows :]
+
+
+def _int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[O, K] -> int8 [O, K] and bfloat16 scales [O]."""
+    weight = weight.float()
+    # The scale is rounded before it is divided by, so that its rounding costs no accuracy.
+    scale = (weight.abs().amax(dim=1).clamp_min(1e-20) / 127).to(torch.bfloat16)
+    return (weight / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
 class UnfusedLinear:

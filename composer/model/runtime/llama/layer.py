@@ -25,8 +25,8 @@ class Group:
     """Linear layers with one input, and what a bank adds to them, its sites side by side.
 
     start, end: the group's span on its layer's part of Z. sites: where each site of the bank stands in it.
-    B: None without such sites, else all of theirs with zeros between them. packed: whether packed_linear
-    knows it.
+    B: None without such sites, else all of theirs with zeros between them. packed: of B, for
+    packed_linear; None where oneDNN does not pack.
     """
 
     product: LinearGroup
@@ -35,7 +35,7 @@ class Group:
     start: int = 0
     end: int = 0
     sites: tuple[SiteSlice, ...] = ()
-    packed: bool = False
+    packed: torch.Tensor | None = None
 
     @property
     def covered(self) -> tuple[tuple[int, int], ...]:
@@ -160,7 +160,7 @@ def add_lora(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     if out.dtype != B.dtype:
         return out + F.linear(z, B).to(out.dtype)
     if len(z) < MANY:
-        return out + packed_linear(z, B) if group.packed else torch.addmm(out, z, B.t())
+        return torch.addmm(out, z, B.t()) if group.packed is None else out + packed_linear(z, group.packed)
     for site in group.sites:
         place = out[:, site.left : site.right]
         place.addmm_(z[:, site.top : site.bottom], B[site.left : site.right, site.top : site.bottom].t())

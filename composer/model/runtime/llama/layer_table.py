@@ -11,7 +11,7 @@ from torch import nn
 
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
-from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import Group, Layer, SiteSlice, TokenFactor
 from composer.model.runtime.llama.onednn_linear import pack
 from composer.model.runtime.token_routing import TokenRouter
@@ -58,14 +58,14 @@ class LayerTable:
         return tuple(LayerSegment(at, self.layers[at]) for at in places)
 
     @classmethod
-    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str) -> LayerTable:
+    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str, base: BaseWeights) -> LayerTable:
         """weights: as in composer.model.runtime.llama.fused_linear."""
         layers, spans, end = [], [], 0
         for block in blocks:
             start = end
             groups = []
             for names in GROUPS:
-                group = _group([block.get_submodule(name) for name in names], layout, start, weights)
+                group = _group([block.get_submodule(name) for name in names], layout, start, weights, base)
                 groups.append(group)
                 end = max(end, start + group.end)
             layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
@@ -94,12 +94,12 @@ class DecodePlan:
         return tuple(self.routing.of_layer(start, row) for start, _ in self.table.spans)
 
 
-def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) -> Group:
+def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, base: BaseWeights) -> Group:
     """The group of these layers under a bank; origin: where their decoder layer's part of Z begins."""
     bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
     here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
     if not here:
-        return Group(fuse_linears(bases, weights=weights), widths)
+        return Group(fuse_linears(bases, None, weights, base), widths)
     sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
     start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
     B = sites[here[0][1]].B.new_zeros(sum(widths), end - start)  # [d_out, R]
@@ -111,5 +111,5 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str) 
         places.append(SiteSlice(left, right, top - start, bottom - start))
     A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
     return Group(
-        fuse_linears(bases, A, weights), widths, B, start - origin, end - origin, tuple(places), pack(B)
+        fuse_linears(bases, A, weights, base), widths, B, start - origin, end - origin, tuple(places), pack(B)
     )

@@ -19,18 +19,22 @@ TYPICAL = 32
 # oneDNN makes and keeps code for every number of rows it meets: above the first, multiples of the second.
 EXACT, STEP = 64, 16
 
-# The packed copy of each weight, for as long as the weight itself is there. Compiled code asks for it by the
-# weight: the compiler has no notion of a tensor whose layout is oneDNN's secret.
+# The packed copy of each weight, by its handle, and for as long as the handle is there. Compiled code passes
+# the handle: the compiler cannot represent a tensor in oneDNN's own layout.
 _copies = WeakTensorKeyDictionary()
 
 
-def pack(weight: torch.Tensor) -> bool:
-    """Make the packed copy of a [O, K] weight, unless it is there. Whether `packed_linear` may be called."""
+def pack(weight: torch.Tensor) -> torch.Tensor | None:
+    """A handle of a packed copy of the [O, K] weight, which `packed_linear` takes; None where oneDNN does not
+    pack.
+
+    The handle is an empty tensor, [O, 0]. The copy does not depend on the weight afterwards.
+    """
     if not _can(weight):
-        return False
-    if weight not in _copies:
-        _copies[weight] = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL)
-    return True
+        return None
+    handle = weight.new_empty(len(weight), 0)
+    _copies[handle] = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL)
+    return handle
 
 
 def _can(weight: torch.Tensor) -> bool:
@@ -43,24 +47,24 @@ def _can(weight: torch.Tensor) -> bool:
     )
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _linear(x: torch.Tensor, handle: torch.Tensor) -> torch.Tensor:
     rows = len(x)
     spare = -rows % STEP if rows > EXACT else max(FEWEST - rows, 0)
     if spare:
         x = F.pad(x, (0, 0, 0, spare))
-    return torch.ops.mkldnn._linear_pointwise.default(x, _copies[weight], None, "none", [], "")[:rows]
+    return torch.ops.mkldnn._linear_pointwise.default(x, _copies[handle], None, "none", [], "")[:rows]
 
 
 # An operator of its own, which the compiler calls and does not look into. Not torch.library.custom_op: its
 # wrapper takes as long as a small product.
 _library = torch.library.Library("composer", "DEF")
-_library.define("packed_linear(Tensor x, Tensor weight) -> Tensor")
+_library.define("packed_linear(Tensor x, Tensor handle) -> Tensor")
 _library.impl("packed_linear", _linear, "CPU")
 torch.library.register_fake(
-    "composer::packed_linear", lambda x, weight: x.new_empty(x.shape[0], weight.shape[0]), lib=_library
+    "composer::packed_linear", lambda x, handle: x.new_empty(x.shape[0], handle.shape[0]), lib=_library
 )
 
 
-def packed_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x W^T, [B, K] by [O, K]; `pack` has been told of this very weight tensor before."""
-    return torch.ops.composer.packed_linear.default(x, weight)
+def packed_linear(x: torch.Tensor, handle: torch.Tensor) -> torch.Tensor:
+    """x W^T, [B, K] by [O, K], with the packed copy of W that `pack` returned the handle of."""
+    return torch.ops.composer.packed_linear.default(x, handle)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache, decode_mask
-from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import MANY, Attention, Layer, Shape, TokenFactor, rms_norm, run_layer
 from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable
 from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
@@ -39,6 +39,7 @@ class LlamaRunner:
         body, config = model.model.model, model.model.config
         self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
+        self._base = BaseWeights()
         self._model = model
         first = body.layers[0]
         self.shape = Shape(
@@ -82,10 +83,10 @@ class LlamaRunner:
         return DecodePlan.of(self.table(layout), layout.scales(gates), TokenRouter.of(layout, routes))
 
     def table(self, layout: Layout) -> LayerTable:
-        """The layers under a layout; made anew for every new bank, which takes a copy of the weights."""
+        """The layers under a layout; made for every new bank. What is made of the base's weights stays."""
         with self._tabulating:
             if self._table is None or self._table.layout is not layout:
-                self._table = LayerTable.of(self._blocks, layout, self._weights)
+                self._table = LayerTable.of(self._blocks, layout, self._weights, self._base)
             return self._table
 
     def trial(self) -> LlamaRunner:

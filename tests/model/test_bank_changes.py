@@ -1,0 +1,93 @@
+"""What a bank change makes anew, and that nothing of earlier banks stays alive."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from composer.core.composition import Composition, Sampling
+from composer.engine.engine import Engine
+from composer.engine.scheduler import Scheduler
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.llama import onednn_linear
+from composer.model.runtime.llama.layer_table import LayerTable
+from tests.tools import tiny
+
+CHANGES = 100
+SHORT = Sampling(max_new_tokens=3, temperature=0)
+
+
+@pytest.fixture(params=["plain", "graphs", "int8"])
+def engine(request, tmp_path):
+    folders = {name: tiny.adapter(tmp_path / name, "llama", seed, r=4) for seed, name in enumerate("ab")}
+    engine = tiny.engine("llama", folders)
+    if request.param == "int8":
+        base = replace(engine.base, model=tiny.model("llama"))
+        engine = Engine(engine.catalog, base, "int8")
+        assert all(engine.add_adapter(str(folder), name=name).ok for name, folder in folders.items())
+    engine.end_tokens = frozenset()
+    if request.param == "graphs":
+        # A capture that records nothing, so that graphs can be counted without a GPU.
+        engine._runner = CudaGraphRunner(engine._runner, capture=lambda run: run)
+    return engine
+
+
+def alive() -> tuple[int, int, int]:
+    """Tables, packed copies, and bytes of all tensors' memory."""
+    gc.collect()
+    objects = gc.get_objects()
+    tables = sum(type(each) is LayerTable for each in objects)
+    storages = {}
+    for each in objects:
+        if isinstance(each, torch.Tensor) and each.layout == torch.strided:
+            storage = each.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return tables, len(onednn_linear._copies), sum(storages.values())
+
+
+def test_nothing_of_earlier_banks_stays_alive(engine):
+    scheduler = Scheduler(engine, slots=2)
+
+    def merge(number: int) -> None:
+        # Another weight is another merged adapter, and so another bank.
+        weights = {"a": 1.0, "b": 0.5 + number / 1000}
+        assert len(list(scheduler.generate("Hello", Composition(weights, "linear"), SHORT))) == 3
+
+    # One text outlasts all changes, so that everything happens in one batch and its cache.
+    long = scheduler.submit("I stay", Composition({"a": 1}), Sampling(max_new_tokens=200)).events()
+    next(event for event in long)
+    early, late = [], []
+    for number in range(CHANGES):
+        merge(number)
+        if number < 5 or number >= CHANGES - 5:
+            (early if number < 5 else late).append(alive())
+    long.close()
+    scheduler.close()
+    tables, copies, size = np.max(late, axis=0)
+    assert tables <= 2  # the newest bank's, and that of the batch until it is changed
+    assert copies <= np.max(early, axis=0)[1] and size <= np.max(early, axis=0)[2] * 1.02
+    assert sum(name not in engine.names for name in engine.snapshot.bank.names) == 1, "one slot serves all"
+
+
+def test_the_base_is_packed_once_and_decodes_the_same_under_every_bank(engine, monkeypatch):
+    composition = Composition({"a": 1.0})
+    expected = engine.next_token_logits("Hello", composition)
+    words = [step.token for step in engine.generate("Hello", composition, SHORT)]
+    packed = []
+    plainly = onednn_linear.pack
+    monkeypatch.setattr(
+        "composer.model.runtime.llama.fused_linear.pack", lambda w: packed.append(w.clone()) or plainly(w)
+    )
+    for number in range(3):
+        engine._pool.add(
+            engine.snapshot.adapters[0].__class__(f"more{number}", "memory"),
+            engine.snapshot.bank.adapter("b"),
+        )
+        np.testing.assert_allclose(engine.next_token_logits("Hello", composition), expected, atol=1e-5)
+        assert [step.token for step in engine.generate("Hello", composition, SHORT)] == words
+    first = [engine.model.model.get_submodule(path).base.weight[0] for path in engine.model.sites]
+    assert not any(torch.equal(weight[0], row) for weight in packed for row in first)
