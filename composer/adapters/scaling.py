@@ -40,8 +40,9 @@ def rank_at(config: Mapping, path: str, patterns: Patterns | None = None) -> int
     rank = _at(config, "rank_pattern", path, config.get("r", 8), patterns or Patterns())
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ComposerError(
-            f"The adapter has an r in adapter_config.json ({sanitize(repr(rank), 20)}, for {sanitize(path, 80)}) "
-            "that is not a whole number above 0: write the rank that it was trained with."
+            f"The adapter has an r in adapter_config.json ({sanitize(repr(rank), 20)}, "
+            f"for {sanitize(path, 80)}) that is not a whole number above 0: write the rank that it was "
+            "trained with."
         )
     return rank
 

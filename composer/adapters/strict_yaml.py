@@ -130,8 +130,8 @@ def _as_read(value: object, kind: type | tuple[type, ...]) -> str:
         return ", but nothing is there: YAML leaves out what follows a #, and null and ~, so put it in quotes"
     if kind is str and isinstance(value, (bool, int, float, date)):
         return (
-            f", but YAML reads it as {type(value).__name__} {sanitize(value, 40)}, as it does with no, on, 1, "
-            "1.0 and dates: put it in quotes"
+            f", but YAML reads it as {type(value).__name__} {sanitize(value, 40)}, as it does with no, on, "
+            "1, 1.0 and dates: put it in quotes"
         )
     if kind == (int, float) and isinstance(value, str):
         return f", but YAML reads {sanitize(value, 40)} as a text: write it without quotes, and 1e3 as 1000"

@@ -9,6 +9,7 @@ from pathlib import Path
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.fault_messages import sentence
+from composer.core.parameters import parameters_of
 from composer.methods import METHODS
 
 CATALOG = "adapters.yaml"
@@ -28,84 +29,48 @@ def add_composition(parser: argparse.ArgumentParser) -> None:
     """Every field of a Composition; `read_composition` makes it."""
     parser.add_argument("--weights", default="", metavar="NAME=W,...", help="adapters left out have weight 0")
     parser.add_argument("--method", default="sum", help=f"one of {', '.join(METHODS)} (%(default)s)")
-    parser.add_argument("--strength", type=float, default=1.0, help="multiplies every gate (%(default)s)")
     parser.add_argument(
         "--bands", default="1,1,1", metavar="E,M,L", help="multipliers of the early, middle and late layers"
     )
-    parser.add_argument(
-        "--blend", type=float, default=1.0, help="fusions: 0 plain sum .. 1 fusion weights alone"
-    )
-    parser.add_argument(
-        "--scale", default="unit", help="fusions: unit (mean multiplier 1) or paper (alpha itself)"
-    )
-    parser.add_argument(
-        "--contrast", type=float, default=1.0, help="contrasts: how much of the opposites to subtract"
-    )
-    parser.add_argument(
-        "--kl-tokens", dest="tokens", default="last", help="kl: read at the prompt's last token, or all"
-    )
-    parser.add_argument(
-        "--live",
-        type=int,
-        default=0,
-        metavar="K",
-        help="fusions: read anew after every K tokens (0: never); what was read before keeps its old weights",
-    )
-    parser.add_argument("--rank", type=int, help="merges: of the merged adapter, 1 to 4096 (the usual)")
-    parser.add_argument("--density", type=float, help="merges: share of the entries left (the usual)")
-    parser.add_argument("--core", type=float, help="core: share of the entries that are an adapter's core")
-    parser.add_argument("--omega", type=float, help="core: how far each next adapter pulls, 0 to 1")
-    parser.add_argument(
-        "--no-norm", dest="norm", action="store_false", help="kl: lens without the final norm"
-    )
+    _add_parameters(parser, Composition())
 
 
 def read_composition(args: argparse.Namespace) -> Composition:
-    """What `add_composition` was given. Raises ComposerError for what no Composition can hold."""
+    """What `add_composition` was given. Raises ComposerError for values that a Composition cannot have."""
     return Composition(
         weights=parse_weights(args.weights),
         method=args.method,
-        strength=args.strength,
         bands=parse_numbers("--bands", args.bands),
-        blend=args.blend,
-        scale=args.scale,
-        contrast=args.contrast,
-        norm=args.norm,
-        tokens=args.tokens,
-        live=args.live,
-        rank=args.rank,
-        density=args.density,
-        core=args.core,
-        omega=args.omega,
+        **{name: getattr(args, name) for name in parameters_of(Composition)},
     )
 
 
 def add_sampling(parser: argparse.ArgumentParser, defaults: Sampling = Sampling()) -> None:
     """Every field of a Sampling; `read_sampling` makes it."""
-    parser.add_argument("--max-new-tokens", type=int, default=defaults.max_new_tokens, help="(%(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)"
-    )
-    parser.add_argument("--top-p", type=float, default=defaults.top_p, help="(%(default)s)")
-    parser.add_argument("--top-k", type=int, default=defaults.top_k, help="0 switches it off (%(default)s)")
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=defaults.repetition_penalty, help="(%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="(%(default)s)")
-    parser.add_argument("--time-limit", type=float, default=defaults.time_limit, help="seconds (%(default)s)")
+    _add_parameters(parser, defaults)
 
 
 def read_sampling(args: argparse.Namespace) -> Sampling:
-    """What `add_sampling` was given. Raises ComposerError for what no Sampling can hold."""
-    return Sampling(
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        repetition_penalty=args.repetition_penalty,
-        seed=args.seed,
-        time_limit=args.time_limit,
-    )
+    """What `add_sampling` was given. Raises ComposerError for values that a Sampling cannot have."""
+    return Sampling(**{name: getattr(args, name) for name in parameters_of(Sampling)})
+
+
+def _add_parameters(parser: argparse.ArgumentParser, defaults: Composition | Sampling) -> None:
+    """An option for each declared parameter, with the values of `defaults`."""
+    for name, each in parameters_of(type(defaults)).items():
+        option = each.option or f"--{name.replace('_', '-')}"
+        if each.kind is bool:
+            parser.add_argument(option, dest=name, action="store_false", help=each.help)
+            continue
+        usual = "the method's" if each.optional else "%(default)s"
+        parser.add_argument(
+            option,
+            dest=name,
+            type=each.kind,
+            default=getattr(defaults, name),
+            metavar=each.metavar,
+            help=f"{each.help} ({usual})".strip(),
+        )
 
 
 def parse_weights(text: str) -> dict[str, float]:

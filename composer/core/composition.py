@@ -1,4 +1,4 @@
-"""What a user asks for: which adapters how much, by which method, and how tokens are drawn."""
+"""What a user asks for: which adapters how much, by which method, and how tokens are sampled."""
 
 from __future__ import annotations
 
@@ -6,59 +6,141 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
-from composer.core.errors import ComposerError, check_int, check_number
+from composer.core.errors import ComposerError, check_number
+from composer.core.parameters import check_parameters, parameter
 
 WEIGHT_RANGE = (-8.0, 8.0)
 
 
-def _frozen(mapping: Mapping) -> Mapping:
-    return MappingProxyType(dict(mapping))
-
-
 @dataclass(frozen=True)
 class Composition:
-    """What to add to the base: weights per adapter, and the rule that turns them into gates.
+    """What to add to the base: a weight per adapter, and the method that turns weights into gates.
 
-    weights: adapter name -> weight; adapters not named have weight 0. method: a name in
-    composer.methods.METHODS. strength multiplies every gate, or with a method on the logits what is added
-    to them. bands multiply the early, middle and late third of the layers. blend and scale belong to methods
-    that share out (blend 0 = the plain sum, 1 = the shares alone; "unit" keeps a mean multiplier of 1,
-    "paper" uses alpha as published). contrast is c of the methods that subtract opposites. norm: apply the
-    final norm in the lens that `kl` reads. tokens: whether `kl` is read at the prompt's "last" token or in
-    the mean over "all". live: methods that share out by the prompt read it anew, with what was written
-    since, after every so many tokens; 0 is once, at the start.
-
-    What merges may be told, None being the method's usual: rank of the merged adapter at each site. density:
-    share of a change's entries that pruning and dropping leave. core: share that is its core region. omega:
-    how far each next adapter pulls the spherical merge towards itself.
-
-    Raises ComposerError when a number is not finite or out of range.
+    Raises ComposerError when a value is not finite or out of range. The field names are part of stored
+    studies' keys.
     """
 
+    # Adapter name -> weight. Adapters that are not named have weight 0.
     weights: Mapping[str, float] = field(default_factory=dict)
+    # A name in composer.methods.METHODS.
     method: str = "sum"
-    strength: float = 1.0
+    # For methods on the logits: what is added to the base's logits is multiplied.
+    strength: float = parameter(
+        1.0, "Overall strength", "multiplies every gate", low=0, high=4, subject="Strength"
+    )
+    # Multipliers of the early, middle and late third of the layers.
     bands: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    blend: float = 1.0
-    scale: str = "unit"
-    contrast: float = 1.0
-    norm: bool = True
-    tokens: str = "last"
-    live: int = 0
-    rank: int | None = None
-    density: float | None = None
-    core: float | None = None
-    omega: float | None = None
+    blend: float = parameter(
+        1.0,
+        "Blend: plain sum … fusion weights",
+        "fusions: 0 is the plain sum, 1 the fusion weights alone",
+        low=0,
+        high=1,
+        subject="Blend",
+    )
+    scale: str = parameter(
+        "unit",
+        "Scale of the fusion weights",
+        "fusions: unit (mean multiplier 1) or paper (alpha as published)",
+        kind=str,
+        choices={
+            "unit": "mean 1 (adapters keep their strength)",
+            "paper": "as published (shares of 1)",
+        },
+        subject="Scale",
+    )
+    contrast: float = parameter(
+        1.0,
+        "Contrast: how much of the opposites is subtracted",
+        "contrasts: how much of the opposites to subtract",
+        low=0,
+        high=1,
+        subject="Contrast",
+    )
+    norm: bool = parameter(
+        True,
+        "Final norm in the lens",
+        "kl: lens without the final norm",
+        kind=bool,
+        advanced=True,
+        option="--no-norm",
+    )
+    tokens: str = parameter(
+        "last",
+        "Fusion weights are computed at",
+        "kl: at the prompt's last token, or the mean over all",
+        kind=str,
+        choices={"last": "the prompt's last token", "all": "all its tokens, as the mean"},
+        advanced=True,
+        option="--kl-tokens",
+        subject="Tokens",
+    )
+    live: int = parameter(
+        0,
+        "Refresh every k tokens (0: once, at the start)",
+        "fusions: recompute the gates after every K tokens (0: never); what was read before keeps its gates",
+        kind=int,
+        low=0,
+        high=4096,
+        advanced=True,
+        page_high=32,
+        step=1,
+        info="What was read before keeps the gates it was read under.",
+        metavar="K",
+        subject="Live",
+    )
+    rank: int | None = parameter(
+        None,
+        "Merged rank",
+        "merges: rank of the merged adapter at each site, 1 to 4096",
+        kind=int,
+        low=1,
+        high=4096,
+        optional=True,
+        advanced=True,
+        page_high=64,
+        step=1,
+        subject="Rank",
+    )
+    density: float | None = parameter(
+        None,
+        "Density kept",
+        "merges: share of each change's entries that pruning and dropping keep",
+        low=0.001,
+        high=1,
+        optional=True,
+        advanced=True,
+        subject="Density",
+    )
+    core: float | None = parameter(
+        None,
+        "Core share",
+        "core: share of an adapter's entries that are its core region",
+        low=0.0001,
+        high=1,
+        optional=True,
+        advanced=True,
+        page_high=0.5,
+        step=0.005,
+        subject="Core",
+    )
+    omega: float | None = parameter(
+        None,
+        "Pull of each next adapter",
+        "core: how far each next adapter pulls the spherical merge, 0 to 1",
+        low=0,
+        high=1,
+        optional=True,
+        advanced=True,
+        subject="Omega",
+    )
 
     def __post_init__(self) -> None:
         checked = {
             str(name): check_number(f"The weight of {str(name)[:60]}", weight, *WEIGHT_RANGE)
             for name, weight in dict(self.weights).items()
         }
-        object.__setattr__(self, "weights", _frozen(checked))
-        object.__setattr__(self, "strength", check_number("Strength", self.strength, 0, 4))
-        object.__setattr__(self, "blend", check_number("Blend", self.blend, 0, 1))
-        object.__setattr__(self, "contrast", check_number("Contrast", self.contrast, 0, 1))
+        object.__setattr__(self, "weights", MappingProxyType(checked))
         if len(tuple(self.bands)) != 3:
             raise ComposerError("Layer bands need three numbers: early, middle and late.")
         bands = tuple(
@@ -66,16 +148,7 @@ class Composition:
             for name, value in zip(("early", "middle", "late"), self.bands, strict=True)
         )
         object.__setattr__(self, "bands", bands)
-        if self.scale not in ("unit", "paper"):
-            raise ComposerError("Scale must be 'unit' or 'paper'.")
-        if self.tokens not in ("last", "all"):
-            raise ComposerError("Tokens must be 'last' or 'all'.")
-        object.__setattr__(self, "live", check_int("Live", self.live, 0, 4096))
-        if self.rank is not None:
-            object.__setattr__(self, "rank", check_int("Rank", self.rank, 1, 4096))
-        for name, low in (("density", 0.001), ("core", 0.0001), ("omega", 0)):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, check_number(name.capitalize(), value, low, 1))
+        check_parameters(self)
 
     def as_dict(self) -> dict[str, object]:
         """Every field as plain values, from which the same composition can be made."""
@@ -85,26 +158,22 @@ class Composition:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 is greedy; top_k 0 and top_p 1 switch those filters off.
+    """How tokens are sampled. Raises ComposerError for a value out of range."""
 
-    time_limit: wall-clock seconds for one generation. Raises ComposerError out of range.
-    """
-
-    max_new_tokens: int = 60
-    temperature: float = 1.0
-    top_p: float = 0.95
-    top_k: int = 50
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    time_limit: float = 120.0
+    max_new_tokens: int = parameter(60, "Max new tokens", "", kind=int, low=1, high=4096, step=1)
+    temperature: float = parameter(
+        1.0, "Temperature (0 = always the likeliest)", "0 is greedy", low=0, high=5, page_high=2
+    )
+    top_p: float = parameter(0.95, "Top-p (1 = off)", "1 switches it off", low=0.01, high=1, step=0.01)
+    top_k: int = parameter(
+        50, "Top-k (0 = off)", "0 switches it off", kind=int, low=0, high=100_000, page_high=200, step=1
+    )
+    repetition_penalty: float = parameter(
+        1.0, "Repetition penalty", "1 is none", low=0.5, high=5, page_high=2
+    )
+    seed: int = parameter(0, "Seed (same seed, same text)", "", kind=int, low=0, high=2**32 - 1)
+    # Wall-clock time for one generation.
+    time_limit: float = parameter(120.0, "Time limit", "seconds", low=0.01, high=3600)
 
     def __post_init__(self) -> None:
-        for name, low, high in (("max_new_tokens", 1, 4096), ("top_k", 0, 100_000), ("seed", 0, 2**32 - 1)):
-            object.__setattr__(self, name, check_int(name, getattr(self, name), low, high))
-        for name, low, high in (
-            ("temperature", 0, 5),
-            ("top_p", 0.01, 1),
-            ("repetition_penalty", 0.5, 5),
-            ("time_limit", 0.01, 3600),
-        ):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), low, high))
+        check_parameters(self)

@@ -1,4 +1,4 @@
-"""The statistics of a prompt that methods need before it is continued: one prefill, mostly of a row per adapter."""
+"""The statistics of a prompt that methods need: one prefill, for most of them with a row per adapter."""
 
 from __future__ import annotations
 

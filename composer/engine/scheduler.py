@@ -53,7 +53,7 @@ class RequestHandle:
         self._scheduler = scheduler
 
     def events(self) -> Generator[Step | QueueUpdate]:
-        """Steps as they come, and a QueueUpdate whenever POLL seconds bring none, so that a listener can leave.
+        """Steps as they come, and a QueueUpdate after POLL seconds without one, so that a listener can leave.
 
         Raises ComposerError when the row failed. Ends with the step that has a finish.
         """
@@ -172,7 +172,7 @@ class Scheduler:
         return future
 
     def check_capacity(self, branches: int = 1) -> None:
-        """Raise the ComposerError that submitting a row with so many branches would raise, before any work."""
+        """Raise the ComposerError that submitting a row with so many branches would raise."""
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
@@ -189,7 +189,7 @@ class Scheduler:
             return waiting.index(handle) + 1 if handle in waiting else 0
 
     def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], int]:
-        """Requests with slots now or after the next pass, those that wait, and the free slots. Needs the lock."""
+        """Requests with slots now or after the next pass; those that wait; free slots. Needs the lock."""
         here = [each for each in (*self._running.values(), *self._waiting) if not each.gone]
         free = self.slots
         for index, handle in enumerate(here):

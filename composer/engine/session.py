@@ -40,7 +40,7 @@ class DecodeSession:
     """Turns the tokens of a batch into Steps; Step.row is the row's key. Rows are added and removed between
     two passes.
 
-    newest: returns the current adapter snapshot, under which every row runs; see composer.engine.adapter_pool.
+    newest: returns the current adapter snapshot. Every row runs under it; see composer.engine.adapter_pool.
     """
 
     def __init__(

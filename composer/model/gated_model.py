@@ -180,8 +180,8 @@ def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     ]
     if not found:
         raise ComposerError(
-            f"This base is of the family {sanitize(model.config.model_type, 40)}, whose decoder layers were not "
-            "found; use a Llama, Qwen, Gemma, Mistral or GPT-NeoX model."
+            f"This base is of the family {sanitize(model.config.model_type, 40)}, whose decoder layers were "
+            "not found; use a Llama, Qwen, Gemma, Mistral or GPT-NeoX model."
         )
     return found[0]
 

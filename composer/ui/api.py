@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from contextlib import aclosing
@@ -9,9 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from composer.core.composition import Composition
+from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
+from composer.core.parameters import parameters_of
 from composer.core.results import Fusion, Step
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
@@ -26,71 +28,34 @@ from composer.ui.validation import check_prompt, make_request
 def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callable]:
     """The two functions that `gr.api` publishes. Faults reach the caller as one sentence."""
 
-    async def generate(
-        prompt: str,
-        weights: dict[str, float],
-        method: str = "sum",
-        strength: float = 1.0,
-        bands: list[float] = [1.0, 1.0, 1.0],  # noqa: B006 -- gr.api reads defaults into JSON; never changed
-        blend: float = 1.0,
-        scale: str = "unit",
-        contrast: float = 1.0,
-        max_new_tokens: int = 60,
-        temperature: float = 1.0,
-        top_p: float = 0.95,
-        top_k: int = 50,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
-        norm: bool = True,
-        tokens: str = "last",
-        live: int = 0,
-        rank: int | None = None,
-        density: float | None = None,
-        core: float | None = None,
-        omega: float | None = None,
-    ) -> dict[str, Any]:
+    async def generate(*given: Any, **named: Any) -> dict[str, Any]:
         """Continue a prompt under a composition. Streams {"text", "count", "place"}: of the text so far, and
         in the queue (0: no longer in it). The last message has text, count, tokens, adapters (the merged one
         last, where the method makes one: called by the method, in brackets beside an adapter of that name),
         layers, contribution [T][L][N], fusion {kl, alpha} [L][N] and finish."""
+        bound = SIGNATURE.bind(*given, **named)
+        bound.apply_defaults()
+        asked = bound.arguments
         with _sentences():
             request = make_request(
-                prompt,
-                read_weights(_as_object(weights), runner.engine.names),
-                method,
-                _as_bands(bands),
-                {
-                    "strength": strength,
-                    "blend": blend,
-                    "scale": scale,
-                    "contrast": contrast,
-                    "norm": norm,
-                    "tokens": tokens,
-                    "live": live,
-                    "rank": rank,
-                    "density": density,
-                    "core": core,
-                    "omega": omega,
-                },
-                {
-                    "max_new_tokens": max_new_tokens,
-                    "temperature": temperature,
-                    "top_p": top_p,
-                    "top_k": top_k,
-                    "repetition_penalty": repetition_penalty,
-                    "seed": seed,
-                },
+                asked["prompt"],
+                read_weights(_as_object(asked["weights"]), runner.engine.names),
+                asked["method"],
+                _as_bands(asked["bands"]),
+                {name: asked[name] for name in parameters_of(Composition)},
+                {name: asked[name] for name in parameters_of(Sampling) if name != "time_limit"},
                 settings,
             )
             names = runner.engine.names
             adapters = list(lane_names(request.composition, names))
-            steps, fusion, place = [], None, 0
+            steps, fusion, position = [], None, 0
             async with aclosing(throttled(runner.run(request, names), settings.updates_per_second)) as groups:
                 async for group in groups:
                     steps += [each for each in group if isinstance(each, Step)]
                     fusion = next((each for each in group if isinstance(each, Fusion)), fusion)
-                    place = next((each.position for each in group if isinstance(each, QueueUpdate)), place)
-                    yield {"text": steps[-1].text if steps else "", "count": len(steps), "place": place}
+                    updates = (each.position for each in group if isinstance(each, QueueUpdate))
+                    position = next(updates, position)
+                    yield {"text": steps[-1].text if steps else "", "count": len(steps), "place": position}
         yield {
             "text": steps[-1].text if steps else "",
             "count": len(steps),
@@ -101,6 +66,10 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
             "fusion": _plain(fusion),
             "finish": steps[-1].finish if steps else None,
         }
+
+    # From these Gradio makes the endpoint's documentation.
+    generate.__signature__ = SIGNATURE
+    generate.__annotations__ = {name: each.annotation for name, each in SIGNATURE.parameters.items()}
 
     def fuse(
         prompt: str, adapters: list[str] | None = None, norm: bool = True, tokens: str = "last"
@@ -114,6 +83,34 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         return {"adapters": list(names), **_plain(fusion), "undecided": fusion.undecided.tolist()}
 
     return generate, fuse
+
+
+def _signature() -> inspect.Signature:
+    """The arguments of `generate`. Their order never changes, since callers may count them."""
+    own, usual = parameters_of(Composition), Composition()
+    arguments: dict[str, tuple[Any, Any]] = {
+        "prompt": (str, inspect.Parameter.empty),
+        "weights": (dict[str, float], inspect.Parameter.empty),
+        "method": (str, usual.method),
+        "strength": (float, usual.strength),
+        "bands": (list[float], list(usual.bands)),
+    }
+    sampling = parameters_of(Sampling)
+    del sampling["time_limit"]  # it belongs to whoever runs the page
+    simple = {name: each for name, each in own.items() if not each.advanced}
+    for name, each in (simple | sampling | own).items():
+        kind = each.kind | None if each.optional else each.kind
+        arguments.setdefault(name, (kind, each.default))
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+            for name, (kind, default) in arguments.items()
+        ],
+        return_annotation=dict[str, Any],
+    )
+
+
+SIGNATURE = _signature()
 
 
 class _sentences:

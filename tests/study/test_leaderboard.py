@@ -1,4 +1,4 @@
-"""The table that report, page and docs/study.md share: its order, its cells, and the docs have the bundled one."""
+"""The table that report, page and docs share: its order and cells; docs/study.md has the bundled one."""
 
 import json
 from pathlib import Path

@@ -11,7 +11,9 @@ from composer.ui.components import method_controls
 
 
 def test_every_dial_of_every_method_has_a_widget():
-    assert {dial for method in METHODS.values() for dial in method.parameters} == set(method_controls.MAKERS)
+    assert {dial for method in METHODS.values() for dial in method.parameters} == set(
+        method_controls.DECLARED
+    )
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

@@ -93,8 +93,8 @@ class CudaGraphRunner:
         count = len(inputs.tokens)
         size = padded(count, cache.slots)
         length = length_bucket(inputs.length, cache.room)
-        # A cache keeps the graphs that write into it, and they go when it goes. A graph keeps its table alive,
-        # so those of an earlier bank go as soon as the batch runs under another one.
+        # A cache keeps the graphs that write into it, and they go when it goes. A graph keeps its table
+        # alive, so those of an earlier bank go as soon as the batch runs under another one.
         if any(graph.plan.table is not plan.table for graph in cache.graphs.values()):
             cache.graphs.clear()
         if (size, length) not in cache.graphs:

@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from composer.core.catalog_types import Example
 from composer.core.composition import Composition, Sampling
+from composer.core.parameters import Parameter, parameters_of
 from composer.methods import METHODS
 from composer.ui.components import contribution_map as live
 from composer.ui.components import method_controls
@@ -23,8 +24,8 @@ FUSION_CAPTION = (
     "model's next-word prediction at that layer. A louder adapter moves it further whatever the prompt says."
 )
 CONTRIBUTION_CAPTION = (
-    "**Who spoke where.** Each line is one adapter: how large its output is beside the base's own, layer by "
-    "layer, averaged over the text. Two lines at the same height are equally loud, but may disagree."
+    "**Contribution by layer.** Each line is one adapter: the size of its output relative to the base's own, "
+    "averaged over the text. Two lines at the same height are equally large, but may point apart."
 )
 BANDS = ("early", "middle", "late")
 
@@ -117,7 +118,7 @@ def build(
             with gr.Group(elem_id="mix"):
                 with gr.Row(elem_id="mix-head"):
                     every = gr.Checkbox(
-                        False, label="Show every adapter's own slider", container=False, elem_id="every"
+                        False, label="One slider per adapter", container=False, elem_id="every"
                     )
                     zero = gr.Button("All to 0", size="sm", elem_id="zero")
                 weights = tuple(_weight(slot) for slot in slots)
@@ -204,10 +205,9 @@ def _method(usual: Composition) -> tuple:
 
 
 def _shape(usual: Composition) -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
+    declared = parameters_of(Composition)["strength"]
     with gr.Accordion("Strength and layers", open=False, elem_id="shape"):
-        strength = gr.Slider(
-            0, 4, usual.strength, step=0.05, label="Strength of everything", elem_id="strength"
-        )
+        strength = _slider(declared, usual.strength, elem_id="strength")
         bands = tuple(
             gr.Slider(-2, 2, 1, step=0.05, label=f"{name.capitalize()} layers", elem_id=f"band-{name}")
             for name in BANDS
@@ -215,41 +215,44 @@ def _shape(usual: Composition) -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
     return strength, bands
 
 
+# The page's own limits, where they are narrower than what the engine takes.
+SAMPLING = {
+    "max_new_tokens": "max-new-tokens",
+    "temperature": "temperature",
+    "top_p": "top-p",
+    "top_k": "top-k",
+    "repetition_penalty": "repetition",
+}
+LOWEST = {"top_p": 0.05, "repetition_penalty": 1}
+
+
 def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], gr.Button]:
-    usual = Sampling()
+    usual, declared = Sampling(), parameters_of(Sampling)
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
         with gr.Row():
+            own = declared["seed"]
             seed = gr.Number(
-                0,
+                usual.seed,
                 precision=0,
-                minimum=0,
-                maximum=2**32 - 1,
-                label="Seed (same seed, same text)",
+                minimum=own.low,
+                maximum=own.high,
+                label=own.label,
                 elem_id="seed",
             )
             dice = gr.Button("New seed", size="sm", elem_id="dice", min_width=110)
-        fields: Mapping[str, gr.Slider | gr.Number] = {
-            "max_new_tokens": gr.Slider(
-                1,
-                settings.max_new_tokens,
-                min(usual.max_new_tokens, settings.max_new_tokens),
-                step=1,
-                label="Most new tokens",
-                elem_id="max-new-tokens",
-            ),
-            "temperature": gr.Slider(
-                0,
-                2,
-                usual.temperature,
-                step=0.05,
-                label="Temperature (0 = always the likeliest)",
-                elem_id="temperature",
-            ),
-            "top_p": gr.Slider(0.05, 1, usual.top_p, step=0.01, label="Top-p (1 = off)", elem_id="top-p"),
-            "top_k": gr.Slider(0, 200, usual.top_k, step=1, label="Top-k (0 = off)", elem_id="top-k"),
-            "repetition_penalty": gr.Slider(
-                1, 2, usual.repetition_penalty, step=0.05, label="Repetition penalty", elem_id="repetition"
-            ),
-            "seed": seed,
-        }
+        fields: dict[str, gr.Slider | gr.Number] = {}
+        for name, elem_id in SAMPLING.items():
+            most = settings.max_new_tokens if name == "max_new_tokens" else None
+            fields[name] = _slider(
+                declared[name], getattr(usual, name), LOWEST.get(name), most, elem_id=elem_id
+            )
+        fields["seed"] = seed
     return fields, dice
+
+
+def _slider(
+    declared: Parameter, value: float, low: float | None = None, high: float | None = None, **own
+) -> gr.Slider:
+    high = high or declared.page_high or declared.high
+    low = declared.low if low is None else low
+    return gr.Slider(low, high, min(value, high), step=declared.step, label=declared.label, **own)

@@ -100,7 +100,7 @@ def in_blocks(x: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor
 
 
 class GpuFusedLinear:
-    """On a GPU: the layers' weights as one matrix, made once, of which the layers become views; A as another."""
+    """On a GPU: the layers' weights as one matrix, made once, and A as another. The layers become views."""
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
         self._weight = base.once(layers, lambda: _stacked(layers, []))  # [O, K]
