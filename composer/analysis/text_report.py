@@ -75,7 +75,7 @@ def _sizes(found: Explanation) -> Iterator[str]:
 
 
 def _conflict(found: Explanation) -> Iterator[str]:
-    if METHODS[found.composition.method].apart:
+    if METHODS[found.composition.method].on_logits:
         yield "Adapters meet in the logits alone, so there is no conflict inside the layers."
         return
     yield "Conflict on this prompt: cosine of two adapters' outputs as they are added, at the last token"

@@ -1,6 +1,6 @@
 """The engine from a shell: python -m composer and what to do.
 
-generate | explain | fuse | check | train | judges | evaluate | study | bench
+generate | explain | fuse | check | methods | train | judges | evaluate | study | bench
 
 Exit codes: 0 done, 1 `check` found that the adapter does not fit, 2 bad input or a fault (one line on stderr
 says what to do), 130 interrupted.
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_fuse(commands)
     _add_check(commands)
+    _add_methods(commands)
     training.command(commands)
     study.command(commands)
     bench.command(commands)
@@ -275,6 +276,20 @@ def _check(args: argparse.Namespace, out: TextIO) -> int:
     else:
         print(report, file=out)
     return 0 if report.ok else 1
+
+
+def _add_methods(commands) -> None:
+    parser = commands.add_parser(
+        "methods", help="every method: formula, source, parameters (docs/methods.md)"
+    )
+    parser.set_defaults(run=_methods)
+
+
+def _methods(args: argparse.Namespace, out: TextIO) -> int:
+    from composer.methods.reference import methods_markdown
+
+    out.write(methods_markdown())
+    return 0
 
 
 def _engine(args: argparse.Namespace) -> Engine:

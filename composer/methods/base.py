@@ -1,9 +1,10 @@
-"""What a method is: a rule that turns a composition into voices, with the words that explain it."""
+"""What a method is: a function from weights to gates, with the words that explain it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,66 +14,83 @@ from composer.model.logit_mixture import LogitMixture
 
 @dataclass(frozen=True)
 class PromptStats:
-    """What was read of a prompt; None for what no rule asked for. An adapter's column is its own, alone.
+    """Statistics of a prompt, each adapter measured alone; None for those that no method asked for."""
 
-    kl: divergence of its lens from the base's, [L, N] nats. distance: of its hidden state from the base's,
-    1 - cosine, [L, N]. share: its contribution, [L, N]. pull: |y_i| at the query projection of the last
-    layer on the base's own hidden state, [N].
-    """
-
+    # KL divergence of the logit lens with the adapter from the base's, [L, N] nats.
     kl: np.ndarray | None = None
+    # 1 - cosine of the hidden state with the adapter and the base's, [L, N].
     distance: np.ndarray | None = None
+    # The adapter's contribution at the prompt's last token, [L, N].
     contribution: np.ndarray | None = None
+    # |y_i| at the last layer's query projection, on the base's own hidden state, [N].
     query_norm: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class GateInputs:
-    """Everything a rule may look at.
+    """Everything that a gate function may use."""
 
-    weights: [N]. groups: index sets of adapters that are opposites of each other. prompt: what the method
-    `needs`, 0 for adapters at weight 0.
-    """
-
-    weights: np.ndarray
+    weights: np.ndarray  # [N]
     layers: int
+    # Sets of adapters that are opposites of each other, as indices.
     groups: tuple[tuple[int, ...], ...]
     composition: Composition
+    # What the method's `prompt_stats` name; 0 for adapters with weight 0.
     prompt: PromptStats = PromptStats()
 
     @property
-    def part(self) -> np.ndarray:
-        """[N] bool: the adapters that take part."""
+    def active(self) -> np.ndarray:
+        """[N] bool: the adapters with a weight."""
         return self.weights != 0
+
+
+# Gates, [L, N].
+GateFunction = Callable[[GateInputs], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Method:
-    """name: key in METHODS. family: what kind of rule it is, for lists. help: one line for the page. source:
-    where the formula is from. dials: the fields of Composition it listens to beside weights, strength and
-    bands. needs: fields of Prompted.
-    rule: Question -> gates [L, N]; or, `apart`, each adapter's share of the logits, [1, N] for one layer: the
-    base is then run with each adapter alone, beside the bare base. routed: every token shares the gates out
-    anew at every site. merge: the rule of composer.methods.merging that makes one adapter of those that take
-    part, for `rule` to add. calibrated: they are calibrated against each other first (Pico).
-    """
+    """A way to compose adapters. `gate_method` makes one of a gate function."""
 
+    # The key in METHODS.
     name: str
     label: str
+    # One line for the page.
     help: str
+    # Plain text; s_i B_i A_i is adapter i, w_i its weight, g_i its gate.
+    formula: str
+    # Where the formula is from.
     source: str
-    rule: Callable[[GateInputs], np.ndarray]
+    # Gates [L, N]; with `on_logits` each adapter's coefficient, [1, N].
+    gate_fn: GateFunction
+    # The fields of Composition that it reads beside weights, strength and bands.
     parameters: tuple[str, ...] = ()
+    # The fields of PromptStats that it needs.
     prompt_stats: tuple[str, ...] = ()
+    # The kind of method, for lists.
     family: str = "Outputs"
-    apart: bool = False
+    # The base runs once more with each adapter alone, and the logits are combined.
+    on_logits: bool = False
+    # The rule of composer.methods.merging that makes one adapter of those with a weight, which is then added.
     merge: str | None = None
+    # The adapters are calibrated against each other first (Pico).
     calibrated: bool = False
+    # Every token weights the adapters anew at every site.
     token_routed: bool = False
 
     @property
     def needs_kl(self) -> bool:
+        """Whether it uses the prompt's KL divergences."""
         return "kl" in self.prompt_stats
+
+
+def gate_method(**words: Any) -> Callable[[GateFunction], Method]:
+    """Decorates a gate function: the fields of Method but `gate_fn`. The name then stands for the Method."""
+
+    def made(gate_fn: GateFunction) -> Method:
+        return Method(gate_fn=gate_fn, **words)
+
+    return made
 
 
 def band_profile(bands: tuple[float, float, float], layers: int) -> np.ndarray:
@@ -80,18 +98,18 @@ def band_profile(bands: tuple[float, float, float], layers: int) -> np.ndarray:
     return np.array([bands[min(3 * layer // layers, 2)] for layer in range(layers)])
 
 
-def logit_mixture(method: Method, question: GateInputs) -> LogitMixture:
-    """The method's rule as a row's voices, float32: strength and layer bands are the same for all methods.
+def logit_mixture(method: Method, inputs: GateInputs) -> LogitMixture:
+    """The branches of a row and their gates, float32. Strength and layer bands apply to every method.
 
-    Apart, with a the rule's numbers and l_i the logits of the base with adapter i alone, its gates the layer
-    bands: l = l_0 + strength * sum_i a_i (l_i - l_0).
+    On the logits, with a the method's coefficients and l_i the logits of the base with adapter i alone, its
+    gates the layer bands: l = l_0 + strength * sum_i a_i (l_i - l_0).
     """
-    composition = question.composition
-    profile = band_profile(composition.bands, question.layers)  # [L]
-    if not method.apart:
-        gates = (composition.strength * profile)[:, None] * method.rule(question)  # [L, N]
+    composition = inputs.composition
+    profile = band_profile(composition.bands, inputs.layers)  # [L]
+    if not method.on_logits:
+        gates = (composition.strength * profile)[:, None] * method.gate_fn(inputs)  # [L, N]
         return LogitMixture.one(gates.astype(np.float32))
-    shares = composition.strength * method.rule(replace(question, layers=1))[0]  # [N]
+    shares = composition.strength * method.gate_fn(replace(inputs, layers=1))[0]  # [N]
     alone = np.eye(len(shares))[:, None, :] * profile[:, None]  # [N, L, N]
     gates = np.concatenate([np.zeros((1, *alone.shape[1:])), alone]).astype(np.float32)  # [1 + N, L, N]
     return LogitMixture.of([1 - shares.sum(), *shares], gates)
