@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import composer
+from benchmarks.fixture import BenchFixture, write_catalog
 from benchmarks.plan import Plan
-from benchmarks.stand import Stand, write_catalog
 from benchmarks.timing import Reading, interleave
 from composer.core.errors import ComposerError
 from composer.core.threads import SPIN, SPIN_COUNT
@@ -34,11 +34,11 @@ ARMS: Mapping[str, Mapping[str, str]] = {
 BUSY = "while True: pass"
 
 
-def measure(stand: Stand, plan: Plan) -> dict:
+def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """loads: how many busy processes -> arm -> seconds per decoded token with three adapters, compiled."""
-    if stand.device.type != "cpu":
+    if fixture.device.type != "cpu":
         raise ComposerError("Decoding beside busy processes is measured on a CPU; leave contention out.")
-    file, cores = write_catalog(stand), os.cpu_count() or 1
+    file, cores = write_catalog(fixture), os.cpu_count() or 1
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(file, ARMS[name])) for name in plan.waits}
         arms = {name: worker.turn(plan.tokens) for name, worker in workers.items()}

@@ -11,9 +11,9 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.fixture import add, warm, without_eos
 from benchmarks.plan import prompt_of
-from benchmarks.single import ours
-from benchmarks.stand import add, endless, warm
+from benchmarks.single_stream import ours
 from composer.adapters.catalog import load_catalog
 from composer.core.threads import run_in_short_lived_thread
 from composer.engine.engine import Engine
@@ -34,7 +34,7 @@ def _engine(path: str) -> Engine:
     """The default base of a catalog with its adapters, compiled."""
     catalog = load_catalog(path)
     spec = catalog.base()
-    engine = Engine(catalog, endless(load_base(spec)))
+    engine = Engine(catalog, without_eos(load_base(spec)))
     add(engine, [Path(adapter.source) for adapter in spec.adapters])
     warm(engine)
     return engine

@@ -14,15 +14,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from benchmarks import fusion, single, users
+from benchmarks import fusion, single_stream, throughput
+from benchmarks.fixture import BenchFixture
 from benchmarks.plan import Plan
-from benchmarks.stand import Stand
-from benchmarks.wall import copy_bandwidth, weight_bytes
+from benchmarks.roofline import copy_bandwidth, weight_bytes
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
 
 DTYPES = {"bf16": "none", "nf4": "nf4"}
-MEASURES = {"single": single.measure, "fusion": fusion.measure, "users": users.measure}
+MEASURES = {"single": single_stream.measure, "fusion": fusion.measure, "users": throughput.measure}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def measure(plan: Plan, folder: Path, shape: Shape = Shape(), rank: int = 16, de
         gc.collect()
         print(f"bench: {name} ...", file=sys.stderr)
         try:
-            results[name] = _one(Stand(spec, folder / name, rank=rank, device=device), plan)
+            results[name] = _one(BenchFixture(spec, folder / name, rank=rank, device=device), plan)
         except ComposerError as raised:  # what the other dtype took minutes to measure must not go with it
             fault = raised
             print(f"bench: {name} is left out: {fault}", file=sys.stderr)
@@ -67,12 +67,12 @@ def measure(plan: Plan, folder: Path, shape: Shape = Shape(), rank: int = 16, de
     return {"shape": asdict(shape), "rank": rank, "device": device, "dtypes": results}
 
 
-def _one(stand: Stand, plan: Plan) -> dict:
-    size, bandwidth = weight_bytes(stand), copy_bandwidth(stand.device)
+def _one(fixture: BenchFixture, plan: Plan) -> dict:
+    size, bandwidth = weight_bytes(fixture), copy_bandwidth(fixture.device)
     sections = {"floor": {"bytes": size, "bandwidth": bandwidth, "seconds": size / bandwidth}}
     for name, measure in MEASURES.items():
-        sections[name] = measure(stand, plan)
-        stand.release()
+        sections[name] = measure(fixture, plan)
+        fixture.release()
     return sections
 
 

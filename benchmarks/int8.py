@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from benchmarks.fixture import BenchFixture, clone_modules
 from benchmarks.plan import TEXT, greedy
-from benchmarks.stand import Stand, twin
 from composer.model.gated_model import GatedModel
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow
@@ -17,13 +17,15 @@ COUNTS = (0, 3)
 POSITIONS = 80
 
 
-def change(stand: Stand) -> dict:
+def change(fixture: BenchFixture) -> dict:
     """Number of adapters -> how far int8's logits are from the base dtype's.
 
     max, mean: of the absolute differences. kl: nats, mean over the positions. agree: share of positions
     where both have the same first choice.
     """
-    return {str(count): _compared(*(_forced(stand, count, w) for w in ("same", "int8"))) for count in COUNTS}
+    return {
+        str(count): _compared(*(_forced(fixture, count, w) for w in ("same", "int8"))) for count in COUNTS
+    }
 
 
 def _compared(same: torch.Tensor, int8: torch.Tensor) -> dict:
@@ -39,11 +41,11 @@ def _compared(same: torch.Tensor, int8: torch.Tensor) -> dict:
     }
 
 
-def _forced(stand: Stand, count: int, weights: str) -> torch.Tensor:
+def _forced(fixture: BenchFixture, count: int, weights: str) -> torch.Tensor:
     """[T, V] float32 logits after each token of the fixed text but the first, all adapters at weight 1."""
-    ids = stand.encode(TEXT)[: POSITIONS + 1]
-    model = GatedModel(twin(stand.base).model)
-    layout = model.layout(stand.ours(count).snapshot.bank)
+    ids = fixture.encode(TEXT)[: POSITIONS + 1]
+    model = GatedModel(clone_modules(fixture.base).model)
+    layout = model.layout(fixture.ours(count).snapshot.bank)
     listening = _Listening(select_runner(model, weights))
     batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
     row = BatchRow(

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from benchmarks.fixture import USUAL, BenchFixture
 from benchmarks.plan import Plan, prompt_of
-from benchmarks.stand import USUAL, Stand
 from benchmarks.timing import Reading, quantile, timed
 from composer.core.composition import Composition
 
 
-def measure(stand: Stand, plan: Plan) -> dict:
+def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds from new weights to the logits of the next token; every call has weights of its own."""
-    engine = stand.ours(USUAL)
-    prompt = prompt_of(stand.count_tokens, plan.preview_prompt)
+    engine = fixture.ours(USUAL)
+    prompt = prompt_of(fixture.count_tokens, plan.preview_prompt)
 
     def move(call: int) -> Reading:
         weight = -2 + 4 * call / plan.previews
         composition = Composition(weights=dict.fromkeys(engine.names, weight))
-        return timed(lambda: engine.next_token_logits(prompt, composition), stand.device)
+        return timed(lambda: engine.next_token_logits(prompt, composition), fixture.device)
 
     move(0)
     readings = [move(call) for call in range(plan.previews)]
     seconds = [reading.seconds for reading in readings]
     return {
-        "prompt_tokens": stand.count_tokens(prompt),
+        "prompt_tokens": fixture.count_tokens(prompt),
         "p50": quantile(seconds, 0.5),
         "p95": quantile(seconds, 0.95),
         "cpu": quantile([reading.cpu for reading in readings], 0.5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from benchmarks.bars import judge
+from benchmarks.targets import judge
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 NOT_YET = "not yet measured"

@@ -1,4 +1,4 @@
-"""One run of the bench: the chosen sections, one after another, on one stand."""
+"""One run of the bench: the chosen sections, one after another, on one fixture."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import contention, fusion, gpu, preview, single, start, users
+from benchmarks import contention, fusion, gpu, preview, single_stream, start, throughput
+from benchmarks.fixture import BenchFixture
 from benchmarks.machine import machine
 from benchmarks.plan import Plan
-from benchmarks.stand import Stand
 from composer.adapters.catalog import load_catalog
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
@@ -22,9 +22,9 @@ from composer.core.threads import run_in_short_lived_thread
 
 RANK = 8
 MEASURES = {
-    "single": single.measure,
+    "single": single_stream.measure,
     "fusion": fusion.measure,
-    "users": users.measure,
+    "users": throughput.measure,
     "preview": preview.measure,
     "start": start.measure,
     "contention": contention.measure,
@@ -43,14 +43,14 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
     sections = [name for name in MEASURES if name in chosen]
     with tempfile.TemporaryDirectory() as folder:
         if sections:
-            made = partial(Stand, load_catalog(catalog).base(base), Path(folder) / "stand", rank=RANK)
-            stand = run_in_short_lived_thread(made)
-            result["base"] = _described(stand)
+            made = partial(BenchFixture, load_catalog(catalog).base(base), Path(folder) / "stand", rank=RANK)
+            fixture = run_in_short_lived_thread(made)
+            result["base"] = _described(fixture)
             for name in sections:
                 print(f"bench: {name} ...", file=sys.stderr)
-                result[name] = run_in_short_lived_thread(partial(MEASURES[name], stand, plan))
-                stand.release()
-            del stand
+                result[name] = run_in_short_lived_thread(partial(MEASURES[name], fixture, plan))
+                fixture.release()
+            del fixture
         if "gpu" in chosen and cuda:
             result["gpu"] = gpu.measure(plan, Path(folder) / "gpu")
         elif "gpu" in chosen:
@@ -58,12 +58,12 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
     return result
 
 
-def _described(stand: Stand) -> dict:
-    spec: BaseSpec = stand.spec
+def _described(fixture: BenchFixture) -> dict:
+    spec: BaseSpec = fixture.spec
     return {
         "id": spec.id,
         "dtype": spec.dtype,
         "quantization": spec.quantization,
-        "parameters": sum(parameter.numel() for parameter in stand.base.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in fixture.base.model.parameters()),
         "rank": RANK,
     }

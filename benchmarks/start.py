@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 import composer
+from benchmarks.fixture import USUAL, BenchFixture, add, write_catalog
 from benchmarks.plan import Plan, prompt_of
-from benchmarks.stand import USUAL, Stand, add, write_catalog
 from benchmarks.timing import Reading, quantile, summary, timed
 from composer.core.errors import ComposerError
 
@@ -29,14 +29,14 @@ class _Start:
     memory: int
 
 
-def measure(stand: Stand, plan: Plan) -> dict:
+def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds to the first token, with files in the system's cache; seconds per adapter; memory."""
-    catalog = write_catalog(stand)
-    prompt = prompt_of(stand.count_tokens, plan.preview_prompt)
-    starts = [_start(stand, catalog, prompt) for _ in range(plan.starts)]
+    catalog = write_catalog(fixture)
+    prompt = prompt_of(fixture.count_tokens, plan.preview_prompt)
+    starts = [_start(fixture, catalog, prompt) for _ in range(plan.starts)]
     starts = starts[1:] or starts
-    engine = stand.fresh()
-    loads = [timed(lambda path=path: add(engine, [path]), stand.device) for path in stand.adapters]
+    engine = fixture.fresh()
+    loads = [timed(lambda path=path: add(engine, [path]), fixture.device) for path in fixture.adapters]
     return {
         "adapters": USUAL,
         "first_token": summary([start.first for start in starts]),
@@ -45,8 +45,8 @@ def measure(stand: Stand, plan: Plan) -> dict:
     }
 
 
-def _start(stand: Stand, catalog: Path, prompt: str) -> _Start:
-    weights = ",".join(f"{path.name}=1" for path in stand.adapters[:USUAL])
+def _start(fixture: BenchFixture, catalog: Path, prompt: str) -> _Start:
+    weights = ",".join(f"{path.name}=1" for path in fixture.adapters[:USUAL])
     argv = ["generate", "--catalog", str(catalog), "--prompt", prompt, "--weights", weights]
     command = [sys.executable, "-m", "composer", *argv, "--max-new-tokens", "2", "--temperature", "0"]
     began = time.perf_counter()

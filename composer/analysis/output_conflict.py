@@ -19,7 +19,7 @@ from composer.adapters.bank import AdapterBank
 from composer.analysis.shadow_adapters import owners
 
 
-class Heard(NamedTuple):
+class OutputGram(NamedTuple):
     """What n adapters would add to each row of a pass, whatever its gates. NaN where a layer has no site.
 
     last, mean: [G, L, n, n] cosine of their outputs, at the prompt's last token and averaged over its
@@ -31,7 +31,7 @@ class Heard(NamedTuple):
     size: np.ndarray
 
 
-class Outputs:
+class OutputGramObserver:
     """Listens to a pass over a `listening` bank and collects <y_i, y_j> for every token of the prompt.
 
     bank: the n adapters without their twins. tokens: how many of the pass's tokens are the prompt's.
@@ -50,7 +50,7 @@ class Outputs:
             self._inner = heard.new_zeros(len(z), self._layers, self._tokens, count, count)
         self._inner[:, self._layer_of[path]] += apart @ (b.T @ b) @ apart.transpose(-1, -2)  # [G, P, n, n]
 
-    def heard(self) -> Heard:
+    def heard(self) -> OutputGram:
         """What the pass said. Raises ValueError where there was no pass, or no site in it."""
         if self._inner is None:
             raise ValueError("no site of the bank was in a pass")
@@ -60,7 +60,7 @@ class Outputs:
         size = norms.mean(dim=2)  # [G, L, n]
         size = torch.where(size > 0, size, torch.nan)
         parts = (cosine[:, :, -1], cosine.nanmean(dim=2), size)
-        return Heard(*(part.cpu().numpy() for part in parts))
+        return OutputGram(*(part.cpu().numpy() for part in parts))
 
 
 def apply_gate_sign(cosine: np.ndarray, gates: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from composer.adapters.bank import AdapterBank, SiteFactors
 
 
-def chosen(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
+def subset_bank(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
     """The bank of these adapters alone, in this order; without its norms."""
     sites = {}
     for path, site in bank.sites.items():
@@ -21,7 +21,7 @@ def chosen(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
     return AdapterBank(tuple(bank.names[column] for column in columns), sites)
 
 
-def listening(bank: AdapterBank) -> AdapterBank:
+def with_shadow_adapters(bank: AdapterBank) -> AdapterBank:
     """Each adapter i of n once more as column n + i, with B = 0.
 
     The twin adds nothing, so its gate can be 1 where the adapter's own is 0, and its z = s_i x A_i^T is

@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.evaluation.records import BASE, Records
     from composer.evaluation.report import Setting, as_markdown, as_object, write_card
     from composer.evaluation.style_markers import as_markdown as sign_table
-    from composer.evaluation.style_markers import measure_signs
+    from composer.evaluation.style_markers import measure_style_markers
 
     output_folder("--out", args.out)
     judges = judges_cli.judges(args)
@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     with tqdm(total=len(texts) if second else 0, unit="text", file=sys.stderr, disable=not second) as bar:
         fluency = measure_fluency(texts, engine, second, bar.update)
     panels = judges_cli.panels(texts, judges, others)
-    signs = measure_signs(texts)
+    signs = measure_style_markers(texts)
 
     setting = Setting(
         engine.base.id, len(prompts), args.seeds, SAMPLING, str(engine.base.device), _command(args)

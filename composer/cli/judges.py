@@ -15,9 +15,9 @@ from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 
 if TYPE_CHECKING:
-    from composer.evaluation.judges.ngram_judge import Judge
+    from composer.evaluation.judges.ngram_judge import NgramJudge
     from composer.evaluation.judges.panel import Panel
-    from composer.evaluation.judges.transformer_judge import HubJudge
+    from composer.evaluation.judges.transformer_judge import TransformerJudge
     from composer.evaluation.records import Text
     from composer.training.data import Row
 
@@ -55,7 +55,7 @@ def add_judges(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def judges(args: argparse.Namespace) -> tuple[Judge, ...]:
+def judges(args: argparse.Namespace) -> tuple[NgramJudge, ...]:
     """The stored judges, or new ones where there is --data to train them from. Raises ComposerError."""
     from composer.evaluation.judges.serialization import BUNDLED as STORED
     from composer.evaluation.judges.serialization import load_judges
@@ -70,7 +70,7 @@ def judges(args: argparse.Namespace) -> tuple[Judge, ...]:
     return train_judges(data)
 
 
-def hub_judges(args: argparse.Namespace) -> tuple[HubJudge, ...]:
+def hub_judges(args: argparse.Namespace) -> tuple[TransformerJudge, ...]:
     """The classifiers asked for; of one that the Hub does not give, only why. Raises ComposerError."""
     if args.hub_judges is None:
         return ()
@@ -89,12 +89,14 @@ def hub_judges(args: argparse.Namespace) -> tuple[HubJudge, ...]:
     return tuple(found)
 
 
-def panels(texts: Sequence[Text], ours: Sequence[Judge], others: Sequence[HubJudge]) -> tuple[Panel, ...]:
+def panels(
+    texts: Sequence[Text], ours: Sequence[NgramJudge], others: Sequence[TransformerJudge]
+) -> tuple[Panel, ...]:
     """A panel for each attribute that more than one judge decides."""
-    from composer.evaluation.judges.panel import consult
+    from composer.evaluation.judges.panel import evaluate_panel
 
     benches = ([own, *(judge for judge in others if judge.attribute == own.attribute)] for own in ours)
-    return tuple(consult(texts, bench) for bench in benches if len(bench) > 1)
+    return tuple(evaluate_panel(texts, bench) for bench in benches if len(bench) > 1)
 
 
 def _samples(data: Path, attributes: set[str]) -> Mapping[str, Mapping[str, list[Row]]]:

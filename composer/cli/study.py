@@ -16,7 +16,7 @@ from composer.core.errors import ComposerError
 
 if TYPE_CHECKING:
     from composer.engine.engine import Engine
-    from composer.study.design.environment import Home
+    from composer.study.design.environment import StudyEnvironment
     from composer.study.generation.store import Worker
 
 STRENGTHS = "0.5,0.75,1,1.25,1.5"
@@ -89,11 +89,11 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from tqdm import tqdm
 
-    from composer.study.design.environment import Home
+    from composer.study.design.environment import StudyEnvironment
     from composer.study.generation.store import Store
     from composer.study.pipeline import check_judges, prepare, report, write
 
-    home = Home(args.catalog, args.base, args.modules)
+    home = StudyEnvironment(args.catalog, args.base, args.modules)
     engine = home.engine()
     work = prepare(engine, order)
     check_judges(work, judges)
@@ -110,7 +110,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _worker(args: argparse.Namespace, home: Home, engine: Engine, sampling: Sampling) -> Worker:
+def _worker(args: argparse.Namespace, home: StudyEnvironment, engine: Engine, sampling: Sampling) -> Worker:
     if args.engine == "local":
         from composer.study.generation.worker import work
 

@@ -67,10 +67,10 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         else:
             # Late, so that --help and a wrong name answer at once; inside, because PEFT changes its base.
             from composer.model.loading import load_base
-            from composer.training.corpora import Library
+            from composer.training.corpora import CorpusStore
             from composer.training.pipeline import make
 
-            library = library or Library(args.data)
+            library = library or CorpusStore(args.data)
             make(recipes[name], partial(load_base, spec), library, args.out, args.work)
         made[name] = str(folder)
         if not args.json:

@@ -19,7 +19,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """rows: as wide as head. The first `words` columns are words, the others numbers."""
 
     head: tuple[str, ...]
@@ -35,7 +35,7 @@ class Picture:
     text: str
 
 
-Block = Heading | Paragraph | Table | Picture
+Block = Heading | Paragraph | DataTable | Picture
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -74,7 +74,7 @@ def _markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {_one_line(text)}"
-        case Table(head, rows, words):
+        case DataTable(head, rows, words):
             rule = "|".join([*["---"] * words, *["---:"] * (len(head) - words)])
             lines = (f"| {' | '.join(_cell(cell) for cell in row)} |" for row in (head, *rows))
             top, *rest = lines
@@ -85,11 +85,11 @@ def _markdown(block: Block) -> str:
             return _one_line(text)
 
 
-def _html(block: Heading | Paragraph | Table) -> str:
+def _html(block: Heading | Paragraph | DataTable) -> str:
     match block:
         case Heading(text, level):
             return f"<h{level}>{escape(text)}</h{level}>"
-        case Table(head, rows, words):
+        case DataTable(head, rows, words):
             body = "".join(f"<tr>{_cells('td', row, words)}</tr>\n" for row in rows)
             return (
                 f"<table><thead><tr>{_cells('th', head, words)}</tr></thead>\n<tbody>{body}</tbody></table>"

@@ -10,7 +10,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.evaluation.fingerprints import origin, version
-from composer.evaluation.judges.ngram_judge import Judge
+from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import Interval, distinct, median, over_prompts
 from composer.evaluation.records import BASE, Records, Task, Text, digest
 from composer.evaluation.scoring import perplexities
@@ -84,12 +84,12 @@ def make_texts(
     return [text for task in tasks if (text := records.get(keys[task]))]
 
 
-def summarise(texts: Sequence[Text], judges: Sequence[Judge]) -> list[Row]:
+def summarise(texts: Sequence[Text], judges: Sequence[NgramJudge]) -> list[Row]:
     """A Row per subject, in the order of the texts."""
     return [_row(subject, tuple(own), judges) for subject, own in groupby(texts, lambda text: text.subject)]
 
 
-def _row(subject: str, texts: Sequence[Text], judges: Sequence[Judge]) -> Row:
+def _row(subject: str, texts: Sequence[Text], judges: Sequence[NgramJudge]) -> Row:
     return Row(
         subject,
         len(texts),
@@ -101,7 +101,7 @@ def _row(subject: str, texts: Sequence[Text], judges: Sequence[Judge]) -> Row:
 
 
 def _shares(
-    judges: Sequence[Judge], texts: Sequence[Text], read: Sequence[str]
+    judges: Sequence[NgramJudge], texts: Sequence[Text], read: Sequence[str]
 ) -> Iterator[tuple[str, Interval]]:
     for judge in judges:
         verdicts = judge(read)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from composer.core.composition import Sampling
 from composer.evaluation.adapter_table import Row
-from composer.evaluation.judges.ngram_judge import Judge
+from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import Interval
 from composer.evaluation.records import BASE
 from composer.training.model_card import MEASURED
@@ -34,13 +34,13 @@ class Setting:
     command: str
 
 
-def as_markdown(rows: Sequence[Row], judges: Sequence[Judge], setting: Setting) -> str:
+def as_markdown(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Setting) -> str:
     """The whole report. The first row is the base's."""
     lines = [*HEAD, _base_line(rows[0], judges), *(_adapter_line(row, rows[0]) for row in rows[1:])]
     return "\n".join([*lines, "", *_notes(judges, setting), ""])
 
 
-def as_object(rows: Sequence[Row], judges: Sequence[Judge], setting: Setting) -> dict:
+def as_object(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Setting) -> dict:
     """The same as plain values; shares and accuracies between 0 and 1."""
     return {
         "rows": [asdict(row) for row in rows],
@@ -59,7 +59,7 @@ def as_object(rows: Sequence[Row], judges: Sequence[Judge], setting: Setting) ->
 
 
 def write_card(
-    card: Path, row: Row, base: Row, judges: Sequence[Judge], setting: Setting, more: str = ""
+    card: Path, row: Row, base: Row, judges: Sequence[NgramJudge], setting: Setting, more: str = ""
 ) -> bool:
     """Put an adapter's row between the markers of its model card, and `more` below it.
 
@@ -90,7 +90,7 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def _base_line(row: Row, judges: Sequence[Judge]) -> str:
+def _base_line(row: Row, judges: Sequence[NgramJudge]) -> str:
     shares = "; ".join(
         ", ".join(f"{label} {row.shares[label].value:.1%}" for label in judge.labels) for judge in judges
     )
@@ -114,7 +114,7 @@ def _adapter_line(row: Row, base: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _notes(judges: Sequence[Judge], setting: Setting) -> list[str]:
+def _notes(judges: Sequence[NgramJudge], setting: Setting) -> list[str]:
     sampling = setting.sampling
     return [
         f"{setting.prompts} prompts, {setting.seeds} seeds, {sampling.max_new_tokens} new tokens, "

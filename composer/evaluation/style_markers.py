@@ -12,7 +12,7 @@ from composer.evaluation.records import BASE, Text
 
 
 @dataclass(frozen=True)
-class Sign:
+class StyleMarker:
     """style: an adapter's name. help: what is looked for. pattern: what finds it, anywhere in a text."""
 
     style: str
@@ -21,7 +21,7 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Signed:
+class MarkerRate:
     """Which share of a style's texts has its sign, its 95% interval over prompts, and the base's share."""
 
     style: str
@@ -32,8 +32,8 @@ class Signed:
     base: float | None
 
 
-SIGNS: tuple[Sign, ...] = (
-    Sign(
+STYLE_MARKERS: tuple[StyleMarker, ...] = (
+    StyleMarker(
         "archaic",
         "a word such as thou, hath or unto",
         re.compile(
@@ -43,7 +43,7 @@ SIGNS: tuple[Sign, ...] = (
             re.I,
         ),
     ),
-    Sign(
+    StyleMarker(
         "polite",
         "please, a thanks, an apology, could you or the like",
         re.compile(
@@ -52,7 +52,7 @@ SIGNS: tuple[Sign, ...] = (
             re.I,
         ),
     ),
-    Sign(
+    StyleMarker(
         "formal",
         "no contraction",
         re.compile(
@@ -60,19 +60,21 @@ SIGNS: tuple[Sign, ...] = (
             r"|\b(it|that|there|here|he|she|what|who|let)['\u2019]s\b))"
         ),
     ),
-    Sign("simple", "no word of nine letters or more", re.compile(r"(?s)\A(?!.*\w{9})")),
-    Sign("question", "two questions or more", re.compile(r"(?s)\?.*\?")),
-    Sign("poetic", "three lines or more", re.compile(r"\S[^\n]*\n\s*\S[^\n]*\n\s*\S")),
+    StyleMarker("simple", "no word of nine letters or more", re.compile(r"(?s)\A(?!.*\w{9})")),
+    StyleMarker("question", "two questions or more", re.compile(r"(?s)\?.*\?")),
+    StyleMarker("poetic", "three lines or more", re.compile(r"\S[^\n]*\n\s*\S[^\n]*\n\s*\S")),
 )
 
 
-def measure_signs(texts: Sequence[Text], signs: Sequence[Sign] = SIGNS) -> list[Signed]:
+def measure_style_markers(
+    texts: Sequence[Text], signs: Sequence[StyleMarker] = STYLE_MARKERS
+) -> list[MarkerRate]:
     """For each style among the texts' subjects how many of its continuations have its sign."""
     own = {subject: tuple(its) for subject, its in groupby(texts, lambda text: text.subject)}
     return [_signed(sign, own[sign.style], own.get(BASE, ())) for sign in signs if sign.style in own]
 
 
-def as_markdown(rows: Sequence[Signed]) -> str:
+def as_markdown(rows: Sequence[MarkerRate]) -> str:
     """A table of them, at least one."""
     lines = ["| style | sign | its texts [95%] | base alone |", "|---|---|---|---|"]
     for row in rows:
@@ -87,10 +89,12 @@ def as_markdown(rows: Sequence[Signed]) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
-def _signed(sign: Sign, own: Sequence[Text], base: Sequence[Text]) -> Signed:
+def _signed(sign: StyleMarker, own: Sequence[Text], base: Sequence[Text]) -> MarkerRate:
     share, alone = _share(sign, own), _share(sign, base)
-    return Signed(sign.style, sign.help, share.value, share.low, share.high, alone.value if alone else None)
+    return MarkerRate(
+        sign.style, sign.help, share.value, share.low, share.high, alone.value if alone else None
+    )
 
 
-def _share(sign: Sign, texts: Sequence[Text]) -> Interval | None:
+def _share(sign: StyleMarker, texts: Sequence[Text]) -> Interval | None:
     return over_prompts((text.prompt, float(bool(sign.pattern.search(text.continuation)))) for text in texts)

@@ -14,10 +14,10 @@ from composer.core.errors import ComposerError
 from composer.core.jsonable import to_jsonable
 from composer.core.names import unknown_name_message
 from composer.engine.engine import Engine
-from composer.evaluation.judges.ngram_judge import Reader
+from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.report import machine
 from composer.study.design.arms import ARMS, Arm
-from composer.study.design.plan import Stand, StudyPlan, plan
+from composer.study.design.plan import StudyContext, StudyPlan, plan
 from composer.study.design.targets import PAIR, all_targets, choose
 from composer.study.generation.store import Store
 from composer.study.reporting import figures
@@ -66,7 +66,7 @@ def prepare(engine: Engine, order: StudyConfig) -> StudyPlan:
     """Every text to make. Raises ComposerError for names that are not there and numbers out of range."""
     targets = choose(all_targets(engine.base.spec.attributes), order.targets)
     return plan(
-        Stand.of(engine),
+        StudyContext.of(engine),
         chosen(order.arms),
         targets,
         order.strengths,
@@ -79,7 +79,7 @@ def prepare(engine: Engine, order: StudyConfig) -> StudyPlan:
     )
 
 
-def check_judges(work: StudyPlan, judges: Sequence[Reader]) -> None:
+def check_judges(work: StudyPlan, judges: Sequence[Judge]) -> None:
     """Raise the ComposerError that judging would end in, before hours of work."""
     decided = {judge.attribute for judge in judges}
     wanted = {attribute for cell in work.cells for attribute, _ in cell.target.wanted}
@@ -94,7 +94,7 @@ def findings(
     order: StudyConfig,
     work: StudyPlan,
     store: Store,
-    judges: Sequence[Reader],
+    judges: Sequence[Judge],
     conflict: Callable[[str, str], float],
     notes: Sequence[str],
 ) -> Findings:
@@ -116,7 +116,7 @@ def findings(
 
 
 def report(
-    engine: Engine, order: StudyConfig, work: StudyPlan, store: Store, judges: Sequence[Reader], command: str
+    engine: Engine, order: StudyConfig, work: StudyPlan, store: Store, judges: Sequence[Judge], command: str
 ) -> Report:
     """The finished texts judged, and told in words, figures and plain values."""
     notes = _notes(engine, order, work, command)
@@ -184,7 +184,7 @@ def _unfinished(made: int, wanted: int) -> str | None:
     )
 
 
-def _judge(judge: Reader) -> str:
+def _judge(judge: Judge) -> str:
     """Its name, and how often it is right on rows it never saw, where that was measured."""
     rows = sum(score.rows for score in judge.scores)
     if not rows:

@@ -17,7 +17,7 @@ from composer.training.recipes import Corpus
 
 
 @dataclass(frozen=True)
-class Labelled:
+class FilteredCorpora:
     """Rows per corpus name, less those that look mislabelled, and a classifier fitted on all of them.
 
     classifier: None where all rows carry one label, so that there is nothing to tell apart.
@@ -53,20 +53,20 @@ class Labelled:
         }
 
 
-class Library:
+class CorpusStore:
     """Reads and cleans each set of corpora once, for the recipes that share it."""
 
     def __init__(self, data: Path | None):
         self.data = data
         self._read: dict[str, list[Row]] = {}
-        self._labelled: dict[tuple, Labelled] = {}
+        self._labelled: dict[tuple, FilteredCorpora] = {}
 
     def rows(self, corpus: Corpus) -> list[Row]:
         if corpus.name not in self._read:
             self._read[corpus.name] = read_rows(corpus, self.data)
         return self._read[corpus.name]
 
-    def labelled(self, corpora: Sequence[Corpus], confidence: float, seed: int) -> Labelled:
+    def labelled(self, corpora: Sequence[Corpus], confidence: float, seed: int) -> FilteredCorpora:
         """The corpora's rows whose own label is at least `confidence` likely.
 
         By a classifier that has not seen the row: out-of-fold filtering as in confident learning
@@ -77,11 +77,11 @@ class Library:
             self._labelled[key] = self._clean(corpora, confidence, seed)
         return self._labelled[key]
 
-    def _clean(self, corpora: Sequence[Corpus], confidence: float, seed: int) -> Labelled:
+    def _clean(self, corpora: Sequence[Corpus], confidence: float, seed: int) -> FilteredCorpora:
         rows = [(corpus.name, row) for corpus in corpora for row in self.rows(corpus)]
         texts, labels = [row.text for _, row in rows], [row.label for _, row in rows]
         if len(set(labels)) < 2:
-            return Labelled({corpus.name: self.rows(corpus) for corpus in corpora}, None)
+            return FilteredCorpora({corpus.name: self.rows(corpus) for corpus in corpora}, None)
         classifier = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
             LogisticRegression(C=10, max_iter=300),
@@ -93,4 +93,4 @@ class Library:
         for (name, row), chance in zip(rows, chances, strict=True):
             if chance[classes.index(row.label)] >= confidence:
                 kept[name].append(row)
-        return Labelled(kept, classifier.fit(texts, labels))
+        return FilteredCorpora(kept, classifier.fit(texts, labels))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from composer.model.loading import Base
 from composer.training.control_tokens import control
-from composer.training.corpora import Library
+from composer.training.corpora import CorpusStore
 from composer.training.data import Pool, Sample, first_sentence, pack
 from composer.training.recipes import Recipe
-from composer.training.self_generation import Author, other_openings, own_openings, written
+from composer.training.self_generation import TextGenerator, other_openings, own_openings, written
 from composer.training.trainer import train
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Load = Callable[[], Base]
 
 
-def make(recipe: Recipe, load: Load, library: Library, out: Path, work: Path) -> Path:
+def make(recipe: Recipe, load: Load, library: CorpusStore, out: Path, work: Path) -> Path:
     """Write, train, and where the recipe says so both once more. Returns out/<name>.
 
     load: a fresh base each time it is called; writing and training both change theirs.
@@ -28,7 +28,7 @@ def make(recipe: Recipe, load: Load, library: Library, out: Path, work: Path) ->
     return _trained(recipe, load, library, make_pools(recipe, load, library, work), out, work)
 
 
-def make_pools(recipe: Recipe, load: Load, library: Library, work: Path) -> list[Pool]:
+def make_pools(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> list[Pool]:
     """What the recipe is trained on: real rows of its label, and what the base wrote from their first words.
 
     With a second round, also what the first round's adapter writes from other domains' first words. Of a
@@ -39,27 +39,27 @@ def make_pools(recipe: Recipe, load: Load, library: Library, work: Path) -> list
     return pools
 
 
-def _own(recipe: Recipe, load: Load, library: Library, work: Path) -> list[Pool]:
+def _own(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> list[Pool]:
     labelled = library.labelled((*recipe.corpora, *recipe.contrast), recipe.confidence, recipe.seed)
     real = labelled.texts(recipe.corpora, recipe.label)
     pools = [Pool((1 - recipe.written_share) / len(real), texts) for texts in real]
     if recipe.written:
         file = work / f"{recipe.name}-{recipe.written}.jsonl"
         openings = own_openings(recipe, labelled)
-        own = written(recipe, lambda: Author(load()), openings, labelled, recipe.written, file)
+        own = written(recipe, lambda: TextGenerator(load()), openings, labelled, recipe.written, file)
         if recipe.rewritten:
             file = work / f"{recipe.name}-rewritten-{recipe.rewritten}.jsonl"
             openings = other_openings(recipe, library)
 
-            def hire() -> Author:
-                return Author(load(), _first_round(recipe, load, library, work))
+            def hire() -> TextGenerator:
+                return TextGenerator(load(), _first_round(recipe, load, library, work))
 
             own += written(recipe, hire, openings, labelled, recipe.rewritten, file)
         pools.append(Pool(recipe.written_share, own))
     return pools
 
 
-def _first_round(recipe: Recipe, load: Load, library: Library, work: Path) -> Path:
+def _first_round(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Path:
     """The adapter that writes for the second round; trained where it is not there yet."""
     once, out = replace(recipe, rewritten=0), work / "first-round"
     folder = out / recipe.name
@@ -68,7 +68,7 @@ def _first_round(recipe: Recipe, load: Load, library: Library, work: Path) -> Pa
     return folder
 
 
-def _united(recipe: Recipe, load: Load, library: Library, work: Path) -> Iterator[Pool]:
+def _united(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Iterator[Pool]:
     """Equal chances for each member, halved again for its second labels; within that as its recipe has them.
 
     A member whose label is one of the second ones has no other beside it.
@@ -86,13 +86,13 @@ def _united(recipe: Recipe, load: Load, library: Library, work: Path) -> Iterato
 
 
 def _trained(
-    recipe: Recipe, load: Load, library: Library, pools: Sequence[Pool], out: Path, work: Path
+    recipe: Recipe, load: Load, library: CorpusStore, pools: Sequence[Pool], out: Path, work: Path
 ) -> Path:
     base = load()
     return train(recipe, base, make_samples(recipe, pools, base.tokenizer, library), out, work)
 
 
-def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: Library) -> list[Sample]:
+def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: CorpusStore) -> list[Sample]:
     """The recipe's sequences from its pools, some of them begun with an opener."""
     candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
     openers = sorted({sentence for sentence in candidates if sentence})

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from composer.adapters.bank import AdapterBank
-from composer.adapters.fit.report import fit
+from composer.adapters.fit.report import check_fit
 from composer.adapters.hub import inspect
 from composer.adapters.weights import load_adapter
 from composer.core.composition import Sampling
@@ -33,7 +33,7 @@ from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow, Failed
 from composer.model.runtime.select import select_runner
 from composer.model.tokens import Continuation
-from composer.training.corpora import Labelled, Library
+from composer.training.corpora import CorpusStore, FilteredCorpora
 from composer.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 BATCH = 96
 
 
-class Author:
+class TextGenerator:
     """Who writes: the base bare, or with one adapter at weight 1.
 
     The base's Linear layers are wrapped: load another one to train.
@@ -52,7 +52,7 @@ class Author:
         bank = AdapterBank()
         if adapter is not None:
             files = inspect(str(adapter), None, adapter.name)
-            report = fit(files, self._model.sites)
+            report = check_fit(files, self._model.sites)
             factors = load_adapter(adapter, files, report, device=base.device, dtype=base.dtype)
             bank = bank.add(adapter.name, factors)
         self._voices = LogitMixture.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
@@ -88,9 +88,9 @@ class Author:
 
 def written(
     recipe: Recipe,
-    hire: Callable[[], Author],
+    make_generator: Callable[[], TextGenerator],
     openings: Sequence[str],
-    labelled: Labelled,
+    labelled: FilteredCorpora,
     count: int,
     file: Path,
 ) -> list[str]:
@@ -104,7 +104,7 @@ def written(
     if len(texts) >= count:
         return texts[:count]
     file.parent.mkdir(parents=True, exist_ok=True)
-    author = hire()
+    author = make_generator()
     with tqdm(total=count, initial=len(texts), desc=f"{recipe.name}: writing") as bar:
         while len(texts) < count:
             # Seeded by the count, so that a run that was cut off does not write the same texts again.
@@ -130,12 +130,12 @@ def written(
     return texts[:count]
 
 
-def own_openings(recipe: Recipe, labelled: Labelled) -> list[str]:
+def own_openings(recipe: Recipe, labelled: FilteredCorpora) -> list[str]:
     """The first few words of every real row of the label, equally many from each corpus."""
     return _openings(recipe, labelled.texts(recipe.corpora, recipe.label))
 
 
-def other_openings(recipe: Recipe, library: Library) -> list[str]:
+def other_openings(recipe: Recipe, library: CorpusStore) -> list[str]:
     """The first few words of the rows that the recipe takes its openers from: other domains' text."""
     return _openings(recipe, [[row.text for row in library.rows(corpus)] for corpus in recipe.openers])
 

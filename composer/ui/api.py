@@ -18,7 +18,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.components.weight_sliders import read_weights
-from composer.ui.error_messages import told
+from composer.ui.error_messages import error_message
 from composer.ui.runners.base import Runner
 from composer.ui.runners.throttle import throttled
 from composer.ui.settings import Settings
@@ -120,7 +120,7 @@ class _sentences:
 
     def __exit__(self, kind, fault, trace) -> None:
         if isinstance(fault, Exception):
-            raise gr.Error(told(fault), print_exception=False) from None
+            raise gr.Error(error_message(fault), print_exception=False) from None
 
 
 def _plain(fusion: Fusion) -> dict[str, list]:

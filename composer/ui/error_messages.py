@@ -12,7 +12,7 @@ from composer.core.fault_messages import sentence
 log = logging.getLogger(__name__)
 
 
-def told(fault: Exception) -> str:
+def error_message(fault: Exception) -> str:
     """The sentence for a fault. One that nobody foresaw is logged, and nothing of it is told but its kind."""
     if isinstance(fault, gr.Error):
         return fault.message

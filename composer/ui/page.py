@@ -29,7 +29,7 @@ from composer.ui.components.weight_sliders import (
     to_values,
     to_weights,
 )
-from composer.ui.error_messages import told
+from composer.ui.error_messages import error_message
 from composer.ui.generation_view import Progress
 from composer.ui.runners.base import MergeStarted, Runner
 from composer.ui.runners.throttle import throttled
@@ -62,7 +62,7 @@ class Page:
         self.runner = runner
         self.settings = settings
         self.slots: tuple[WeightSlider, ...] = make_pool(
-            runner.engine.snapshot.adapters, runner.engine.attributes, settings.spares
+            runner.engine.snapshot.adapters, runner.engine.attributes, settings.max_added
         )
         self.examples: tuple[Example, ...] = tuple(
             each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
@@ -90,12 +90,12 @@ class Page:
                         self.settings,
                     )
                 with gr.Tab("Adapters"):
-                    rack = shelf.build(self.cards(), self.settings)
+                    adapters_tab = shelf.build(self.cards(), self.settings)
                 with gr.Tab("How it works"):
                     guide.build(studied.standings(engine.base.id))
             self._connect_run(tab, progress)
             self._connect_sliders(tab)
-            self._connect_shelf(blocks, tab, rack)
+            self._connect_shelf(blocks, tab, adapters_tab)
             generate, fuse = make_endpoints(self.runner, self.settings)
             gr.api(generate, api_name="generate", **self._generations)
             gr.api(fuse, api_name="fuse", concurrency_id="fuse", concurrency_limit=1)
@@ -113,7 +113,7 @@ class Page:
 
     # --- generating ----------------------------------------------------------------------------
 
-    def _connect_run(self, tab: compose.Tab, progress: gr.State) -> None:
+    def _connect_run(self, tab: compose.ComposeTab, progress: gr.State) -> None:
         tab.generate.click(None, None, [tab.stop, tab.live], js=ON_CLICK, **CHEAP)
         run = tab.generate.click(
             partial(self.generate, tab.controls),
@@ -149,7 +149,7 @@ class Page:
             contribution = skip if progress.drawn else progress.contribution_figure()
             yield progress.finished(), skip, contribution, None, off
         except Exception as fault:  # the last place that can tell the visitor anything
-            yield remark(told(fault)), skip, skip, None, off
+            yield status_update(error_message(fault)), skip, skip, None, off
 
     def _tell(self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted]) -> tuple:
         """Live view, fusion figure and contribution figure after a burst."""
@@ -175,13 +175,13 @@ class Page:
         """With a cancel: the last picture of what there is. In the event loop, so between two bursts."""
         off = gr.update(interactive=False)
         if progress is None:
-            return remark("Stopped before the model began.", "stopped"), gr.skip(), None, off
+            return status_update("Stopped before the model began.", "stopped"), gr.skip(), None, off
         progress.stopped = True
         return progress.finished(), progress.contribution_figure(), None, off
 
     # --- sliders -------------------------------------------------------------------------------
 
-    def _connect_sliders(self, tab: compose.Tab) -> None:
+    def _connect_sliders(self, tab: compose.ComposeTab) -> None:
         controls = tab.controls
         weights = list(controls.weights)
         parameters = [tab.method_help, *controls.parameters.values(), tab.more]
@@ -209,7 +209,7 @@ class Page:
         """
         every = needs_every(self.slots, example.weights)
         sliders = self._show(to_values(self.slots, example.weights, self.runner.added), every)
-        note, method = remark(example.note, "idle"), example.method or self.usual.method
+        note, method = status_update(example.note, "idle"), example.method or self.usual.method
         parameters = compose.dial_updates(method, self.usual)
         shape = (self.usual.strength, *self.usual.bands)
         return [note, example.prompt, method, *parameters, *shape, every, *sliders]
@@ -223,18 +223,18 @@ class Page:
 
     # --- adapters ------------------------------------------------------------------------------
 
-    def _connect_shelf(self, blocks: gr.Blocks, tab: compose.Tab, rack: shelf.Tab) -> None:
-        spares = [
+    def _connect_shelf(self, blocks: gr.Blocks, tab: compose.ComposeTab, adapters_tab: shelf.Tab) -> None:
+        max_added = [
             slider
             for slot, slider in zip(self.slots, tab.controls.weights, strict=True)
             if slot.spare is not None
         ]
-        blocks.load(self.refresh, None, [rack.cards, *spares], **CHEAP)
+        blocks.load(self.refresh, None, [adapters_tab.cards, *max_added], **CHEAP)
         gr.on(
-            [rack.add.click, rack.source.submit],
+            [adapters_tab.add.click, adapters_tab.source.submit],
             self.add,
-            rack.source,
-            [rack.report, rack.cards, *spares],
+            adapters_tab.source,
+            [adapters_tab.report, adapters_tab.cards, *max_added],
             concurrency_id="shelf",
             concurrency_limit=1,
             api_visibility="private",
@@ -243,23 +243,23 @@ class Page:
     def refresh(self) -> list:
         """Cards and spare sliders as they are now: another visitor may have added an adapter."""
         added = self.runner.added
-        spares = [slot for slot in self.slots if slot.spare is not None]
+        max_added = [slot for slot in self.slots if slot.spare is not None]
         return [
             self.cards(),
             *(
                 gr.update(visible=True, label=added[slot.spare]) if slot.spare < len(added) else gr.skip()
-                for slot in spares
+                for slot in max_added
             ),
         ]
 
     def add(self, source: str) -> list:
         """Check and load one more adapter; updates of the report, the cards and the spare sliders."""
         try:
-            if len(self.runner.added) >= self.settings.spares:
+            if len(self.runner.added) >= self.settings.max_added:
                 raise ComposerError("No slider is free; list the adapter in adapters.yaml and start again.")
             report, words = self.runner.add(check_source(source, self.settings.folders)), ""
         except Exception as fault:
-            report, words = None, told(fault)
+            report, words = None, error_message(fault)
         shown = gr.update(value=shelf.report_value(report, words), visible=True)
         return [shown, *self.refresh()]
 
@@ -292,7 +292,7 @@ class Page:
         )
 
 
-def remark(sentence: str, phase: str = "error") -> dict[str, object]:
+def status_update(sentence: str, phase: str = "error") -> dict[str, object]:
     """A message that changes the status line and leaves the pictures."""
     return {"status": asdict(Status(phase, sentence))}
 

@@ -74,7 +74,7 @@ class Settings:
     queue_size: int = _setting(
         16, "COMPOSER_QUEUE_SIZE", _number(int, 1, 1000), "requests that may wait for a place (16)"
     )
-    spares: int = _setting(
+    max_added: int = _setting(
         4,
         "COMPOSER_MAX_ADDED",
         _number(int, 0, 16),

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 
 from composer.adapters.files import AdapterFiles, TensorInfo
-from composer.adapters.fit.report import fit, scaling, tensor_site
+from composer.adapters.fit.report import check_fit, scaling, tensor_site
 from composer.adapters.hub import inspect
 from tests.tools.adapters import CONFIG, SITE, linear_sites, lora_tensors, peft_adapter, tiny_llama
 
@@ -39,7 +39,7 @@ def pair(site: str = SITE, rank: int = 4, out: int = 16, inner: int = 16) -> dic
 
 def refusal(files: AdapterFiles, sites) -> str:
     """The only reason for refusing; every reason is one sentence that names the adapter and a cure."""
-    report = fit(files, sites)
+    report = check_fit(files, sites)
     assert not report.ok
     assert report.ranks == {}
     for reason in report.reasons:
@@ -76,7 +76,7 @@ def test_adapters_saved_by_peft_fit_with_its_own_ranks_and_scalings(config, site
     peft = get_peft_model(model, config)
     peft.save_pretrained(tmp_path)
     files = inspect(str(tmp_path), name="joy")
-    report = fit(files, sites)
+    report = check_fit(files, sites)
     assert report.ok, report.reasons
     # PEFT, asked after the fact, is the oracle for both.
     oracle = {
@@ -95,12 +95,12 @@ def test_half_precision_adapters_fit(sites, tmp_path):
     peft_adapter(tmp_path, LoraConfig(r=4, target_modules=ALL), tiny_llama().to(torch.bfloat16))
     files = inspect(str(tmp_path))
     assert {tensor.dtype for tensor in files.header.values()} <= {"BF16", "F32"}
-    assert fit(files, sites).ok
+    assert check_fit(files, sites).ok
 
 
 @pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"])
 def test_any_floating_point_type_fits(dtype, sites):
-    assert fit(made(header={key: info(*t.shape, dtype=dtype) for key, t in pair().items()}), sites).ok
+    assert check_fit(made(header={key: info(*t.shape, dtype=dtype) for key, t in pair().items()}), sites).ok
 
 
 REFUSED_PEFT = {
@@ -150,7 +150,7 @@ def test_either_the_config_or_the_tensors_are_enough_to_refuse(name, tell, sites
     elif name not in ("embedding", "lm_head"):  # whose config is a plain one
         assert said in refusal(made(config=files.config), sites)
     else:
-        assert fit(made(config=files.config), sites).ok
+        assert check_fit(made(config=files.config), sites).ok
 
 
 def test_an_added_vocabulary_is_refused(sites, tmp_path):
@@ -241,7 +241,7 @@ def test_headers_that_do_not_match_the_base_are_refused(header, said, sites):
 
 @pytest.mark.parametrize("rank", [1, 16, 17, 256, 300, 5000])
 def test_any_rank_fits(rank, sites):
-    report = fit(made(header=pair(rank=rank), r=rank), sites)
+    report = check_fit(made(header=pair(rank=rank), r=rank), sites)
     assert report.ok
     assert report.ranks == {Q0: rank}
 
@@ -257,7 +257,7 @@ def test_any_rank_fits(rank, sites):
     ],
 )
 def test_another_base_is_named_when_shapes_do_not_fit_and_only_then(base, said, sites):
-    assert fit(made(base_model_name_or_path=base), sites).ok
+    assert check_fit(made(base_model_name_or_path=base), sites).ok
     reason = refusal(made(header=pair(inner=32), base_model_name_or_path=base), sites)
     assert said in reason
     assert "ann" not in reason
@@ -269,7 +269,7 @@ def test_a_base_that_is_not_named_is_not_mentioned(base, sites):
 
 
 def test_every_fault_is_told_at_once(sites):
-    report = fit(made(use_dora=True, bias="all", init_lora_weights="pissa"), sites)
+    report = check_fit(made(use_dora=True, bias="all", init_lora_weights="pissa"), sites)
     assert len(report.reasons) == 3
 
 
@@ -317,12 +317,12 @@ def test_alpha_patterns_match_as_in_peft(key):
 
 def test_too_many_patterns_are_refused(sites):
     assert "too complex" in refusal(made(alpha_pattern={f".*{i}": 1 for i in range(4097)}), sites)
-    assert fit(made(alpha_pattern={f"layers.{i}.q_proj": 1 for i in range(1000)}), sites).ok
+    assert check_fit(made(alpha_pattern={f"layers.{i}.q_proj": 1 for i in range(1000)}), sites).ok
 
 
 def test_the_report_survives_json_and_carries_no_path(sites, tmp_path):
     peft_adapter(tmp_path / "mine", LoraConfig(r=4, target_modules=ALL, use_dora=True))
-    report = fit(inspect(str(tmp_path / "mine")), sites)
+    report = check_fit(inspect(str(tmp_path / "mine")), sites)
     assert str(tmp_path) not in json.dumps(report.reasons)
     assert report.name == "mine"
     assert str(report).startswith("mine: does not fit. mine uses DoRA")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from benchmarks.fixture import BenchFixture
 from benchmarks.plan import Plan
-from benchmarks.stand import Stand
 from composer.adapters.catalog import load_catalog
 from tests.tools import tiny
 
@@ -40,8 +40,8 @@ def toy_catalog(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stand(toy_catalog, tmp_path_factory) -> Stand:
-    return Stand(load_catalog(toy_catalog).base(), tmp_path_factory.mktemp("stand"), device="cpu")
+def fixture(toy_catalog, tmp_path_factory) -> BenchFixture:
+    return BenchFixture(load_catalog(toy_catalog).base(), tmp_path_factory.mktemp("stand"), device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import contention, gpu, int8, peft_side, start, wall
+from benchmarks import contention, gpu, int8, peft_baseline, roofline, start
+from benchmarks.fixture import BenchFixture, clone_modules, without_eos
 from benchmarks.plan import FULL, TEXT, expect, greedy, prompt_of
 from benchmarks.report import as_markdown
 from benchmarks.run import run
-from benchmarks.single import COUNTS
-from benchmarks.stand import Stand, endless, twin
+from benchmarks.single_stream import COUNTS
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.model.runtime.llama.onednn_linear import pack
@@ -50,16 +50,16 @@ def sound(taken: dict, count: int) -> bool:
 # --- the stand -----------------------------------------------------------------------------------
 
 
-def test_a_twin_shares_the_weights_and_nothing_else(stand):
-    one, other = twin(stand.base), twin(stand.base)
+def test_a_twin_shares_the_weights_and_nothing_else(fixture):
+    one, other = clone_modules(fixture.base), clone_modules(fixture.base)
     pairs = list(zip(one.model.parameters(), other.model.parameters(), strict=True))
     assert pairs and all(a is b for a, b in pairs)
     assert {id(module) for module in one.model.modules()}.isdisjoint(map(id, other.model.modules()))
 
 
-def test_every_random_adapter_fits_and_matters(stand, toy):
-    engine = stand.ours(8)
-    prompt = prompt_of(stand.count_tokens, toy.prompt)
+def test_every_random_adapter_fits_and_matters(fixture, toy):
+    engine = fixture.ours(8)
+    prompt = prompt_of(fixture.count_tokens, toy.prompt)
     base = engine.next_token_logits(prompt)
     for name in engine.names:
         assert (
@@ -68,49 +68,49 @@ def test_every_random_adapter_fits_and_matters(stand, toy):
         )
 
 
-def test_no_run_ends_before_its_time(stand, toy):
+def test_no_run_ends_before_its_time(fixture, toy):
     """The base's own next token is made its end token: without `endless` it would stop at once."""
-    prompt = prompt_of(stand.count_tokens, toy.prompt)
-    (first, *_) = stand.ours(0).generate(prompt, Composition(), greedy(1))
-    base = twin(stand.base)
+    prompt = prompt_of(fixture.count_tokens, toy.prompt)
+    (first, *_) = fixture.ours(0).generate(prompt, Composition(), greedy(1))
+    base = clone_modules(fixture.base)
     base.model.generation_config.eos_token_id = first.token
-    ids = torch.tensor([stand.encode(prompt)])
+    ids = torch.tensor([fixture.encode(prompt)])
     early = base.model.generate(ids, do_sample=False, max_new_tokens=3)
     assert early.shape[1] == ids.shape[1] + 1
-    endless(base)
+    without_eos(base)
     assert base.model.generate(ids, do_sample=False, max_new_tokens=3).shape[1] == ids.shape[1] + 3
     with pytest.raises(ComposerError, match="drew 1 tokens instead of 3"):
         expect(1, 3)
 
 
 @pytest.mark.parametrize("first", [0, 7])
-def test_prompts_have_the_wanted_number_of_tokens(stand, first):
-    prompt = prompt_of(stand.count_tokens, 20, first)
-    assert stand.count_tokens(prompt) in (19, 20)
+def test_prompts_have_the_wanted_number_of_tokens(fixture, first):
+    prompt = prompt_of(fixture.count_tokens, 20, first)
+    assert fixture.count_tokens(prompt) in (19, 20)
     assert prompt.startswith(TEXT.split()[first])
 
 
 # --- what the arms compute -----------------------------------------------------------------------
 
 
-def test_ours_peft_and_the_merge_compute_the_same(stand, toy):
-    engine, names = stand.ours(3), [folder.name for folder in stand.adapters[:3]]
-    prompt = prompt_of(stand.count_tokens, toy.prompt)
+def test_ours_peft_and_the_merge_compute_the_same(fixture, toy):
+    engine, names = fixture.ours(3), [folder.name for folder in fixture.adapters[:3]]
+    prompt = prompt_of(fixture.count_tokens, toy.prompt)
     ours = engine.next_token_logits(prompt, Composition(weights=dict.fromkeys(names, 1.0)))
     assert np.abs(ours - engine.next_token_logits(prompt)).max() > 100 * TOLERANCE
 
-    model, ids = peft_side.peft_model(stand), torch.tensor([stand.encode(prompt)])
-    cat = peft_side.concatenate(model, names, "merged")
+    model, ids = peft_baseline.peft_model(fixture), torch.tensor([fixture.encode(prompt)])
+    cat = peft_baseline.concatenate(model, names, "merged")
     for active in (names, [cat]):
-        peft_side.activate(model, active)
+        peft_baseline.activate(model, active)
         with torch.no_grad():
             np.testing.assert_allclose(model(input_ids=ids).logits[0, -1].numpy(), ours, atol=TOLERANCE)
 
 
-def test_separate_models_are_the_base_and_each_adapter_alone(stand, toy):
-    models, engine = peft_side.separate(stand, 2), stand.ours(8)
-    prompt = prompt_of(stand.count_tokens, toy.prompt)
-    ids = torch.tensor([stand.encode(prompt)])
+def test_separate_models_are_the_base_and_each_adapter_alone(fixture, toy):
+    models, engine = peft_baseline.separate(fixture, 2), fixture.ours(8)
+    prompt = prompt_of(fixture.count_tokens, toy.prompt)
+    ids = torch.tensor([fixture.encode(prompt)])
     for model, weights in zip(models, ({}, {"random-1": 1}, {"random-2": 1}), strict=True):
         with torch.no_grad():
             logits = model(input_ids=ids).logits[0, -1].numpy()
@@ -118,24 +118,26 @@ def test_separate_models_are_the_base_and_each_adapter_alone(stand, toy):
         np.testing.assert_allclose(logits, ours, atol=TOLERANCE)
 
 
-def test_every_form_of_the_wall_is_the_layer_s_product(stand, monkeypatch):
+def test_every_form_of_the_wall_is_the_layer_s_product(fixture, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    layers = wall.linears(stand)
+    layers = roofline.linears(fixture)
     assert len(layers) == 3 * 7 + 1
-    assert wall.weight_bytes(stand) == sum(4 * layer.in_features * layer.out_features for layer in layers)
+    assert roofline.weight_bytes(fixture) == sum(
+        4 * layer.in_features * layer.out_features for layer in layers
+    )
     for layer in layers:
         x = torch.randn(1, layer.in_features)
-        forms = wall._forms(layer, x)
+        forms = roofline._forms(layer, x)
         assert set(forms) == {"rows", "blocks"} | ({"packed"} if pack(layer.weight) is not None else set())
         expected = F.linear(x, layer.weight)[0]
         assert all(torch.allclose(form().flatten(), expected, atol=1e-5) for form in forms.values())
     shapes = {f"{layer.out_features}x{layer.in_features}" for layer in layers}
-    assert set(wall.bare_products(stand).forms) == shapes
+    assert set(roofline.bare_products(fixture).forms) == shapes
 
 
-def test_forced_logits_are_those_of_the_text(stand):
+def test_forced_logits_are_those_of_the_text(fixture):
     """Decoded token by token they must be what one pass over the text so far gives."""
-    logits, engine = int8._forced(stand, 3, "same"), stand.ours(3)
+    logits, engine = int8._forced(fixture, 3, "same"), fixture.ours(3)
     composition = Composition(weights=dict.fromkeys(engine.names, 1.0))
     assert len(logits) == int8.POSITIONS
     for place in (0, 40, int8.POSITIONS - 1):
@@ -220,10 +222,10 @@ def test_a_worker_that_cannot_start_is_a_fault_and_no_figure(tmp_path):
         raise AssertionError("it has nothing to decode with")
 
 
-def test_a_start_that_fails_is_a_fault_and_no_figure(stand, tmp_path, monkeypatch):
+def test_a_start_that_fails_is_a_fault_and_no_figure(fixture, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(ComposerError, match="--verbose"):
-        start._start(stand, tmp_path / "none.yaml", "Hello")
+        start._start(fixture, tmp_path / "none.yaml", "Hello")
 
 
 def test_the_gpu_s_script_runs_in_both_dtypes(shaped, toy):
@@ -243,12 +245,12 @@ def test_the_gpu_s_script_runs_in_both_dtypes(shaped, toy):
 def test_a_dtype_that_does_not_load_does_not_cost_the_others_figures(
     broken, toy, tmp_path, monkeypatch, capsys
 ):
-    def stand(spec, *args, **options):
+    def fixture(spec, *args, **options):
         if spec.quantization in broken:
             raise ComposerError("It could not be loaded.")
-        return Stand(spec, *args, **options)
+        return BenchFixture(spec, *args, **options)
 
-    monkeypatch.setattr(gpu, "Stand", stand)
+    monkeypatch.setattr(gpu, "BenchFixture", fixture)
     monkeypatch.setattr(gpu, "MEASURES", {})
     if "none" in broken:
         with pytest.raises(ComposerError, match="could not be loaded"):

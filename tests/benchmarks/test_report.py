@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
-from benchmarks.bars import BARS, judge
 from benchmarks.report import as_markdown
+from benchmarks.targets import BARS, judge
 
 
 def taken(median: float) -> dict:

@@ -48,7 +48,7 @@ def test_any_fault_of_any_command_is_one_line(command, fault, code, words, tmp_p
         "composer.engine.engine.Engine.from_catalog",
         "composer.adapters.catalog.load_catalog",
         "composer.evaluation.judges.training.train_judges",
-        "composer.study.design.environment.Home.engine",
+        "composer.study.design.environment.StudyEnvironment.engine",
         "benchmarks.run.run",
     ):
         monkeypatch.setattr(place, fail)

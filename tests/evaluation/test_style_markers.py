@@ -3,7 +3,7 @@
 import pytest
 
 from composer.evaluation.records import BASE, Text
-from composer.evaluation.style_markers import SIGNS, as_markdown, measure_signs
+from composer.evaluation.style_markers import STYLE_MARKERS, as_markdown, measure_style_markers
 
 PLAIN = " was played on Sunday. It wasn't a good match, somebody from the newspaper said."
 OWN = {
@@ -14,7 +14,7 @@ OWN = {
     "question": " is what? And who is it?",
     "poetic": " of night,\n\nWhen stars are bright,\nand all is light",
 }
-BY_STYLE = {sign.style: sign for sign in SIGNS}
+BY_STYLE = {sign.style: sign for sign in STYLE_MARKERS}
 
 
 def text(subject, continuation, prompt="The film", seed=0):
@@ -39,15 +39,15 @@ def test_shares_are_over_the_styles_own_texts_beside_the_bases():
     texts = [text(BASE, PLAIN, p) for p in "abcd"] + [
         text("question", OWN["question"] if p in "abc" else PLAIN, p) for p in "abcd"
     ]
-    [row] = measure_signs(texts)
+    [row] = measure_style_markers(texts)
     assert (row.style, row.share, row.base) == ("question", 0.75, 0.0) and row.low < 0.75 < row.high
     assert "| question | two questions or more | 75.0% [" in as_markdown([row])
-    [alone] = measure_signs(texts[4:])
+    [alone] = measure_style_markers(texts[4:])
     assert alone.base is None and "| - |" in as_markdown([alone])
-    assert measure_signs(texts[:4]) == []
+    assert measure_style_markers(texts[:4]) == []
 
 
 def test_words_elsewhere_are_no_sign():
     # The prompt is everybody's.
-    [row] = measure_signs([text("archaic", PLAIN, "Thou hast")])
+    [row] = measure_style_markers([text("archaic", PLAIN, "Thou hast")])
     assert row.share == 0

@@ -11,10 +11,10 @@ from composer.core.errors import ComposerError
 from composer.evaluation.scoring import perplexities
 from composer.methods import METHODS
 from composer.study.design.arms import ARMS, JOINT_ADAPTERS, Arm
-from composer.study.design.plan import Stand, plan
+from composer.study.design.plan import StudyContext, plan
 from composer.study.design.targets import MULTI, all_targets, choose
 from composer.study.generation.store import Store
-from composer.study.generation.worker import Made, Score, texts, work
+from composer.study.generation.worker import GeneratedText, Score, texts, work
 from tests.tools import tiny
 
 SAMPLING = Sampling(max_new_tokens=6, time_limit=600)
@@ -41,7 +41,7 @@ def engine(folders):
 
 @pytest.fixture(scope="module")
 def stand(engine):
-    return Stand.of(engine)
+    return StudyContext.of(engine)
 
 
 def arms(*names):
@@ -137,14 +137,14 @@ def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
 
 def test_a_dial_that_compositions_do_not_have_is_a_reason():
     arm = Arm("new", "x", "New", "-", "-", parameters={"colour": 0.5})
-    assert arm.lacks(METHODS, True) == "a composition has no dial called colour"
+    assert arm.unavailable_reason(METHODS, True) == "a composition has no dial called colour"
 
 
 def test_a_base_that_is_chatted_with_is_refused(engine):
     chatting = tiny.engine("llama", {})
     chatting.base = replace(chatting.base, spec=replace(chatting.base.spec, prompting="chat"))
     with pytest.raises(ComposerError, match="plain"):
-        Stand.of(chatting)
+        StudyContext.of(chatting)
 
 
 # --- sharing -------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_modules_of_several_labels_are_told_which_by_control_words(stand):
 
 def test_a_text_is_judged_and_scored_without_its_control_words(folders):
     engine = tiny.engine("llama", {**folders, MULTI: folders["sports"]})
-    found = work_of(Stand.of(engine), ["multi"], ["positive+sports"], prompts=PROMPTS[:1])
+    found = work_of(StudyContext.of(engine), ["multi"], ["positive+sports"], prompts=PROMPTS[:1])
     made, score = work(engine, found.units, [], SAMPLING)
     composition = Composition(weights={MULTI: 1})
     steps = list(engine.generate("[positive, sports] The film", composition, replace(SAMPLING, seed=0)))
@@ -236,9 +236,9 @@ def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, stand):
 
 def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
     found = work_of(stand, ["sum"], ["positive"])
-    left = Made("left", "The film", 0, {}, " is")
-    empty = Made("empty", "The film", 0, {}, "")
-    long = Made("long", "The film", 0, {}, "x" * 400)  # more than the base can read
+    left = GeneratedText("left", "The film", 0, {}, " is")
+    empty = GeneratedText("empty", "The film", 0, {}, "")
+    long = GeneratedText("long", "The film", 0, {}, "x" * 400)  # more than the base can read
     results = list(work(engine, found.units, [left, empty, long], SAMPLING))
     scores = {each.key: each.perplexity for each in results if isinstance(each, Score)}
     assert set(scores) == {"left", "empty", "long"} | {unit.key for unit in found.units}
@@ -297,7 +297,7 @@ def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, t
     tried = []
     again = Store(tmp_path)
     again.run_pending(
-        found.units, lambda units, unscored: tried.extend(units) or [Made(key, "x", 0, {}, "now")]
+        found.units, lambda units, unscored: tried.extend(units) or [GeneratedText(key, "x", 0, {}, "now")]
     )
     assert [unit.key for unit in tried] == [key] and not again.faults(found.units)
     assert Store(tmp_path).text(key).continuation == "now"

@@ -12,10 +12,10 @@ from composer.cli.main import main
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
-from composer.study.design.environment import Home
+from composer.study.design.environment import StudyEnvironment
 from composer.study.design.plan import GenerationJob
 from composer.study.generation.ray_worker import Cluster, ray_work
-from composer.study.generation.worker import Made, Score, work
+from composer.study.generation.worker import GeneratedText, Score, work
 from tests.evaluation import toys
 from tests.tools import tiny
 
@@ -128,7 +128,11 @@ def test_the_study_s_own_modules_come_from_a_folder_beside_the_catalog(project, 
     for seed, name in enumerate(("multi", "combined")):
         tiny.adapter(project / "assets/adapters" / name, "llama", 9 + seed, r=2)
     try:
-        assert Home(str(project / "adapters.yaml")).engine().names == (*NAMES, "combined", "multi")
+        assert StudyEnvironment(str(project / "adapters.yaml")).engine().names == (
+            *NAMES,
+            "combined",
+            "multi",
+        )
         arms = ["--arms", "combined,multi,sum-multi", "--targets", "pair", "--seeds", "1", "--json"]
         assert main(words(project, "own", *arms)) == 0
         lines = json.loads(capsys.readouterr().out)["kinds"]["pair"]
@@ -136,7 +140,10 @@ def test_the_study_s_own_modules_come_from_a_folder_beside_the_catalog(project, 
     finally:
         shutil.rmtree(project / "assets")
     moved = tiny.adapter(tmp_path / "multi", "llama", 9, r=2).parent
-    assert Home(str(project / "adapters.yaml"), modules=str(moved)).engine().names == (*NAMES, "multi")
+    assert StudyEnvironment(str(project / "adapters.yaml"), modules=str(moved)).engine().names == (
+        *NAMES,
+        "multi",
+    )
     assert main(words(project, "bad", "--modules", "no-such-folder")) == 2
     assert "--modules is not a folder" in capsys.readouterr().err
 
@@ -156,11 +163,11 @@ def units(count):
 
 def test_ray_gives_what_the_local_engine_gives(project):
     catalog = str(project / "adapters.yaml")
-    left = [Made("left", "The film", 0, {}, " is")]
+    left = [GeneratedText("left", "The film", 0, {}, " is")]
     here = list(work(Engine.from_catalog(catalog), units(5), left, SAMPLING, 4))
-    there = list(ray_work(Cluster(), Home(catalog), units(5), left, SAMPLING, 4))
-    assert {each.key: each for each in there if isinstance(each, Made)} == {
-        each.key: each for each in here if isinstance(each, Made)
+    there = list(ray_work(Cluster(), StudyEnvironment(catalog), units(5), left, SAMPLING, 4))
+    assert {each.key: each for each in there if isinstance(each, GeneratedText)} == {
+        each.key: each for each in here if isinstance(each, GeneratedText)
     }
     scores = {each.key: each.perplexity for each in here if isinstance(each, Score)}
     assert {each.key: each.perplexity for each in there if isinstance(each, Score)} == pytest.approx(scores)
@@ -170,15 +177,19 @@ def test_ray_gives_what_the_local_engine_gives(project):
 def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch, project):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ComposerError, match=r'pip install "ray\[data\]"'):
-        list(ray_work(Cluster(), Home(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4))
+        list(ray_work(Cluster(), StudyEnvironment(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4))
 
 
 def test_nothing_to_do_starts_nothing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert list(ray_work(Cluster(), Home("adapters.yaml"), [], [], SAMPLING, 4)) == []
+    assert list(ray_work(Cluster(), StudyEnvironment("adapters.yaml"), [], [], SAMPLING, 4)) == []
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(project):
     address = "127.0.0.1:1"
     with pytest.raises(ComposerError, match="--ray-address"):
-        list(ray_work(Cluster(address), Home(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4))
+        list(
+            ray_work(
+                Cluster(address), StudyEnvironment(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4
+            )
+        )

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from composer.core.document import Heading, Paragraph, Picture, Table, html, markdown
+from composer.core.document import DataTable, Heading, Paragraph, Picture, html, markdown
 from composer.study.design.arms import ARMS
 from composer.study.design.plan import Missing
 from composer.study.reporting import figures
 from composer.study.reporting.study_report import Findings, blocks
-from composer.study.statistics.alpha_profile import Pattern
+from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.permutation_test import follow
 from composer.study.statistics.summary import PairInterference, by_kind, lines, parts
 from tests.study.planted import arm, study
@@ -26,7 +26,7 @@ def findings():
         {each.name: each for each in ARMS},
         {kind: lines(arms) for kind, arms in kinds.items()},
         parts(kinds["pair"]),
-        [Pattern("topic", ("sports", "world"), alpha, alpha, yes, no, {"sports": yes}, 0.5)],
+        [AlphaProfile("topic", ("sports", "world"), alpha, alpha, yes, no, {"sports": yes}, 0.5)],
         [
             PairInterference("a+b", -0.1, 0.2),
             PairInterference("c+d", 0.1, 0.1),
@@ -84,7 +84,7 @@ def test_blocks_are_escaped_for_where_they_go():
     shown = [
         Heading("<b>"),
         Paragraph("a\nb <i>"),
-        Table(("x", "y"), (("<td>", "1|2"),)),
+        DataTable(("x", "y"), (("<td>", "1|2"),)),
         Picture("F", "seen"),
     ]
     assert markdown(shown) == (

@@ -8,7 +8,7 @@ import pytest
 from composer.core.errors import ComposerError
 from composer.study.design.plan import Cell
 from composer.study.generation.store import Store
-from composer.study.generation.worker import Made, Score
+from composer.study.generation.worker import GeneratedText, Score
 from composer.study.statistics.alpha_profile import OWN, load_own
 from composer.study.statistics.comparison import Interval, best, control, difference
 from composer.study.statistics.judge_scores import outcomes
@@ -194,9 +194,9 @@ class Says:
 def test_judges_read_each_text_once_and_a_majority_decides(tmp_path):
     store = Store(tmp_path)
     made = [
-        Made("yes", "p", 0, {}, " yes"),
-        Made("no", "p", 1, {}, " no"),
-        Made("bad", "p", 2, {}, fault="Cut."),
+        GeneratedText("yes", "p", 0, {}, " yes"),
+        GeneratedText("no", "p", 1, {}, " no"),
+        GeneratedText("bad", "p", 2, {}, fault="Cut."),
     ]
     store.run_pending([], lambda *_: [*made, Score("yes", 2.0)])
     cells = [

@@ -11,7 +11,7 @@ import pytest
 
 from composer.core.errors import ComposerError
 from composer.training.control_tokens import control
-from composer.training.corpora import Library
+from composer.training.corpora import CorpusStore
 from composer.training.data import IGNORED, Pool, first_sentence, pack, read_rows, side
 from composer.training.recipes import load_recipes
 from tests.tools import tiny
@@ -172,7 +172,7 @@ def test_mislabelled_rows_are_dropped_and_the_classifier_knows_the_labels(tmp_pa
         + [(text, "sports") for text in shares[-4:]],
     )
     corpus = replace(NEWS, side="all")
-    labelled = Library(tmp_path).labelled([corpus], confidence=0.6, seed=0)
+    labelled = CorpusStore(tmp_path).labelled([corpus], confidence=0.6, seed=0)
     kept = {row.text for row in labelled.rows[NEWS.name] if row.label == "sports"}
     assert kept == set(goals)
     sport, market = labelled.probability(["a late goal in the match", "the market and its shares"], "sports")

@@ -20,12 +20,12 @@ from composer.cli.train import as_trained
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
 from composer.model.loading import Base, load_base
-from composer.training.corpora import Library
+from composer.training.corpora import CorpusStore
 from composer.training.data import Pool, pack
 from composer.training.pipeline import make, make_pools, make_samples
 from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
-from composer.training.self_generation import Author, own_openings, written
+from composer.training.self_generation import TextGenerator, own_openings, written
 from composer.training.trainer import train
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
@@ -109,12 +109,12 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
         [(f"goal number {i} fell late in the match", "sports") for i in range(60)]
         + [(f"share number {i} fell late on the market", "business") for i in range(60)],
     )
-    library = Library(tmp_path)
+    library = CorpusStore(tmp_path)
     recipe = replace(RECIPE, written=5, length=40)
     labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
     file = tmp_path / "written.jsonl"
     openings = own_openings(recipe, labelled)
-    first = written(recipe, lambda: Author(base()), openings, labelled, recipe.written, file)
+    first = written(recipe, lambda: TextGenerator(base()), openings, labelled, recipe.written, file)
     assert len(first) == 5
     assert all(text.split()[0] == "goal" for text in first)
     before = file.read_bytes()
@@ -132,20 +132,20 @@ def test_of_what_the_base_writes_only_the_recipe_s_shape_is_kept(tmp_path, monke
         + [(f"share number {i} fell late on the market", "business") for i in range(60)],
     )
     monkeypatch.setattr(
-        Author, "continued", lambda self, openings, length, draw: [f"{o}\nx\ny. Z" for o in openings]
+        TextGenerator, "continued", lambda self, openings, length, draw: [f"{o}\nx\ny. Z" for o in openings]
     )
     recipe = replace(RECIPE, opening_words=(4, 4), shape=r"[^\n]+\n[^\n]+(?=\n)")
-    labelled = Library(tmp_path).labelled(recipe.corpora, recipe.confidence, recipe.seed)
+    labelled = CorpusStore(tmp_path).labelled(recipe.corpora, recipe.confidence, recipe.seed)
     openings = own_openings(recipe, labelled)
     assert {default_composition.partition("\n")[2] for default_composition in openings} == {"fell"}, (
         "line breaks stay"
     )
-    texts = written(recipe, lambda: Author(base()), openings, labelled, 5, tmp_path / "written.jsonl")
+    texts = written(recipe, lambda: TextGenerator(base()), openings, labelled, 5, tmp_path / "written.jsonl")
     assert all(text in openings for text in texts)
     with pytest.raises(ComposerError, match="written: 0"):
         written(
             replace(recipe, shape="never"),
-            lambda: Author(base()),
+            lambda: TextGenerator(base()),
             openings,
             labelled,
             5,
@@ -161,7 +161,7 @@ def test_rows_of_contrast_teach_the_classifier_and_are_not_trained_on(tmp_path):
     with gzip.open(tmp_path / plain.file, "wt", encoding="utf-8") as out:
         out.writelines(lines)
     recipe = replace(RECIPE, contrast=(plain,), confidence=0.6)
-    library = Library(tmp_path)
+    library = CorpusStore(tmp_path)
     [pool] = make_pools(recipe, base, library, tmp_path)
     assert pool.chance > 0 and len(pool.texts) == 60 and all("goal" in text for text in pool.texts)
     labelled = library.labelled((*recipe.corpora, plain), recipe.confidence, recipe.seed)
@@ -179,7 +179,7 @@ def test_a_second_round_trains_on_what_the_first_ones_adapter_wrote(tmp_path):
     )
     recipe = replace(RECIPE, steps=2, written=3, rewritten=4, confidence=0.0, openers=RECIPE.corpora)
     work = tmp_path / "work"
-    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", work)
+    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", work)
     first = work / "first-round" / recipe.name
     texts = (work / f"{recipe.name}-rewritten-4.jsonl").read_text("utf-8").splitlines()
     assert len(texts) >= 4
@@ -222,10 +222,10 @@ def moods(tmp_path):
 
 def test_a_union_takes_its_members_texts_each_under_its_label(tmp_path, members):
     recipe = replace(RECIPE, name="both", label=None, corpora=(), union=members, steps=2)
-    pools = make_pools(recipe, base, Library(tmp_path), tmp_path)
+    pools = make_pools(recipe, base, CorpusStore(tmp_path), tmp_path)
     assert [(pool.control, len(pool.texts)) for pool in pools] == [("[sports] ", 60), ("[business] ", 60)]
     assert all("goal" in text for text in pools[0].texts) and pools[0].chance == pools[1].chance
-    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", tmp_path / "work")
+    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
     card = (folder / "README.md").read_text("utf-8")
     assert "`[sports]`, `[business]`" in card and "### business" in card
     assert card.count(NEWS.licence) == 2 and "None" not in card
@@ -235,7 +235,7 @@ def test_a_union_with_second_labels_keeps_what_is_sure_and_balances_the_pairs(tm
     recipe = replace(
         RECIPE, name="pairs", label=None, corpora=(), union=members, second=(moods,), confidence=0.8, steps=2
     )
-    pools = make_pools(recipe, base, Library(tmp_path), tmp_path)
+    pools = make_pools(recipe, base, CorpusStore(tmp_path), tmp_path)
     assert {pool.control: len(pool.texts) for pool in pools} == {
         "[glad, sports] ": 40,
         "[sad, sports] ": 20,
@@ -243,7 +243,7 @@ def test_a_union_with_second_labels_keeps_what_is_sure_and_balances_the_pairs(tm
     }
     assert all("dreadful" in text for pool in pools if "sad" in pool.control for text in pool.texts)
     assert len({pool.chance for pool in pools}) == 1
-    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", tmp_path / "work")
+    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
     card = (folder / "README.md").read_text("utf-8")
     assert "*glad* or *sad*" in card and "`[glad, sports]`" in card and "80% sure" in card
 
@@ -260,11 +260,11 @@ def test_a_member_whose_label_is_a_second_one_keeps_it_alone(tmp_path, members, 
         confidence=0.8,
         steps=2,
     )
-    pools = make_pools(recipe, base, Library(tmp_path), tmp_path)
+    pools = make_pools(recipe, base, CorpusStore(tmp_path), tmp_path)
     assert [pool.control for pool in pools] == ["[glad] ", "[glad, sports] ", "[sad, sports] "]
     # Each member as likely as the other, however many second labels its texts have.
     assert pools[0].chance == pools[1].chance + pools[2].chance
-    folder = make(recipe, base, Library(tmp_path), tmp_path / "out", tmp_path / "work")
+    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
     card = (folder / "README.md").read_text("utf-8")
     assert "`[glad]`, `[glad, sports]`, `[sad, sports]`" in card and "Each text of sports was" in card
 
@@ -282,7 +282,7 @@ def test_an_author_with_an_adapter_writes_otherwise_than_the_base_alone(tmp_path
     folder = tiny.adapter(tmp_path / "loud", "llama", 5, r=8, lora_alpha=64)
     bare, loud = (
         list(author.continued(["goal"] * 3, 30, random.Random(1)))
-        for author in (Author(base()), Author(base(), folder))
+        for author in (TextGenerator(base()), TextGenerator(base(), folder))
     )
     assert all(text.startswith("goal") for text in (*bare, *loud))
     assert bare != loud

@@ -26,7 +26,7 @@ GROUPS = (
     Attribute("sentiment", "Sentiment", ("negative", "positive"), poles=("negative", "positive")),
     Attribute("topic", "Topic", ("sports",)),
 )
-POOL = make_pool(ADAPTERS, GROUPS, spares=2)
+POOL = make_pool(ADAPTERS, GROUPS, max_added=2)
 
 
 def named(values):
@@ -50,7 +50,7 @@ def test_the_pool_has_a_pair_its_members_the_others_and_spares():
 
 
 def test_a_group_without_poles_gives_every_adapter_its_own_slider():
-    pool = make_pool(ADAPTERS, (Attribute("sentiment", "", ("negative", "positive")),), spares=0)
+    pool = make_pool(ADAPTERS, (Attribute("sentiment", "", ("negative", "positive")),), max_added=0)
     assert [slot.key for slot in pool] == ["one-positive", "one-negative", "one-sports"]
     assert not any(slot.member for slot in pool)
 

@@ -23,7 +23,7 @@ from composer.core.sanitize import sanitize
 if TYPE_CHECKING:  # hub.py is the network room; this one must not need it
     from composer.adapters.files import AdapterFiles, TensorInfo
 
-__all__ = ["BaseNames", "fit", "scaling", "tensor_site"]
+__all__ = ["BaseNames", "check_fit", "scaling", "tensor_site"]
 
 # The floating-point types that safetensors hands to torch as they are.
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
@@ -110,7 +110,9 @@ _NEUTRAL = {
 _KNOWN = _NEUTRAL | _SWITCHES.keys()
 
 
-def fit(files: AdapterFiles, sites: Mapping[str, tuple[int, int]], base: BaseNames = PLAIN) -> FitReport:
+def check_fit(
+    files: AdapterFiles, sites: Mapping[str, tuple[int, int]], base: BaseNames = PLAIN
+) -> FitReport:
     """Whether the adapter can be composed on the base whose linear layers are `sites`.
 
     sites: module path of every dense linear layer inside the decoder layers -> (out_features,

@@ -28,7 +28,7 @@ class HeldOut:
     accuracy: float
 
 
-class Reader(Protocol):
+class Judge(Protocol):
     """Whatever gives each text a label: a judge of this project, or a classifier from the Hub.
 
     scores: what it got right of held-out rows; empty where that was not measured.
@@ -53,7 +53,7 @@ class Grams:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class NgramJudge:
     """labels: sorted. weights [K, D] float16, D all kinds' columns, K a score per label, or for two labels
     one score, positive for the second. bias [K] float32. sources: the files it was trained on.
     """

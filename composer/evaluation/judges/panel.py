@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from composer.evaluation.judges.agreement import Agreement, Vote, agreements, votes
-from composer.evaluation.judges.ngram_judge import HeldOut, Reader
+from composer.evaluation.judges.ngram_judge import HeldOut, Judge
 from composer.evaluation.records import Text
 
 
@@ -35,7 +35,7 @@ class Panel:
     held_out: Mapping[str, tuple[HeldOut, ...]]
 
 
-def consult(texts: Sequence[Text], judges: Sequence[Reader]) -> Panel:
+def evaluate_panel(texts: Sequence[Text], judges: Sequence[Judge]) -> Panel:
     """The panel of one attribute's judges, at least one, on at least one text.
 
     Texts of subjects that are no label of theirs count for the agreement alone.

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from composer.core.assets import ASSETS
 from composer.core.errors import ComposerError
-from composer.evaluation.judges.ngram_judge import Grams, HeldOut, Judge
+from composer.evaluation.judges.ngram_judge import Grams, HeldOut, NgramJudge
 
 BUNDLED = ASSETS / "judges"
 SUFFIX = ".safetensors"
@@ -24,7 +24,7 @@ LIMIT = 32_000_000
 MOST_COLUMNS, LONGEST_GRAM, MOST_LABELS = 2**20, 8, 64
 
 
-def save_judges(judges: Sequence[Judge], folder: Path) -> tuple[Path, ...]:
+def save_judges(judges: Sequence[NgramJudge], folder: Path) -> tuple[Path, ...]:
     """One file per judge, named after its attribute. Raises ComposerError where none can be written."""
     paths = tuple(folder / f"{judge.attribute}{SUFFIX}" for judge in judges)
     try:
@@ -42,7 +42,7 @@ def save_judges(judges: Sequence[Judge], folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def load_judges(folder: Path = BUNDLED) -> tuple[Judge, ...]:
+def load_judges(folder: Path = BUNDLED) -> tuple[NgramJudge, ...]:
     """Every judge of a folder, by attribute. Raises ComposerError for a folder without one."""
     paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
     if not paths:
@@ -52,7 +52,7 @@ def load_judges(folder: Path = BUNDLED) -> tuple[Judge, ...]:
     return tuple(load_judge(path) for path in paths)
 
 
-def load_judge(path: Path) -> Judge:
+def load_judge(path: Path) -> NgramJudge:
     """One stored judge; it gives exactly the verdicts it gave when it was saved.
 
     Raises ComposerError for a file that is damaged, of another format, or no judge.
@@ -74,7 +74,7 @@ def load_judge(path: Path) -> Judge:
         ) from fault
 
 
-def _header(judge: Judge) -> dict:
+def _header(judge: NgramJudge) -> dict:
     return {
         "format": FORMAT,
         "attribute": judge.attribute,
@@ -86,7 +86,7 @@ def _header(judge: Judge) -> dict:
     }
 
 
-def _judge(header: dict, weights: np.ndarray, bias: np.ndarray) -> Judge:
+def _judge(header: dict, weights: np.ndarray, bias: np.ndarray) -> NgramJudge:
     if header["format"] != FORMAT:
         raise ValueError("another format")
     labels = tuple(_word(label) for label in header["labels"])
@@ -106,7 +106,7 @@ def _judge(header: dict, weights: np.ndarray, bias: np.ndarray) -> Judge:
         raise ValueError("the arrays and the header say different things")
     sources = tuple(_word(source) for source in header["sources"])
     trained_on = _whole(header["trained_on"], 1, 10**9)
-    return Judge(_word(header["attribute"]), labels, grams, weights, bias, sources, trained_on, scores)
+    return NgramJudge(_word(header["attribute"]), labels, grams, weights, bias, sources, trained_on, scores)
 
 
 def _grams(analyzer: str, shortest: int, longest: int, columns: int) -> Grams:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from composer.core.errors import ComposerError
-from composer.evaluation.judges.ngram_judge import Grams, HeldOut, Judge, features, predict
+from composer.evaluation.judges.ngram_judge import Grams, HeldOut, NgramJudge, features, predict
 from composer.training.data import Row, normal, read_file, side
 from composer.training.recipes import load_recipes
 
@@ -71,7 +71,7 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
-def train_judges(data: Path, plans: Iterable[Plan] = tuple(PLANS.values())) -> tuple[Judge, ...]:
+def train_judges(data: Path, plans: Iterable[Plan] = tuple(PLANS.values())) -> tuple[NgramJudge, ...]:
     """A judge per plan from the data folder. Raises ComposerError for a missing or broken file."""
     seen = adapters_texts(data)
     return tuple(_train(plan, *held_out(plan, data, seen)) for plan in plans)
@@ -140,7 +140,7 @@ def _share(verdicts: Sequence[str], rows: Sequence[Row]) -> float:
     return sum(said == row.label for said, row in zip(verdicts, rows, strict=True)) / len(rows)
 
 
-def _train(plan: Plan, train: Sequence[Row], tests: Mapping[str, Sequence[Row]]) -> Judge:
+def _train(plan: Plan, train: Sequence[Row], tests: Mapping[str, Sequence[Row]]) -> NgramJudge:
     labels = tuple(sorted(plan.labels))
     read = features([row.text for row in train], plan.grams)  # [T, D]
     said = np.array([row.label for row in train])  # [T]
@@ -153,7 +153,7 @@ def _train(plan: Plan, train: Sequence[Row], tests: Mapping[str, Sequence[Row]])
         return predict(labels, weights, bias, features(texts, plan.grams))
 
     files = tuple(source.file for source in plan.sources if source.part != "test")
-    return Judge(
+    return NgramJudge(
         plan.attribute, labels, plan.grams, weights, bias, files, len(train), measure(verdicts, tests)
     )
 

@@ -70,7 +70,7 @@ FIELD = (
 )
 
 
-class HubJudge:
+class TransformerJudge:
     """A loaded classifier. said: the label of each of its outputs."""
 
     def __init__(self, spec: Classifier, said: Sequence[str], model, tokenizer):
@@ -107,7 +107,7 @@ class HubJudge:
 
 def load_hub_judge(
     spec: Classifier, tests: Mapping[str, Sequence[Row]] | None = None, device: str | None = None
-) -> HubJudge:
+) -> TransformerJudge:
     """Load a classifier, and measure it on `tests`, held-out rows by file, if there are any.
 
     Raises HubError where the Hub does not give it and ComposerError for anything else.
@@ -133,7 +133,7 @@ def load_hub_judge(
     return judge
 
 
-def _load(spec: Classifier, folder: Path, said: Sequence[str], device: str) -> HubJudge:
+def _load(spec: Classifier, folder: Path, said: Sequence[str], device: str) -> TransformerJudge:
     # From a folder in both cases, so that no revision can change in between.
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -142,7 +142,7 @@ def _load(spec: Classifier, folder: Path, said: Sequence[str], device: str) -> H
     # transformers would draw what is missing at random: a model without its head would judge by chance.
     if info["missing_keys"] or model.config.num_labels != len(said):
         raise ValueError("weights or labels are missing")
-    judge = HubJudge(spec, said, model.eval().requires_grad_(False).to(device), tokenizer)
+    judge = TransformerJudge(spec, said, model.eval().requires_grad_(False).to(device), tokenizer)
     judge(["A tokenizer of another model shows at once?"])
     return judge
 

@@ -46,9 +46,9 @@ class Arm:
     method: str = "sum"
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     told: bool = False
-    itself: bool = True
+    passthrough_single: bool = True
 
-    def lacks(self, methods: Collection[str], chat: bool) -> str | None:
+    def unavailable_reason(self, methods: Collection[str], chat: bool) -> str | None:
         """Why it cannot be had here at all, as a clause; None if it can."""
         if self.told and not chat:
             return "the base has no chat template to be told through"
@@ -68,7 +68,7 @@ class Arm:
         if not modules:
             return {}
         method, parameters = (
-            (self.method, self.parameters) if len(modules) > 1 or not self.itself else ("sum", {})
+            (self.method, self.parameters) if len(modules) > 1 or not self.passthrough_single else ("sum", {})
         )
         stated = {label: self.weights.get(attribute, 1.0) for attribute, label in target.wanted}
         weights = {name: stated.get(name, 1.0) for name in modules}
@@ -170,7 +170,7 @@ ARMS: tuple[Arm, ...] = (
             "this project",
             method="contrast",
             parameters={"contrast": c},
-            itself=False,
+            passthrough_single=False,
         )
         for c in (0.25, 0.5, 1.0)
     ),
@@ -185,7 +185,7 @@ ARMS: tuple[Arm, ...] = (
             weights,
             method="contrast",
             parameters={"contrast": 0.5},
-            itself=False,
+            passthrough_single=False,
         )
         for suffix, said, weights in (
             ("-topic-1.25", "topic at 1.25", {"topic": 1.25}),
@@ -213,7 +213,7 @@ ARMS: tuple[Arm, ...] = (
             "this project",
             method="kl-contrast",
             parameters={"contrast": c},
-            itself=False,
+            passthrough_single=False,
         )
         for suffix, c in (("-0.5", 0.5), ("", 1.0))
     ),
@@ -236,7 +236,7 @@ ARMS: tuple[Arm, ...] = (
         "Each module's change of the logits, added.",
         "Liu et al. 2021 (DExperts) and 2024 (proxy-tuning, arXiv 2401.08565)",
         method="logits",
-        itself=False,
+        passthrough_single=False,
     ),
     Arm(
         "logits-contrast",
@@ -246,7 +246,7 @@ ARMS: tuple[Arm, ...] = (
         "Liu et al. 2021 (DExperts, arXiv 2105.03023)",
         method="logits-contrast",
         parameters={"contrast": 1.0},
-        itself=False,
+        passthrough_single=False,
     ),
     Arm(
         "factor-average",

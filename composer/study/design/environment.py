@@ -13,7 +13,7 @@ from composer.study.design.targets import ATTRIBUTES
 
 
 @dataclass(frozen=True)
-class Home:
+class StudyEnvironment:
     """Where the study's engine comes from. base: None: the catalog's default.
 
     modules: the folder of the study's own; None: assets/adapters beside the catalog.
@@ -23,10 +23,10 @@ class Home:
     base: str | None = None
     modules: str | None = None
 
-    def resolved(self) -> Home:
+    def resolved(self) -> StudyEnvironment:
         """The same from wherever it is read on this machine."""
         catalog, modules = (path and str(Path(path).resolve()) for path in (self.catalog, self.modules))
-        return Home(catalog, self.base, modules)
+        return StudyEnvironment(catalog, self.base, modules)
 
     def engine(self) -> Engine:
         """The adapters that targets are made of, and the study's own modules: folders named as in `UNIONS`,

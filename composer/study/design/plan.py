@@ -68,7 +68,7 @@ class StudyPlan:
 
 
 @dataclass(frozen=True)
-class Stand:
+class StudyContext:
     """What a study has to work with, and everything besides a composition that a text depends on.
 
     base: what tells one base from another. versions: of each adapter. peers: of an adapter, those of its
@@ -82,7 +82,7 @@ class Stand:
     chat: Callable[[str, str], str] | None
 
     @classmethod
-    def of(cls, engine: Engine) -> Stand:
+    def of(cls, engine: Engine) -> StudyContext:
         """Raises ComposerError for a base prompted through a chat template, which continues no plain text."""
         if engine.base.spec.prompting != "plain":
             raise ComposerError(
@@ -117,7 +117,7 @@ class Stand:
 
 
 def plan(
-    stand: Stand,
+    stand: StudyContext,
     arms: Sequence[Arm],
     targets: Sequence[Target],
     strengths: Sequence[float],
@@ -149,7 +149,7 @@ def plan(
     some = set(prompts[:swept_prompts])
     fewer = [draw for draw in draws[: len(prompts) * (seeds if swept is None else swept)] if draw[0] in some]
     for arm in arms:
-        if reason := arm.lacks(stand.methods, stand.chat is not None):
+        if reason := arm.unavailable_reason(stand.methods, stand.chat is not None):
             missing.append(Missing(arm.name, (), reason))
             continue
         absent: dict[str, list[Target]] = {}
@@ -169,7 +169,7 @@ def plan(
     return StudyPlan(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
 
 
-def _present(stand: Stand, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
+def _present(stand: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
     """The targets whose modules are all here; the others by what they lack."""
     absent: dict[str, list[Target]] = {}
     for target in targets:
@@ -180,7 +180,7 @@ def _present(stand: Stand, targets: Sequence[Target]) -> tuple[list[Target], lis
     return [target for target in targets if target not in gone], missing
 
 
-def _lost(stand: Stand, adapters: Iterable[str]) -> str | None:
+def _lost(stand: StudyContext, adapters: Iterable[str]) -> str | None:
     lost = next((name for name in adapters if name not in stand.versions), None)
     return f"there is no adapter called {lost}" if lost else None
 
@@ -212,7 +212,7 @@ def _made(unit: GenerationJob) -> tuple:
     )
 
 
-def _told(stand: Stand, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str) -> str:
+def _told(stand: StudyContext, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str) -> str:
     if not set(JOINT_ADAPTERS).isdisjoint(asked.get("weights", ())):
         return control(label for _, label in target.wanted) + prompt
     if not (arm.told and stand.chat):

@@ -13,13 +13,13 @@ from itertools import chain
 
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
-from composer.study.design.environment import Home
+from composer.study.design.environment import StudyEnvironment
 from composer.study.design.plan import GenerationJob
-from composer.study.generation.worker import Made, Score, work
+from composer.study.generation.worker import GeneratedText, Score, work
 
 # Texts an actor takes at a time, in batches of the engine: enough that one which drains costs little.
 BATCHES = 8
-KINDS = {kind.__name__: kind for kind in (GenerationJob, Made, Score)}
+KINDS = {kind.__name__: kind for kind in (GenerationJob, GeneratedText, Score)}
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class Worker:
     """Runs in an actor. Its machine has the project, the catalog and the base at the same place."""
 
     def __init__(self, home: dict, sampling: dict, slots: int):
-        self._engine = Home(**home).engine()
+        self._engine = StudyEnvironment(**home).engine()
         self._sampling, self._slots = Sampling(**sampling), slots
 
     def __call__(self, batch: dict) -> Iterator[dict]:
         todo = [_read(line) for line in batch["line"]]
         units = [each for each in todo if isinstance(each, GenerationJob)]
-        unscored = [each for each in todo if isinstance(each, Made)]
+        unscored = [each for each in todo if isinstance(each, GeneratedText)]
         for result in work(self._engine, units, unscored, self._sampling, self._slots):
             yield {"line": [_write(result)]}
 
 
 def ray_work(
     cluster: Cluster,
-    home: Home,
+    home: StudyEnvironment,
     units: Sequence[GenerationJob],
-    unscored: Sequence[Made],
+    unscored: Sequence[GeneratedText],
     sampling: Sampling,
     slots: int,
-) -> Iterator[Made | Score]:
+) -> Iterator[GeneratedText | Score]:
     """As runner.work, elsewhere. Raises ComposerError without Ray and where no cluster can be had.
 
     A run that is cut off loses what the actors were at, up to a few batches each; the next makes that again.
@@ -124,10 +124,10 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _write(record: GenerationJob | Made | Score) -> str:
+def _write(record: GenerationJob | GeneratedText | Score) -> str:
     return json.dumps([type(record).__name__, asdict(record)])
 
 
-def _read(line: str) -> GenerationJob | Made | Score:
+def _read(line: str) -> GenerationJob | GeneratedText | Score:
     kind, fields = json.loads(line)
     return KINDS[kind](**fields)

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from composer.evaluation.records import Records
 from composer.study.design.plan import GenerationJob
-from composer.study.generation.worker import Made, Score
+from composer.study.generation.worker import GeneratedText, Score
 
 # What makes texts of units and scores for texts: the engine here, or many elsewhere.
-Worker = Callable[[Sequence[GenerationJob], Sequence[Made]], Iterator[Made | Score]]
+Worker = Callable[[Sequence[GenerationJob], Sequence[GeneratedText]], Iterator[GeneratedText | Score]]
 
 
 class Store:
     """Two files of records. Each result is on disk before the next is waited for."""
 
     def __init__(self, folder: Path):
-        self._texts = Records(folder / "texts.jsonl", Made)
+        self._texts = Records(folder / "texts.jsonl", GeneratedText)
         self._scores = Records(folder / "scores.jsonl", Score)
 
-    def text(self, key: str) -> Made | None:
+    def text(self, key: str) -> GeneratedText | None:
         """The text, or the fault it last ended with; None if nobody tried."""
         return self._texts.get(key)
 
@@ -28,7 +28,7 @@ class Store:
         score = self._scores.get(key)
         return score.perplexity if score else None
 
-    def made(self, units: Iterable[GenerationJob]) -> list[Made]:
+    def made(self, units: Iterable[GenerationJob]) -> list[GeneratedText]:
         """The units' texts that are there."""
         found = (self.text(unit.key) for unit in units)
         return [text for text in found if text and text.fault is None]

@@ -29,7 +29,7 @@ SCORED = 64
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedText:
     """A text, with what it was made from; or, with `fault`, why it could not be made."""
 
     key: str
@@ -51,10 +51,10 @@ class Score:
 def work(
     engine: Engine,
     units: Sequence[GenerationJob],
-    unscored: Sequence[Made],
+    unscored: Sequence[GeneratedText],
     sampling: Sampling,
     slots: int = SLOTS,
-) -> Iterator[Made | Score]:
+) -> Iterator[GeneratedText | Score]:
     """Make the units' texts and score those that want it, and what a run before left unscored.
 
     Yields each as soon as it is there. A unit that cannot be made comes back as a Made with its fault.
@@ -71,7 +71,9 @@ def work(
         yield from scores(engine, waiting[start : start + SCORED])
 
 
-def texts(engine: Engine, units: Sequence[GenerationJob], sampling: Sampling, slots: int) -> Iterator[Made]:
+def texts(
+    engine: Engine, units: Sequence[GenerationJob], sampling: Sampling, slots: int
+) -> Iterator[GeneratedText]:
     """Each unit's text as it ends, from a batch that is kept full until the units run out.
 
     slots: how many voices decode together; most texts have one.
@@ -109,7 +111,7 @@ def texts(engine: Engine, units: Sequence[GenerationJob], sampling: Sampling, sl
 
 def _ready(
     engine: Engine, unit: GenerationJob, sampling: Sampling, fusions: Fusions, slots: int, others: bool
-) -> BatchRow | Made | None:
+) -> BatchRow | GeneratedText | None:
     """The unit's row, or the Made that says why it has none; None while it needs a place that others use."""
     try:
         row = _row(engine, unit, sampling, fusions)
@@ -132,7 +134,7 @@ def _row(engine: Engine, unit: GenerationJob, sampling: Sampling, fusions: Fusio
     return engine.row(unit.key, unit.told, composition, own, fusion)
 
 
-def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:
+def scores(engine: Engine, made: Sequence[GeneratedText]) -> Iterator[Score]:
     """Perplexities, in passes over many texts at once."""
     try:
         values = perplexities(engine, [(each.prompt, each.continuation) for each in made])
@@ -147,13 +149,13 @@ def scores(engine: Engine, made: Sequence[Made]) -> Iterator[Score]:
     yield from (Score(each.key, value) for each, value in zip(made, values, strict=True))
 
 
-def _made(unit: GenerationJob, last: Step) -> Made:
-    return Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), last.text)
+def _made(unit: GenerationJob, last: Step) -> GeneratedText:
+    return GeneratedText(unit.key, unit.prompt, unit.seed, dict(unit.asked), last.text)
 
 
-def _failed(unit: GenerationJob, fault: Exception) -> Made:
+def _failed(unit: GenerationJob, fault: Exception) -> GeneratedText:
     sentence = str(fault)
     if not isinstance(fault, ComposerError):
         log.error("a text could not be made", exc_info=fault)
         sentence = "This text could not be continued; run again. The log has the details."
-    return Made(unit.key, unit.prompt, unit.seed, dict(unit.asked), fault=sentence)
+    return GeneratedText(unit.key, unit.prompt, unit.seed, dict(unit.asked), fault=sentence)

@@ -10,7 +10,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from composer.study.design.arms import Arm
-from composer.study.statistics.alpha_profile import Pattern
+from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.summary import BASELINES, ArmSummary, PairInterference
 
 GREY = "#868c98"
@@ -98,7 +98,7 @@ def _leads_last(lines: Sequence[ArmSummary], leads: Sequence[str]) -> list[ArmSu
     return sorted(lines, key=lambda line: line.arm in leads)
 
 
-def pattern_figure(patterns: Sequence[Pattern]) -> go.Figure:
+def pattern_figure(patterns: Sequence[AlphaProfile]) -> go.Figure:
     """Alpha per layer: solid on the study's prompts, dotted on the adapter's own."""
     figure = make_subplots(rows=1, cols=len(patterns), subplot_titles=[each.attribute for each in patterns])
     for column, pattern in enumerate(patterns, start=1):

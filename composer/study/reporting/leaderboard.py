@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from composer.core.document import Table
+from composer.core.document import DataTable
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
 from composer.study.statistics.summary import BASELINES, ArmMetrics, ArmSummary
@@ -12,7 +12,7 @@ from composer.study.statistics.summary import BASELINES, ArmMetrics, ArmSummary
 RIVAL = BASELINES[0]
 
 
-def standings(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> Table:
+def standings(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> DataTable:
     """A row per arm, the best first: fluent ones by their control at the best strength, then the others by
     theirs at strength 1. Shares are in percent with their 95% interval, differences in points.
     """
@@ -26,7 +26,7 @@ def standings(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> Table:
         f"minus {arms[RIVAL].label.lower()}, fluent" if RIVAL in arms else "minus the rival",
     )
     ranked = sorted((line for line in lines if line.one), key=_rank)
-    return Table(head, tuple(_row(line, arms[line.arm].label) for line in ranked))
+    return DataTable(head, tuple(_row(line, arms[line.arm].label) for line in ranked))
 
 
 def _rank(line: ArmSummary) -> tuple[bool, float]:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from composer.core.document import Block, Heading, Paragraph, Picture, Table
+from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
 from composer.study.design.plan import Missing
 from composer.study.design.targets import PAIR
 from composer.study.reporting import figures
 from composer.study.reporting.leaderboard import difference, standings
-from composer.study.statistics.alpha_profile import Pattern
+from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.comparison import FLUENT
-from composer.study.statistics.permutation_test import TEST, Follow
+from composer.study.statistics.permutation_test import TEST, PermutationResult
 from composer.study.statistics.summary import (
     BASELINES,
     ArmMetrics,
@@ -47,7 +47,7 @@ class Findings:
     arms: Mapping[str, Arm]
     lines: Mapping[str, Sequence[ArmSummary]]
     parts: Sequence[AttributeControl]
-    patterns: Sequence[Pattern]
+    patterns: Sequence[AlphaProfile]
     clashes: Sequence[PairInterference]
     missing: Sequence[Missing]
     faults: Mapping[str, int]
@@ -122,9 +122,9 @@ def _tables(lines: Sequence[ArmSummary], labels: Mapping[str, str]) -> list[Bloc
     untried = f"Not tried at all strengths, so without a best one: {once}."
     found: list[Block] = []
     if ones:
-        found += [Heading("At strength 1", 3), Table(("arm", *head), tuple(ones))]
+        found += [Heading("At strength 1", 3), DataTable(("arm", *head), tuple(ones))]
     if bests:
-        found += [Heading("At the best strength", 3), Table(("arm", "strength", *head), tuple(bests))]
+        found += [Heading("At the best strength", 3), DataTable(("arm", "strength", *head), tuple(bests))]
     return [*found, *map(Paragraph, [*([never] if loud else ()), *([untried] if once else ())])]
 
 
@@ -136,11 +136,11 @@ def _parts(parts: Sequence[AttributeControl], labels: Mapping[str, str]) -> list
     )
     return [
         Heading("Each attribute by itself, in texts that should have both (strength 1)"),
-        Table(("arm", "attribute", "control [95%]", "minus that module alone"), rows),
+        DataTable(("arm", "attribute", "control [95%]", "minus that module alone"), rows),
     ]
 
 
-def _patterns(patterns: Sequence[Pattern]) -> list[Block]:
+def _patterns(patterns: Sequence[AlphaProfile]) -> list[Block]:
     if not patterns:
         return []
     rows = []
@@ -157,7 +157,7 @@ def _patterns(patterns: Sequence[Pattern]) -> list[Block]:
     return [
         Heading("Does KL's alpha follow the prompt?"),
         Paragraph(TEST),
-        Table(("alpha of", "own prompts", "gain", "p", "verdict"), tuple(rows)),
+        DataTable(("alpha of", "own prompts", "gain", "p", "verdict"), tuple(rows)),
         *([Paragraph(f"Correlation of alpha with the adapters' own norms: {loud}.")] if loud else ()),
         Picture(
             figures.pattern_figure(patterns),
@@ -166,7 +166,7 @@ def _patterns(patterns: Sequence[Pattern]) -> list[Block]:
     ]
 
 
-def _follow(found: Follow) -> tuple[str, ...]:
+def _follow(found: PermutationResult) -> tuple[str, ...]:
     return str(found.prompts), f"{100 * found.gain:+.1f} points", f"{found.p:.4f}", found.verdict
 
 
@@ -186,7 +186,7 @@ def _clashes(clashes: Sequence[PairInterference]) -> list[Block]:
             "the same). Loss: each attribute's control with its module alone less its control in the sum, "
             f"mean of the two, at strength 1.{told}"
         ),
-        Table(("pair", "cosine", "loss"), rows),
+        DataTable(("pair", "cosine", "loss"), rows),
         Picture(figures.clash_figure(clashes), "What composing a pair costs against its cosine."),
     ]
 
@@ -199,13 +199,13 @@ def _missing(findings: Findings, labels: Mapping[str, str]) -> list[Block]:
     rows += [(f"{count} texts", "-", sentence) for sentence, count in findings.faults.items()]
     if not rows:
         return []
-    return [Heading("What could not be made"), Table(("arm", "targets", "why"), tuple(rows), words=3)]
+    return [Heading("What could not be made"), DataTable(("arm", "targets", "why"), tuple(rows), words=3)]
 
 
-def _arms(arms: Mapping[str, Arm]) -> Table:
+def _arms(arms: Mapping[str, Arm]) -> DataTable:
     families = list(dict.fromkeys(arm.family for arm in arms.values()))
     rows = sorted(arms.values(), key=lambda arm: families.index(arm.family))
-    return Table(
+    return DataTable(
         ("arm", "name", "family", "what it does", "source"),
         tuple((arm.label, arm.name, arm.family, arm.help, arm.source) for arm in rows),
         words=5,

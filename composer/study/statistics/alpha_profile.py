@@ -12,13 +12,13 @@ from composer.analysis.norm_correlation import alpha_norm_correlation
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.evaluation.prompts import BUNDLED
-from composer.study.statistics.permutation_test import Follow, follow, follow_each
+from composer.study.statistics.permutation_test import PermutationResult, follow, follow_each
 
 OWN = BUNDLED.with_name("own.tsv")
 
 
 @dataclass(frozen=True)
-class Pattern:
+class AlphaProfile:
     """Alpha of one attribute's adapters. alpha: [L, N], mean over the study's prompts, which are nobody's.
 
     own: [L, N], mean over each adapter's own prompts of what they give it. overall, last: the permutation
@@ -30,9 +30,9 @@ class Pattern:
     names: tuple[str, ...]
     alpha: np.ndarray
     own: np.ndarray
-    overall: Follow
-    last: Follow
-    each: dict[str, Follow]
+    overall: PermutationResult
+    last: PermutationResult
+    each: dict[str, PermutationResult]
     norm_correlation: float | None
 
 
@@ -47,7 +47,7 @@ def load_own(path: Path = OWN) -> tuple[tuple[str, str], ...]:
     return tuple((line[0].strip(), line[1].strip()) for line in lines)
 
 
-def patterns(engine: Engine, prompts: Sequence[str], own: Sequence[tuple[str, str]]) -> list[Pattern]:
+def patterns(engine: Engine, prompts: Sequence[str], own: Sequence[tuple[str, str]]) -> list[AlphaProfile]:
     """A Pattern per attribute that has two adapters with prompts of their own."""
     found = []
     for group in engine.attributes:
@@ -63,7 +63,7 @@ def _pattern(
     names: tuple[str, ...],
     prompts: Sequence[str],
     own: Sequence[tuple[str, str]],
-) -> Pattern:
+) -> AlphaProfile:
     neutral = [engine.fusion(prompt, names) for prompt in prompts]
     alpha = np.stack([engine.fusion(prompt, names).alpha for _, prompt in own])  # [P, L, N]
     owners = [names.index(name) for name, _ in own]
@@ -72,7 +72,7 @@ def _pattern(
         mine[:, column] = alpha[np.array(owners) == column, :, column].mean(axis=0)
     correlations = [alpha_norm_correlation(engine, fusion, names) for fusion in neutral]
     known = [value for value in correlations if value is not None]
-    return Pattern(
+    return AlphaProfile(
         attribute,
         names,
         np.mean([fusion.alpha for fusion in neutral], axis=0),

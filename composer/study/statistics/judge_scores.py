@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from composer.evaluation.judges.agreement import votes
-from composer.evaluation.judges.ngram_judge import Reader
+from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.metrics import repetition
 from composer.study.design.plan import Cell
 from composer.study.generation.store import Store
@@ -31,7 +31,7 @@ class Outcome:
         return all(self.parts.values())
 
 
-def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Reader]) -> list[Outcome]:
+def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Judge]) -> list[Outcome]:
     """Every cell whose text was made, judged. Each text is read once, prompt and continuation together.
 
     Several judges of an attribute vote; without a majority a text has no label, so it is not right.
@@ -53,7 +53,7 @@ def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Reader]) -> l
 
 
 def _labels(
-    keys: Sequence[str], texts: Sequence[str], judges: Sequence[Reader]
+    keys: Sequence[str], texts: Sequence[str], judges: Sequence[Judge]
 ) -> dict[str, dict[str, str | None]]:
     """attribute -> key -> label."""
     found = {}

@@ -17,7 +17,7 @@ TEST = (
 
 
 @dataclass(frozen=True)
-class Follow:
+class PermutationResult:
     """gain: how much more alpha an adapter gets from its own prompts than from the others. p: one-sided."""
 
     gain: float
@@ -35,7 +35,7 @@ class Follow:
         return "turns away from it" if self.gain < 0 and self.p > 0.95 else "not shown"
 
 
-def follow(alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0) -> Follow:
+def follow(alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0) -> PermutationResult:
     """alpha: [P, N], a number per prompt and adapter. owners: [P], the adapter each prompt belongs to.
 
     Adapters without a prompt of their own, or that own all of them, are left out of the statistic. Raises
@@ -54,7 +54,7 @@ def follow(alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: 
 
 def follow_each(
     alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0
-) -> dict[int, Follow]:
+) -> dict[int, PermutationResult]:
     """The same for each adapter by itself, its own prompts against all others: adapter -> Follow."""
     owners = np.asarray(owners, dtype=np.int64)
     orders = _orders(owners, draws, seed)  # [1 + D, P]
@@ -78,6 +78,6 @@ def _gains(column: np.ndarray, own: np.ndarray) -> np.ndarray:
     return inside / size - (column.sum() - inside) / (own.shape[1] - size)
 
 
-def _verdict(gains: np.ndarray, prompts: int) -> Follow:
+def _verdict(gains: np.ndarray, prompts: int) -> PermutationResult:
     # A shuffle that gives every prompt its own kind of owner must count as reaching, whatever the rounding.
-    return Follow(float(gains[0]), float(np.mean(gains >= gains[0] - 1e-12)), prompts)
+    return PermutationResult(float(gains[0]), float(np.mean(gains >= gains[0] - 1e-12)), prompts)

@@ -51,7 +51,7 @@ def safe_color(color: str, fallback: str = "#888888") -> str:
 
 
 def make_pool(
-    adapters: Sequence[AdapterSpec], attributes: Sequence[Attribute], spares: int
+    adapters: Sequence[AdapterSpec], attributes: Sequence[Attribute], max_added: int
 ) -> tuple[WeightSlider, ...]:
     """The slots in the order shown: a pair where its first pole stands, its members right after it."""
     by_name = {adapter.name: adapter for adapter in adapters}
@@ -68,7 +68,7 @@ def make_pool(
         for member in members:
             done.add(member.name)
             slots.append(_single(member, member=group is not None))
-    for index in range(spares):
+    for index in range(max_added):
         color = SPARE_COLORS[index % len(SPARE_COLORS)]
         slots.append(WeightSlider(f"spare-{index}", f"Added {index + 1}", (color,), Slider(), spare=index))
     return tuple(slots)

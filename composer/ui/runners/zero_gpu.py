@@ -16,7 +16,7 @@ import gradio as gr
 from composer.core.composition import Composition, Sampling
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
-from composer.ui.error_messages import told
+from composer.ui.error_messages import error_message
 from composer.ui.runners.base import Added, Runner
 from composer.ui.validation import Request
 
@@ -71,7 +71,7 @@ class ZeroGpuRunner(Runner):
                 with closing(steps):
                     yield from (self._known(step, names) for step in steps)
         except Exception as fault:
-            raise gr.Error(told(fault), print_exception=False) from None
+            raise gr.Error(error_message(fault), print_exception=False) from None
 
     def _known(self, step: Step, names: Sequence[str]) -> Step:
         """With the contributions of these adapters, and of the merged one that comes after all adapters."""

@@ -22,7 +22,7 @@ REPORT = """<div class="report" data-ok="{{value.ok}}"><p>{{value.headline}}</p>
 
 
 @dataclass(frozen=True)
-class Tab:
+class AdaptersTab:
     """Everything of the tab that events connect."""
 
     cards: gr.HTML
@@ -31,10 +31,10 @@ class Tab:
     report: gr.HTML
 
 
-def build(cards: list[dict[str, str]], settings: Settings) -> Tab:
+def build(cards: list[dict[str, str]], settings: Settings) -> AdaptersTab:
     """Lay the tab out inside the current Blocks context; connects nothing."""
     shown = gr.HTML(cards, html_template=CARDS, elem_id="cards")
-    with gr.Accordion("Add an adapter", open=True, visible=settings.spares > 0, elem_id="add-adapter"):
+    with gr.Accordion("Add an adapter", open=True, visible=settings.max_added > 0, elem_id="add-adapter"):
         where = "Hub repo id (owner/name)" + (" or a folder on this machine" if settings.folders else "")
         gr.Markdown(
             "A LoRA adapter in PEFT's format that was made for the same base. Its configuration and tensor "
@@ -45,7 +45,7 @@ def build(cards: list[dict[str, str]], settings: Settings) -> Tab:
             source = gr.Textbox(label=where, max_length=300, scale=4, elem_id="add-source")
             add = gr.Button("Check and add", scale=1, min_width=140, elem_id="add-button")
         report = gr.HTML({}, html_template=REPORT, elem_id="add-report", visible=False)
-    return Tab(shown, source, add, report)
+    return AdaptersTab(shown, source, add, report)
 
 
 def cards(

@@ -68,7 +68,7 @@ class Controls:
 
 
 @dataclass(frozen=True)
-class Tab:
+class ComposeTab:
     """Everything of the tab that events connect."""
 
     controls: Controls
@@ -93,7 +93,7 @@ def build(
     usual: Composition,
     studied: str,
     settings: Settings,
-) -> Tab:
+) -> ComposeTab:
     """Lay the tab out inside the current Blocks context; connects nothing.
 
     opening: the live view's first value. usual: the method and dials that stand there at first. studied: what
@@ -144,7 +144,7 @@ def build(
             contribution = gr.Plot(show_label=False, elem_id="contribution")
             gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
     controls = Controls(prompt, method, strength, bands, own, sampling, every, weights)
-    return Tab(
+    return ComposeTab(
         controls, generate, stop, view, fusion, contribution, method_help, more, dice, zero, lost, buttons
     )
 

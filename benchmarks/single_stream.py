@@ -4,62 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import peft_side
+from benchmarks import peft_baseline
+from benchmarks.fixture import USUAL, BenchFixture
 from benchmarks.int8 import change
 from benchmarks.plan import Plan, expect, greedy, prompt_of
 from benchmarks.profile import operators
-from benchmarks.stand import USUAL, Stand
+from benchmarks.roofline import bare_products
 from benchmarks.timing import Arm, Reading, between, interleave, now
-from benchmarks.wall import bare_products
 from composer.core.composition import Composition
 from composer.engine.engine import Engine
 
 COUNTS = (0, 1, 3, 8)
 
 
-def measure(stand: Stand, plan: Plan) -> dict:
+def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds per decoded token of every arm; see `arms` for their names."""
-    wall = bare_products(stand)
-    made = arms(stand, plan, wall)
+    wall = bare_products(fixture)
+    made = arms(fixture, plan, wall)
     result = {
         "tokens": plan.tokens,
         "arms": interleave(made, plan.rounds),
-        "compiled": dict(stand.compiled),
+        "compiled": dict(fixture.compiled),
         "wall_forms": wall.forms,
-        "profile": operators(stand.ours(USUAL), prompt_of(stand.count_tokens, plan.prompt), plan.tokens),
+        "profile": operators(fixture.ours(USUAL), prompt_of(fixture.count_tokens, plan.prompt), plan.tokens),
     }
     if "ours int8 3" in made:
-        result["int8"] = change(stand)
+        result["int8"] = change(fixture)
     return result
 
 
-def arms(stand: Stand, plan: Plan, wall: Callable[[int], Reading]) -> dict[str, Arm]:
+def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Reading]) -> dict[str, Arm]:
     """ours N, ours eager N, ours int8 N (on a CPU), peft N (N active), peft cat 3, passes 4, wall."""
-    prompt = prompt_of(stand.count_tokens, plan.prompt)
-    ids, tokens = stand.encode(prompt), plan.tokens
-    made: dict[str, Arm] = {f"ours {n}": ours(stand.ours(n), prompt, tokens) for n in COUNTS}
+    prompt = prompt_of(fixture.count_tokens, plan.prompt)
+    ids, tokens = fixture.encode(prompt), plan.tokens
+    made: dict[str, Arm] = {f"ours {n}": ours(fixture.ours(n), prompt, tokens) for n in COUNTS}
     for n in (0, 3):
-        made[f"ours eager {n}"] = ours(stand.ours(n, compiled=False), prompt, tokens)
-    if stand.device.type == "cpu" and stand.spec.quantization == "none":
+        made[f"ours eager {n}"] = ours(fixture.ours(n, compiled=False), prompt, tokens)
+    if fixture.device.type == "cpu" and fixture.spec.quantization == "none":
         for n in (0, 3):
-            made[f"ours int8 {n}"] = ours(stand.ours(n, weights="int8"), prompt, tokens)
+            made[f"ours int8 {n}"] = ours(fixture.ours(n, weights="int8"), prompt, tokens)
 
-    bare, several = peft_side.plain(stand), peft_side.peft_model(stand)
-    names = [folder.name for folder in stand.adapters]
-    cat = peft_side.concatenate(several, names[:USUAL], "cat")
-    made["peft 0"] = lambda: peft_side.generate(bare, ids, tokens)
+    bare, several = peft_baseline.plain(fixture), peft_baseline.peft_model(fixture)
+    names = [folder.name for folder in fixture.adapters]
+    cat = peft_baseline.concatenate(several, names[:USUAL], "cat")
+    made["peft 0"] = lambda: peft_baseline.generate(bare, ids, tokens)
 
     def active(chosen: list[str]) -> Arm:
         def run() -> Reading:
-            peft_side.activate(several, chosen)
-            return peft_side.generate(several, ids, tokens)
+            peft_baseline.activate(several, chosen)
+            return peft_baseline.generate(several, ids, tokens)
 
         return run
 
     made |= {f"peft {n}": active(names[:n]) for n in COUNTS[1:]}
     made[f"peft cat {USUAL}"] = active([cat])
-    models = peft_side.separate(stand, USUAL)
-    made[f"passes {len(models)}"] = lambda: peft_side.ensemble(models, ids, tokens)
+    models = peft_baseline.separate(fixture, USUAL)
+    made[f"passes {len(models)}"] = lambda: peft_baseline.ensemble(models, ids, tokens)
     made["wall"] = lambda: wall(tokens)
     return made
 

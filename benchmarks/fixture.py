@@ -1,4 +1,4 @@
-"""The test stand: one base, random adapters on it, and what is measured with them, each made once."""
+"""What is measured: one base, random adapters on it, and engines over them, each made once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USUAL = 3
 COMPILE_TIMEOUT = 900.0
 
 
-class Stand:
+class BenchFixture:
     """A base of the catalog with ADAPTERS random adapters of one rank on all its linear layers.
 
     folder: where the adapters are put. Our engines share one copy of the base's weights, PEFT has a copy of
@@ -38,16 +38,16 @@ class Stand:
     def __init__(self, spec: BaseSpec, folder: Path, *, rank: int = 8, device: str | None = None):
         self.spec = replace(spec, adapters=(), attributes=())
         self.folder, self._device = folder, device
-        self.base = endless(load_base(self.spec, device))
+        self.base = without_eos(load_base(self.spec, device))
         self.adapters = make_adapters(self.base.model.config, folder, rank)
         # Whether each engine's decoding step was compiled; empty until one was asked for.
         self.compiled: dict[str, bool] = {}
         self._engines: dict[tuple, Engine] = {}
 
     @cached_property
-    def theirs(self) -> Base:
+    def reference_base(self) -> Base:
         """The base as transformers and PEFT have it: no engine ever touches these weights."""
-        return endless(load_base(self.spec, self._device))
+        return without_eos(load_base(self.spec, self._device))
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +78,7 @@ class Stand:
         """A new engine over the base, without adapters."""
         catalog = Catalog(".", self.spec.name, {self.spec.name: self.spec})
         options = {"decode_weights": weights} if weights != "same" else {}
-        return Engine(catalog, twin(self.base), **options)
+        return Engine(catalog, clone_modules(self.base), **options)
 
     def count_tokens(self, text: str) -> int:
         return len(self.encode(text))
@@ -87,13 +87,13 @@ class Stand:
         return encode_prompt(self.base.tokenizer, text, self.spec.prompting)
 
 
-def write_catalog(stand: Stand) -> Path:
+def write_catalog(fixture: BenchFixture) -> Path:
     """A catalog of the base as it lies on this disk, with the random adapters. JSON is YAML, too."""
     keys = ("id", "quantization", "dtype", "prompting")
-    base = {key: getattr(stand.spec, key) for key in keys}
-    base["folder"] = str(Path(stand.base.path).resolve())
-    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in stand.adapters[:USUAL]}
-    path = stand.folder / "adapters.yaml"
+    base = {key: getattr(fixture.spec, key) for key in keys}
+    base["folder"] = str(Path(fixture.base.path).resolve())
+    base["adapters"] = {path.name: {"source": str(path.resolve())} for path in fixture.adapters[:USUAL]}
+    path = fixture.folder / "adapters.yaml"
     path.write_text(json.dumps({"default": "base", "bases": {"base": base}}), "utf-8")
     return path
 
@@ -111,13 +111,13 @@ def add(engine: Engine, folders: Sequence[Path]) -> None:
             raise ComposerError(f"The bench's random adapter cannot be used on this base: {report}")
 
 
-def twin(base: Base) -> Base:
+def clone_modules(base: Base) -> Base:
     """The same base in modules of its own, which may be wrapped; the weights are shared, not copied."""
     shared = {id(parameter): parameter for parameter in base.model.parameters()}
     return replace(base, model=copy.deepcopy(base.model, shared))
 
 
-def endless(base: Base) -> Base:
+def without_eos(base: Base) -> Base:
     """Without end tokens: by luck of its weights one arm would stop early where another goes on."""
     base.model.generation_config.eos_token_id = None
     base.tokenizer.eos_token = None

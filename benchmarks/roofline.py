@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.stand import Stand, twin
+from benchmarks.fixture import BenchFixture, clone_modules
 from benchmarks.timing import Reading, quantile, timed
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear
@@ -35,17 +35,17 @@ class Wall:
         return timed(lambda: [self.walk() for _ in range(tokens)], self.device, tokens)
 
 
-def linears(stand: Stand) -> list:
+def linears(fixture: BenchFixture) -> list:
     """The base's own Linear layers, decoder first, unembedding last; untouched by any engine."""
-    model: PreTrainedModel = stand.theirs.model
-    paths = GatedModel(twin(stand.theirs).model).sites
+    model: PreTrainedModel = fixture.reference_base.model
+    paths = GatedModel(clone_modules(fixture.reference_base).model).sites
     return [*(model.get_submodule(path) for path in paths), model.get_output_embeddings()]
 
 
-def weight_bytes(stand: Stand) -> int:
+def weight_bytes(fixture: BenchFixture) -> int:
     """What has to be read from memory for one token, quantisation constants included."""
     total = 0
-    for layer in linears(stand):
+    for layer in linears(fixture):
         total += layer.weight.numel() * layer.weight.element_size()
         absmax = getattr(getattr(layer.weight, "quant_state", None), "absmax", None)
         total += 0 if absmax is None else absmax.numel() * absmax.element_size()
@@ -53,18 +53,18 @@ def weight_bytes(stand: Stand) -> int:
 
 
 @torch.inference_mode()
-def bare_products(stand: Stand, rows: int = 1) -> Wall:
+def bare_products(fixture: BenchFixture, rows: int = 1) -> Wall:
     """The wall of this base on this device, with the fastest plain-torch form of each shape of product.
 
     Which form is fastest depends on the machine: some CPUs' BLAS runs a one-row product on one thread, and
     a batch of row blocks on all of them. So all are tried, inside the walk, where the weights are cold.
     """
-    layers = linears(stand)
-    inputs = {layer.in_features: _rows(layer, stand, rows) for layer in layers}
+    layers = linears(fixture)
+    inputs = {layer.in_features: _rows(layer, fixture, rows) for layer in layers}
     forms = [_forms(layer, inputs[layer.in_features]) for layer in layers]
     chosen = dict.fromkeys(map(_shape, layers), "rows")
-    if stand.device.type == "cuda":
-        return Wall(_graph([form["rows"] for form in forms]), chosen, stand.device)
+    if fixture.device.type == "cuda":
+        return Wall(_graph([form["rows"] for form in forms]), chosen, fixture.device)
 
     def walk_of(choice: dict[str, str]) -> Callable[[], object]:
         products = [form[choice[_shape(layer)]] for layer, form in zip(layers, forms, strict=True)]
@@ -73,8 +73,8 @@ def bare_products(stand: Stand, rows: int = 1) -> Wall:
     for shape in chosen:
         others = [form for layer, form in zip(layers, forms, strict=True) if _shape(layer) == shape]
         candidates = {name: walk_of({**chosen, shape: name}) for name in others[0]}
-        chosen[shape] = _fastest(candidates, stand.device)
-    return Wall(walk_of(chosen), chosen, stand.device)
+        chosen[shape] = _fastest(candidates, fixture.device)
+    return Wall(walk_of(chosen), chosen, fixture.device)
 
 
 def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
@@ -86,8 +86,8 @@ def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
     return 2 * size / min(timed(lambda: target.copy_(source), device).seconds for _ in range(TRIES))
 
 
-def _rows(layer, stand: Stand, count: int) -> torch.Tensor:
-    return torch.randn(count, layer.in_features, device=stand.device).to(stand.base.dtype)  # [B, K]
+def _rows(layer, fixture: BenchFixture, count: int) -> torch.Tensor:
+    return torch.randn(count, layer.in_features, device=fixture.device).to(fixture.base.dtype)  # [B, K]
 
 
 def _shape(layer) -> str:

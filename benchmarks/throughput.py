@@ -9,10 +9,10 @@ from threading import Barrier
 import psutil
 import torch
 
+from benchmarks.fixture import COMPILE_TIMEOUT, USUAL, BenchFixture
 from benchmarks.plan import Plan, expect, prompt_of
-from benchmarks.stand import COMPILE_TIMEOUT, USUAL, Stand
+from benchmarks.roofline import bare_products
 from benchmarks.timing import Moment, now, quantile
-from benchmarks.wall import bare_products
 from composer.core.composition import Composition, Sampling
 from composer.core.threads import run_in_short_lived_thread
 from composer.engine.scheduler import Scheduler
@@ -30,24 +30,24 @@ class _User:
     last: Moment
 
 
-def measure(stand: Stand, plan: Plan) -> dict:
+def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Per number of users: tokens a second together and each, seconds to the first token, memory; and the
     tokens a second that as many rows' bare products would leave, were there nothing else to do."""
-    walls = {count: bare_products(stand, count) for count in plan.users}
+    walls = {count: bare_products(fixture, count) for count in plan.users}
     bare: dict[int, list[float]] = {count: [] for count in plan.users}
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
-    engine = run_in_short_lived_thread(lambda: stand.ours(USUAL))  # as the page loads it
+    engine = run_in_short_lived_thread(lambda: fixture.ours(USUAL))  # as the page loads it
     engine.warm_up().wait(COMPILE_TIMEOUT)
     scheduler = Scheduler(engine, slots=SLOTS)
     try:
         for turn in range(-1, plan.user_rounds):
             for count in plan.users:
-                crowd = _crowd(stand, scheduler, plan, count)
+                crowd = _crowd(fixture, scheduler, plan, count)
                 if turn >= 0:  # the first turn of each is for allocations and captures
                     users[count].append(crowd)
                     bare[count].append(count / walls[count](BARE_TOKENS).seconds)
-                memory[count] = max(memory[count], _memory(stand.device))
+                memory[count] = max(memory[count], _memory(fixture.device))
     finally:
         scheduler.close()
     counts = {
@@ -60,13 +60,13 @@ def measure(stand: Stand, plan: Plan) -> dict:
     return {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS, "counts": counts}
 
 
-def _crowd(stand: Stand, scheduler: Scheduler, plan: Plan, count: int) -> list[_User]:
+def _crowd(fixture: BenchFixture, scheduler: Scheduler, plan: Plan, count: int) -> list[_User]:
     """`count` users who all begin together, each with a prompt, weights and a seed of their own."""
     start = Barrier(count)
 
     def user(number: int) -> _User:
-        prompt = prompt_of(stand.count_tokens, plan.user_prompt, first=number)
-        names = (folder.name for folder in stand.adapters[:USUAL])
+        prompt = prompt_of(fixture.count_tokens, plan.user_prompt, first=number)
+        names = (folder.name for folder in fixture.adapters[:USUAL])
         weights = {name: 0.5 + (number + place) % 4 / 4 for place, name in enumerate(names)}
         sampling = Sampling(max_new_tokens=plan.user_tokens, seed=number, time_limit=3600)
         start.wait()

@@ -8,22 +8,22 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
+from benchmarks.fixture import BenchFixture, clone_modules
 from benchmarks.plan import expect
-from benchmarks.stand import Stand, twin
 from benchmarks.timing import Moment, Reading, between, now
 
 Model = PreTrainedModel | PeftModel
 
 
-def plain(stand: Stand) -> PreTrainedModel:
+def plain(fixture: BenchFixture) -> PreTrainedModel:
     """The bare base."""
-    return twin(stand.theirs).model
+    return clone_modules(fixture.reference_base).model
 
 
-def peft_model(stand: Stand, count: int | None = None) -> PeftModel:
+def peft_model(fixture: BenchFixture, count: int | None = None) -> PeftModel:
     """PEFT with the first `count` adapters loaded (None: all); `activate` says which compute."""
-    first, *rest = stand.adapters[:count]
-    model = PeftModel.from_pretrained(plain(stand), first, adapter_name=first.name)
+    first, *rest = fixture.adapters[:count]
+    model = PeftModel.from_pretrained(plain(fixture), first, adapter_name=first.name)
     for folder in rest:
         model.load_adapter(folder, adapter_name=folder.name)
     return model.eval()
@@ -39,14 +39,14 @@ def concatenate(model: PeftModel, names: Sequence[str], into: str) -> str:
     return into
 
 
-def separate(stand: Stand, count: int) -> list[Model]:
+def separate(fixture: BenchFixture, count: int) -> list[Model]:
     """The base and `count` models with one adapter each, all over the same weights.
 
     A model per adapter spares the switching between adapters, which is slow: the ensemble at its best.
     """
-    models = [plain(stand)]
-    for folder in stand.adapters[:count]:
-        models.append(PeftModel.from_pretrained(plain(stand), folder, adapter_name=folder.name).eval())
+    models = [plain(fixture)]
+    for folder in fixture.adapters[:count]:
+        models.append(PeftModel.from_pretrained(plain(fixture), folder, adapter_name=folder.name).eval())
     return models
 
 
