@@ -1,6 +1,6 @@
 """Compose LoRA adapters of a language model by summing their outputs at every layer."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from composer.core.threads import spin_briefly
 
@@ -13,7 +13,7 @@ __all__ = ["Composition", "Engine", "Sampling"]
 spin_briefly()
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # torch takes seconds to import; `composer --help` and the values alone must not wait for it.
     if name == "Engine":
         from composer.engine.engine import Engine

@@ -121,7 +121,8 @@ def _attribute(name: str, entry: Entry) -> Attribute:
         members = _names(entry, "members", lambda count: count >= 2, "must be a list of two or more adapters")
         if (poles is None) == (members is None):
             raise entry.fault("", "needs either members, or poles for a pair that shares one slider")
-        return Attribute(name, label, members or poles, poles)
+        pair = (poles[0], poles[1]) if poles else None
+        return Attribute(name, label, members or pair or (), pair)
 
 
 def _names(entry: Entry, key: str, enough: Callable[[int], bool], cure: str) -> tuple[str, ...] | None:

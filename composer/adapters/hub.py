@@ -209,7 +209,8 @@ def _remote_header(repo: str, commit: str, size: int) -> dict[str, TensorInfo]:
 def _cached(repo: str, revision: str | None) -> Path | None:
     """The cached folder that holds both files of an adapter; makes no request."""
     paths = [try_to_load_from_cache(repo, file, revision=revision) for file in (CONFIG, WEIGHTS)]
-    return Path(paths[0]).parent if all(isinstance(path, str) for path in paths) else None
+    found = [Path(path) for path in paths if isinstance(path, str)]
+    return found[0].parent if len(found) == len(paths) else None
 
 
 def _read_cached(folder: Path, name: str, repo: str, limit_bytes: float) -> AdapterFiles:

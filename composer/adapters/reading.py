@@ -38,12 +38,14 @@ class Reader:
         which lies on this machine may have any size."""
         limit = math.inf if own and local_folder(spec.source) else self.limit
         report, files = self._inspect(spec, limit)
-        if not report.ok:
+        if not report.ok or files is None:
             return report, {}
         try:
             folder = download(files, limit)
-            where = {"device": self.device, "dtype": self.dtype}
-            return report, load_adapter(folder, files, report, base=self.names, **where)
+            factors = load_adapter(
+                folder, files, report, base=self.names, device=self.device, dtype=self.dtype
+            )
+            return report, factors
         except ComposerError as fault:
             return refused(report, fault), {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from composer.adapters.fit.patterns import Patterns
 from composer.core.errors import ComposerError
@@ -13,7 +14,7 @@ MAX_ALPHA = 65_536
 MOST_KEYS = 4096
 
 
-def scaling(config: Mapping, path: str, rank: int, patterns: Patterns | None = None) -> float:
+def scaling(config: Mapping[str, Any], path: str, rank: int, patterns: Patterns | None = None) -> float:
     """The factor PEFT puts before B A at the site `path`: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
 
     alpha is `lora_alpha`, or that of the first `alpha_pattern` key which, as a regex, matches the end
@@ -34,7 +35,7 @@ def scaling(config: Mapping, path: str, rank: int, patterns: Patterns | None = N
     return alpha / (math.sqrt(rank) if rslora else rank)
 
 
-def rank_at(config: Mapping, path: str, patterns: Patterns | None = None) -> int:
+def rank_at(config: Mapping[str, Any], path: str, patterns: Patterns | None = None) -> int:
     """The rank that the config gives the site `path`: `r`, or that of the first `rank_pattern` key which
     matches as in `scaling`. Raises ComposerError for one that is no rank."""
     rank = _at(config, "rank_pattern", path, config.get("r", 8), patterns or Patterns())
@@ -47,7 +48,7 @@ def rank_at(config: Mapping, path: str, patterns: Patterns | None = None) -> int
     return rank
 
 
-def _at(config: Mapping, option: str, path: str, default: object, patterns: Patterns) -> object:
+def _at(config: Mapping[str, Any], option: str, path: str, default: object, patterns: Patterns) -> object:
     values = config.get(option) or {}
     if not isinstance(values, Mapping):
         raise ComposerError(

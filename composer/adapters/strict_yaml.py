@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,7 +50,8 @@ class Entry:
     """A mapping of the catalog that knows its place in it, reads keys by type and notes which it read."""
 
     def __init__(self, value: object, where: str, folder: Path) -> None:
-        self.where, self.folder, self.read = where, folder, set()
+        self.where, self.folder = where, folder
+        self.read: set[object] = set()
         if not isinstance(value, Mapping):
             raise self.fault("", "must be a mapping of keys to values")
         self.values = value
@@ -58,9 +60,7 @@ class Entry:
         place = ".".join(part for part in (self.where, key) if part) or "The catalog"
         return ComposerError(f"Catalog: {sanitize(place, 120)} {cure}.")
 
-    def get(
-        self, key: str, kind: type | tuple[type, ...], default: object = REQUIRED, cure: str = ""
-    ) -> object:
+    def get(self, key: str, kind: type | tuple[type, ...], default: object = REQUIRED, cure: str = "") -> Any:
         self.read.add(key)
         value = self.values.get(key, default)
         if value is REQUIRED:
@@ -72,7 +72,7 @@ class Entry:
             raise self.fault(key, (cure or f"must be {_KINDS[kind]}") + _as_read(value, kind))
         return value
 
-    def text(self, key: str, default: object = REQUIRED, limit: int = 200) -> str:
+    def text(self, key: str, default: object = REQUIRED, limit: int = 200) -> Any:
         value = self.get(key, str, default)
         if isinstance(value, str) and (len(value) > limit or (default is REQUIRED and not value.strip())):
             raise self.fault(key, f"must be a text of 1 to {limit} characters")

@@ -16,6 +16,6 @@ class Parser(argparse.ArgumentParser):
         line = " ".join(message.split())
         self.exit(USAGE, f"{self.prog}: {line} (see {self.prog} --help)\n")
 
-    def print_help(self, file: TextIO | None = None) -> None:
+    def print_help(self, file: TextIO | None = None) -> None:  # type: ignore[override]
         # argparse's own ignores that nothing could be written.
         (file or sys.stdout).write(self.format_help())

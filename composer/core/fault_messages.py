@@ -50,7 +50,8 @@ def sentence(fault: BaseException, details: str, paths: bool = False) -> str:
         what, cure = "the system allows no more threads", "close other programs, or raise its limit"
     else:
         return f"Something went wrong that was not foreseen ({type(fault).__name__}). {details}"
-    where = f" ({_quoted(fault.filename)})" if paths and getattr(fault, "filename", None) else ""
+    name = getattr(fault, "filename", None) if paths else None
+    where = f" ({_quoted(name)})" if name else ""
     return f"{what[0].upper()}{what[1:]}{where}: {cure} and try again."
 
 

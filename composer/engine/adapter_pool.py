@@ -86,7 +86,7 @@ class AdapterPool:
     def _found(self, keys: Sequence[Hashable]) -> tuple[SlotLease, ...]:
         with self._changing:
             places = {place.key: place for place in self._places}
-            return tuple(map(_leased, map(places.get, keys))) if set(keys) <= set(places) else ()
+            return tuple(_leased(places[key]) for key in keys) if set(keys) <= set(places) else ()
 
     def _put(self, made: Mapping[Hashable, Merged]) -> tuple[SlotLease, ...]:
         with self._changing:

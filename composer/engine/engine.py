@@ -293,6 +293,7 @@ class Engine:
             gates = gates_tensor(mixture.gates, device)
             routes = [resolved.router(len(snapshot.bank.names))] * len(mixture)
             read = self._runner.read(snapshot.layout, gates, [ids] * len(mixture), routes=routes)
+            assert read.logits is not None
             return check_drawable(LogitCombiner([mixture], device)(read.logits))[0].float().cpu().numpy()
         # Every position is unembedded, as a plain forward pass does: a product of another shape rounds
         # differently.

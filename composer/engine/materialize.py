@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from composer.adapters.bank import Adapter
+from composer.adapters.bank import Adapter, LoraFactors
 from composer.core.composition import Composition
 from composer.methods import Method
 
@@ -39,19 +40,20 @@ def materialize(
     from composer.methods.merging import MERGES, Merged, Options, calibrate, merge
 
     if method.merge is None:
-        whole: list[dict] = [{} for _ in adapters]
+        whole: list[dict[str, LoraFactors]] = [{} for _ in adapters]
         for own in _sites(adapters):
-            for adapter, calibrated in zip(whole, execute(lambda own=own: calibrate(own)), strict=True):
+            for adapter, calibrated in zip(whole, execute(partial(calibrate, own)), strict=True):
                 adapter.update(calibrated)
         return [Merged(adapter) for adapter in whole]
     options = Options(
         rank=composition.rank, density=composition.density, core=composition.core, omega=composition.omega
     )
-    rule, made, notes = MERGES[method.merge], {}, defaultdict(list)
+    rule, made = MERGES[method.merge], dict[str, LoraFactors]()
+    notes = defaultdict[str, list[float]](list)
     for place, own in enumerate(_sites(adapters)):
         # DARE draws anew at each site.
         here = replace(options, seed=place)
-        merged = execute(lambda own=own, here=here: merge(rule, own, weights, here))
+        merged = execute(partial(merge, rule, own, weights, here))
         made.update(merged.adapter)
         for name, value in merged.notes.items():
             notes[name].append(value)

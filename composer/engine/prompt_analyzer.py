@@ -106,6 +106,7 @@ class PromptAnalyzer:
             layout, gates_tensor(gates, layout.adapter_index.device), [ids], unembed=False
         )
         start, end = layout.spans[path]
+        assert read.telemetry is not None  # the bank has this site
         z, site = read.telemetry.coded[0, start:end].float(), layout.bank.sites[path]  # [R]
         # Not a product with 0: another column's z may have overflowed.
         parts = [z.where(site.adapter_index == column, 0) for column in columns]  # n of [R]

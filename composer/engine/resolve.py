@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,8 +137,8 @@ def resolve(
             lanes = lane_names(composition, snapshot.names)
             columns = np.array([*columns, *made], int)
             weights = np.array([*np.zeros_like(weights), 1.0])
-    groups = (tuple(lanes.index(name) for name in group if name in lanes) for group in opposites)
-    groups = tuple(group for group in groups if len(group) > 1)
+    found = (tuple(lanes.index(name) for name in group if name in lanes) for group in opposites)
+    groups = tuple(group for group in found if len(group) > 1)
     return ResolvedComposition(composition, method, lanes, columns, weights, groups, layers, leases)
 
 
@@ -161,7 +161,7 @@ def _materialize(
     active = np.flatnonzero(weights).tolist()
     names, shares = [snapshot.names[index] for index in active], weights[active].tolist()
     told = tuple(getattr(composition, name) for name in method.parameters)
-    keys: list[tuple] = [("calibrated", tuple(names), name) for name in names]
+    keys: list[Hashable] = [("calibrated", tuple(names), name) for name in names]
     if method.merge is not None:
         keys = [(method.merge, told, tuple(zip(names, shares, strict=True)))]
     adapters = [snapshot.bank.adapter(name) for name in names]

@@ -97,4 +97,6 @@ def COSINE(inputs: GateInputs) -> np.ndarray:
     prompt_stats=("query_norm",),
 )
 def LOGO(inputs: GateInputs) -> np.ndarray:
-    return _shared(inputs, np.tile(inputs.prompt.query_norm, (inputs.layers, 1)))
+    measured = inputs.prompt.query_norm
+    assert measured is not None
+    return _shared(inputs, np.tile(measured, (inputs.layers, 1)))

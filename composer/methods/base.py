@@ -112,4 +112,4 @@ def logit_mixture(method: Method, inputs: GateInputs) -> LogitMixture:
     shares = composition.strength * method.gate_fn(replace(inputs, layers=1))[0]  # [N]
     alone = np.eye(len(shares))[:, None, :] * profile[:, None]  # [N, L, N]
     gates = np.concatenate([np.zeros((1, *alone.shape[1:])), alone]).astype(np.float32)  # [1 + N, L, N]
-    return LogitMixture.of([1 - shares.sum(), *shares], gates)
+    return LogitMixture.of([1 - shares.sum(), *shares], list(gates))

@@ -82,7 +82,9 @@ def STATIC(inputs: GateInputs) -> np.ndarray:
     prompt_stats=("contribution",),
 )
 def BALANCED(inputs: GateInputs) -> np.ndarray:
-    share = np.where(inputs.active, inputs.prompt.contribution.astype(np.float64), 0.0)  # [L, N]
+    measured = inputs.prompt.contribution
+    assert measured is not None
+    share = np.where(inputs.active, measured.astype(np.float64), 0.0)  # [L, N]
     count = np.maximum((share > 0).sum(axis=1, keepdims=True), 1)  # [L, 1]
     mean = share.sum(axis=1, keepdims=True) / count  # [L, 1]
     with np.errstate(divide="ignore", invalid="ignore"):

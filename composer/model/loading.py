@@ -14,6 +14,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from composer.adapters.hub import HubError, base_snapshot
@@ -39,8 +41,8 @@ class Base:
     spec: BaseSpec
     path: str
     source: str
-    model: torch.nn.Module
-    tokenizer: object
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
     @property
     def id(self) -> str:

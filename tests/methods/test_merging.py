@@ -291,7 +291,7 @@ def test_every_merge_is_a_method_and_listens_to_its_dials_only():
     turned = {"rank": 2, "density": 0.35, "seed": 5, "core": 0.3, "omega": 0.9}
     for name, method in MERGES.items():
         assert name == method.name == METHODS[name].merge
-        assert set(method.usual) <= set(METHODS[name].parameters)
+        assert set(method.defaults) <= set(METHODS[name].parameters)
         usual = delta(merge(method, adapters, [1, 1]).adapter["one"])
         heard = {
             dial

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 import torch
+from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from composer.adapters.fit.tensors import BaseNames
@@ -14,7 +15,7 @@ from composer.adapters.fit.tensors import BaseNames
 log = logging.getLogger(__name__)
 
 
-def base_names(model) -> BaseNames:
+def base_names(model: PreTrainedModel) -> BaseNames:
     """What `model`, a causal language model of transformers, knows; see BaseNames."""
     kind = getattr(model.config, "model_type", None)
     mapped = get_checkpoint_conversion_mapping(kind) is not None
@@ -26,7 +27,7 @@ def _as_they_are(names: Collection[str]) -> Mapping[str, str]:
     return {}
 
 
-def _renamed(model, names: Collection[str]) -> Mapping[str, str]:
+def _renamed(model: PreTrainedModel, names: Collection[str]) -> Mapping[str, str]:
     """As PEFT's loader renames them: it is given empty tensors, so that nothing is computed."""
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
@@ -46,10 +47,10 @@ def _renamed(model, names: Collection[str]) -> Mapping[str, str]:
 def _usual(kind: str | None) -> Collection[str]:
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
 
-    return USUAL.get(kind, ())
+    return USUAL.get(kind, ()) if kind else ()
 
 
-def _aside(model) -> frozenset[str]:
+def _aside(model: PreTrainedModel) -> frozenset[str]:
     """Linear layers outside the text decoder, but for the output layer."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     own = next((name for name, module in model.named_modules() if module is decoder), "")

@@ -64,5 +64,5 @@ def _there(repo: str | None) -> str:
     return ", in a folder of your own" if repo else ""
 
 
-def _natural(text: str) -> list:
+def _natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from composer.adapters.fit.patterns import Patterns
 from composer.adapters.fit.targets import left_out
@@ -142,7 +142,7 @@ def check_fit(
     return FitReport(files.name, files.source, not reasons, reasons, ranks, files.revision, files.bytes)
 
 
-def _config_kinds(config: Mapping) -> dict[str, object]:
+def _config_kinds(config: Mapping[str, Any]) -> dict[str, object]:
     """The refusals (keys of _REFUSALS) that the config calls for, each with the value to quote."""
     if config.get("peft_type") != "LORA":
         return {"type": None}  # the rest of the config means something else then
@@ -207,7 +207,7 @@ def _shape_faults(
     pairs: Mapping[str, Mapping[str, TensorInfo]],
     duplicates: list[str],
     sites: Mapping[str, tuple[int, int]],
-    config: Mapping,
+    config: Mapping[str, Any],
     aside: bool,
 ) -> Iterator[str]:
     """aside: whether there are matrices of layers that no text passes through."""
@@ -271,7 +271,9 @@ def _expected(site: tuple[int, int], rank: int) -> tuple[tuple[int, int], tuple[
     return (out_features, rank), (rank, in_features)
 
 
-def _sized(paths: Iterable[str], pairs: Mapping, sites: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+def _sized(
+    paths: Iterable[str], pairs: Mapping[str, Any], sites: Mapping[str, tuple[int, int]]
+) -> Iterator[str]:
     """Each path with the shapes that it has and the layer's own."""
     for path in paths:
         shapes = " and ".join("x".join(map(str, pairs[path][matrix].shape)) for matrix in "BA")
@@ -284,7 +286,7 @@ def _leftovers(found: Mapping[str, tuple[str, str] | None]) -> Iterator[str]:
         yield f"holds tensors that are not part of a LoRA ({_some(rest)}): save it again with PEFT."
 
 
-def _config_faults(config: Mapping, pairs: Mapping, base: BaseNames) -> Iterator[str]:
+def _config_faults(config: Mapping[str, Any], pairs: Mapping[str, Any], base: BaseNames) -> Iterator[str]:
     """Where the config would have PEFT build something else than the tensors need."""
     patterns, unlike = Patterns(), []
     try:
@@ -307,7 +309,7 @@ def _config_faults(config: Mapping, pairs: Mapping, base: BaseNames) -> Iterator
         )
 
 
-def _trained_for(config: Mapping) -> str:
+def _trained_for(config: Mapping[str, Any]) -> str:
     """ " (it says it was trained for X)", without the folders of somebody else's machine."""
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from composer.adapters.fit.patterns import Patterns
 from composer.core.errors import ComposerError
@@ -13,7 +14,7 @@ SHORTENED = 20
 
 
 def left_out(
-    config: Mapping, paths: Iterable[str], usual: Callable[[], Collection[str]], patterns: Patterns
+    config: Mapping[str, Any], paths: Iterable[str], usual: Callable[[], Collection[str]], patterns: Patterns
 ) -> dict[str, list[str]]:
     """The paths of linear layers where PEFT would put no adapter, by the option that leaves them out.
 
@@ -50,7 +51,11 @@ def _listed(option: str, names: str | frozenset[str], path: str, patterns: Patte
 
 
 def _in_layers(
-    config: Mapping, targets: str | frozenset[str], layers: Sequence[int], path: str, patterns: Patterns
+    config: Mapping[str, Any],
+    targets: str | frozenset[str],
+    layers: Sequence[int],
+    path: str,
+    patterns: Patterns,
 ) -> bool:
     if path in targets and len(targets) < SHORTENED:
         return True
@@ -59,7 +64,7 @@ def _in_layers(
     return patterns.layer("layers_pattern", named, path) in layers
 
 
-def _names(config: Mapping, option: str) -> str | frozenset[str] | None:
+def _names(config: Mapping[str, Any], option: str) -> str | frozenset[str] | None:
     """One regex, or the ends of paths."""
     value = config.get(option)
     if value is None or isinstance(value, str):
@@ -72,7 +77,7 @@ def _names(config: Mapping, option: str) -> str | frozenset[str] | None:
     )
 
 
-def _layers(config: Mapping, targets: str | frozenset[str]) -> Sequence[int] | None:
+def _layers(config: Mapping[str, Any], targets: str | frozenset[str]) -> Sequence[int] | None:
     """The layers' numbers that layers_to_transform allows; None: all."""
     value, before = config.get("layers_to_transform"), config.get("layers_pattern")
     numbers = value if isinstance(value, list) else [] if value is None else [value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from composer.adapters.bank import Adapter
 from composer.core.composition import WEIGHT_RANGE
@@ -48,15 +49,19 @@ class Merged:
     notes: Mapping[str, float] = field(default_factory=dict)
 
 
+# Adapters, weights other than 0, options with the defaults filled in -> one adapter.
+MergeRule = Callable[[Sequence[Adapter], Sequence[float], Options], Merged]
+
+
 @dataclass(frozen=True)
 class Merge:
-    """name: key in MERGES, and of the method that explains it. rule: what `merge` calls with weights other
-    than 0 and the options filled in. usual: the numbers for those that are None and that the rule needs.
-    """
+    """A way to merge adapters."""
 
+    # The key in MERGES, and the name of the method that explains it.
     name: str
-    rule: Callable[[Sequence[Adapter], Sequence[float], Options], Merged]
-    usual: Mapping[str, float] = field(default_factory=dict)
+    rule: MergeRule
+    # The values of options that are None and that the rule needs.
+    defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 def merge(
@@ -72,5 +77,7 @@ def merge(
     checked = [check_number("The weight", weight, *WEIGHT_RANGE) for weight in weights]
     part = [(adapter, weight) for adapter, weight in zip(adapters, checked, strict=True) if weight]
     options = options or Options()
-    missing = {name: value for name, value in method.usual.items() if getattr(options, name) is None}
+    missing: dict[str, Any] = {
+        name: value for name, value in method.defaults.items() if getattr(options, name) is None
+    }
     return method.rule([own for own, _ in part], [weight for _, weight in part], replace(options, **missing))

@@ -72,9 +72,11 @@ def _jaccard(one: torch.Tensor, two: torch.Tensor) -> float:
 
 def _core(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
     overlaps: list[float] = []
+    assert options.core is not None
+    core = options.core
 
     def rule(deltas: list[torch.Tensor]) -> torch.Tensor:
-        isolated = isolate(deltas, options.core, options.omega)
+        isolated = isolate(deltas, core, options.omega)
         overlaps.extend(isolated.overlaps)
         return isolated.merged
 
@@ -82,7 +84,7 @@ def _core(adapters: Sequence[Adapter], weights: Sequence[float], options: Option
     if not overlaps:
         return made
     # Two regions that know nothing of each other share core^2 of the entries and cover 2 core - core^2.
-    chance = options.core / (2 - options.core)
+    chance = core / (2 - core)
     return Merged(made.adapter, {**made.notes, "jaccard": sum(overlaps) / len(overlaps), "chance": chance})
 
 

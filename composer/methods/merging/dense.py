@@ -57,7 +57,8 @@ def largest(delta: torch.Tensor, share: float) -> torch.Tensor:
     sizes = delta.abs()
     place = sizes.numel() - max(1, round(share * sizes.numel()))  # of the smallest that stays, from below
     if sizes.device.type == "cpu":  # numpy's selection is vectorised, torch's on a CPU is not
-        bound = float(np.partition(sizes.flatten().numpy(), place)[place])
+        value = float(np.partition(sizes.flatten().numpy(), place)[place])
+        bound = torch.tensor(value, dtype=sizes.dtype)
     else:
         bound = sizes.flatten().kthvalue(place + 1).values
     return (sizes >= bound) & (sizes > 0)

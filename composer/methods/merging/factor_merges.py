@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 
@@ -21,7 +22,8 @@ def _added(parts: list[WeightedDelta], share: float = 1.0) -> MergedFactors:
             "choose exact concatenation or SVD instead."
         )
     halves = [part.halves for part in parts]
-    return MergedFactors(share * sum(a for a, _ in halves), share * sum(b for _, b in halves))
+    a, b = (reduce(torch.add, side) for side in zip(*halves, strict=True))
+    return MergedFactors(share * a, share * b)
 
 
 def _stacked(parts: list[WeightedDelta]) -> MergedFactors:

@@ -29,7 +29,7 @@ def calibrate(adapters: Sequence[Adapter]) -> list[Adapter]:
         excess = 1 / (1 + (len(holders) - 1) * collision) - 1  # [K]
         for own in holders:
             own[path] = _damped(own[path], directions, excess)
-    return calibrated
+    return list(calibrated)
 
 
 def collisions(adapters: Sequence[Adapter]) -> Mapping[str, tuple[float, ...]]:

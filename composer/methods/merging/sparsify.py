@@ -1,28 +1,44 @@
-"""Merges that first thin the deltas out: magnitude prune, TIES, DARE; on the delta, never on A and B."""
+"""Merges that first make the deltas sparse, then combine them: magnitude prune, TIES, DARE.
+
+Each is one way to sparsify and one to find a consensus. Both work on the delta, never on A and B.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
 
 from composer.adapters.bank import Adapter
-from composer.methods.merging.base import Merge, Merged, Options
+from composer.methods.merging.base import Merge, Merged, MergeRule, Options
 from composer.methods.merging.dense import largest, through_deltas
 
+# Deltas N of [d_out, d_in], density, random numbers -> deltas with entries at 0.
+Sparsify = Callable[[list[torch.Tensor], float, np.random.Generator], list[torch.Tensor]]
+# Deltas N of [d_out, d_in] -> one.
+Consensus = Callable[[list[torch.Tensor]], torch.Tensor]
 
-def pruned(deltas: list[torch.Tensor], density: float) -> list[torch.Tensor]:
-    """Each delta with all but its largest entries at 0."""
+
+def pruned(
+    deltas: list[torch.Tensor], density: float, draws: np.random.Generator | None = None
+) -> list[torch.Tensor]:
+    """Each delta with all but its largest entries at 0. Draws nothing."""
     return [delta * largest(delta, density) for delta in deltas]
 
 
 def dropped(deltas: list[torch.Tensor], density: float, draws: np.random.Generator) -> list[torch.Tensor]:
-    """Each delta with entries at 0 by chance and the rest divided by density, so that the mean is the delta.
+    """Each delta with entries at 0 at random and the rest divided by the density: the mean is the delta.
 
     PEFT's random_pruning draws from torch's global generator; numpy's own is also three times as fast.
     """
     return [delta * (_kept(delta, density, draws) / density) for delta in deltas]
+
+
+def added(deltas: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of the deltas."""
+    return reduce(torch.add, deltas)
 
 
 def ties_consensus(deltas: list[torch.Tensor]) -> torch.Tensor:
@@ -43,31 +59,18 @@ def _kept(delta: torch.Tensor, density: float, draws: np.random.Generator) -> to
     return torch.from_numpy(chance < density).to(delta.device)
 
 
-def _magnitude(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    return through_deltas(adapters, weights, options, lambda deltas: sum(pruned(deltas, options.density)))
+def _combined(sparsify: Sparsify, consensus: Consensus) -> MergeRule:
+    def rule(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
+        assert options.density is not None
+        density, draws = options.density, np.random.default_rng(options.seed)
+        return through_deltas(
+            adapters, weights, options, lambda deltas: consensus(sparsify(deltas, density, draws))
+        )
+
+    return rule
 
 
-def _ties(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    return through_deltas(
-        adapters, weights, options, lambda deltas: ties_consensus(pruned(deltas, options.density))
-    )
-
-
-def _dare_linear(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    draws = np.random.default_rng(options.seed)
-    return through_deltas(
-        adapters, weights, options, lambda deltas: sum(dropped(deltas, options.density, draws))
-    )
-
-
-def _dare_ties(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    draws = np.random.default_rng(options.seed)
-    return through_deltas(
-        adapters, weights, options, lambda deltas: ties_consensus(dropped(deltas, options.density, draws))
-    )
-
-
-MAGNITUDE = Merge("magnitude", _magnitude, {"density": 0.2})
-TIES = Merge("ties", _ties, {"density": 0.2})
-DARE_LINEAR = Merge("dare-linear", _dare_linear, {"density": 0.8})
-DARE_TIES = Merge("dare-ties", _dare_ties, {"density": 0.8})
+MAGNITUDE = Merge("magnitude", _combined(pruned, added), {"density": 0.2})
+TIES = Merge("ties", _combined(pruned, ties_consensus), {"density": 0.2})
+DARE_LINEAR = Merge("dare-linear", _combined(dropped, added), {"density": 0.8})
+DARE_TIES = Merge("dare-ties", _combined(dropped, ties_consensus), {"density": 0.8})
