@@ -56,7 +56,7 @@ def _root(fault: BaseException) -> BaseException:
     return fault
 
 
-def _sentence(fault: BaseException, repo: str, revision: str | None) -> HubError:
+def _sentence(fault: BaseException, repo: str, revision: str | None) -> HubError:  # noqa: C901 -- a case a fault
     # The order matters: GatedRepoError is a RepositoryNotFoundError, and both are OSErrors.
     match fault:
         case GatedRepoError():

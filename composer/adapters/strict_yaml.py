@@ -51,7 +51,7 @@ class Entry:
 
     def __init__(self, value: object, where: str, folder: Path) -> None:
         self.where, self.folder = where, folder
-        self.read: set[object] = set()
+        self.read: set[str] = set()
         if not isinstance(value, Mapping):
             raise self.fault("", "must be a mapping of keys to values")
         self.values = value

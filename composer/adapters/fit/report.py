@@ -233,10 +233,15 @@ def _shape_faults(
         return
     if absent:
         yield f"targets {_some(absent)}, which this base does not have{trained}: choose one trained for it."
+    yield from _matrix_faults({path: pair for path, pair in pairs.items() if path in sites}, sites, trained)
+
+
+def _matrix_faults(
+    pairs: Mapping[str, Mapping[str, TensorInfo]], sites: Mapping[str, tuple[int, int]], trained: str
+) -> Iterator[str]:
+    """What is wrong with the matrices of sites that the base has. trained: for which base, if it says so."""
     half, typed, empty, shaped = [], [], [], []
     for path, pair in pairs.items():
-        if path not in sites:
-            continue
         if len(pair) < 2:
             half.append(path)
         elif not {info.dtype for info in pair.values()} <= FLOATS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import closing, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -36,20 +36,8 @@ async def throttled(
         with suppress(RuntimeError):  # the loop is closed: the server has gone down and nobody listens
             loop.call_soon_threadsafe(inbox.put_nowait, item)
 
-    def drive() -> None:
-        try:
-            with closing(items):
-                for item in items:
-                    if left.is_set():
-                        break
-                    if item is not None:
-                        post(item)
-        except BaseException as fault:  # whatever it was, the listener must not wait for more
-            post(_End(fault))
-        else:
-            post(_End())
-
-    Thread(target=copy_context().run, args=(drive,), name="visitor", daemon=True).start()
+    drive = copy_context().run
+    Thread(target=drive, args=(_drive, items, post, left), name="visitor", daemon=True).start()
     due = loop.time()
     try:
         while True:
@@ -71,3 +59,18 @@ async def throttled(
                 return
     finally:
         left.set()
+
+
+def _drive(items: Generator, post: Callable[[object], None], left: Event) -> None:
+    """Post each item that is not None, then an _End; stop when the listener has left."""
+    try:
+        with closing(items):
+            for item in items:
+                if left.is_set():
+                    break
+                if item is not None:
+                    post(item)
+    except BaseException as fault:  # whatever it was, the listener must not wait for more
+        post(_End(fault))
+    else:
+        post(_End())
