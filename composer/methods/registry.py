@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import entry_points
 
 from composer.core.composition import Composition
 from composer.core.parameters import parameters_of
+from composer.core.plugins import plugins
 from composer.methods.base import Method
-
-log = logging.getLogger(__name__)
 
 # Other packages name a Method under it in their entry points.
 GROUP = "composer.methods"
@@ -26,13 +23,15 @@ class MethodRegistry(Mapping[str, Method]):
     @cached_property
     def _all(self) -> dict[str, Method]:
         found = dict(self._own)
-        for entry in entry_points(group=GROUP):
-            try:
-                method = _checked(entry.load(), found)
-            except Exception as fault:  # another package's code; the other methods must stay usable
-                log.warning("the method %s of another package is left out: %s", entry.name, fault)
-            else:
-                found[method.name] = method
+
+        def check(method: Method) -> None:
+            if method.name in found:
+                raise ValueError(f"there is already a method called {method.name}")
+            if strange := set(method.parameters) - set(parameters_of(Composition)):
+                raise ValueError(f"Composition has no {', '.join(sorted(strange))}")
+
+        for method in plugins(GROUP, Method, check):
+            found[method.name] = method
         return found
 
     def __getitem__(self, name: str) -> Method:
@@ -43,14 +42,3 @@ class MethodRegistry(Mapping[str, Method]):
 
     def __len__(self) -> int:
         return len(self._all)
-
-
-def _checked(method: object, known: Mapping[str, Method]) -> Method:
-    """Raises ValueError for what is no usable method."""
-    if not isinstance(method, Method):
-        raise ValueError("it is no composer.methods.Method")
-    if method.name in known:
-        raise ValueError(f"there is already a method called {method.name}")
-    if strange := set(method.parameters) - set(parameters_of(Composition)):
-        raise ValueError(f"Composition has no {', '.join(sorted(strange))}")
-    return method

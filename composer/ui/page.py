@@ -34,9 +34,8 @@ from composer.ui.generation_view import Progress
 from composer.ui.runners.base import MergeStarted, Runner
 from composer.ui.runners.throttle import throttled
 from composer.ui.settings import Settings
-from composer.ui.tabs import adapters as shelf
-from composer.ui.tabs import compose
-from composer.ui.tabs import learn as guide
+from composer.ui.tabs import adapters as adapters_page
+from composer.ui.tabs import build_extra_tabs, compose, learn
 from composer.ui.validation import check_method, check_source, make_request
 
 HEADER = """<header class="masthead"><div><h1>{{value.title}}</h1><p>{{value.line}}</p></div>
@@ -47,7 +46,7 @@ SOURCES = {
     "wheel": "from its wheel",
     "hub": "from the Hub",
 }
-# Events beside the generations: adapters, fusions, sliders, and whoever is told that the house is full.
+# Events beside the generations: adapters, fusions, sliders, and requests that find the queue full.
 OTHERS = 16
 CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 # In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
@@ -79,7 +78,7 @@ class Page:
             progress = gr.State(None, time_to_live=3600)
             with gr.Tabs():
                 with gr.Tab("Compose"):
-                    lost = shelf.unavailable(engine.reports, engine.names)
+                    lost = adapters_page.unavailable(engine.reports, engine.names)
                     tab = compose.build(
                         self.slots,
                         self.examples,
@@ -90,12 +89,13 @@ class Page:
                         self.settings,
                     )
                 with gr.Tab("Adapters"):
-                    adapters_tab = shelf.build(self.cards(), self.settings)
+                    adapters_tab = adapters_page.build(self.cards(), self.settings)
                 with gr.Tab("How it works"):
-                    guide.build(studied.standings(engine.base.id))
+                    learn.build(studied.standings(engine.base.id))
+                build_extra_tabs(self.runner, self.settings)
             self._connect_run(tab, progress)
             self._connect_sliders(tab)
-            self._connect_shelf(blocks, tab, adapters_tab)
+            self._connect_adapters(blocks, tab, adapters_tab)
             generate, fuse = make_endpoints(self.runner, self.settings)
             gr.api(generate, api_name="generate", **self._generations)
             gr.api(fuse, api_name="fuse", concurrency_id="fuse", concurrency_limit=1)
@@ -223,7 +223,9 @@ class Page:
 
     # --- adapters ------------------------------------------------------------------------------
 
-    def _connect_shelf(self, blocks: gr.Blocks, tab: compose.ComposeTab, adapters_tab: shelf.Tab) -> None:
+    def _connect_adapters(
+        self, blocks: gr.Blocks, tab: compose.ComposeTab, adapters_tab: adapters_page.AdaptersTab
+    ) -> None:
         max_added = [
             slider
             for slot, slider in zip(self.slots, tab.controls.weights, strict=True)
@@ -235,7 +237,7 @@ class Page:
             self.add,
             adapters_tab.source,
             [adapters_tab.report, adapters_tab.cards, *max_added],
-            concurrency_id="shelf",
+            concurrency_id="adapters",
             concurrency_limit=1,
             api_visibility="private",
         )
@@ -260,7 +262,7 @@ class Page:
             report, words = self.runner.add(check_source(source, self.settings.folders)), ""
         except Exception as fault:
             report, words = None, error_message(fault)
-        shown = gr.update(value=shelf.report_value(report, words), visible=True)
+        shown = gr.update(value=adapters_page.report_value(report, words), visible=True)
         return [shown, *self.refresh()]
 
     def default_composition(self) -> dict[str, object]:
@@ -287,7 +289,7 @@ class Page:
         """What the tab of adapters shows now."""
         engine = self.runner.engine
         colors = {each["name"]: each["color"] for each in self.legend()}
-        return shelf.cards(
+        return adapters_page.cards(
             engine.snapshot.adapters, colors, {report.name: report for report in engine.reports if report.ok}
         )
 

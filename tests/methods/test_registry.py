@@ -9,7 +9,6 @@ import pytest
 
 from composer.core.composition import Composition
 from composer.methods import METHODS, GateInputs, gate_method, logit_mixture
-from composer.methods import registry as registry_module
 from composer.methods.registry import MethodRegistry
 from tests.tools import tiny
 
@@ -30,7 +29,7 @@ def found(monkeypatch):
     """A registry that finds these entry points."""
 
     def registry(*entries):
-        monkeypatch.setattr(registry_module, "entry_points", lambda group: list(entries))
+        monkeypatch.setattr("composer.core.plugins.entry_points", lambda group: list(entries))
         return MethodRegistry([METHODS["sum"]])
 
     return registry
@@ -60,7 +59,7 @@ def fails():
     ("load", "words"),
     [
         (fails, "does not import"),
-        (lambda: "sum", "no composer.methods.Method"),
+        (lambda: "sum", "no composer.methods.base.Method"),
         (lambda: METHODS["sum"], "already a method called sum"),
         (
             lambda: gate_method(name="x", parameters=("loudness",), **WORDS)(damped.gate_fn),

@@ -1,0 +1,45 @@
+"""Model families that have a runner of their own. All others run through transformers' modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from composer.core.plugins import plugins
+from composer.model.gated_model import GatedModel
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.runner import ModelRunner
+
+# Other packages name an Architecture under it in their entry points.
+GROUP = "composer.architectures"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family and the runner that is faster for it than transformers' modules.
+
+    What the runner computes is compared with transformers' own when a base is loaded. Where they differ, the
+    modules take its place; see composer.model.runtime.proof.
+    """
+
+    name: str
+    # Whether a base is of this family, without extras that the runner leaves out.
+    fits: Callable[[GatedModel], bool]
+    # The runner of a base. The second argument is what decoding reads: "same" or "int8".
+    make: Callable[[GatedModel, str], ModelRunner]
+
+
+def _llama(model: GatedModel, weights: str) -> ModelRunner:
+    runner = LlamaRunner(model, weights)
+    return CudaGraphRunner(runner) if model.device.type == "cuda" and not model.quantised else runner
+
+
+LLAMA = Architecture("llama", LlamaRunner.fits, _llama)
+
+
+@cache
+def architectures() -> tuple[Architecture, ...]:
+    """This project's own, then those of other packages."""
+    return (LLAMA, *plugins(GROUP, Architecture))
