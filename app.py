@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page; 2 with one line on stderr when something must be put right first."""
     # All of the project is imported late: in time for Ctrl+C, and torch only after the options were read.
     from composer.core.fault_messages import sentence
-    from composer.core.streams import open_closed, tell
+    from composer.core.shell import open_closed, tell
     from composer.ui.address import check_address
     from composer.ui.settings import parse
 
@@ -79,7 +79,7 @@ def _terminate(*_) -> None:
 
 def _flushed(code: int) -> int:
     from composer.core.fault_messages import sentence
-    from composer.core.streams import give_up, tell
+    from composer.core.shell import give_up, tell
 
     try:
         sys.stdout.flush()

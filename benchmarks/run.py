@@ -13,14 +13,15 @@ import torch
 
 from benchmarks import contention, fusion, gpu, preview, single_stream, start, throughput
 from benchmarks.fixture import BenchFixture
-from benchmarks.machine import machine
 from benchmarks.plan import Plan
 from composer.adapters.catalog import load_catalog
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
+from composer.core.machine import machine_facts
 from composer.core.threads import run_in_short_lived_thread
 
 RANK = 8
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 MEASURES = {
     "single": single_stream.measure,
     "fusion": fusion.measure,
@@ -39,7 +40,7 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
     cuda = torch.cuda.is_available()
     if not cuda and set(chosen) == {"gpu"}:
         raise ComposerError("--only gpu needs a CUDA GPU, and there is none here; choose other sections.")
-    result = {"device": "cuda" if cuda else "cpu", "machine": machine(), "plan": asdict(plan)}
+    result = {"device": "cuda" if cuda else "cpu", "machine": machine_facts(*PACKAGES), "plan": asdict(plan)}
     sections = [name for name in MEASURES if name in chosen]
     with tempfile.TemporaryDirectory() as folder:
         if sections:

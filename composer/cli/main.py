@@ -28,12 +28,11 @@ from composer.cli.options import (
     read_composition,
     read_sampling,
 )
-from composer.core.arguments import USAGE, Parser
 from composer.core.composition import Composition, Sampling
 from composer.core.fault_messages import sentence
 from composer.core.jsonable import to_jsonable
 from composer.core.results import Fusion, GenerationResult, Step
-from composer.core.streams import give_up, open_closed, show_anything, tell
+from composer.core.shell import USAGE, Parser, give_up, open_closed, show_anything, tell
 
 if TYPE_CHECKING:
     from composer.engine.engine import Engine

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from composer.core.composition import Sampling
+from composer.core.machine import machine_line
 from composer.evaluation.adapter_table import Row
 from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import Interval
@@ -54,7 +52,7 @@ def as_object(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Settin
             for judge in judges
         ],
         "setting": asdict(setting),
-        "machine": machine(),
+        "machine": machine_line(),
     }
 
 
@@ -75,19 +73,6 @@ def write_card(
     measured = "\n".join([*HEAD, _adapter_line(row, base), "", *_notes(own, setting), *extra])
     card.write_text(f"{before}{start}\n{measured}\n{end}{after}", "utf-8")
     return True
-
-
-def machine() -> str:
-    """The machine that made the figures, as far as it matters for them."""
-    python, torch = platform.python_version(), version("torch")
-    return f"{_processor()}, {os.cpu_count()} cores, Python {python}, torch {torch}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _base_line(row: Row, judges: Sequence[NgramJudge]) -> str:
@@ -123,7 +108,7 @@ def _notes(judges: Sequence[NgramJudge], setting: Setting) -> list[str]:
         "Control: share of texts (prompt and continuation) that a judge gives the adapter's label; the "
         "interval is a bootstrap over prompts. Perplexity: median, of the continuation under the base.",
         *(f"Judge of {judge}." for judge in judges),
-        f"Made by `{setting.command}` on {setting.device} ({machine()}).",
+        f"Made by `{setting.command}` on {setting.device} ({machine_line()}).",
     ]
 
 

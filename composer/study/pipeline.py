@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from composer.core import document
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.core.jsonable import to_jsonable
+from composer.core.machine import machine_line
 from composer.core.names import unknown_name_message
 from composer.engine.engine import Engine
+from composer.evaluation import document
 from composer.evaluation.judges.ngram_judge import Judge
-from composer.evaluation.report import machine
 from composer.study.design.arms import ARMS, Arm
 from composer.study.design.plan import StudyContext, StudyPlan, plan
 from composer.study.design.targets import PAIR, all_targets, choose
@@ -164,7 +164,7 @@ def _notes(engine: Engine, order: StudyConfig, work: StudyPlan, command: str) ->
         f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
         f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "
         f"is measured on {min(order.scored, order.seeds)} of the {order.seeds} texts of each prompt.",
-        f"Made by `{command}` on {engine.base.device} ({machine()}).",
+        f"Made by `{command}` on {engine.base.device} ({machine_line()}).",
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 
 from composer.adapters.files import LIMIT_MB, LIMIT_VARIABLE
-from composer.core.arguments import Parser
 from composer.core.errors import ComposerError
+from composer.core.shell import Parser
 
 PREFIX = "COMPOSER_"
 # Reads a text; raises ValueError with what it must be.

@@ -1,11 +1,26 @@
-"""Standard streams that are closed, full or cannot show a character: a process goes on, or ends in order."""
+"""The process's edges: options of the command line, and standard streams that are closed, full or narrow."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+USAGE = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with faults in one line, and a help that does not hide that it could not be written."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.split())
+        self.exit(USAGE, f"{self.prog}: {line} (see {self.prog} --help)\n")
+
+    def print_help(self, file: TextIO | None = None) -> None:  # type: ignore[override]
+        # argparse's own ignores that nothing could be written.
+        (file or sys.stdout).write(self.format_help())
 
 
 def open_closed() -> bool:
