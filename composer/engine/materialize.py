@@ -33,7 +33,8 @@ def materialize(
 ) -> list[Merged]:
     """One merged adapter, or each adapter calibrated, as the method says.
 
-    The notes of a merged adapter are means over the sites that have any. Raises ComposerError for adapters
+    The notes of a merged adapter are over all its sites: "kept" weighted by what was intended at each, others
+    as means over the sites that have them. Raises ComposerError for adapters
     that cannot be merged with each other, and for numbers that overflow.
     """
     # Imported late: a start without a merge does not load PEFT's functions.
@@ -49,15 +50,20 @@ def materialize(
         rank=composition.rank, density=composition.density, core=composition.core, omega=composition.omega
     )
     rule, made = MERGES[method.merge], dict[str, LoraFactors]()
-    notes = defaultdict[str, list[float]](list)
+    notes = defaultdict[str, list[tuple[float, float]]](list)
     for place, own in enumerate(_sites(adapters)):
         # DARE draws anew at each site.
         here = replace(options, seed=place)
         merged = execute(partial(merge, rule, own, weights, here))
         made.update(merged.adapter)
         for name, value in merged.notes.items():
-            notes[name].append(value)
-    return [Merged(made, {name: sum(values) / len(values) for name, values in notes.items()})]
+            notes[name].append((value, merged.energy if name == "kept" else 1.0))
+    return [Merged(made, {name: _mean(values) for name, values in notes.items()})]
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> float:
+    """The weighted mean of (value, weight) pairs."""
+    return sum(value * weight for value, weight in values) / sum(weight for _, weight in values)
 
 
 def _sites(adapters: Sequence[Adapter]) -> Iterator[list[Adapter]]:

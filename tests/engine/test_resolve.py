@@ -110,6 +110,23 @@ def test_pico_before_a_method_is_that_method_of_the_calibrated_adapters(engine, 
     np.testing.assert_allclose(row.mixture.gates, again.mixture.gates, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["svd", "ties", "core"])
+def test_what_a_merge_kept_is_over_all_sites(engine, method):
+    adapters = [engine.snapshot.bank.adapter(name) for name in WEIGHTS]
+    whole = merge(MERGES[method], adapters, [*WEIGHTS.values()], Options(rank=1)).notes
+    assert engine.resolve(Composition(WEIGHTS, method, rank=1)).notes["kept"] == pytest.approx(whole["kept"])
+
+
+def test_a_trace_keeps_how_its_fusion_was_computed(engine):
+    composition = Composition(WEIGHTS, "kl", tokens="all", norm=False)
+    fusion = engine.fusion(PROMPT, composition=composition)
+    steps = list(engine.generate(PROMPT, composition, GREEDY, fusion=fusion))
+    kept = engine.trace(PROMPT, composition, GREEDY, steps, fusion).fusion
+    assert (kept.norm, kept.tokens, kept.calibrated) == (False, "all", False)
+    np.testing.assert_allclose(kept.alpha[:, :2].sum(axis=1), 1, rtol=1e-5)
+    assert not kept.alpha[:, 2].any()  # it has no weight
+
+
 def test_a_merge_is_one_more_lane_after_the_adapters(engine):
     composition = Composition(WEIGHTS, "svd")
     steps = list(engine.generate(PROMPT, composition, GREEDY))

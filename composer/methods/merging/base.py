@@ -38,15 +38,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Merged:
-    """adapter: factors of scaling 1 with weights and scalings folded in, in the inputs' dtype and device.
+    """An adapter made of others, and measurements of how."""
 
-    notes: what is worth knowing beside it, as plain numbers in [0, 1]. "kept": share of the intended
-    delta's squared Frobenius norm, over all sites, that the cut to a low rank left. "jaccard": mean
-    overlap of the core regions over pairs and sites; "chance": what unrelated regions would overlap.
-    """
-
+    # Factors of scaling 1 with weights and scalings folded in, in the inputs' dtype and on their device.
     adapter: Adapter
+    # In [0, 1]. "kept": the share of the intended delta's squared Frobenius norm, over all sites, that the
+    # cut to a low rank left. "jaccard": mean overlap of the core regions, over pairs and sites; "chance": the
+    # overlap of unrelated regions.
     notes: Mapping[str, float] = field(default_factory=dict)
+    # The intended delta's squared Frobenius norm over the sites that were cut: the weight of "kept".
+    energy: float = 0.0
 
 
 # Adapters, weights other than 0, options with the defaults filled in -> one adapter.

@@ -85,7 +85,8 @@ def _core(adapters: Sequence[Adapter], weights: Sequence[float], options: Option
         return made
     # Two regions that know nothing of each other share core^2 of the entries and cover 2 core - core^2.
     chance = core / (2 - core)
-    return Merged(made.adapter, {**made.notes, "jaccard": sum(overlaps) / len(overlaps), "chance": chance})
+    notes = {**made.notes, "jaccard": sum(overlaps) / len(overlaps), "chance": chance}
+    return Merged(made.adapter, notes, made.energy)
 
 
 CORE = Merge("core", _core, {"core": 0.01})

@@ -69,7 +69,7 @@ def each_site(
         )
         kept, whole = kept + made.kept, whole + made.whole
         sites[path] = LoraFactors(stored(made.A, like.A), stored(made.B, like.B), 1.0)
-    return Merged(sites, {"kept": min(1.0, kept / whole)} if whole else {})
+    return Merged(sites, {"kept": min(1.0, kept / whole)} if whole else {}, whole)
 
 
 def stored(made: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
