@@ -47,7 +47,7 @@ def _forced(fixture: BenchFixture, count: int, weights: str) -> torch.Tensor:
     model = GatedModel(clone_modules(fixture.base).model)
     layout = model.layout(fixture.ours(count).snapshot.bank)
     listening = _Listening(select_runner(model, weights))
-    batch = Batch(listening, layout, ends=(), slots=1, room=len(ids))
+    batch = Batch(listening, layout, ends=(), slots=1, max_seq_len=len(ids))
     row = BatchRow(
         "forced", ids[:1], LogitMixture.one(np.ones((model.layers, count), np.float32)), greedy(len(ids))
     )

@@ -43,7 +43,7 @@ class SiteFactors:
     adapter_index: torch.Tensor  # [R] int64
     scaling: torch.Tensor  # [R] float32
 
-    def only(self, columns: torch.Tensor) -> SiteFactors:
+    def select(self, columns: torch.Tensor) -> SiteFactors:
         """With some of its rank columns, [R] bool."""
         return SiteFactors(
             self.A[columns], self.B[:, columns], self.adapter_index[columns], self.scaling[columns]
@@ -110,10 +110,10 @@ class AdapterBank:
                 own[path] = LoraFactors(site.A[mine], site.B[:, mine], float(site.scaling[mine][0]))
         return own
 
-    def reserve(self, name: str, rank: int) -> AdapterBank:
-        """A bank with an adapter that does nothing: zeros of a rank at every site, to be filled.
+    def allocate_slot(self, name: str, rank: int) -> AdapterBank:
+        """A bank with an adapter of zeros, of this rank at every site, for `write_slot`.
 
-        A name that is there already keeps its column and loses what it holds; of rank 0 it has no site.
+        A name that is in the bank keeps its column and loses its factors; with rank 0 it has no site.
         """
         empty = {
             path: LoraFactors(
@@ -124,13 +124,13 @@ class AdapterBank:
         if name not in self.names:
             return self.add(name, empty)
         index = self.names.index(name)
-        others = {path: site.only(site.adapter_index != index) for path, site in self.sites.items()}
+        others = {path: site.select(site.adapter_index != index) for path, site in self.sites.items()}
         return AdapterBank(self.names, others, self.norms)._with(name, index, empty)
 
-    def fill(self, name: str, adapter: Adapter) -> AdapterBank:
-        """A bank of the same shape with other factors in an adapter's place, filled up with zeros.
+    def write_slot(self, name: str, adapter: Adapter) -> AdapterBank:
+        """A bank of the same shape with other factors in an adapter's column, padded with zeros.
 
-        Raises ValueError for a rank, or a site, that the place has no room for.
+        Raises ValueError for a rank or a site that the slot does not have.
         """
         index, sites = self.names.index(name), dict(self.sites)
         for path, site in self.sites.items():
@@ -138,7 +138,7 @@ class AdapterBank:
             if len(mine):
                 sites[path] = _filled(site, mine, adapter.get(path))
             elif path in adapter:
-                raise ValueError(f"{name} has no place at {path}")
+                raise ValueError(f"{name} has no slot at {path}")
         return AdapterBank(self.names, sites, self._normed(name, adapter))
 
     def _normed(self, name: str, adapter: Adapter) -> Mapping[str, Mapping[str, float]]:

@@ -47,7 +47,7 @@ def compare_subspaces(bank: AdapterBank, layer_of: Mapping[str, int], layers: in
         crowding.add(layer, collision(site))
         pairs = np.full((count, count), np.nan)
         for i, j in combinations(range(count), 2):
-            pairs[i, j] = pairs[j, i] = collision(site.only(own[i] | own[j]))
+            pairs[i, j] = pairs[j, i] = collision(site.select(own[i] | own[j]))
         crowding_of_two.add(layer, pairs)
     return Subspaces(*(mean.value for mean in means), crowding.value, crowding_of_two.value)
 

@@ -1,4 +1,4 @@
-"""The shelf as it changes: adapters that come to stay, and what is made of them for as long as it is used."""
+"""The bank of adapters as it changes: loaded adapters stay, merged adapters stay while they are in use."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from composer.engine.adapter_snapshot import AdapterSnapshot
 from composer.methods.merging import Merged
 from composer.model.gated_model import GatedModel
 
-# Ranks of all places together while several people's adapters are held; each costs everybody a little at
-# every layer. One composition alone gets what it needs, which is about what its own adapters take.
+# Summed rank of all slots while several compositions hold merged adapters; each rank costs every row a little
+# at every layer. A single composition gets what it needs, which is about what its own adapters take.
 MAX_POOL_RANK = 128
-# Ranks of places are multiples of it, so that a place fits the next adapter too.
+# Ranks of slots are multiples of it, so that a slot fits the next adapter too.
 RANK_ALIGNMENT = 8
 
 
 class PoolExhausted(ComposerError):
-    """All room is in use; there will be some when somebody is done."""
+    """All slots for merged adapters are in use."""
 
 
 class SlotLease:
-    """Whoever holds it can count on the bank's column of this name to stay what it is. notes: on that."""
+    """While it is held, the bank's column of this name stays what it is."""
 
     def __init__(self, name: str, notes: Mapping[str, float]):
         self.name, self.notes = name, notes
@@ -36,35 +36,37 @@ class SlotLease:
 
 @dataclass
 class PoolSlot:
-    """A column for made adapters. key: what it holds; lease: who last had it, if anybody still does.
+    """A column of the bank for merged adapters."""
 
-    rank, sites: what fits; without rank it costs nothing and waits to be given some.
-    """
-
+    # The column's name in the bank.
     name: str
+    # What fits. A slot of rank 0 costs nothing until it is given a rank.
     rank: int = 0
     sites: frozenset[str] = frozenset()
+    # What it holds.
     key: Hashable = None
     notes: Mapping[str, float] = field(default_factory=dict)
+    # The lease that was given last, while somebody holds it.
     lease: Callable[[], SlotLease | None] = lambda: None
 
 
 class AdapterPool:
-    """Holds the newest shelf. Thread-safe.
+    """Holds the newest snapshot. Thread-safe.
 
-    Columns of the bank only ever come in as last ones, and a made adapter's is overwritten only when
-    nobody holds its lease; so whoever has gates, and leases where they need them, can run under any newer
-    shelf. changed: told after each change of the bank's shape.
+    Columns of the bank are only ever appended, and a merged adapter's column is overwritten only when nobody
+    holds its lease. Gates computed under an older snapshot therefore stay valid under any newer one.
+
+    changed: called after each change of the bank's shape.
     """
 
     def __init__(self, model: GatedModel, changed: Callable[[], None] = lambda: None):
         self.snapshot = AdapterSnapshot.of(model, AdapterBank(), ())
         self._model, self._changed = model, changed
-        self._places: list[PoolSlot] = []
+        self._slots: list[PoolSlot] = []
         self._changing, self._making = Lock(), Lock()
 
     def add(self, spec: AdapterSpec, factors: Adapter) -> None:
-        """One more adapter to ask for. Raises ComposerError for a name that is taken, or cannot be one."""
+        """Append a loaded adapter. Raises ComposerError for a name that is taken or cannot be one."""
         with self._changing:
             if fault := name_fault(spec.name, self.snapshot.names):
                 raise ComposerError(fault)
@@ -73,10 +75,10 @@ class AdapterPool:
         self._changed()
 
     def made(self, keys: Sequence[Hashable], make: Callable[[], Sequence[Merged]]) -> tuple[SlotLease, ...]:
-        """Leases of the adapters with these keys, made if they are not in the bank any more.
+        """Leases of the merged adapters with these keys, made if they are no longer in the bank.
 
-        make: all of them, in the order of the keys; may take long. Raises Full while others use the
-        room.
+        make: returns all of them, in the order of the keys; may take long. Raises PoolExhausted while other
+        compositions use the slots.
         """
         if found := self._found(keys):
             return found
@@ -85,70 +87,65 @@ class AdapterPool:
 
     def _found(self, keys: Sequence[Hashable]) -> tuple[SlotLease, ...]:
         with self._changing:
-            places = {place.key: place for place in self._places}
-            return tuple(_leased(places[key]) for key in keys) if set(keys) <= set(places) else ()
+            slots = {slot.key: slot for slot in self._slots}
+            return tuple(_leased(slots[key]) for key in keys) if set(keys) <= set(slots) else ()
 
     def _put(self, made: Mapping[Hashable, Merged]) -> tuple[SlotLease, ...]:
         with self._changing:
-            # On copies, so that a house that is full half-way leaves everything as it was.
-            bank, places = self.snapshot.bank, list(map(copy, self._places))
-            others, leases = any(place.lease() for place in places), []
+            # Works on copies, so a failure changes nothing.
+            bank, slots = self.snapshot.bank, list(map(copy, self._slots))
+            others, leases = any(slot.lease() for slot in slots), []
             for key, each in made.items():
-                place = _free(places, each.adapter)
-                if place is None:
-                    bank, place = _allocate(bank, places, each.adapter, others)
-                bank = bank.fill(place.name, each.adapter)
-                place.key, place.notes = key, each.notes
-                leases.append(_leased(place))
-            before, after = [[(each.rank, each.sites) for each in own] for own in (self._places, places)]
-            self._places, self.snapshot = (
-                places,
-                AdapterSnapshot.of(self._model, bank, self.snapshot.adapters),
-            )
+                slot = _free(slots, each.adapter)
+                if slot is None:
+                    bank, slot = _allocate(bank, slots, each.adapter, others)
+                bank = bank.write_slot(slot.name, each.adapter)
+                slot.key, slot.notes = key, each.notes
+                leases.append(_leased(slot))
+            before, after = [[(each.rank, each.sites) for each in own] for own in (self._slots, slots)]
+            self._slots = slots
+            self.snapshot = AdapterSnapshot.of(self._model, bank, self.snapshot.adapters)
         if before != after:
             self._changed()
         return tuple(leases)
 
 
-def _free(places: Sequence[PoolSlot], adapter: Adapter) -> PoolSlot | None:
+def _free(slots: Sequence[PoolSlot], adapter: Adapter) -> PoolSlot | None:
+    """The smallest slot without a lease that the adapter fits; None if there is none."""
     rank, sites = _rank(adapter), adapter.keys()
-    fitting = (
-        place for place in places if place.lease() is None and place.rank >= rank and sites <= place.sites
-    )
-    return min(fitting, key=lambda place: place.rank, default=None)
+    fitting = (slot for slot in slots if slot.lease() is None and slot.rank >= rank and sites <= slot.sites)
+    return min(fitting, key=lambda slot: slot.rank, default=None)
 
 
 def _allocate(
-    bank: AdapterBank, places: list[PoolSlot], adapter: Adapter, others: bool
+    bank: AdapterBank, slots: list[PoolSlot], adapter: Adapter, others: bool
 ) -> tuple[AdapterBank, PoolSlot]:
-    """A place of the adapter's size, at the cost of idle ones where the room is not enough.
+    """A slot of the adapter's size. Idle slots lose their rank where the pool is full.
 
-    others: whether anybody else holds a lease. Raises Full where they have too much of the room.
+    others: whether other compositions hold leases. Raises PoolExhausted where they hold too much of the pool.
     """
     rank = -(-_rank(adapter) // RANK_ALIGNMENT) * RANK_ALIGNMENT
-    idle = sorted((each for each in places if each.lease() is None), key=lambda each: each.rank)
-    while idle and idle[-1].rank and sum(each.rank for each in places) + rank > MAX_POOL_RANK:
-        bank = _sized(bank, idle[-1], 0)
+    idle = sorted((each for each in slots if each.lease() is None), key=lambda each: each.rank)
+    while idle and idle[-1].rank and sum(each.rank for each in slots) + rank > MAX_POOL_RANK:
+        bank = _resized(bank, idle[-1], 0)
         idle.insert(0, idle.pop())
-    if others and sum(each.rank for each in places) + rank > MAX_POOL_RANK:
-        raise PoolExhausted(
-            "Other people's merged adapters take the room; try again when somebody's text has ended."
-        )
+    if others and sum(each.rank for each in slots) + rank > MAX_POOL_RANK:
+        raise PoolExhausted("All slots for merged adapters are in use. Try again when a text is finished.")
     if not idle:
-        idle.append(PoolSlot(f"{RESERVED}made {len(places) + 1})"))
-        places.append(idle[0])
-    return _sized(bank, idle[0], rank), idle[0]
+        idle.append(PoolSlot(f"{RESERVED}made {len(slots) + 1})"))
+        slots.append(idle[0])
+    return _resized(bank, idle[0], rank), idle[0]
 
 
-def _sized(bank: AdapterBank, place: PoolSlot, rank: int) -> AdapterBank:
-    """With an idle place given another size, and nothing in it."""
-    place.rank, place.sites, place.key, place.notes = rank, frozenset(bank.sites), None, {}
-    return bank.reserve(place.name, rank)
+def _resized(bank: AdapterBank, slot: PoolSlot, rank: int) -> AdapterBank:
+    """The bank with an idle slot of another rank, and nothing in it."""
+    slot.rank, slot.sites, slot.key, slot.notes = rank, frozenset(bank.sites), None, {}
+    return bank.allocate_slot(slot.name, rank)
 
 
-def _leased(place: PoolSlot) -> SlotLease:
-    lease = place.lease() or SlotLease(place.name, place.notes)
-    place.lease = ref(lease)
+def _leased(slot: PoolSlot) -> SlotLease:
+    lease = slot.lease() or SlotLease(slot.name, slot.notes)
+    slot.lease = ref(lease)
     return lease
 
 

@@ -1,4 +1,4 @@
-"""The loaded adapters as one value, with what is worked out once per set of them."""
+"""The adapters at one moment, with what is derived once per set of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from composer.model.rank_layout import Layout
 
 @dataclass(frozen=True)
 class AdapterSnapshot:
-    """What belongs to one set of adapters; replaced whole, so that no call sees half of a change.
+    """One set of adapters. It is replaced as a whole, so that no call sees half of a change."""
 
-    adapters: those that somebody can ask for by name. The bank may hold more: what was made of them.
-    """
-
+    # May hold more than `adapters`: those that were merged from them.
     bank: AdapterBank
+    # The loaded adapters, which can be asked for by name.
     adapters: tuple[AdapterSpec, ...]
     layout: Layout
     contribution: Contribution
@@ -35,7 +34,7 @@ class AdapterSnapshot:
         return tuple(adapter.name for adapter in self.adapters)
 
     def index(self, name: str) -> int:
-        """The adapter's place in `names`. Raises ComposerError for a name that is not here."""
+        """The adapter's index in `names`. Raises ComposerError for an unknown name."""
         if name not in self.names:
             raise ComposerError(unknown_name_message("adapter", name, self.names))
         return self.names.index(name)

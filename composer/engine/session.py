@@ -79,7 +79,7 @@ class DecodeSession:
         self, outcomes: list[SampledToken | Failed], telemetry: GateTelemetry | None
     ) -> list[Step | Failed]:
         shares = self._snapshot.contribution(telemetry).cpu().numpy()  # [P, L, N], or P = 1 where all are 0
-        slots = [slot for each in outcomes if isinstance(each, SampledToken) for slot in each.places]
+        slots = [slot for each in outcomes if isinstance(each, SampledToken) for slot in each.slots]
         rows = max(len(shares), 1 + max(slots, default=0))
         shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
         steps = [each if isinstance(each, Failed) else self._step(each, shares) for each in outcomes]
@@ -93,7 +93,7 @@ class DecodeSession:
         except Exception as fault:  # the tokenizer's; only this row ends
             log.exception("the tokens of a row could not be decoded to text")
             return Failed(row.key, fault)
-        own = row.mixture.together(shares[sampled.places])  # [L, columns]
+        own = row.mixture.together(shares[sampled.slots])  # [L, columns]
         return Step(
             row=row.key,
             index=row.count - 1,

@@ -63,15 +63,18 @@ class TextGenerator:
         """Each opening with a continuation, about `length` tokens in all."""
         tokenizer = self._base.tokenizer
         prompts = [tokenizer(default_composition)["input_ids"] for default_composition in openings]
-        room = max(length - min(map(len, prompts)), 1)
+        max_seq_len = max(length - min(map(len, prompts)), 1)
         texts = [Continuation(tokenizer, ids, self._ends) for ids in prompts]
         rows = [
             BatchRow(
-                place, ids, self._voices, Sampling(max_new_tokens=room, top_p=0.9, seed=draw.getrandbits(32))
+                place,
+                ids,
+                self._voices,
+                Sampling(max_new_tokens=max_seq_len, top_p=0.9, seed=draw.getrandbits(32)),
             )
             for place, ids in enumerate(prompts)
         ]
-        longest = max(map(len, prompts)) + room
+        longest = max(map(len, prompts)) + max_seq_len
         batch = Batch(self._runner, self._layout, self._ends, len(rows), longest)
         drawn, _ = batch.add(rows, self._layout)
         while drawn:

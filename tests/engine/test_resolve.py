@@ -168,7 +168,7 @@ def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
     full = MAX_POOL_RANK // RANK_ALIGNMENT  # ranks of the toys are below a step
     held = [engine.resolve(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, full)]
     names = engine.snapshot.bank.names
-    with pytest.raises(ComposerError, match="try again"):
+    with pytest.raises(ComposerError, match="Try again"):
         engine.resolve(Composition(WEIGHTS, "pico"))  # one place is left, and it takes two
     assert engine.snapshot.bank.names == names
     alone = logits(engine, "linear", {"one": 1, "two": 0.1})
@@ -189,7 +189,7 @@ def test_a_place_grows_for_who_needs_more_and_nobody_waits_for_an_empty_house(en
     )  # one place, used for all three
     big = Composition({"one": 1, "two": 1, "three": 1}, "cat")
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 2 * RANK_ALIGNMENT)
-    with pytest.raises(ComposerError, match="try again"):
+    with pytest.raises(ComposerError, match="Try again"):
         engine.resolve(big)
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 3 * RANK_ALIGNMENT)
     np.testing.assert_allclose(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from composer.core.catalog_types import BaseSpec, Wheel
 from composer.core.errors import ComposerError
-from composer.model import converted as room
+from composer.model import converted
 from composer.model.converted import cache_folder, convert, is_whole
 from tests.tools import tiny
 
@@ -37,7 +37,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     """The user's cache folder, the only variable that leads anywhere, and a temporary folder beside it."""
     monkeypatch.delenv("COMPOSER_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setattr(room.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(converted.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     return tmp_path / "xdg" / "adapter-composer"
 
@@ -59,9 +59,9 @@ def conversions(whole, monkeypatch) -> list[Path]:
 
         return Read(save)
 
-    monkeypatch.setattr(room.AutoModelForCausalLM, "from_pretrained", model)
+    monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", model)
     tokens = Read(lambda folder: None)
-    monkeypatch.setattr(room.AutoTokenizer, "from_pretrained", lambda *args, **options: tokens)
+    monkeypatch.setattr(converted.AutoTokenizer, "from_pretrained", lambda *args, **options: tokens)
     return done
 
 
@@ -78,9 +78,9 @@ def test_what_is_there_needs_no_lock_and_no_place_to_write(cache, whole, convers
     def read_only(*args, **options):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(room, "FileLock", read_only)
+    monkeypatch.setattr(converted, "FileLock", read_only)
     monkeypatch.setattr(Path, "mkdir", read_only)
-    monkeypatch.setattr(room.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(converted.tempfile, "TemporaryFile", read_only)
     assert convert(Path("b.gguf"), SPEC) == cache / PLACE and conversions == []
 
 
@@ -144,7 +144,7 @@ def test_a_conversion_that_fails_is_a_sentence_and_leaves_nothing(fault, words, 
     def fail(*args, **options):
         raise fault
 
-    monkeypatch.setattr(room.AutoModelForCausalLM, "from_pretrained", fail)
+    monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", fail)
     with pytest.raises(ComposerError) as told:
         convert(Path("b.gguf"), SPEC)
     assert words in str(told.value) and str(cache) not in str(told.value)
@@ -155,7 +155,7 @@ def test_ctrl_c_while_it_is_converted_leaves_nothing(cache, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(room.AutoModelForCausalLM, "from_pretrained", stop)
+    monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", stop)
     with pytest.raises(KeyboardInterrupt):
         convert(Path("b.gguf"), SPEC)
     assert [each.name for each in (cache / "bases").iterdir()] == ["pack-1-b.lock"]
@@ -193,7 +193,7 @@ def test_without_a_cache_folder_it_is_kept_in_one_of_the_users_own(
         _file(cache if obstacle == "a file" else cache.parent)
     with caplog.at_level(logging.INFO):
         target = convert(Path("b.gguf"), SPEC)
-    spare = Path(room.tempfile.gettempdir()) / f"adapter-composer-{os.getuid()}"
+    spare = Path(converted.tempfile.gettempdir()) / f"adapter-composer-{os.getuid()}"
     assert target == spare / PLACE and is_whole(target)
     assert spare.stat().st_mode & 0o077 == 0
     assert "COMPOSER_CACHE" in caplog.text
@@ -204,7 +204,7 @@ def test_without_a_cache_folder_it_is_kept_in_one_of_the_users_own(
 @pytest.mark.parametrize("trap", ["open to all", "a link", "a file"])
 def test_a_temporary_folder_that_others_may_have_made_is_not_trusted(trap, cache, whole, tmp_path):
     _file(cache)
-    spare = Path(room.tempfile.gettempdir()) / f"adapter-composer-{os.getuid()}"
+    spare = Path(converted.tempfile.gettempdir()) / f"adapter-composer-{os.getuid()}"
     if trap == "a file":
         spare.write_text("x")
     else:
@@ -229,6 +229,6 @@ def test_a_disk_without_locks_is_a_sentence(cache, monkeypatch):
     def unknown(*args, **options):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr(room.FileLock, "acquire", unknown)
+    monkeypatch.setattr(converted.FileLock, "acquire", unknown)
     with pytest.raises(ComposerError, match="COMPOSER_CACHE"):
         convert(Path("b.gguf"), SPEC)

@@ -16,7 +16,7 @@ from composer.adapters.catalog import load_catalog
 from composer.adapters.hub import HubError
 from composer.core.catalog_types import BaseSpec, Catalog
 from composer.core.errors import ComposerError
-from composer.model import loading as room
+from composer.model import loading
 from composer.model.loading import load_base, locate
 from tests.tools import tiny
 
@@ -41,7 +41,7 @@ def no_hub(monkeypatch):
             return None
         raise HubError("The Hub cannot be reached; check the connection.")
 
-    monkeypatch.setattr(room, "base_snapshot", snapshot)
+    monkeypatch.setattr(loading, "base_snapshot", snapshot)
     return asked
 
 
@@ -56,7 +56,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_the_cache_comes_before_the_wheel(stored, monkeypatch):
-    monkeypatch.setattr(room, "base_snapshot", lambda repo, revision, cached_only: stored)
+    monkeypatch.setattr(loading, "base_snapshot", lambda repo, revision, cached_only: stored)
     assert locate(REAL) == (stored, "cache")
 
 
@@ -101,7 +101,7 @@ def test_whatever_loading_raises_is_a_sentence_with_its_own_cure(fault, words, s
     def fail(*args, **options):
         raise fault
 
-    monkeypatch.setattr(room.AutoModelForCausalLM, "from_pretrained", fail)
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", fail)
     quantization = "nf4" if isinstance(fault, ImportError) else "none"
     with pytest.raises(ComposerError, match=words) as told:
         load_base(BaseSpec("x", "tiny/x", folder=str(stored), quantization=quantization), device="cpu")
@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_read_leaves_the_wheel(monkeypatch):
     def unreadable(repo, revision, cached_only):
         raise HubError("The cache cannot be read: set HF_HOME.")
 
-    monkeypatch.setattr(room, "base_snapshot", unreadable)
+    monkeypatch.setattr(loading, "base_snapshot", unreadable)
     assert locate(REAL)[1] == "wheel"
 
 

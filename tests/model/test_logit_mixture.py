@@ -100,7 +100,7 @@ def row(engine: Engine, key: int, mixture: int, size: int = 5) -> BatchRow:
 
 
 def batch_of(engine: Engine, slots: int) -> Batch:
-    return Batch(engine._runner, engine.snapshot.layout, frozenset(), slots, room=128)
+    return Batch(engine._runner, engine.snapshot.layout, frozenset(), slots, max_seq_len=128)
 
 
 def alone(engine: Engine, key: int, mixture: int, size: int, steps: int) -> list[int]:
@@ -125,7 +125,7 @@ def test_rows_come_and_go_with_all_their_voices(engine, leaving):
     for _ in range(5):
         drawn, telemetry = batch.step()
     assert {own.key for own in batch.rows} == {*range(5)} - {*leaving}
-    places = [place for each in drawn for place in each.places]
+    places = [place for each in drawn for place in each.slots]
     assert sorted(places) == list(range(sum(sizes[own.key][0] for own in batch.rows)))
     assert len(telemetry.coded) == len(places)
     for own in batch.rows:

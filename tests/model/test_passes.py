@@ -56,7 +56,7 @@ def decoded(engine: Engine, decode, steps: int = 6):
             heard.append((logits.clone(), telemetry))
             return logits, telemetry
 
-    batch = Batch(Listening(), layout, frozenset(), slots=4, room=128)
+    batch = Batch(Listening(), layout, frozenset(), slots=4, max_seq_len=128)
     batch.add(rows(engine.model.layers, len(engine.names)), layout)
     for _ in range(steps):
         batch.step()
@@ -142,7 +142,7 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
     graphs = CudaGraphRunner(engine._runner, capture)
     layout = engine.snapshot.layout
     ours, theirs = (
-        Batch(decode, layout, frozenset(), slots=4, room=128) for decode in (graphs, engine._runner)
+        Batch(decode, layout, frozenset(), slots=4, max_seq_len=128) for decode in (graphs, engine._runner)
     )
     for batch in (ours, theirs):
         batch.add(rows(engine.model.layers, len(engine.names)), layout)

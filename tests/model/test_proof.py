@@ -197,7 +197,9 @@ def test_too_little_memory_is_no_fault_of_the_family(monkeypatch):
 
 def test_a_pass_of_its_own_that_is_wrong_gives_way_to_the_modules(monkeypatch):
     turn = LlamaRunner._rope_table
-    monkeypatch.setattr(LlamaRunner, "_rope_table", lambda self, room: turn(self, room).roll(1, 1))
+    monkeypatch.setattr(
+        LlamaRunner, "_rope_table", lambda self, max_seq_len: turn(self, max_seq_len).roll(1, 1)
+    )
     assert isinstance(tiny.engine_of(model("llama"))._runner, TransformersRunner)
     monkeypatch.setattr(LlamaRunner, "_rope_table", turn)
     assert isinstance(tiny.engine_of(model("llama"))._runner, LlamaRunner)
@@ -249,11 +251,13 @@ def test_a_place_too_few_or_too_many_is_noticed(name, shift, monkeypatch):
         tiny.engine_of(model(name))
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 5])
-def test_a_context_of_a_few_tokens_is_no_fault(room):
+@pytest.mark.parametrize("max_seq_len", [1, 2, 3, 5])
+def test_a_context_of_a_few_tokens_is_no_fault(max_seq_len):
     tiny.engine_of(
         tiny.random(
-            AutoConfig.for_model("opt", **tiny.COMMON | dict(ffn_dim=48, max_position_embeddings=room + 2))
+            AutoConfig.for_model(
+                "opt", **tiny.COMMON | dict(ffn_dim=48, max_position_embeddings=max_seq_len + 2)
+            )
         )
     )
 

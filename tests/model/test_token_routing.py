@@ -257,7 +257,9 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
     table = llama._runner.table(llama.snapshot.layout)
     kinds = {(segment.kind, alone): compiled for segment in table.segments for alone in (True, False)}
     monkeypatch.setattr(llama._runner, "compiled", kinds)
-    assert llama.start(1, 1)._batch._cache.room == LENGTH_MULTIPLE  # which is what compiled code is for
+    assert (
+        llama.start(1, 1)._batch._cache.max_seq_len == LENGTH_MULTIPLE
+    )  # which is what compiled code is for
     assert len(list(llama.generate(PROMPT, ARROW, GREEDY))) == GREEDY.max_new_tokens
     for plain in (Composition(WEIGHTS), replace(ARROW, blend=0)):
         with pytest.raises(RuntimeError, match="compiled code ran"):
@@ -270,7 +272,7 @@ def test_routed_batches_go_around_graphs(llama):
     found = []
     for decode in (graphs, llama._runner):
         layout = llama.snapshot.layout
-        batch = Batch(decode, layout, frozenset(), slots=2, room=128)
+        batch = Batch(decode, layout, frozenset(), slots=2, max_seq_len=128)
         batch.add([llama.row(0, PROMPT, ARROW, GREEDY)], layout)
         for _ in range(3):
             batch.step()

@@ -1,4 +1,4 @@
-"""A batch that rows join and leave between passes (continuous batching, Yu et al. 2022, Orca)."""
+"""Continuous batching (Orca, Yu et al. 2022): rows are added and removed between two passes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from composer.model.runtime.token_routing import RouterConfig
 
 log = logging.getLogger(__name__)
 
-# Attention looks at this many places or a multiple, so that few shapes occur.
+# Attention covers a multiple of so many positions, so that few shapes occur.
 ATTENTION_BUCKET = 64
 
 
@@ -57,57 +57,59 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """A token of one row. finish: why the row ended with it, else None. seconds: of the row's life.
-
-    places: where the row's voices, in their order, stand in the pass's reading.
-    """
+    """A token of one row."""
 
     row: BatchRow
     token: int
+    # Why the row ended with it, else None.
     finish: str | None
+    # Since the row was added.
     seconds: float
-    places: Sequence[int]
+    # The rows of the pass's telemetry that are this row's branches, in their order.
+    slots: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A row that could not go on, by its key, and why. It has left; the others are not touched."""
+    """A row that failed, by its key, and why. It was removed; the other rows are not affected."""
 
     row: Hashable
     fault: Exception
 
 
-# Who has a slot: a row, and which of its voices.
+# What a slot holds: a row, and which of its branches.
 SlotEntry = tuple[BatchRow, int]
 
 
 class Batch:
-    """Rows of at most `room` tokens, with up to `slots` voices in all; the first slots are the voices'.
+    """Rows of at most `max_seq_len` tokens, with up to `slots` branches in all. The first slots are in use.
 
-    A row's tokens do not depend on its company (up to rounding): it has its own gates, random numbers,
-    position and end. Nor on the faults of others: a row whose numbers overflow, or whose gates cannot be made
-    anew, leaves as Failed.
+    A row's tokens do not depend on the other rows (up to rounding): it has its own gates, random numbers,
+    position and end. A row whose logits are not finite, or whose gates cannot be refreshed, is removed as
+    Failed, and the others go on.
     """
 
-    def __init__(self, model: ModelRunner, layout: Layout, ends: Collection[int], slots: int, room: int):
+    def __init__(
+        self, runner: ModelRunner, layout: Layout, ends: Collection[int], slots: int, max_seq_len: int
+    ):
         self.layout = layout
-        self._runner, self._ends = model, ends
-        self._cache = KVCache(slots, room)
+        self._runner, self._ends = runner, ends
+        self._cache = KVCache(slots, max_seq_len)
         self._entries = list[SlotEntry]()
         self._changed = True
 
     @property
     def rows(self) -> list[BatchRow]:
-        """The rows under way, in the order of their first voices' slots."""
+        """The running rows, in the order of their first branches' slots."""
         return [row for row, branch in self._entries if branch == 0]
 
     def add(
         self, rows: Sequence[BatchRow], layout: Layout
     ) -> tuple[list[SampledToken | Failed], GateTelemetry | None]:
-        """Read new rows' prompts together and draw each one's first token.
+        """Read the prompts of new rows in one pass and sample each one's first token.
 
-        rows: of no more voices than slots are left. layout: where it is of a newer bank, adapters came in as
-        last columns, and the rows under way go on as they were. The reading has the rows' voices, in order.
+        rows: with no more branches than free slots. layout: of the newest bank; its columns begin with those
+        of the one before; running rows keep their gates. The telemetry has the new rows' branches, in order.
         """
         self.layout = layout
         for row in rows:
@@ -117,13 +119,13 @@ class Batch:
         read = self._runner.read(layout, self._gates(entries), ids, routes=routes)
         combiner = LogitCombiner([row.mixture for row in rows], layout.adapter_index.device)
         self._write(entries, read)
-        outcomes = self._push(rows, _places(entries), combiner(read.logits))
+        outcomes = self._push(rows, _slots_of(entries), combiner(read.logits))
         self._drop(outcomes)
         return outcomes, read.telemetry
 
     def step(self) -> tuple[list[SampledToken | Failed], GateTelemetry | None]:
-        """One more token for every row. Rows that ended stay until they are told to `remove`."""
-        failed = self._regate()
+        """One more token for every row. Rows that ended stay until they are removed."""
+        failed = self._refresh()
         device, rows = self.layout.adapter_index.device, self.rows
         if not rows:
             return failed, None
@@ -134,15 +136,15 @@ class Batch:
         inputs = Inputs(
             torch.tensor([row.ids[-1] for row, _ in self._entries], device=device),
             torch.tensor([length - 1 for length in lengths], device=device),
-            min(-(-max(lengths) // ATTENTION_BUCKET) * ATTENTION_BUCKET, self._cache.room),
+            min(-(-max(lengths) // ATTENTION_BUCKET) * ATTENTION_BUCKET, self._cache.max_seq_len),
         )
         logits, telemetry = self._runner(self._plan, inputs, self._cache)
-        outcomes = self._push(rows, self._places, self._combiner(logits))
+        outcomes = self._push(rows, self._slots_of, self._combiner(logits))
         self._drop(outcomes)
         return failed + outcomes, telemetry
 
     def remove(self, keys: Collection[Hashable]) -> None:
-        """Take rows out; the last voices move into their slots. Keys that are not here are no fault."""
+        """Remove rows. The last branches move into their slots. Unknown keys are ignored."""
         for place in reversed(range(len(self._entries))):
             gone = self._entries[place][0]
             if gone.key in keys:
@@ -155,15 +157,15 @@ class Batch:
                 self._cache.clear(len(self._entries), 0, length)
                 self._changed = True
 
-    def _regate(self) -> list[SampledToken | Failed]:
-        """Gate the rows anew whose time it is; those that could not be have left."""
+    def _refresh(self) -> list[SampledToken | Failed]:
+        """Refresh the gates of rows that are due. Rows whose gates could not be computed are removed."""
         failed: list[SampledToken | Failed] = []
         for row in self.rows:
             if row.refresh_every and row.count % row.refresh_every == 0:
                 try:
                     row.mixture = row.refresh_gates(row.ids)
-                except Exception as fault:  # of what this row alone asks for
-                    log.exception("a row could not be gated anew")
+                except Exception as fault:  # it concerns this row alone
+                    log.exception("the gates of a row could not be refreshed")
                     failed.append(Failed(row.key, fault))
                 self._changed = True
         self._drop(failed)
@@ -173,7 +175,7 @@ class Batch:
         self.remove([each.row for each in outcomes if isinstance(each, Failed)])
 
     def _write(self, entries: Sequence[SlotEntry], read: PrefillOutput) -> None:
-        """Give what was read of the seats' prompts the next slots; of a write that fails nothing stays."""
+        """Write the prompts' keys and values into the next slots. A failed write leaves nothing behind."""
         first = len(self._entries)
         try:
             for place, (row, _) in enumerate(entries):
@@ -186,11 +188,11 @@ class Batch:
         self._changed = True
 
     def _prepare(self, rows: Sequence[BatchRow]) -> None:
-        """Work out what depends on who is here, where, and under which gates."""
+        """Compute what depends on the rows, their slots and their gates."""
         routes = [row.router for row, _ in self._entries]
         self._plan = self._runner.prepare(self.layout, self._gates(self._entries), routes)
-        self._places = _places(self._entries)
-        order = [place for own in self._places for place in own]
+        self._slots_of = _slots_of(self._entries)
+        order = [place for own in self._slots_of for place in own]
         self._combiner = LogitCombiner([row.mixture for row in rows], self.layout.adapter_index.device, order)
 
     def _push(
@@ -217,7 +219,7 @@ class Batch:
         return "time" if seconds >= row.sampling.time_limit else None
 
     def _gates(self, entries: Sequence[SlotEntry]) -> torch.Tensor:
-        """[P, L, N]; a row that began before the newest adapters came has gate 0 for them."""
+        """[P, L, N]. A row that is older than the newest adapters has gate 0 for them."""
         count = len(self.layout.bank.names)
         own = [row.mixture.gates[branch] for row, branch in entries]
         return gates_tensor(
@@ -226,8 +228,8 @@ class Batch:
         )
 
 
-def _places(entries: Sequence[SlotEntry]) -> list[list[int]]:
-    """Of each row, by its first voice's slot, where its voices are, in their order."""
+def _slots_of(entries: Sequence[SlotEntry]) -> list[list[int]]:
+    """Each row's slots in the order of its branches; rows in the order of their first slots."""
     found = {id(row): [0] * len(row.mixture) for row, branch in entries if branch == 0}
     for place, (row, branch) in enumerate(entries):
         found[id(row)][branch] = place

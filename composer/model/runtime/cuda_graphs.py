@@ -92,7 +92,7 @@ class CudaGraphRunner:
             return self._inner(plan, inputs, cache)
         count = len(inputs.tokens)
         size = padded(count, cache.slots)
-        length = length_bucket(inputs.length, cache.room)
+        length = length_bucket(inputs.length, cache.max_seq_len)
         # A cache keeps the graphs that write into it, and they go when it goes. A graph keeps its table
         # alive, so those of an earlier bank go as soon as the batch runs under another one.
         if any(graph.plan.table is not plan.table for graph in cache.graphs.values()):
@@ -132,9 +132,9 @@ def padded(count: int, slots: int) -> int:
     return min(size, slots)
 
 
-def length_bucket(length: int, room: int) -> int:
+def length_bucket(length: int, max_seq_len: int) -> int:
     """The least of REACH, 2 REACH, 4 REACH... that is no less than `length`, and at most `room`."""
     reached = SHORTEST_BUCKET
     while reached < length:
         reached *= 2
-    return min(reached, room)
+    return min(reached, max_seq_len)

@@ -23,8 +23,8 @@ class KVCache:
     shape. On a CPU fresh zeros cost no memory until they are written, so `room` may be generous.
     """
 
-    def __init__(self, slots: int, room: int):
-        self.slots, self.room = slots, room
+    def __init__(self, slots: int, max_seq_len: int):
+        self.slots, self.max_seq_len = slots, max_seq_len
         self.buffers: list[torch.Tensor] = []
         # Whatever a pass records of its work in these buffers: as good as they are, and gone with them.
         self.graphs: dict[tuple, object] = {}
@@ -44,7 +44,7 @@ class KVCache:
         are written. Small pages: of large ones the beginning of each row would bring in the whole buffer,
         gigabytes.
         """
-        shape = (self.slots, heads, self.room, width)
+        shape = (self.slots, heads, self.max_seq_len, width)
         if like.device.type != "cpu":
             return torch.zeros(shape, dtype=like.dtype, device=like.device)
         raw = mmap.mmap(-1, math.prod(shape) * like.element_size())

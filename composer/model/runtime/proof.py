@@ -140,8 +140,8 @@ def _texts(model: GatedModel) -> tuple[list[list[int]], list[int]]:
     config = model.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in FIXED]
     reach = max((size for size in windows if isinstance(size, int) and size <= LONGEST), default=0)
-    room = int(getattr(config, "max_position_embeddings", None) or LONGEST) - DECODED
-    lengths = [max(1, min(length, room)) for length in (LENGTHS[0] + reach, LENGTHS[1])]
+    max_seq_len = int(getattr(config, "max_position_embeddings", None) or LONGEST) - DECODED
+    lengths = [max(1, min(length, max_seq_len)) for length in (LENGTHS[0] + reach, LENGTHS[1])]
     vocabulary = model.model.get_input_embeddings().weight.shape[0]
     width, padding = lengths[0] + DECODED, getattr(config, "pad_token_id", None)
     # From all over the vocabulary, and neighbours differ. Some models take a padding token for no token.

@@ -138,10 +138,10 @@ class LlamaRunner:
         routed = plan.routing is not None
         compiled = (
             self.compiled
-            if cache.room == LENGTH_MULTIPLE and len(inputs.tokens) < MANY and not routed
+            if cache.max_seq_len == LENGTH_MULTIPLE and len(inputs.tokens) < MANY and not routed
             else {}
         )
-        hidden, context = self.enter(inputs, cache.room)
+        hidden, context = self.enter(inputs, cache.max_seq_len)
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
         coded, energy, factors = [], [], plan.factors()
         for segment in plan.table.segments:
@@ -153,34 +153,36 @@ class LlamaRunner:
         return self._logits(hidden), _telemetry(plan.table.layout, coded, energy)
 
     @torch.no_grad()
-    def enter(self, inputs: Inputs, room: int) -> tuple[torch.Tensor, PositionContext]:
+    def enter(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
         """The rows' tokens before the first layer, [B, d], and what every layer sees of their places."""
         tokens, positions, length = inputs
         return F.embedding(tokens, self._embedding), PositionContext(
             torch.arange(len(tokens), device=tokens.device),
             positions,
             decode_mask(positions, length, self._embedding.dtype),
-            self._rope_table(room)[:, positions],
+            self._rope_table(max_seq_len)[:, positions],
         )
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._head(rms_norm(hidden, self._norm, self.shape.eps))[0]
 
-    def _rope_table(self, room: int) -> torch.Tensor:
+    def _rope_table(self, max_seq_len: int) -> torch.Tensor:
         """[2, room or more, H + 2K, D]: each position's cos and signed sin, per head of the joint product."""
-        room = -(-room // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        max_seq_len = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         # One a size, and none is given up: what was recorded with it reads it at its address.
-        if room not in self._rope_tables:
+        if max_seq_len not in self._rope_tables:
             shape, half = self.shape, self.shape.width // 2
-            places = torch.arange(room, device=self._embedding.device)[None]
+            places = torch.arange(max_seq_len, device=self._embedding.device)[None]
             cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
             sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
             turned = torch.stack([cos, sin])[:, :, None]  # [2, room, 1, D]
             # Values turn by nothing, so that one turn serves q, k and v.
             still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
             turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
-            self._rope_tables[room] = torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2)
-        return self._rope_tables[room]
+            self._rope_tables[max_seq_len] = torch.cat(
+                [turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2
+            )
+        return self._rope_tables[max_seq_len]
 
 
 class PositionContext(NamedTuple):
