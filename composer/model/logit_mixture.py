@@ -1,4 +1,4 @@
-"""A row's voices: the gates of every run of the base that it takes, and how their logits become one."""
+"""A row's branches: the runs of the base that it takes, their gates, and how their logits combine."""
 
 from __future__ import annotations
 
@@ -7,54 +7,78 @@ from dataclasses import dataclass
 from itertools import accumulate, takewhile
 
 import numpy as np
+import torch
 
-# Shares that should cancel leave this much at most.
+# Coefficients that cancel leave at most this much.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class LogitMixture:
-    """The base is run K times for a row, a voice each, and the row's logits are sum_k mix_k l_k.
+    """The base is run K times for a row, once per branch, and the row's logits are sum_k mix_k l_k.
 
-    mix: [K], sums to 1, so that one voice is heard as it is. gates: [K, L, N]. All methods but those that
-    work on the logits have one voice.
+    Methods that do not work on the logits have one branch.
     """
 
-    mix: np.ndarray
-    gates: np.ndarray
+    mix: np.ndarray  # [K], sums to 1
+    gates: np.ndarray  # [K, L, N]
 
     @classmethod
     def one(cls, gates: np.ndarray) -> LogitMixture:
-        """The single voice of gates [L, N]."""
+        """A single branch with gates [L, N]."""
         return cls(np.ones(1), gates[None])
 
     @classmethod
     def of(cls, mix: Sequence[float], gates: Sequence[np.ndarray]) -> LogitMixture:
-        """As few voices as say the same: those with equal gates are one, and those without a share leave."""
+        """As few branches as possible: equal gates are merged, coefficients of 0 are dropped."""
         shares: dict[bytes, float] = {}
-        apart: dict[bytes, np.ndarray] = {}
+        distinct: dict[bytes, np.ndarray] = {}
         for share, own in zip(mix, gates, strict=True):
-            own = own + 0.0  # no -0.0, whose bytes are others
+            own = own + 0.0  # -0.0 becomes 0.0, which has other bytes
             key = own.tobytes()
             shares[key] = shares.get(key, 0.0) + float(share)
-            apart[key] = own
-        heard = [key for key, share in shares.items() if abs(share) > ROUNDING]
-        return cls(np.array([shares[key] for key in heard]), np.stack([apart[key] for key in heard]))
+            distinct[key] = own
+        kept = [key for key, share in shares.items() if abs(share) > ROUNDING]
+        return cls(np.array([shares[key] for key in kept]), np.stack([distinct[key] for key in kept]))
 
     def __len__(self) -> int:
         return len(self.mix)
 
     @property
     def overall(self) -> np.ndarray:
-        """[L, N]: the gates, each voice's as far as it is heard."""
+        """[L, N]: the branches' gates, weighted by their coefficients."""
         return np.tensordot(self.mix, self.gates, axes=1).astype(self.gates.dtype)
 
     def together(self, shares: np.ndarray) -> np.ndarray:
-        """Contributions of each voice, [K, L, N], as the row's, [L, N]: the louder a voice, the more."""
+        """The row's contributions [L, N] from its branches', [K, L, N], weighted by |mix|."""
         return shares[0] if len(self) == 1 else np.tensordot(np.abs(self.mix), shares, axes=1)
 
 
 def rows_per_pass(rows: Iterable[LogitMixture], limit: int) -> int:
-    """How many of the first rows have no more than `limit` voices together; one at least."""
+    """How many of the first rows have at most `limit` branches in all; at least one."""
     counts = accumulate(map(len, rows))
     return max(1, sum(1 for _ in takewhile(lambda count: count <= limit, counts)))
+
+
+class LogitCombiner:
+    """Combines the logits of branches into those of rows. Built once for a set of rows, used every token."""
+
+    def __init__(
+        self, mixture: Sequence[LogitMixture], device: torch.device, order: Sequence[int] | None = None
+    ):
+        """order: the index in a pass of each row's branches, row after row; None: 0, 1, 2, ..."""
+        self._counts = [len(each) for each in mixture]
+        self._alone = all(count == 1 for count in self._counts)
+        if not self._alone:
+            mix = np.concatenate([each.mix for each in mixture])
+            self._mix = torch.from_numpy(mix).to(device, torch.float32)  # [P]
+            self._order = None if order is None else torch.tensor(order, device=device)
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """[P, ..., V] -> [B, ..., V]; the same tensor where every row has one branch."""
+        if self._alone:
+            return logits
+        ordered = (logits if self._order is None else logits[self._order]).float()
+        parts = zip(self._mix.split(self._counts), ordered.split(self._counts), strict=True)
+        # A row of one branch is not multiplied, so that it gets the same bits with and without other rows.
+        return torch.stack([own[0] if len(own) == 1 else torch.tensordot(mix, own, 1) for mix, own in parts])

@@ -1,4 +1,4 @@
-"""The KV cache of a running batch: preallocated, a slot per row, every row at its own position."""
+"""The KV cache of a batch: preallocated, one slot per branch, each at its own position."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ import torch
 
 from composer.model.runtime.prefill import PrefillOutput
 
-# A cache has room for this many tokens a row or a multiple, so that few shapes occur.
+# The length of a slot is a multiple of so many tokens, so that few shapes occur.
 LENGTH_MULTIPLE = 2048
 
 
 class KVCache:
-    """`slots` rows of at most `room` tokens. Keys and values of a layer share one buffer.
+    """`slots` sequences of at most `max_seq_len` tokens. Keys and values of a layer share one buffer.
 
-    A slot holds zeros after its row's last token, and a slot without a row holds zeros alone: attention reads
-    masked places too, where what somebody left behind would reach the next row (0 * NaN is NaN).
-
-    buffers: per layer [S, 2H, room, D], keys in the first H heads; made when the first prompt shows their
-    shape. On a CPU fresh zeros cost no memory until they are written, so `room` may be generous.
+    Positions after a sequence's last token hold zeros, and so do free slots. Attention multiplies masked
+    positions by 0, and a NaN that an earlier row left there would reach the next one (0 * NaN is NaN).
     """
 
     def __init__(self, slots: int, max_seq_len: int):
         self.slots, self.max_seq_len = slots, max_seq_len
+        # Per layer [S, 2H, max_seq_len, D], keys in the first H heads. Made when the first prompt shows the
+        # shape. On a CPU zeros cost no memory until they are written, so the length may be generous.
         self.buffers: list[torch.Tensor] = []
-        # Whatever a pass records of its work in these buffers: as good as they are, and gone with them.
+        # CUDA graphs that read and write these buffers, and are freed with them.
         self.graphs: dict[tuple, object] = {}
 
     def write(self, slot: int, length: int, read: PrefillOutput, row: int) -> None:
-        """Take over what was read of one prompt, row `row` of `read`, into a slot."""
+        """Copy the keys and values of one prompt, row `row` of `read`, into a slot."""
         start = read.starts[row]
         for index, past in enumerate(read.past):
             if len(self.buffers) == index:
@@ -38,11 +37,11 @@ class KVCache:
             self.buffers[index][slot, :, :length] = past[row, :, start : start + length]
 
     def zeros(self, heads: int, width: int, like: torch.Tensor) -> torch.Tensor:
-        """A layer's buffer [S, heads, room, width], of `like`'s type and device.
+        """A layer's buffer of zeros, [S, heads, max_seq_len, width], of `like`'s type and device.
 
-        On a CPU the zeros are the system's own, whose pages cost nothing until somebody writes there; torch's
-        are written. Small pages: of large ones the beginning of each row would bring in the whole buffer,
-        gigabytes.
+        On a CPU the zeros are fresh pages of the system, which take memory only when they are written; torch
+        writes its own. Huge pages are switched off: with them the first token of each slot would take the
+        memory of the whole buffer, gigabytes.
         """
         shape = (self.slots, heads, self.max_seq_len, width)
         if like.device.type != "cpu":
@@ -53,20 +52,20 @@ class KVCache:
         return torch.frombuffer(raw, dtype=like.dtype).view(shape)
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row of `length` tokens into another slot."""
+        """Copy a sequence of `length` tokens into another slot."""
         for buffer in self.buffers:
             buffer[target, :, :length] = buffer[source, :, :length]
 
     def clear(self, slot: int, start: int, end: int) -> None:
-        """Fill the places [start, end) of a slot with zeros."""
+        """Fill the positions [start, end) of a slot with zeros."""
         for buffer in self.buffers:
             buffer[slot, :, start:end] = 0
 
 
 class SlotCacheView:
-    """What transformers' attention sees of the cache in one pass: the first B slots, up to the longest row.
+    """The cache as transformers' attention expects it for one pass: the first B slots, to the longest row.
 
-    It writes each row's new token at the row's own position, which no cache of the library does.
+    Each row's new token is written at the row's own position, which no cache of transformers does.
     """
 
     is_compileable = False
@@ -83,16 +82,16 @@ class SlotCacheView:
         return seen[:, :heads], seen[:, heads:]
 
     def get_seq_length(self, *_args) -> int:
-        """How much of the past there is; transformers asks, our positions and masks answer."""
+        """The length of the past. Positions and masks are passed to transformers beside it."""
         return self._length - 1
 
 
 def decode_mask(
     positions: torch.Tensor, length: int, dtype: torch.dtype, window: int | None = None
 ) -> torch.Tensor:
-    """[B] positions -> additive mask [B, 1, 1, length]: 0 where a row may look, -inf elsewhere.
+    """[B] positions -> additive mask [B, 1, 1, length]: 0 at visible positions, -inf elsewhere.
 
-    window: how many tokens a sliding-window layer sees, the row's own among them.
+    window: tokens that a sliding-window layer attends to, the current one included (None: all).
     """
     place = torch.arange(length, device=positions.device)
     seen = place <= positions[:, None]  # [B, length]

@@ -1,4 +1,4 @@
-"""Reading prompts: what a pass over several whole prompts tells, and how they stand side by side in it."""
+"""Prefill: the results of a pass over several whole prompts, and how the prompts are packed for it."""
 
 from __future__ import annotations
 
@@ -12,32 +12,29 @@ from composer.model.rank_layout import GateTelemetry
 
 
 class PrefillOutput(NamedTuple):
-    """What was read of B prompts.
+    """The results of a pass over B prompts."""
 
-    logits: of each prompt's next token, [B, V]; None if nobody asked. reading: of each prompt's last token.
-    hidden: after every decoder layer, un-normed, at each prompt's last token, [B, d]. past: per layer keys
-    and values, [B, 2H, T, D], keys first. starts: where in `past` each prompt begins.
-    """
-
+    # Of each prompt's next token, [B, V]; None if they were not asked for.
     logits: torch.Tensor | None
+    # Of each prompt's last token.
     telemetry: GateTelemetry | None
+    # Per decoder layer the hidden state after it, before any norm, at each prompt's last token, [B, d].
     hidden: list[torch.Tensor]
+    # Per layer keys and values, [B, 2H, T, D], keys first.
     past: list[torch.Tensor]
+    # The position in `past` at which each prompt begins.
     starts: list[int]
 
 
 @dataclass(frozen=True)
 class PackedPrompts:
-    """Prompts of unlike length as one row of tokens, without padding between them.
+    """Prompts of different lengths as one sequence of M tokens, without padding between them."""
 
-    tokens, positions, row: of each of the M tokens, [M]. last: where each prompt ends, [B]. place: where each
-    token stands among `rows` x `width` places that attention looks at; None if they are all taken.
-    """
-
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    row: torch.Tensor
-    last: torch.Tensor
+    tokens: torch.Tensor  # [M]
+    positions: torch.Tensor  # [M], in the token's own prompt
+    row: torch.Tensor  # [M], the token's prompt
+    last: torch.Tensor  # [B], the index of each prompt's last token
+    # [M], the index of each token in the padded [rows, width] that attention needs; None without padding.
     place: torch.Tensor | None
     rows: int
     width: int
@@ -61,7 +58,7 @@ class PackedPrompts:
         )
 
     def spread(self, x: torch.Tensor) -> torch.Tensor:
-        """[M, ...] -> [B, T, ...]; whatever stands after a shorter prompt is 0 and nobody looks at it."""
+        """[M, ...] -> [B, T, ...]. Padding after a shorter prompt is 0, and masked in attention."""
         if self.place is not None:
             spread = x.new_zeros(self.rows * self.width, *x.shape[1:])
             spread[self.place] = x
@@ -69,6 +66,6 @@ class PackedPrompts:
         return x.view(self.rows, self.width, *x.shape[1:])
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, T, ...] -> [M, ...], the way back."""
+        """[B, T, ...] -> [M, ...], the inverse."""
         x = x.flatten(0, 1)
         return x if self.place is None else x[self.place]

@@ -1,4 +1,4 @@
-"""Drawing one token per row: transformers' logits processors, then one seeded uniform number a row."""
+"""Samples one token per row: transformers' logits processors, then one seeded uniform number per row."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from transformers import (
 from composer.core.composition import Sampling
 from composer.model.runtime.finite import drawable
 
-# Below this temperature the distribution is the likeliest token alone, to the resolution of a float32 logit.
+# Below this temperature sampling is greedy, to the resolution of a float32 logit.
 GREEDY_BELOW = 1e-6
 # Logits beyond this would overflow when they are divided by a small temperature.
 LARGE = 1e6
-# What `draw` gives a row whose logits no word can be drawn from.
+# The token id of a row whose logits are not finite.
 NO_TOKEN = -1
 
 
 class RowSampler:
-    """One row's settings and its own random numbers.
+    """One row's sampling settings and its own random numbers.
 
-    The numbers depend on the seed alone, so a row draws the same tokens in any company (up to
+    The numbers depend on the seed alone, so the other rows of a batch do not change a row's tokens (up to
     floating-point differences of the logits).
     """
 
@@ -41,10 +41,10 @@ class RowSampler:
 def sample_next_tokens(
     samplers: Sequence[RowSampler], histories: Sequence[Sequence[int]], logits: torch.Tensor
 ) -> list[int]:
-    """One token id per row. logits: [B, V]. histories: per row the ids so far, prompt included.
+    """One token id per row; NO_TOKEN for a row whose logits are not finite.
 
-    A row whose logits are not drawable gets NO_TOKEN.
-    Rows with the same settings are drawn together, on the logits' device; one copy brings all tokens back.
+    logits: [B, V]. histories: each row's ids so far, the prompt included. Rows with the same settings are
+    sampled together, on the logits' device, and all ids are copied back at once.
     """
     possible = drawable(logits)  # [B]
     uniform = torch.tensor([stream.uniform() for stream in samplers]).to(logits.device)  # [B]
@@ -76,7 +76,7 @@ def _filtered_draw(
     unused = torch.empty((len(scores), 0), dtype=torch.long)
     ids = None
     if 0 < top_k < scores.shape[-1]:
-        # The k survivors first: temperature does not change who they are, and top-p sorts what it is given.
+        # Top-k first: the temperature does not change which tokens stay, and top-p sorts what it is given.
         scores, ids = scores.topk(top_k, dim=-1)  # [G, k]
     top = scores.amax(dim=-1, keepdim=True)  # [G, 1]
     scores = scores - top.where(top.abs() > LARGE, 0)

@@ -1,7 +1,7 @@
-"""One decoder layer of the Llama family, spelled out as a function of tensors.
+"""One decoder layer of the Llama family as a function of tensors.
 
-The same function for every layer, so that it can be compiled once for all of them; gates are tensors too,
-and never a reason to compile again. It serves whole prompts and single tokens: what differs is attention.
+The function is the same for every layer, so that it is compiled once for all of them. Gates are tensors, so
+other weights never cause a recompilation. It serves whole prompts and single tokens; only attention differs.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from torch.nn import functional as F
 from composer.model.runtime.llama.fused_linear import LinearGroup
 from composer.model.runtime.llama.onednn_linear import packed_linear
 
-# From so many tokens on, the zeros between a group's sites are worth going around.
+# From so many tokens on, a product per site is faster than one with zeros between the sites.
 MANY = 64
 
 
 @dataclass(frozen=True)
 class Group:
-    """Linear layers with one input, and what a bank adds to them, its sites side by side.
-
-    start, end: the group's span on its layer's part of Z. sites: where each site of the bank stands in it.
-    B: None without such sites, else all of theirs with zeros between them. packed: of B, for
-    packed_linear; None where oneDNN does not pack.
-    """
+    """Linear layers with the same input, and the bank's factors at them."""
 
     product: LinearGroup
+    # Output features of each layer.
     widths: tuple[int, ...]
-    B: torch.Tensor | None = None  # [d_out of the group, R]
+    # All sites' B with zeros between them, [d_out of the group, R]; None without sites.
+    B: torch.Tensor | None = None
+    # The group's span on its layer's part of Z.
     start: int = 0
     end: int = 0
     sites: tuple[SiteSlice, ...] = ()
+    # B packed for packed_linear; None where oneDNN does not pack.
     packed: torch.Tensor | None = None
 
     @property
@@ -48,7 +47,7 @@ class Group:
 
 
 class SiteSlice(NamedTuple):
-    """A site in its group: rows [left, right) and columns [top, bottom) of the group's B."""
+    """A site's part of its group's B: rows [left, right), columns [top, bottom)."""
 
     left: int
     right: int
@@ -58,7 +57,7 @@ class SiteSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """What a decoder layer is made of under a bank. The norms' weights are [d]."""
+    """A decoder layer under a bank. The norms' weights are [d]."""
 
     qkv_proj: Group
     o_proj: Group
@@ -73,7 +72,7 @@ class Layer:
 
     @property
     def kind(self) -> tuple:
-        """What compiled code depends on; layers of one kind run the same code."""
+        """What compiled code depends on. Layers of the same kind share their code."""
         return tuple(
             (group.start, group.end, group.sites, None if group.B is None else tuple(group.B.shape))
             for group in self.groups
@@ -82,18 +81,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Shape:
-    """heads, kv_heads: how many. width: of one. eps: the norms'."""
+    """The sizes of attention, and the norms' epsilon."""
 
     heads: int
     kv_heads: int
+    # Features of a head.
     width: int
     eps: float
 
 
-# [M, H + 2K, D] turned queries, turned keys and values of M tokens -> what attention gathers, [M, H D].
+# Rotated queries and keys, and values, of M tokens, [M, H + 2K, D] -> the attention output, [M, H D].
 Attention = Callable[[torch.Tensor], torch.Tensor]
 
-# z = x A^T of M tokens at a group, [M, R], and its start and end -> what multiplies its scales, [M, R].
+# z = x A^T of M tokens at a group, [M, R], and the group's start and end -> factors of its scales, [M, R].
 TokenFactor = Callable[[torch.Tensor, int, int], torch.Tensor]
 
 
@@ -107,16 +107,16 @@ def run_layer(
     telemetry_rows: torch.Tensor | None = None,  # [B]
     factor: TokenFactor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """M tokens, of whatever rows, through the layer: their new hidden states [M, d], and of the `noted` ones
-    (None: of all) z, [B, Z of this layer], and the layer's energy, [B, 1], as in Reading.
+    """M tokens through the layer: their new hidden states [M, d], and telemetry.
 
-    factor: of tokens that share out their gates themselves; None: no token does.
+    telemetry_rows: the tokens of which z, [B, Z of this layer], and the layer's energy, [B, 1], are returned
+    (None: all); see GateTelemetry. factor: for token-routed methods, else None.
     """
     coded: list[torch.Tensor] = [_of(scales[:, :0], telemetry_rows)]
     energy = torch.zeros_like(_of(hidden[:, :1], telemetry_rows), dtype=torch.float32)
 
     def through(group: Group, x: torch.Tensor) -> torch.Tensor:
-        """The gate at a group: W0 x + ((x A^T) * s) B^T, its layers' outputs side by side."""
+        """W0 x + ((x A^T) * s) B^T for the group's layers, their outputs side by side."""
         nonlocal energy
         out, z = group.product(x)  # [M, d_out], [M, R]
         if group.B is None:
@@ -150,9 +150,9 @@ def _of(x: torch.Tensor, telemetry_rows: torch.Tensor | None) -> torch.Tensor:
 def add_lora(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     """out + z B^T, [M, O] + [M, R] by [O, R].
 
-    Few tokens: one product, zeros between the sites and all, is quicker than one for each; many: it is not.
-    One token goes as a batch of one, which inductor turns into a loop of its own, fused with what surrounds
-    it and spread over the threads; for a plain product it calls BLAS.
+    For few tokens one product that includes the zeros between the sites is fastest, for many a product per
+    site. One token is passed as a batch of one: inductor turns that into a loop that is fused with its
+    neighbours and spread over the threads, where it would call BLAS for a plain product.
     """
     B = group.B
     if len(z) == 1:

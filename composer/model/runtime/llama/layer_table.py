@@ -1,4 +1,4 @@
-"""A base's decoder layers under a bank, as run_layer takes them, and what a batch runs them with."""
+"""The decoder layers under a bank, as run_layer takes them, and the plan of a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from composer.model.runtime.llama.layer import Group, Layer, SiteSlice, TokenFac
 from composer.model.runtime.llama.onednn_linear import pack
 from composer.model.runtime.token_routing import TokenRouter
 
-# Linear layers that read the same input, in the order in which they run.
+# Linear layers with the same input, in the order in which they run.
 GROUPS = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
@@ -25,14 +25,14 @@ GROUPS = (
 )
 
 
-# Layers that are run as one. Compiled, each call costs as much as a layer's small kernels do; the compiler
-# takes about two seconds a layer.
+# Layers that are compiled as one. A call of compiled code costs as much as the small kernels of a layer; the
+# compiler takes about two seconds per layer.
 SEGMENT_LAYERS = 12
 
 
 @dataclass(frozen=True)
 class LayerSegment:
-    """Consecutive layers. at: their places. kind: of all of them; those of one kind run the same code."""
+    """Consecutive layers, at the indices `at`. Segments of the same kind share their compiled code."""
 
     at: slice
     layers: tuple[Layer, ...]
@@ -44,7 +44,7 @@ class LayerSegment:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """The layers under a bank, in stretches of equal length. spans: each layer's part of Z."""
+    """The layers under a bank, in segments of equal length. spans: each layer's part of Z."""
 
     layout: Layout
     layers: tuple[Layer, ...]
@@ -75,8 +75,8 @@ class LayerTable:
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """What a batch decodes under. flat: its scales, [B, Z]; scales: each layer's part of them. routing: None
-    where no row is routed."""
+    """What a batch decodes with: the table, the rows' scales [B, Z] (`flat`; `scales` per layer), and the
+    token router (None where no row has one)."""
 
     table: LayerTable
     flat: torch.Tensor
@@ -88,14 +88,14 @@ class DecodePlan:
         return cls(table, flat, tuple(flat[:, start:end] for start, end in table.spans), routing)
 
     def factors(self, row: torch.Tensor | None = None) -> tuple[TokenFactor | None, ...]:
-        """Each layer's factor, see Routing; None for each where no row is routed."""
+        """Each layer's factor, see TokenRouter; None for each where no row is token-routed."""
         if self.routing is None:
             return (None,) * len(self.table.spans)
         return tuple(self.routing.of_layer(start, row) for start, _ in self.table.spans)
 
 
 def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, base: BaseWeights) -> Group:
-    """The group of these layers under a bank; origin: where their decoder layer's part of Z begins."""
+    """The group of these layers under a bank. origin: the start of their decoder layer's part of Z."""
     bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
     here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
     if not here:

@@ -1,7 +1,8 @@
-"""The pass for the Llama family, spelled out: about 25 kernels a layer and no module calls.
+"""The runner of the Llama family: about 25 kernels per layer and no module calls.
 
-One token a row leaves so little arithmetic that the way through transformers' modules costs as much as the
-weights do, and a short prompt is not far from that. It must agree with them, which the tests hold it to.
+For one token per row the arithmetic is so small that the calls of transformers' modules take as long as
+reading the weights, and a short prompt is not far from that. Its logits must equal theirs; see
+composer.model.runtime.proof.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ FAMILY = ("llama", "mistral", "qwen2")
 class LlamaRunner:
     """See composer.model.runtime.runner.ModelRunner. Made once per base.
 
-    compiled: `decode_layers` compiled, by the kind of stretch and whether for one row or for fewer than MANY;
-    anything else runs as it stands, so that nobody ever waits for a compiler.
+    compiled: `decode_layers` compiled, by the kind of segment and whether for one row or for fewer than MANY.
+    Anything else runs uncompiled, so that no request waits for a compiler.
     """
 
     def __init__(self, model: GatedModel, weights: str):
@@ -51,7 +52,7 @@ class LlamaRunner:
         self._embedding, self._rotary = body.embed_tokens.weight, body.rotary_emb
         self._norm = body.norm.weight
         self._blocks, self._weights = body.layers, weights
-        # Prompts are read with the base's own weights whatever decoding reads.
+        # Prompts are read with the base's own weights, whatever decoding reads.
         self._modules = TransformersRunner(model) if weights != "same" else None
         self._head = fuse_linears([model.model.lm_head], weights=weights)
         self._rope_tables: dict[int, torch.Tensor] = {}
@@ -62,12 +63,12 @@ class LlamaRunner:
         return len(self._blocks)
 
     def empty_buffer(self, cache: KVCache) -> torch.Tensor:
-        """A layer's part of a cache, as the first prompt would make it."""
+        """A layer's buffer of a cache, as the first prompt would make it."""
         return cache.zeros(2 * self.shape.kv_heads, self.shape.width, self._embedding)
 
     @staticmethod
     def fits(model: GatedModel) -> bool:
-        """Whether the base is of the family, without the extras that this pass leaves out."""
+        """Whether the base is of the family, without the features that this runner does not implement."""
         config = model.model.config
         rope = getattr(config, "rope_parameters", None) or {}
         return (
@@ -90,7 +91,7 @@ class LlamaRunner:
             return self._table
 
     def trial(self) -> LlamaRunner:
-        """The modules' own weights are read where they are, one product after another."""
+        """A runner that reads the modules' own weights, one product after another: nothing is packed."""
         other = copy(self)
         other._weights, other._table, other._tabulating, other._rope_tables = "apart", None, Lock(), {}
         other._head = fuse_linears([self._model.model.lm_head], weights="apart")
@@ -154,7 +155,7 @@ class LlamaRunner:
 
     @torch.no_grad()
     def enter(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
-        """The rows' tokens before the first layer, [B, d], and what every layer sees of their places."""
+        """The rows' embeddings, [B, d], and the position context of every layer."""
         tokens, positions, length = inputs
         return F.embedding(tokens, self._embedding), PositionContext(
             torch.arange(len(tokens), device=tokens.device),
@@ -167,16 +168,16 @@ class LlamaRunner:
         return self._head(rms_norm(hidden, self._norm, self.shape.eps))[0]
 
     def _rope_table(self, max_seq_len: int) -> torch.Tensor:
-        """[2, room or more, H + 2K, D]: each position's cos and signed sin, per head of the joint product."""
+        """[2, at least max_seq_len, H + 2K, D]: cos and signed sin of each position, per head."""
         max_seq_len = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        # One a size, and none is given up: what was recorded with it reads it at its address.
+        # One per size, and none is freed: CUDA graphs read it at its address.
         if max_seq_len not in self._rope_tables:
             shape, half = self.shape, self.shape.width // 2
             places = torch.arange(max_seq_len, device=self._embedding.device)[None]
             cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
             sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
             turned = torch.stack([cos, sin])[:, :, None]  # [2, room, 1, D]
-            # Values turn by nothing, so that one turn serves q, k and v.
+            # Values are rotated by nothing, so that one product serves q, k and v.
             still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
             turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
             self._rope_tables[max_seq_len] = torch.cat(
@@ -186,13 +187,12 @@ class LlamaRunner:
 
 
 class PositionContext(NamedTuple):
-    """What every layer sees of the rows' places: rows 0, 1, ... and their positions, [B]; mask, [B, 1, 1,
-    length]; turns, [2, B, H + 2K, D]."""
+    """The rows' positions, the same for every layer."""
 
-    rows: torch.Tensor
-    positions: torch.Tensor
-    mask: torch.Tensor
-    rope_cos_sin: torch.Tensor
+    rows: torch.Tensor  # [B], 0, 1, ...
+    positions: torch.Tensor  # [B]
+    mask: torch.Tensor  # [B, 1, 1, length]
+    rope_cos_sin: torch.Tensor  # [2, B, H + 2K, D]
 
 
 # Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it], its buffer [B, 2K, room, D] and its
@@ -210,7 +210,7 @@ def decode_layers(
     buffers: Sequence[torch.Tensor],
     factors: Sequence[TokenFactor | None],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One token of each row through some layers, which see the row's past and add to it; see DecodeLayers."""
+    """One token of each row through some layers, which write its keys and values; see DecodeLayers."""
     coded, energy = [], []
     for layer, scale, buffer, factor in zip(layers, scales, buffers, factors, strict=True):
         back = _looking_back(shape, context, buffer)
@@ -221,12 +221,12 @@ def decode_layers(
 
 
 def _looking_back(shape: Shape, context: PositionContext, buffer: torch.Tensor) -> Attention:
-    """Attention of one token a row to the row's past in `buffer`, where its own keys and values go first."""
+    """Attention of one token per row to its past in `buffer`, after its own keys and values are written."""
 
     def attention(heads: torch.Tensor) -> torch.Tensor:
         buffer[context.rows, :, context.positions] = heads[:, shape.heads :]
         past = buffer[:, :, : context.mask.shape[-1]]  # [B, 2K, length, D]
-        # Queries that share a key head stand as its rows: no key is copied for them.
+        # Queries that share a key head are rows of one product: keys are not copied.
         queries = heads[:, : shape.heads].reshape(len(heads), shape.kv_heads, -1, shape.width)
         attend = decode_attention if torch.compiler.is_compiling() else F.scaled_dot_product_attention
         seen = attend(queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=context.mask)
@@ -240,7 +240,7 @@ def decode_attention(
 ) -> torch.Tensor:
     """scaled_dot_product_attention, [B, K, G, D] to [B, K, T, D], as loops for the compiler to fuse.
 
-    With so few queries these take half of the time of the library's kernel, which is made for many.
+    With so few queries they take half the time of the library's kernel, which is made for many.
     """
     scores = (queries[:, :, :, None] * keys[:, :, None]).sum(-1) * keys.shape[-1] ** -0.5  # [B, K, G, T]
     shares = (scores + attn_mask).softmax(-1)
@@ -248,7 +248,7 @@ def decode_attention(
 
 
 class _Causal:
-    """Attention among a prompt's own tokens. past: the keys and values that it saw, [B, 2K, T, D]."""
+    """Causal attention within prompts. past: their keys and values, [B, 2K, T, D]."""
 
     def __init__(self, shape: Shape, pack: PackedPrompts):
         self._shape, self._pack = shape, pack
@@ -257,7 +257,7 @@ class _Causal:
         shape = self._shape
         both = self._pack.spread(heads).transpose(1, 2)  # [B, H + 2K, T, D]
         self.past = both[:, shape.heads :]
-        # Shorter prompts stand first in their rows, so looking back never meets what is no prompt.
+        # Padding comes after the prompt, so causal attention never reads it.
         seen = F.scaled_dot_product_attention(
             both[:, : shape.heads],
             self.past[:, : shape.kv_heads],
