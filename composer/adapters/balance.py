@@ -1,4 +1,4 @@
-"""Keeps a loud adapter's numbers to itself.
+"""Bounds the factors of an adapter whose numbers are very large.
 
 Every row of a batch is multiplied by every adapter's A, and what it did not ask for then by a gate of 0.
 Where A or B^T B is so large that the product overflows, 0 times infinity is NaN in everybody's text. The size

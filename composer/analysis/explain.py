@@ -29,19 +29,17 @@ from composer.model.runtime.token_routing import RouterConfig
 from composer.model.tokens import Continuation
 from composer.model.weight_norms import weight_norms
 
-# Tokens of a text: each costs a vocabulary of logits for every voice at once.
+# Longest text in tokens: each costs a vocabulary of logits for every branch.
 LONGEST = 512
 
 
 class Rows(NamedTuple):
-    """What B teacher-forced rows say. first: logits after the prompt [B, V]. log_probs: the text's, [B, T].
+    """The results of B teacher-forced rows."""
 
-    ears: who listened, one for each pass.
-    """
-
-    first: np.ndarray
-    log_probs: np.ndarray
-    ears: list[SiteObserver | None]
+    first: np.ndarray  # [B, V], logits after the prompt
+    log_probs: np.ndarray  # [B, T], of the text
+    # One per pass.
+    observers: list[SiteObserver | None]
 
 
 class Text(NamedTuple):
@@ -66,7 +64,7 @@ def explain(
     if sampling.max_new_tokens > LONGEST and text is None:
         raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
     row = engine.row(0, prompt, composition, sampling)
-    part = _taking_part(row.resolved, row.mixture.gates)
+    part = _active_lanes(row.resolved, row.mixture.gates)
     columns = row.resolved.columns[part].tolist()
     own = LogitMixture(row.mixture.mix, row.mixture.gates[:, :, columns])  # gates [K, L, n]
     said = (
@@ -77,18 +75,18 @@ def explain(
 
     layer_of, layers, count = engine.model.layer_of, engine.model.layers, len(columns)
     bank = subset_bank(engine.snapshot.bank, columns)
-    # An adapter alone keeps the share that it has among those who take part; the twins take no part.
+    # An adapter alone keeps the share that it has among the active ones. Shadow copies have none.
     route = row.router and replace(row.router, part=row.router.part[columns])
     read = _reader(engine, row.ids, said.tokens, route)
-    # Rows: the base, each adapter alone, the composition. Their twins listen at gate 1.
+    # Rows: the base, each adapter alone, the composition. Their shadow copies record at gate 1.
     alone = [_kept(own, part) for part in np.eye(count)]
     rows = [_kept(own, np.zeros(count)), *alone, own]
-    twinned = [replace(each, gates=_with_twins(each.gates)) for each in rows]
+    shadowed = [replace(each, gates=_with_shadows(each.gates)) for each in rows]
     whole = read(
-        with_shadow_adapters(bank), twinned, lambda: OutputGramObserver(bank, layer_of, layers, len(row.ids))
+        with_shadow_adapters(bank), shadowed, lambda: OutputGramObserver(bank, layer_of, layers, len(row.ids))
     )
-    heard = _heard(whole.ears if bank.sites else [], sum(map(len, rows)), layers, count)
-    gates, meeting = own.overall, heard if len(own) == 1 else _unheard(1, layers, count)
+    gram = _joined_grams(whole.observers if bank.sites else [], sum(map(len, rows)), layers, count)
+    gates, own_gram = own.overall, gram if len(own) == 1 else _empty_gram(1, layers, count)
 
     keeps = leave_out(np.ones((layers, count), np.float32), band_profile((0, 1, 2), layers))
     composed, shape = whole.log_probs[-1], keeps.shape[:2]  # keeps [3, n + 1, L, n]
@@ -104,11 +102,11 @@ def explain(
         tokens=said.tokens,
         pieces=said.pieces,
         gates=gates,
-        conflict_last=apply_gate_sign(meeting.last[-1], gates),
-        conflict_mean=apply_gate_sign(meeting.mean[-1], gates),
+        conflict_last=apply_gate_sign(own_gram.last[-1], gates),
+        conflict_mean=apply_gate_sign(own_gram.mean[-1], gates),
         deltas=compare_deltas(bank, layer_of, layers, weight_norms(engine.model, bank.sites)),
         subspaces=compare_subspaces(bank, layer_of, layers),
-        leakage=leakage(heard.size[_first_active_branch(rows)[1:-1]]),
+        leakage=leakage(gram.size[_first_active_branch(rows)[1:-1]]),
         additivity=additivity(whole.first[0], whole.first[1:-1], whole.first[-1]),
         attribution=Attribution(whole.log_probs[0], whole.log_probs[1:-1], composed),
         bands=LayerAblation(
@@ -119,8 +117,8 @@ def explain(
     )
 
 
-def _taking_part(resolved: ResolvedComposition, gates: np.ndarray) -> np.ndarray:
-    """Places in the cast of those with a weight, and of those that have a gate without one (`contrast`).
+def _active_lanes(resolved: ResolvedComposition, gates: np.ndarray) -> np.ndarray:
+    """The lanes with a weight, and those that have a gate without one (as in `contrast`).
 
     gates: [K, L, N].
     """
@@ -132,13 +130,13 @@ def _kept(mixture: LogitMixture, part: np.ndarray) -> LogitMixture:
     return LogitMixture.of(mixture.mix, mixture.gates * part.astype(np.float32))
 
 
-def _with_twins(gates: np.ndarray) -> np.ndarray:
-    """[K, L, n] -> [K, L, 2n], the twins' gates 1."""
+def _with_shadows(gates: np.ndarray) -> np.ndarray:
+    """[K, L, n] -> [K, L, 2n], with gates of 1 for the shadow copies."""
     return np.concatenate([gates, np.ones_like(gates)], axis=2)
 
 
 def _first_active_branch(rows: Sequence[LogitMixture]) -> list[int]:
-    """Of each row, where among all rows' voices the first one that is not the bare base stands."""
+    """For each row, the index among all rows' branches of its first one that is not the bare base."""
     starts = np.cumsum([0, *map(len, rows[:-1])])
     return [
         start + int(each.gates.any(axis=(1, 2)).argmax()) for start, each in zip(starts, rows, strict=True)
@@ -172,27 +170,28 @@ def _allocate(engine: Engine, prompt: Sequence[int], text: str) -> Text:
 def _reader(
     engine: Engine, prompt: Sequence[int], text: Sequence[int], route: RouterConfig | None
 ) -> Callable[..., Rows]:
-    """A function of a bank and rows' voices over it that reads prompt + text once for every voice."""
+    """A function of a bank and rows over it that reads prompt + text once per branch."""
 
-    def read(bank, rows: Sequence[LogitMixture], listen: Callable[[], SiteObserver] | None = None) -> Rows:
+    def read(bank, rows: Sequence[LogitMixture], observe: Callable[[], SiteObserver] | None = None) -> Rows:
         layout: Layout = engine.model.layout(bank)
-        passes = list(forced(engine.model, layout, prompt, text, rows, listen, route))
+        passes = list(forced(engine.model, layout, prompt, text, rows, observe, route))
         return Rows(
             torch.cat([each.first for each in passes]).cpu().numpy(),
             torch.cat([each.log_probs for each in passes]).cpu().numpy(),
-            [each.ear for each in passes],
+            [each.observer for each in passes],
         )
 
     return read
 
 
-def _heard(ears: list[OutputGramObserver], rows: int, layers: int, count: int) -> OutputGram:
-    """All passes' voices together; NaN where no adapter takes part that could be heard."""
-    if not ears:
-        return _unheard(rows, layers, count)
-    return OutputGram(*(np.concatenate(parts) for parts in zip(*(ear.heard() for ear in ears), strict=True)))
+def _joined_grams(observers: list[OutputGramObserver], rows: int, layers: int, count: int) -> OutputGram:
+    """The grams of all passes; NaN where no adapter has a site."""
+    if not observers:
+        return _empty_gram(rows, layers, count)
+    grams = [observer.gram() for observer in observers]
+    return OutputGram(*(np.concatenate(parts) for parts in zip(*grams, strict=True)))
 
 
-def _unheard(rows: int, layers: int, count: int) -> OutputGram:
+def _empty_gram(rows: int, layers: int, count: int) -> OutputGram:
     pair = np.full((rows, layers, count, count), np.nan)
     return OutputGram(pair, pair, np.full((rows, layers, count), np.nan))

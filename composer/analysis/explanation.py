@@ -1,4 +1,4 @@
-"""What is known of one composition on one prompt, as plain numbers."""
+"""Everything that `explain` measures of one composition on one prompt, as plain numbers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,11 @@ from composer.core.jsonable import to_jsonable
 
 @dataclass(frozen=True)
 class Explanation:
-    """n adapters take part: those with a weight, and those that the method gives a gate besides.
+    """n adapters are active: those with a weight, and those to which the method gives a gate without one.
 
-    pieces: the text's T tokens as they are shown. gates: [L, n], the composition's; "adapter i alone" below
-    always means with its own column of them, and where tokens share them out, with the share that it has in
-    company. conflict_last, conflict_mean: [L, n, n] cosine of the adapters' outputs, signed as they are
-    added (shares per token left out), at the prompt's last token and averaged over its tokens. leakage:
-    [L, n, n], what j would add against what i would, |y_j| / |y_i|, at gate 1 both, in the pass with i alone
-    on the prompt. additivity: of the logits after the prompt. notes: of a merged adapter, see
-    composer.methods.merging. The rest is explained where it is defined, in composer.analysis. What cannot be
-    measured (a layer without sites, a composition that changes nothing, how outputs meet in a composition of
-    logits) is NaN.
+    "Adapter i alone" means with its own column of the gates and, for token-routed methods, with the share
+    that it has among all. What cannot be measured (a layer without sites, a composition that changes nothing, the
+    conflict of outputs in a composition of logits) is NaN.
     """
 
     base: str
@@ -37,13 +31,18 @@ class Explanation:
     adapters: tuple[str, ...]
     layers: int
     tokens: tuple[int, ...]
+    # The text's T tokens as text.
     pieces: tuple[str, ...]
-    gates: np.ndarray
+    gates: np.ndarray  # [L, n]
+    # [L, n, n] cosine of the adapters' outputs with the signs of their gates, at the prompt's last token and
+    # averaged over its tokens.
     conflict_last: np.ndarray
     conflict_mean: np.ndarray
     deltas: Deltas
     subspaces: Subspaces
+    # [L, n, n] |y_j| / |y_i| at gate 1, in the pass with i alone on the prompt.
     leakage: np.ndarray
+    # Of the logits after the prompt.
     additivity: float
     attribution: Attribution
     bands: LayerAblation
@@ -51,13 +50,13 @@ class Explanation:
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """Every two adapters once, as places in `adapters`."""
+        """Every pair of adapters, as indices of `adapters`."""
         count = len(self.adapters)
         return tuple((i, j) for i in range(count) for j in range(i + 1, count))
 
     @property
     def winners(self) -> tuple[str | None, ...]:
-        """[T] the adapter that chose each token; None where nobody raised it."""
+        """[T] the adapter that raised each token's log-probability most; None where none raised it."""
         return tuple(None if i == NO_ADAPTER else self.adapters[i] for i in self.attribution.winner)
 
     def to_json(self) -> dict:

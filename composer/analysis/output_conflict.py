@@ -1,10 +1,10 @@
-"""Do adapters' outputs pull together or apart on a live prompt? From the rank-sized products alone.
+"""How adapters' outputs are aligned on a prompt, from the rank-sized products alone.
 
     conflict[l, i, j] = <y_i, y_j> / (|y_i| |y_j|),  y_i = s_i (x A_i^T) B_i^T
 
 with products summed over the layer's sites: <y_i, y_j> = z_i^T (B_i^T B_j) z_j, so nothing of size d_out is
 made per token. Leakage is |y_j| / |y_i| in the pass with adapter i alone (the functional interference of
-OSRM, arXiv 2505.22934, known second-hand): how much j would add to what is i's business.
+OSRM, arXiv 2505.22934, known second-hand): how much j would add on the activations of i.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from composer.analysis.shadow_adapters import owners
 
 
 class OutputGram(NamedTuple):
-    """What n adapters would add to each row of a pass, whatever its gates. NaN where a layer has no site.
+    """The outputs of n adapters at gate 1 in each row of a pass. NaN where a layer has no site."""
 
-    last, mean: [G, L, n, n] cosine of their outputs, at the prompt's last token and averaged over its
-    tokens. size: [G, L, n] |y_i| averaged over the prompt's tokens.
-    """
-
+    # [G, L, n, n] cosine of the outputs at the prompt's last token, and averaged over its tokens.
     last: np.ndarray
     mean: np.ndarray
+    # [G, L, n] |y_i|, averaged over the prompt's tokens.
     size: np.ndarray
 
 
 class OutputGramObserver:
-    """Listens to a pass over a `listening` bank and collects <y_i, y_j> for every token of the prompt.
+    """Collects <y_i, y_j> for every token of the prompt, in a pass over a bank `with_shadow_adapters`.
 
-    bank: the n adapters without their twins. tokens: how many of the pass's tokens are the prompt's.
+    bank: the n adapters without their shadow copies. tokens: length of the prompt.
     """
 
     def __init__(self, bank: AdapterBank, layer_of: Mapping[str, int], layers: int, tokens: int):
@@ -43,15 +41,15 @@ class OutputGramObserver:
 
     def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None:
         site, count = self._bank.sites[path], len(self._bank.names)
-        heard = z[:, : self._tokens, len(site.adapter_index) :].float()  # [G, P, R]
-        apart = heard[:, :, None] * owners(site, count).to(heard)  # [G, P, n, R]
+        gram = z[:, : self._tokens, len(site.adapter_index) :].float()  # [G, P, R]
+        apart = gram[:, :, None] * owners(site, count).to(gram)  # [G, P, n, R]
         b = site.B.float()
         if self._inner is None:
-            self._inner = heard.new_zeros(len(z), self._layers, self._tokens, count, count)
+            self._inner = gram.new_zeros(len(z), self._layers, self._tokens, count, count)
         self._inner[:, self._layer_of[path]] += apart @ (b.T @ b) @ apart.transpose(-1, -2)  # [G, P, n, n]
 
-    def heard(self) -> OutputGram:
-        """What the pass said. Raises ValueError where there was no pass, or no site in it."""
+    def gram(self) -> OutputGram:
+        """The result. Raises ValueError if no site of the bank was in a pass."""
         if self._inner is None:
             raise ValueError("no site of the bank was in a pass")
         norms = self._inner.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()  # [G, L, P, n]
@@ -64,8 +62,7 @@ class OutputGramObserver:
 
 
 def apply_gate_sign(cosine: np.ndarray, gates: np.ndarray) -> np.ndarray:
-    """The outputs' cosine [L, n, n] as the composition adds them, gates [L, n]: a negative gate turns an
-    output round, and with a gate of 0 there is none, so the cosine is NaN."""
+    """The outputs' cosine [L, n, n] with the signs of the gates [L, n]; NaN where a gate is 0."""
     sign = np.where(gates == 0, np.nan, np.sign(gates))  # [L, n]
     return cosine * sign[:, :, None] * sign[:, None, :]
 

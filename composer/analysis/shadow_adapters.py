@@ -1,4 +1,4 @@
-"""What adapters would add, whether or not their gate lets them: twins that listen and add nothing."""
+"""Shadow copies of adapters with B = 0: they record z at gate 1 and change nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from composer.adapters.bank import AdapterBank, SiteFactors
 
 
 def subset_bank(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
-    """The bank of these adapters alone, in this order; without its norms."""
+    """A bank of only these adapters, in this order, without norms."""
     sites = {}
     for path, site in bank.sites.items():
         places = [torch.nonzero(site.adapter_index == column).flatten() for column in columns]
@@ -22,10 +22,10 @@ def subset_bank(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
 
 
 def with_shadow_adapters(bank: AdapterBank) -> AdapterBank:
-    """Each adapter i of n once more as column n + i, with B = 0.
+    """The bank with a shadow copy of each adapter i as column n + i, with B = 0.
 
-    The twin adds nothing, so its gate can be 1 where the adapter's own is 0, and its z = s_i x A_i^T is
-    what the adapter would code there. At every site the twins are the second half of the rank columns.
+    A shadow copy adds nothing, so its gate can be 1 where the adapter's own is 0. Its z = s_i x A_i^T is what
+    the adapter would compute there. At every site the shadow copies are the second half of the rank columns.
     """
     sites = {
         path: SiteFactors(
@@ -36,9 +36,9 @@ def with_shadow_adapters(bank: AdapterBank) -> AdapterBank:
         )
         for path, site in bank.sites.items()
     }
-    return AdapterBank((*bank.names, *(f"{name}, listening" for name in bank.names)), sites)
+    return AdapterBank((*bank.names, *(f"{name}, shadow" for name in bank.names)), sites)
 
 
 def owners(site: SiteFactors, adapters: int) -> torch.Tensor:
-    """[n, R] float64: 1 where the rank column belongs to the adapter."""
+    """[n, R] float64: 1 where the rank column is of the adapter."""
     return (site.adapter_index == torch.arange(adapters, device=site.adapter_index.device)[:, None]).double()

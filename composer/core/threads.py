@@ -42,7 +42,7 @@ def run_in_short_lived_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as fault:  # whoever waits for the future hears of it
+        except BaseException as fault:  # raised again where the result is awaited
             future.set_exception(fault)
 
     # A daemon, and not joined when the wait is interrupted: Ctrl+C must not wait for a base to be loaded.

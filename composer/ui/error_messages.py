@@ -1,4 +1,4 @@
-"""What a visitor or a calling program hears of a fault: one sentence. The log has the rest."""
+"""Turns a fault into one sentence for a visitor or a calling program. The log has the rest."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ def make_request(
 ) -> Request:
     """Check everything at once. Raises ComposerError with one sentence about the first fault.
 
-    dials: strength and the fields that methods listen to. sampling: fields of Sampling but time_limit, which
-    belongs to whoever runs the page.
+    parameters: strength and the fields that methods read. sampling: fields of Sampling but time_limit, which
+    the server sets.
     """
     text = check_prompt(prompt, settings.max_prompt_chars)
     composition = Composition(weights=weights, method=check_method(method), bands=tuple(bands), **parameters)

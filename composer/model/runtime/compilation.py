@@ -19,7 +19,7 @@ from composer.model.runtime.runner import Inputs, ModelRunner
 
 log = logging.getLogger(__name__)
 
-# The compiler is one for the whole process and does not like company.
+# Serialised: the compiler is not safe for two compilations in one process.
 _compiling = Lock()
 
 
@@ -72,11 +72,11 @@ class Compilation:
 
 
 def _compile(decode: LlamaRunner, table: LayerTable, segment: LayerSegment, rows: int) -> DecodeLayers:
-    """decode_layers for one kind of stretch, after a trial that made the compiler work.
+    """decode_layers compiled for one kind of segment.
 
     rows: 1, or 2 for any number from there to MANY. Without guards: checking before every call that the
     tensors are still what they were costs as much as a layer does. They are: the pass asks for this code by
-    the stretch's kind, for so many rows and this room.
+    the segment's kind, for so many rows and this length.
     """
     unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     run = torch.compile(_copy(decode_layers), options=unguarded)

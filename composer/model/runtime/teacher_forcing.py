@@ -1,4 +1,4 @@
-"""One text under many gates: teacher-forced rows, nothing sampled."""
+"""Teacher forcing: one text under many gates, nothing sampled."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 
 class SiteObserver(Protocol):
-    """Told by a pass at every site, as a Meter is: z = (x A^T) * s [G, T, R] and W0 x [G, T, d_out]."""
+    """Called by a pass at every site, like TelemetryRecorder, with z = (x A^T) * s [G, T, R] and W0 x
+    [G, T, d_out]."""
 
     def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None: ...
 
 
 class Forced(NamedTuple):
-    """What the G rows of a pass say.
+    """The results of a pass over G rows."""
 
-    first: logits of the token after the prompt, [G, V] float32. log_probs: of every token of the text, in
-    nats, [G, T]. ear: what listened to the pass.
-    """
-
+    # Logits of the token after the prompt, [G, V] float32.
     first: torch.Tensor
+    # Of every token of the text, in nats, [G, T].
     log_probs: torch.Tensor
-    ear: SiteObserver | None
+    # The observer of this pass.
+    observer: SiteObserver | None
 
 
 def forced(
@@ -40,13 +40,13 @@ def forced(
     prompt: Sequence[int],
     text: Sequence[int],
     mixture: Sequence[LogitMixture],
-    listen: Callable[[], SiteObserver] | None = None,
+    observe: Callable[[], SiteObserver] | None = None,
     route: RouterConfig | None = None,
 ) -> Iterator[Forced]:
-    """Read prompt + text once per voice, a few thousand tokens a pass, in the rows' order.
+    """Read prompt + text once per branch of each row, a few thousand tokens per pass, in the rows' order.
 
-    text: at least one token. listen: makes the ear of each pass, which hears every voice. route: every row's.
-    Raises ComposerError where the numbers overflow.
+    text: at least one token. observe: makes the observer of a pass, which sees all branches. route: the token
+    router of every row. Raises ComposerError where logits are not finite.
     """
     device = model.device
     ids = torch.tensor([*prompt, *text[:-1]], device=device)
@@ -55,16 +55,16 @@ def forced(
     while rest:
         count = rows_per_pass(rest, CHUNK_TOKENS // len(ids))
         part, rest = rest[:count], rest[count:]
-        ear = listen() if listen else None
+        observer = observe() if observe else None
         gates = gates_tensor(np.concatenate([each.gates for each in part]), device)  # [P, L, N]
-        spoken = model(
-            GateCall(layout, gates, TokenRouter.of(layout, [route] * len(gates)), recorder=ear),
+        branch_logits = model(
+            GateCall(layout, gates, TokenRouter.of(layout, [route] * len(gates)), recorder=observer),
             input_ids=ids.expand(len(gates), -1),
             use_cache=False,
             logits_to_keep=len(text),
         ).logits.float()  # [P, T, V]
-        logits = check_drawable(LogitCombiner(part, device)(spoken))  # [G, T, V]
+        logits = check_drawable(LogitCombiner(part, device)(branch_logits))  # [G, T, V]
         picked = wanted.expand(len(part), -1, -1)
         log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
         # A copy: a view would keep every token's logits alive.
-        yield Forced(logits[:, 0].clone(), log_probs, ear)
+        yield Forced(logits[:, 0].clone(), log_probs, observer)

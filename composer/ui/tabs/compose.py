@@ -21,7 +21,8 @@ from composer.ui.settings import Settings
 FUSION_CAPTION = (
     "**Fusion weights of this prompt.** Top: how the KL rule shares each layer among the adapters whose "
     "slider is not 0 (among all when fewer than two are). Bottom: how far each adapter alone moves the "
-    "model's next-word prediction at that layer. A louder adapter moves it further whatever the prompt says."
+    "model's next-word prediction at that layer. An adapter with a larger norm moves it further, whatever "
+    "the prompt says."
 )
 CONTRIBUTION_CAPTION = (
     "**Contribution by layer.** Each line is one adapter: the size of its output relative to the base's own, "
@@ -49,7 +50,7 @@ class Controls:
         return [self.prompt, self.method, *shape, *self.sampling.values(), self.every, *self.weights]
 
     def read(self, values: tuple) -> dict:
-        """Handler arguments back by name: prompt, method, bands, dials, sampling, every, sliders."""
+        """Handler arguments back by name: prompt, method, bands, parameters, sampling, every, sliders."""
         prompt, method, strength, early, middle, late, *rest = values
         own, rest = rest[: len(self.parameters)], rest[len(self.parameters) :]
         cut = len(self.sampling)
@@ -150,7 +151,7 @@ def build(
 
 
 def dial_updates(method: str, values: Composition | None = None) -> list:
-    """Updates of help line, dials and their accordion for a chosen method; with values, the dials' too."""
+    """Updates of the help line and the parameters' controls for a method; with values, these too."""
     return [method_words(method), *method_controls.updates(method, values)]
 
 
