@@ -20,8 +20,8 @@ class Explanation:
     """n adapters are active: those with a weight, and those to which the method gives a gate without one.
 
     "Adapter i alone" means with its own column of the gates and, for token-routed methods, with the share
-    that it has among all. What cannot be measured (a layer without sites, a composition that changes nothing, the
-    conflict of outputs in a composition of logits) is NaN.
+    that it has among all. What cannot be measured (a layer without sites, a composition that changes nothing,
+    the conflict of outputs in a composition of logits) is NaN.
     """
 
     base: str

@@ -11,7 +11,7 @@ from composer.core.errors import ComposerError
 
 @dataclass(frozen=True)
 class Slider:
-    """The range a weight may take on the page; the engine itself accepts any weight in WEIGHT_RANGE."""
+    """The range of a weight on the page. The engine accepts any weight in WEIGHT_RANGE."""
 
     minimum: float = -2.0
     maximum: float = 2.0
@@ -21,18 +21,17 @@ class Slider:
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """One adapter as the catalog names it: where its two files are and how the page shows it.
-
-    source: a Hub repo id ("owner/name") or a folder. revision: a 40-hex commit for a repo, else None.
-    attribute: the group of opposites it belongs to ("sentiment"), used by `contrast`; None if alone.
-    """
+    """An adapter as the catalog describes it."""
 
     name: str
+    # A Hub repository id ("owner/name") or a folder.
     source: str
+    # A commit of the repository, 40 hex digits.
     revision: str | None = None
     label: str = ""
     description: str = ""
     color: str = "#888888"
+    # The group of opposites that it belongs to ("sentiment"), used by `contrast`.
     attribute: str | None = None
     slider: Slider = Slider()
 
@@ -57,13 +56,13 @@ class Wheel:
     gguf: str
 
 
-# What a base's weights can be kept and multiplied in; torch has them under these names.
+# The types of a base's weights and activations, by torch's names.
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """A base model and its adapters. `id` is fixed by the catalog, never by an adapter."""
+    """A base model and its adapters. The catalog decides `id`, never an adapter."""
 
     name: str
     id: str
@@ -74,10 +73,10 @@ class BaseSpec:
     quantization: str = "none"  # none | nf4 | int8
     dtype: str = "float32"  # one of DTYPES
     prompting: str = "plain"  # plain continuation | chat
-    verified: bool = False  # False: nobody of this project has run it yet
+    verified: bool = False  # whether this project has run it
     adapters: tuple[AdapterSpec, ...] = ()
     attributes: tuple[Attribute, ...] = ()
-    # How a page about this base opens: everything of a composition but its weights.
+    # The composition that the page opens with, without weights.
     default_composition: Composition = field(default_factory=lambda: Composition())
 
     @property
@@ -87,7 +86,7 @@ class BaseSpec:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with weights that the page offers as a starting point."""
+    """A prompt with weights, offered on the page."""
 
     prompt: str
     weights: Mapping[str, float]
@@ -116,18 +115,17 @@ class Catalog:
 
 @dataclass(frozen=True)
 class FitReport:
-    """Whether an adapter fits the base, and why not. Made before its weights are downloaded.
-
-    ranks: rank per site path ("model.layers.0.self_attn.q_proj" -> 8); empty when nothing fits.
-    bytes: size of the weights file.
-    """
+    """Whether an adapter fits the base, and why not. Made before its weights are downloaded."""
 
     name: str
     source: str
     ok: bool
+    # Why it does not fit, a sentence each.
     reasons: tuple[str, ...] = ()
+    # Site path -> rank ("model.layers.0.self_attn.q_proj" -> 8); empty when nothing fits.
     ranks: Mapping[str, int] = field(default_factory=dict)
     revision: str | None = None
+    # Size of the weights file.
     bytes: int = 0
 
     def __str__(self) -> str:

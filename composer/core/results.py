@@ -12,16 +12,16 @@ from composer.core.composition import Composition, Sampling
 
 
 class Fusion(NamedTuple):
-    """The KL rule's reading of a prompt: `kl` [L, N] in nats and `alpha` [L, N], rows summing to 1.
+    """A prompt's fusion weights; row l is measured after decoder layer l."""
 
-    Layer l of both is read after decoder layer l. norm, tokens: as Composition has them. calibrated: whether
-    the adapters were calibrated against each other first.
-    """
-
+    # Divergence of each adapter's logit lens from the base's, [L, N] nats.
     kl: np.ndarray
+    # Each adapter's share of the layer, [L, N]; rows sum to 1.
     alpha: np.ndarray
+    # As in Composition.
     norm: bool = True
     tokens: str = "last"
+    # Whether the adapters were calibrated against each other first.
     calibrated: bool = False
 
     @property
@@ -30,26 +30,28 @@ class Fusion(NamedTuple):
         return self.kl.sum(axis=1) < UNDECIDED
 
 
+# A layer whose divergences sum to less is undecided.
 UNDECIDED = 1e-8
 
 
 @dataclass(frozen=True)
 class Step:
-    """One drawn token of one row.
+    """One sampled token of one row."""
 
-    text: the continuation so far, without the prompt. contribution: [L, N] float32, the share of
-    each layer's base output that each adapter added in the pass that chose this token
-    (dimensionless; design formula in insight/contribution.py). finish: None while running, else
-    "length", "end", "time" or "stopped". seconds: wall time since the generation began.
-    """
-
+    # The row's key.
     row: Hashable
     index: int
     token: int
+    # What this token adds to the text.
     piece: str
+    # The continuation so far, without the prompt.
     text: str
+    # [L, N] float32, dimensionless: the size of each adapter's outputs relative to the base's own in the pass
+    # that this token was sampled from; see composer.model.contribution.
     contribution: np.ndarray
+    # Wall time since the generation began.
     seconds: float
+    # None while the row runs, else "length", "end", "time" or "stopped".
     finish: str | None = None
 
 

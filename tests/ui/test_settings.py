@@ -2,6 +2,7 @@
 
 import pytest
 
+from composer.core.assets import ROOT
 from composer.core.errors import ComposerError
 from composer.ui.settings import VARIABLES, Settings, parse
 
@@ -77,3 +78,8 @@ def test_a_host_given_as_an_option_closes_folders_to_strangers():
 
 def test_empty_variables_are_as_good_as_none():
     assert Settings.from_env(dict.fromkeys(VARIABLES, " ")) == Settings(folders=True)
+
+
+def test_the_documentation_has_every_setting():
+    written = (ROOT / "docs/serving.md").read_text("utf-8")
+    assert all(f"`{variable}`" in written for variable in VARIABLES)
