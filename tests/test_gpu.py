@@ -59,7 +59,7 @@ def test_every_method_decodes_as_it_reads(engines, method):
     composition = Composition(weights=WEIGHTS, method=method)
     steps = list(gpu.generate(PROMPT, composition, GREEDY))
     assert len(steps) == GREEDY.max_new_tokens or steps[-1].finish == "end"
-    if METHODS[method].needs:  # it would read the longer prompt
+    if METHODS[method].prompt_stats:  # it would read the longer prompt
         return
     text = PROMPT + steps[-1].text
     again = gpu.next_token_logits(text[: -len(steps[-1].piece) or None], composition)

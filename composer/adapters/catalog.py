@@ -102,15 +102,15 @@ def _opening(entry: Entry) -> Composition:
         return Composition()
     usual = Composition()
     with (
-        forbid_unknown_keys(entry.below("opening", values)) as default_composition,
+        forbid_unknown_keys(entry.below("opening", values)) as opening,
         as_fault(entry, "opening"),
     ):
         return Composition(
-            method=default_composition.text("method", usual.method, limit=40),
-            strength=default_composition.number("strength", usual.strength),
-            contrast=default_composition.number("contrast", usual.contrast),
-            blend=default_composition.number("blend", usual.blend),
-            scale=default_composition.text("scale", usual.scale),
+            method=opening.text("method", usual.method, limit=40),
+            strength=opening.number("strength", usual.strength),
+            contrast=opening.number("contrast", usual.contrast),
+            blend=opening.number("blend", usual.blend),
+            scale=opening.text("scale", usual.scale),
         )
 
 

@@ -31,7 +31,8 @@ from composer.engine.session import DecodeSession, SessionRow
 from composer.methods import fuse
 from composer.model.gated_model import GatedModel, gates_tensor
 from composer.model.loading import Base, load_base
-from composer.model.logit_mixture import LogitCombiner, LogitMixture
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, Failed
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.finite import check_drawable

@@ -55,26 +55,26 @@ class TextGenerator:
             report = check_fit(files, self._model.sites)
             factors = load_adapter(adapter, files, report, device=base.device, dtype=base.dtype)
             bank = bank.add(adapter.name, factors)
-        self._voices = LogitMixture.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
+        self._mixture = LogitMixture.one(np.ones((self._model.layers, len(bank.names))))  # of [L, 0 or 1]
         self._layout, self._runner = self._model.layout(bank), select_runner(self._model)
         self._ends = frozenset({base.tokenizer.eos_token_id})
 
     def continued(self, openings: Sequence[str], length: int, draw: random.Random) -> Iterator[str]:
         """Each opening with a continuation, about `length` tokens in all."""
         tokenizer = self._base.tokenizer
-        prompts = [tokenizer(default_composition)["input_ids"] for default_composition in openings]
-        max_seq_len = max(length - min(map(len, prompts)), 1)
+        prompts = [tokenizer(opening)["input_ids"] for opening in openings]
+        new_tokens = max(length - min(map(len, prompts)), 1)
         texts = [Continuation(tokenizer, ids, self._ends) for ids in prompts]
         rows = [
             BatchRow(
                 place,
                 ids,
-                self._voices,
-                Sampling(max_new_tokens=max_seq_len, top_p=0.9, seed=draw.getrandbits(32)),
+                self._mixture,
+                Sampling(max_new_tokens=new_tokens, top_p=0.9, seed=draw.getrandbits(32)),
             )
             for place, ids in enumerate(prompts)
         ]
-        longest = max(map(len, prompts)) + max_seq_len
+        longest = max(map(len, prompts)) + new_tokens
         batch = Batch(self._runner, self._layout, self._ends, len(rows), longest)
         drawn, _ = batch.add(rows, self._layout)
         while drawn:
@@ -84,9 +84,9 @@ class TextGenerator:
                 texts[each.row.key].push(each.token, last=each.finish is not None)
             batch.remove([each.row.key for each in drawn if each.finish])
             drawn = batch.step()[0] if batch.rows else []
-        for default_composition, text in zip(openings, texts, strict=True):
+        for opening, text in zip(openings, texts, strict=True):
             # A blank line is where the base changes the subject.
-            yield default_composition + text.text.partition("\n\n")[0]
+            yield opening + text.text.partition("\n\n")[0]
 
 
 def written(

@@ -83,7 +83,7 @@ class Page:
                         self.slots,
                         self.examples,
                         lost,
-                        self.default_composition(),
+                        self.opening_view(),
                         self.usual,
                         studied.follows_prompt(engine.base.id),
                         self.settings,
@@ -265,7 +265,7 @@ class Page:
         shown = gr.update(value=adapters_page.report_value(report, words), visible=True)
         return [shown, *self.refresh()]
 
-    def default_composition(self) -> dict[str, object]:
+    def opening_view(self) -> dict[str, object]:
         """The live view before anything was generated: who could take part."""
         status = Status(message="Ready. Press Generate or Ctrl+Enter.")
         return {

@@ -18,9 +18,9 @@ TOPICS = {
 }
 
 
-def sentiment(default_composition: str) -> list[tuple[str, str]]:
+def sentiment(opening: str) -> list[tuple[str, str]]:
     return [
-        (f"{default_composition} {thing} was {word}.", label)
+        (f"{opening} {thing} was {word}.", label)
         for label, words in (("positive", GOOD), ("negative", BAD))
         for word, thing in product(words, THINGS)
     ]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from composer import Engine, Sampling
-from composer.model.logit_mixture import LogitCombiner, LogitMixture, rows_per_pass
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.runtime.batch import Batch, BatchRow
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.runner import TransformersRunner

@@ -137,9 +137,7 @@ def test_of_what_the_base_writes_only_the_recipe_s_shape_is_kept(tmp_path, monke
     recipe = replace(RECIPE, opening_words=(4, 4), shape=r"[^\n]+\n[^\n]+(?=\n)")
     labelled = CorpusStore(tmp_path).labelled(recipe.corpora, recipe.confidence, recipe.seed)
     openings = own_openings(recipe, labelled)
-    assert {default_composition.partition("\n")[2] for default_composition in openings} == {"fell"}, (
-        "line breaks stay"
-    )
+    assert {opening.partition("\n")[2] for opening in openings} == {"fell"}, "line breaks stay"
     texts = written(recipe, lambda: TextGenerator(base()), openings, labelled, 5, tmp_path / "written.jsonl")
     assert all(text in openings for text in texts)
     with pytest.raises(ComposerError, match="written: 0"):

@@ -13,7 +13,8 @@ import torch
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.model.gated_model import gates_tensor
-from composer.model.logit_mixture import LogitCombiner, LogitMixture
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.finite import OVERFLOW
 from composer.model.runtime.kv_cache import KVCache

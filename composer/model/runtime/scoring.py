@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from composer.model.gated_model import GateCall, GatedModel, gates_tensor
-from composer.model.logit_mixture import LogitCombiner, LogitMixture, rows_per_pass
+from composer.model.logit_combiner import LogitCombiner
+from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.rank_layout import Layout
 from composer.model.runtime.finite import check_drawable
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter

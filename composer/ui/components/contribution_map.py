@@ -41,10 +41,10 @@ class Status:
     seed: int | None = None
 
 
-def component(default_composition: dict[str, object]) -> gr.HTML:
+def component(opening_view: dict[str, object]) -> gr.HTML:
     """The live view. opening: adapters (as `legend` gives them), layers and status of the empty view."""
     return gr.HTML(
-        value=default_composition,
+        value=opening_view,
         html_template=(PAGE / "live.html").read_text(encoding="utf-8"),
         js_on_load="\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
         elem_id="live",

@@ -90,7 +90,7 @@ def build(
     slots: tuple[WeightSlider, ...],
     examples: tuple[Example, ...],
     unavailable: str,
-    default_composition: dict[str, object],
+    opening_view: dict[str, object],
     usual: Composition,
     studied: str,
     settings: Settings,
@@ -136,7 +136,7 @@ def build(
             strength, bands = _shape(usual)
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
-            view = live.component(default_composition)
+            view = live.component(opening_view)
     with gr.Row(elem_id="figures"):
         with gr.Column(min_width=330):
             fusion = gr.Plot(show_label=False, elem_id="fusion")
