@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from composer.model.runtime.llama.onednn_linear import pack, packed_linear
+from composer.model.runtime.llama.onednn_linear import pack, packed_linear, packed_pair
 
 T = TypeVar("T")
 
@@ -80,8 +80,9 @@ class CpuFusedLinear:
         # For one row the compiler turns the blocks into loops of its own, which are fastest.
         loops = len(x) == 1 and torch.compiler.is_compiling()
         if self._packed is not None and not loops:
-            out = packed_linear(x, self._packed)  # [B, O]
-            z = x[:, :0] if self._packed_A is None else packed_linear(x, self._packed_A)  # [B, R]
+            if self._packed_A is None:
+                return _biased(packed_linear(x, self._packed), self._bias), x[:, :0]
+            out, z = packed_pair(x, self._packed, self._packed_A)  # [B, O], [B, R]
             return _biased(out, self._bias), z
         both = in_blocks(x, self._weight, self._chunks)  # [B, O + R]
         out = both[:, : self._rows]
