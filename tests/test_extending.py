@@ -12,7 +12,7 @@ import pytest
 from composer.core.composition import Composition
 from composer.evaluation.judges.ngram_judge import HeldOut
 from composer.evaluation.judges.panel import evaluate_panel
-from composer.evaluation.records import Text
+from composer.evaluation.texts import Text
 from composer.methods import METHODS, GateInputs, gate_method
 from composer.methods.registry import MethodRegistry
 from composer.model import architectures

@@ -34,7 +34,7 @@ ONLY = {
     "gradio": ("composer/ui/", "app.py"),
     "spaces": ("composer/ui/", "app.py"),
     "plotly": ("composer/ui/", "composer/study/reporting/figures.py"),
-    "ray": ("composer/study/generation/ray_worker.py",),
+    "ray": ("composer/study/ray_worker.py",),
     "yaml": ("composer/adapters/", "composer/training/"),
     "datasets": ("composer/training/",),
     "sklearn": ("composer/training/", "composer/evaluation/", "composer/study/"),

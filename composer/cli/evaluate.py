@@ -63,10 +63,11 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.evaluation.fluency import as_markdown as fluency_table
     from composer.evaluation.fluency import measure_fluency, second_model
     from composer.evaluation.judges.panel import as_markdown as panel_table
-    from composer.evaluation.records import BASE, Records
     from composer.evaluation.report import Setting, as_markdown, as_object, write_card
+    from composer.evaluation.store import Store
     from composer.evaluation.style_markers import as_markdown as sign_table
     from composer.evaluation.style_markers import measure_style_markers
+    from composer.evaluation.texts import BASE
 
     output_folder("--out", args.out)
     judges = judges_cli.judges(args)
@@ -78,9 +79,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     second = second_model(args.second_model) if args.second_model else None
     tasks = plan((BASE, *names), prompts, args.seeds)
     with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:
-        texts = make_texts(
-            engine, tasks, Records(args.out / "texts.jsonl"), batch=args.batch, progress=bar.update
-        )
+        texts = make_texts(engine, tasks, Store(args.out), batch=args.batch, progress=bar.update)
     rows = summarise(texts, judges)
     with tqdm(total=len(texts) if second else 0, unit="text", file=sys.stderr, disable=not second) as bar:
         fluency = measure_fluency(texts, engine, second, bar.update)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from composer.evaluation.judges.ngram_judge import NgramJudge
     from composer.evaluation.judges.panel import Panel
     from composer.evaluation.judges.transformer_judge import TransformerJudge
-    from composer.evaluation.records import Text
+    from composer.evaluation.texts import Text
     from composer.training.data import Row
 
 BUNDLED = Path("assets/judges")

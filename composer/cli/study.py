@@ -16,8 +16,8 @@ from composer.core.errors import ComposerError
 
 if TYPE_CHECKING:
     from composer.engine.engine import Engine
+    from composer.evaluation.store import Worker
     from composer.study.design.environment import StudyEnvironment
-    from composer.study.generation.store import Worker
 
 STRENGTHS = "0.5,0.75,1,1.25,1.5"
 
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.evaluation.prompts import BUNDLED, load_prompts
     from composer.study.pipeline import StudyConfig
 
-    order = StudyConfig(
+    config = StudyConfig(
         load_prompts(args.prompts or BUNDLED),
         parse_names(args.arms),
         parse_names(args.targets),
@@ -89,20 +89,20 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from tqdm import tqdm
 
+    from composer.evaluation.store import Store
     from composer.study.design.environment import StudyEnvironment
-    from composer.study.generation.store import Store
     from composer.study.pipeline import check_judges, prepare, report, write
 
-    home = StudyEnvironment(args.catalog, args.base, args.modules)
-    engine = home.engine()
-    work = prepare(engine, order)
-    check_judges(work, judges)
+    environment = StudyEnvironment(args.catalog, args.base, args.modules)
+    engine = environment.engine()
+    study_plan = prepare(engine, config)
+    check_judges(study_plan, judges)
     store = Store(args.out)
     if not args.report:
-        total, done = len(work.units), len(store.made(work.units))
+        total, done = len(study_plan.jobs), len(store.finished(study_plan.jobs))
         with tqdm(total=total, initial=done, unit="text", file=sys.stderr, smoothing=0.02) as bar:
-            store.run_pending(work.units, _worker(args, home, engine, sampling), bar.update)
-    found = report(engine, order, work, store, judges, _command(args))
+            store.run_pending(study_plan.jobs, _worker(args, environment, engine, sampling), bar.update)
+    found = report(engine, config, study_plan, store, judges, _command(args))
     write(found, args.out)
     if args.pack:
         store.pack()
@@ -110,16 +110,18 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _worker(args: argparse.Namespace, home: StudyEnvironment, engine: Engine, sampling: Sampling) -> Worker:
+def _worker(
+    args: argparse.Namespace, environment: StudyEnvironment, engine: Engine, sampling: Sampling
+) -> Worker:
     if args.engine == "local":
-        from composer.study.generation.worker import work
+        from composer.evaluation.generation import generate_texts
 
-        return lambda units, unscored: work(engine, units, unscored, sampling, args.slots)
+        return lambda jobs, unscored: generate_texts(engine, jobs, unscored, sampling, args.slots)
 
-    from composer.study.generation.ray_worker import Cluster, ray_work
+    from composer.study.ray_worker import Cluster, ray_work
 
     cluster = Cluster(args.ray_address, args.ray_workers, args.ray_cpus, args.ray_gpus)
-    return partial(ray_work, cluster, home, sampling=sampling, slots=args.slots)
+    return partial(ray_work, cluster, environment, sampling=sampling, slots=args.slots)
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from composer.core.composition import Composition, Sampling
+from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.evaluation.fingerprints import origin, version
+from composer.evaluation.generation import GenerationJob, generate_texts
 from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import Interval, distinct, median, over_prompts
-from composer.evaluation.records import BASE, Records, Task, Text, digest
-from composer.evaluation.scoring import perplexities
+from composer.evaluation.records import digest
+from composer.evaluation.store import Store
+from composer.evaluation.texts import BASE, Task, Text
 
 # A batch is as slow as its slowest row; the limit only ends a run that hangs.
 SAMPLING = Sampling(max_new_tokens=60, temperature=1.0, top_p=0.95, top_k=50, time_limit=3600)
@@ -51,37 +53,48 @@ def plan(subjects: Sequence[str], prompts: Sequence[str], seeds: int) -> list[Ta
 def make_texts(
     engine: Engine,
     tasks: Sequence[Task],
-    records: Records,
+    store: Store,
     *,
     sampling: Sampling = SAMPLING,
     batch: int = 35,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Text]:
-    """The texts of `tasks`: taken from the records where they hold them, else generated and recorded.
+    """The texts of `tasks`: from the store where it holds them, otherwise generated and stored.
 
-    progress is told how many texts became ready. Raises ComposerError for a base that is prompted
-    through a chat template, where a text is no plain continuation of its prompt.
+    progress: receives how many texts became ready since its last call. Raises ComposerError for a base that
+    is prompted through a chat template, where a text is no plain continuation of its prompt, and for a text
+    that cannot be generated.
     """
     if engine.base.spec.prompting != "plain":
         raise ComposerError(
             "The table needs a base that continues plain text; choose one whose prompting is plain."
         )
+    jobs = _jobs(engine, tasks, sampling)
+    progress(len(store.finished(jobs)))
+    store.run_pending(
+        jobs, lambda todo, unscored: generate_texts(engine, todo, unscored, sampling, batch), progress
+    )
+    if faults := store.faults(jobs):
+        raise ComposerError(next(iter(faults.values())))
+    return [
+        Text(text.key, task.subject, text.prompt, text.seed, text.continuation, store.perplexity(text.key))
+        for task, text in zip(tasks, store.finished(jobs), strict=True)
+    ]
+
+
+def _jobs(engine: Engine, tasks: Sequence[Task], sampling: Sampling) -> list[GenerationJob]:
     versions = {BASE: "", **{spec.name: version(engine, spec) for spec in engine.snapshot.adapters}}
     settings = (engine.base.id, origin(engine.base), {**asdict(sampling), "time_limit": None})
-    keys = {task: digest(settings, versions[task.subject], *asdict(task).values()) for task in tasks}
-    missing = [task for task in tasks if records.get(keys[task]) is None]
-    progress(len(tasks) - len(missing))
-    for start in range(0, len(missing), batch):
-        part = missing[start : start + batch]
-        continuations = _generate(engine, part, sampling)
-        prompts = [task.prompt for task in part]
-        scores = perplexities(engine, list(zip(prompts, continuations, strict=True)))
-        records.add(
-            Text(keys[task], task.subject, task.prompt, task.seed, continuation, score)
-            for task, continuation, score in zip(part, continuations, scores, strict=True)
+    return [
+        GenerationJob(
+            digest(settings, versions[task.subject], *asdict(task).values()),
+            task.prompt,
+            task.prompt,
+            task.seed,
+            {"weights": {} if task.subject == BASE else {task.subject: 1.0}},
         )
-        progress(len(part))
-    return [text for task in tasks if (text := records.get(keys[task]))]
+        for task in tasks
+    ]
 
 
 def summarise(texts: Sequence[Text], judges: Sequence[NgramJudge]) -> list[Row]:
@@ -109,15 +122,3 @@ def _shares(
             given = zip(texts, verdicts, strict=True)
             if found := over_prompts((text.prompt, float(verdict == label)) for text, verdict in given):
                 yield label, found
-
-
-def _generate(engine: Engine, tasks: Sequence[Task], sampling: Sampling) -> list[str]:
-    rows = [(task.prompt, _composition(task.subject), replace(sampling, seed=task.seed)) for task in tasks]
-    continuations = [""] * len(tasks)
-    for step in engine.generate_rows(rows):
-        continuations[step.row] = step.text
-    return continuations
-
-
-def _composition(subject: str) -> Composition:
-    return Composition(weights={} if subject == BASE else {subject: 1.0})

@@ -13,8 +13,8 @@ import numpy as np
 from composer.core.catalog_types import BaseSpec, Catalog
 from composer.engine.engine import Engine
 from composer.evaluation.metrics import distinct, mean, median, repetition, slor, unigrams
-from composer.evaluation.records import BASE, Text
 from composer.evaluation.scoring import perplexities
+from composer.evaluation.texts import BASE, Text
 from composer.model.loading import load_base
 
 SECOND = "second"

@@ -8,13 +8,11 @@ import json
 import os
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from composer.core.errors import ComposerError
-
-BASE = "base"
 
 
 class Record(Protocol):
@@ -25,30 +23,6 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One text to make: whose (an adapter's name, or BASE), from which prompt, with which seed."""
-
-    subject: str
-    prompt: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Text:
-    """One text made.
-
-    key: what it was made from, all of it. perplexity: of the continuation under the base.
-    """
-
-    key: str
-    subject: str
-    prompt: str
-    seed: int
-    continuation: str
-    perplexity: float | None
 
 
 def digest(*parts: object) -> str:
@@ -63,7 +37,7 @@ class Records(Generic[R]):
     folder that cannot be used and for a file that holds something else.
     """
 
-    def __init__(self, path: Path, kind: type[R] = Text):
+    def __init__(self, path: Path, kind: type[R]):
         self._path, self._packed, self._kind = path, path.with_name(f"{path.name}.gz"), kind
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

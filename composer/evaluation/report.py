@@ -11,7 +11,7 @@ from composer.core.machine import machine_line
 from composer.evaluation.adapter_table import Row
 from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import Interval
-from composer.evaluation.records import BASE
+from composer.evaluation.texts import BASE
 from composer.training.model_card import MEASURED
 
 HEAD = (

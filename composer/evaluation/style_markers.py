@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from composer.evaluation.metrics import Interval, over_prompts
-from composer.evaluation.records import BASE, Text
+from composer.evaluation.texts import BASE, Text
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from composer.core.names import unknown_name_message
 from composer.engine.engine import Engine
 from composer.evaluation import document
 from composer.evaluation.judges.ngram_judge import Judge
+from composer.evaluation.store import Store
 from composer.study.design.arms import ARMS, Arm
 from composer.study.design.plan import StudyContext, StudyPlan, plan
 from composer.study.design.targets import PAIR, all_targets, choose
-from composer.study.generation.store import Store
 from composer.study.reporting import figures
 from composer.study.reporting.leaderboard import standings
 from composer.study.reporting.study_report import TITLE, Findings, blocks
@@ -62,27 +62,27 @@ def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
     return tuple(arm for arm in ARMS if names is None or arm.name in names)
 
 
-def prepare(engine: Engine, order: StudyConfig) -> StudyPlan:
+def prepare(engine: Engine, config: StudyConfig) -> StudyPlan:
     """Every text to make. Raises ComposerError for names that are not there and numbers out of range."""
-    targets = choose(all_targets(engine.base.spec.attributes), order.targets)
+    targets = choose(all_targets(engine.base.spec.attributes), config.targets)
     return plan(
         StudyContext.of(engine),
-        chosen(order.arms),
+        chosen(config.arms),
         targets,
-        order.strengths,
-        order.prompts,
-        order.seeds,
-        order.sampling,
-        order.scored,
-        order.swept,
-        order.swept_prompts,
+        config.strengths,
+        config.prompts,
+        config.seeds,
+        config.sampling,
+        config.scored,
+        config.swept,
+        config.swept_prompts,
     )
 
 
-def check_judges(work: StudyPlan, judges: Sequence[Judge]) -> None:
+def check_judges(study_plan: StudyPlan, judges: Sequence[Judge]) -> None:
     """Raise the ComposerError that judging would end in, before hours of work."""
     decided = {judge.attribute for judge in judges}
-    wanted = {attribute for cell in work.cells for attribute, _ in cell.target.wanted}
+    wanted = {attribute for cell in study_plan.cells for attribute, _ in cell.target.wanted}
     if lost := sorted(wanted - decided):
         raise ComposerError(
             f"No judge decides {lost[0]}; make one with: python -m composer judges --data FOLDER"
@@ -91,36 +91,41 @@ def check_judges(work: StudyPlan, judges: Sequence[Judge]) -> None:
 
 def findings(
     engine: Engine,
-    order: StudyConfig,
-    work: StudyPlan,
+    config: StudyConfig,
+    study_plan: StudyPlan,
     store: Store,
     judges: Sequence[Judge],
     conflict: Callable[[str, str], float],
     notes: Sequence[str],
 ) -> Findings:
     """What the finished texts say. conflict: (module, module) -> how far they point the same way."""
-    kinds = by_kind(outcomes(work.cells, store, judges))
+    kinds = by_kind(outcomes(study_plan.cells, store, judges))
     pairs = kinds.get(PAIR, {})
     return Findings(
-        {arm.name: arm for arm in chosen(order.arms)},
+        {arm.name: arm for arm in chosen(config.arms)},
         {kind: lines(arms) for kind, arms in kinds.items()},
         parts(pairs),
-        patterns(engine, order.prompts, load_own()),
+        patterns(engine, config.prompts, load_own()),
         clashes(pairs, conflict),
-        work.missing,
-        Counter(store.faults(work.units).values()),
+        study_plan.missing,
+        Counter(store.faults(study_plan.jobs).values()),
         notes,
-        _unfinished(len(store.made(work.units)), len(work.units)),
+        _unfinished(len(store.finished(study_plan.jobs)), len(study_plan.jobs)),
         f"Judges: {'; '.join(map(_judge, judges))}." if judges else "",
     )
 
 
 def report(
-    engine: Engine, order: StudyConfig, work: StudyPlan, store: Store, judges: Sequence[Judge], command: str
+    engine: Engine,
+    config: StudyConfig,
+    study_plan: StudyPlan,
+    store: Store,
+    judges: Sequence[Judge],
+    command: str,
 ) -> Report:
     """The finished texts judged, and told in words, figures and plain values."""
-    notes = _notes(engine, order, work, command)
-    found = findings(engine, order, work, store, judges, delta_cosine(engine), notes)
+    notes = _notes(engine, config, study_plan, command)
+    found = findings(engine, config, study_plan, store, judges, delta_cosine(engine), notes)
     told = blocks(found)
     answer = {
         "base": engine.base.id,
@@ -153,17 +158,18 @@ def write(report: Report, folder: Path) -> None:
         raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
 
 
-def _notes(engine: Engine, order: StudyConfig, work: StudyPlan, command: str) -> tuple[str, ...]:
-    sampling = order.sampling
-    strengths = ", ".join(f"{strength:g}" for strength in order.strengths)
-    fewer = len(order.prompts[: order.swept_prompts])
+def _notes(engine: Engine, config: StudyConfig, study_plan: StudyPlan, command: str) -> tuple[str, ...]:
+    sampling = config.sampling
+    strengths = ", ".join(f"{strength:g}" for strength in config.strengths)
+    fewer = len(config.prompts[: config.swept_prompts])
     return (
-        f"{len(order.prompts)} prompts with {order.seeds} texts each at strength 1; {fewer} prompts with "
-        f"{min(order.swept, order.seeds)} at others and with three modules; strengths {strengths}; "
+        f"{len(config.prompts)} prompts with {config.seeds} texts each at strength 1; {fewer} prompts with "
+        f"{min(config.swept, config.seeds)} at others and with three modules; strengths {strengths}; "
         f"{sampling.max_new_tokens} new tokens, temperature {sampling.temperature:g}, top-p "
-        f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(work.units)} different "
-        f"texts fill {len(work.cells)} places of the table: what is the same text is made once. Perplexity "
-        f"is measured on {min(order.scored, order.seeds)} of the {order.seeds} texts of each prompt.",
+        f"{sampling.top_p:g}, top-k {sampling.top_k}, base {engine.base.id}. {len(study_plan.jobs)} "
+        f"different texts fill {len(study_plan.cells)} places of the table: what is the same text is made "
+        f"once. Perplexity is measured on {min(config.scored, config.seeds)} of the {config.seeds} texts of "
+        "each prompt.",
         f"Made by `{command}` on {engine.base.device} ({machine_line()}).",
     )
 

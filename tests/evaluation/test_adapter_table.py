@@ -12,7 +12,8 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.evaluation.adapter_table import make_texts, plan, summarise
 from composer.evaluation.prompts import load_prompts
-from composer.evaluation.records import BASE, Records, Task, Text
+from composer.evaluation.store import Store
+from composer.evaluation.texts import BASE, Task, Text
 from composer.training.model_card import MEASURED
 from tests.evaluation import toys
 from tests.tools import tiny
@@ -68,7 +69,7 @@ def test_the_plan_pairs_subjects_and_gives_every_text_its_own_seed():
 
 def test_texts_are_those_of_the_engine_one_by_one(engine, tmp_path):
     tasks = plan((BASE, "positive"), PROMPTS, 1)
-    texts = make_texts(engine, tasks, Records(tmp_path / "texts.jsonl"), sampling=SAMPLING, batch=3)
+    texts = make_texts(engine, tasks, Store(tmp_path), sampling=SAMPLING, batch=3)
     for task, made in zip(tasks, texts, strict=True):
         composition = Composition(weights={} if task.subject == BASE else {"positive": 1})
         steps = list(engine.generate(task.prompt, composition, replace(SAMPLING, seed=task.seed)))
@@ -77,9 +78,7 @@ def test_texts_are_those_of_the_engine_one_by_one(engine, tmp_path):
 
 
 def test_perplexity_is_of_the_continuation_given_the_prompt_under_the_base(engine, tmp_path):
-    [made] = make_texts(
-        engine, [Task("positive", "The film", 5)], Records(tmp_path / "t.jsonl"), sampling=SAMPLING
-    )
+    [made] = make_texts(engine, [Task("positive", "The film", 5)], Store(tmp_path), sampling=SAMPLING)
     ids = engine.base.tokenizer(made.prompt + made.continuation)["input_ids"]
     with torch.no_grad():
         logs = tiny.model("llama")(torch.tensor([ids])).logits[0].log_softmax(-1)  # [T, V], never gated
@@ -90,19 +89,19 @@ def test_perplexity_is_of_the_continuation_given_the_prompt_under_the_base(engin
 def test_a_second_run_makes_nothing_again(engine, tmp_path):
     tasks = plan((BASE, "positive"), PROMPTS, 1)
     path = tmp_path / "texts.jsonl"
-    first = make_texts(engine, tasks[:2], Records(path), sampling=SAMPLING)
+    first = make_texts(engine, tasks[:2], Store(path.parent), sampling=SAMPLING)
     size = path.stat().st_size
     counts = []
-    both = make_texts(engine, tasks, Records(path), sampling=SAMPLING, progress=counts.append)
-    assert both[:2] == first and counts == [2, 2] and path.stat().st_size > size
+    both = make_texts(engine, tasks, Store(path.parent), sampling=SAMPLING, progress=counts.append)
+    assert both[:2] == first and counts == [2, 1, 1] and path.stat().st_size > size
     full = path.read_bytes()
-    assert make_texts(engine, tasks, Records(path), sampling=SAMPLING) == both
+    assert make_texts(engine, tasks, Store(path.parent), sampling=SAMPLING) == both
     assert path.read_bytes() == full
 
 
 def test_other_settings_or_another_training_are_other_texts(engine, tmp_path):
     task = Task("positive", "The film", 0)
-    records = Records(tmp_path / "texts.jsonl")
+    records = Store(tmp_path)
     [one] = make_texts(engine, [task], records, sampling=SAMPLING)
     [two] = make_texts(engine, [task], records, sampling=replace(SAMPLING, temperature=0.5))
     other = tiny.engine(

@@ -8,8 +8,8 @@ import pytest
 from composer.core.errors import ComposerError
 from composer.evaluation.fluency import as_markdown, measure_fluency, second_model
 from composer.evaluation.metrics import distinct, perplexity, repetition, slor, unigrams
-from composer.evaluation.records import BASE, Text
 from composer.evaluation.scoring import perplexities
+from composer.evaluation.texts import BASE, Text
 from tests.tools import tiny
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from composer.evaluation.records import BASE, Text
 from composer.evaluation.style_markers import STYLE_MARKERS, as_markdown, measure_style_markers
+from composer.evaluation.texts import BASE, Text
 
 PLAIN = " was played on Sunday. It wasn't a good match, somebody from the newspaper said."
 OWN = {

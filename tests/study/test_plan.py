@@ -8,13 +8,13 @@ import pytest
 from composer.core.catalog_types import Attribute
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
+from composer.evaluation.generation import GeneratedText, Score, continue_texts, generate_texts
 from composer.evaluation.scoring import perplexities
+from composer.evaluation.store import Store
 from composer.methods import METHODS
 from composer.study.design.arms import ARMS, JOINT_ADAPTERS, Arm
 from composer.study.design.plan import StudyContext, plan
 from composer.study.design.targets import MULTI, all_targets, choose
-from composer.study.generation.store import Store
-from composer.study.generation.worker import GeneratedText, Score, texts, work
 from tests.tools import tiny
 
 SAMPLING = Sampling(max_new_tokens=6, time_limit=600)
@@ -130,9 +130,11 @@ def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
     )
     found = work_of(later, ["prompting", "logo", "sum-multi"], ["pair"])
     assert not found.missing and {cell.arm for cell in found.cells} == {"prompting", "logo", "sum-multi"}
-    told = next(unit.told for unit in found.units if not unit.asked)
-    assert told.startswith("<user>") and "has a negative sentiment and a world news topic" in told
-    assert told.endswith("</user>A goal was")
+    model_input = next(job.model_input for job in found.jobs if not job.asked)
+    assert (
+        model_input.startswith("<user>") and "has a negative sentiment and a world news topic" in model_input
+    )
+    assert model_input.endswith("</user>A goal was")
 
 
 def test_a_dial_that_compositions_do_not_have_is_a_reason():
@@ -153,31 +155,31 @@ def test_a_base_that_is_chatted_with_is_refused(engine):
 def test_the_same_text_is_one_unit(stand):
     strengths = (0.5, 1.0)
     found = work_of(stand, ["base"], ["sentiment", "pair"], strengths)
-    assert len(found.cells) == (2 + 2) * 2 * 2 and len(found.units) == 2  # targets, strengths, prompts
+    assert len(found.cells) == (2 + 2) * 2 * 2 and len(found.jobs) == 2  # targets, strengths, prompts
     # With one module every way of composing is that module, and a pair's module alone is the same again.
     names = ["single-sentiment", "sum", "kl-unit"]
     found = work_of(stand, names, ["positive"], strengths)
-    assert len(found.cells) == 3 * 4 and len(found.units) == 4
-    assert len(work_of(stand, ["single-sentiment"], ["positive", "positive+sports"]).units) == 2
+    assert len(found.cells) == 3 * 4 and len(found.jobs) == 4
+    assert len(work_of(stand, ["single-sentiment"], ["positive", "positive+sports"]).jobs) == 2
     # Contrast is more than its one module.
-    assert len(work_of(stand, [*names, "contrast-1"], ["positive"]).units) == 4
+    assert len(work_of(stand, [*names, "contrast-1"], ["positive"]).jobs) == 4
 
 
 def test_modules_of_several_labels_are_told_which_by_control_words(stand):
     later = replace(stand, versions={**stand.versions, **dict.fromkeys(JOINT_ADAPTERS, "1")})
     found = work_of(later, ["sum", "combined", "multi", "sum-multi"], ["positive", "positive+sports"])
-    told = {cell.arm: unit.told for cell in found.cells for unit in found.units
-            if (unit.key, unit.prompt, cell.target.kind) == (cell.key, "The film", "pair")}  # fmt: skip
+    model_input = {cell.arm: job.model_input for cell in found.cells for job in found.jobs
+            if (job.key, job.prompt, cell.target.kind) == (cell.key, "The film", "pair")}  # fmt: skip
     words = "[positive, sports] The film"
-    assert told == {"sum": "The film", "combined": words, "multi": words, "sum-multi": words}
-    one = {unit.told for unit in found.units if "combined-sentiment" in unit.asked["weights"]}
+    assert model_input == {"sum": "The film", "combined": words, "multi": words, "sum-multi": words}
+    one = {job.model_input for job in found.jobs if "combined-sentiment" in job.asked["weights"]}
     assert one == {f"[positive] {prompt}" for prompt in PROMPTS}
 
 
 def test_a_text_is_judged_and_scored_without_its_control_words(folders):
     engine = tiny.engine("llama", {**folders, MULTI: folders["sports"]})
     found = work_of(StudyContext.of(engine), ["multi"], ["positive+sports"], prompts=PROMPTS[:1])
-    made, score = work(engine, found.units, [], SAMPLING)
+    made, score = generate_texts(engine, found.jobs, [], SAMPLING)
     composition = Composition(weights={MULTI: 1})
     steps = list(engine.generate("[positive, sports] The film", composition, replace(SAMPLING, seed=0)))
     assert (made.prompt, made.continuation) == ("The film", steps[-1].text)
@@ -218,20 +220,22 @@ def test_a_key_changes_with_what_the_text_depends_on_and_nothing_else(stand):
 
 def test_texts_are_those_of_the_engine_one_by_one(engine, stand):
     found = work_of(stand, ["base", "sum", "kl-unit", "logits"], ["positive+sports"], seeds=2)
-    made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=3)}
-    assert len(made) == len(found.units) == 16
-    for unit in found.units:
-        steps = list(engine.generate(unit.told, Composition(**unit.asked), replace(SAMPLING, seed=unit.seed)))
-        assert made[unit.key].continuation == steps[-1].text
+    made = {text.key: text for text in continue_texts(engine, found.jobs, SAMPLING, slots=3)}
+    assert len(made) == len(found.jobs) == 16
+    for job in found.jobs:
+        steps = list(
+            engine.generate(job.model_input, Composition(**job.asked), replace(SAMPLING, seed=job.seed))
+        )
+        assert made[job.key].continuation == steps[-1].text
 
 
 def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, stand):
     found = work_of(stand, ["sum", "logits"], ["positive+sports"])
-    made = {text.key: text for text in texts(engine, found.units, SAMPLING, slots=2)}
-    assert made.keys() == {unit.key for unit in found.units}
-    for unit in found.units:
-        fault = made[unit.key].fault
-        assert (fault is not None and "room for 2" in fault) == (unit.asked["method"] == "logits")
+    made = {text.key: text for text in continue_texts(engine, found.jobs, SAMPLING, slots=2)}
+    assert made.keys() == {job.key for job in found.jobs}
+    for job in found.jobs:
+        fault = made[job.key].fault
+        assert (fault is not None and "room for 2" in fault) == (job.asked["method"] == "logits")
 
 
 def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
@@ -239,26 +243,27 @@ def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
     left = GeneratedText("left", "The film", 0, {}, " is")
     empty = GeneratedText("empty", "The film", 0, {}, "")
     long = GeneratedText("long", "The film", 0, {}, "x" * 400)  # more than the base can read
-    results = list(work(engine, found.units, [left, empty, long], SAMPLING))
+    results = list(generate_texts(engine, found.jobs, [left, empty, long], SAMPLING))
     scores = {each.key: each.perplexity for each in results if isinstance(each, Score)}
-    assert set(scores) == {"left", "empty", "long"} | {unit.key for unit in found.units}
+    assert set(scores) == {"left", "empty", "long"} | {job.key for job in found.jobs}
     assert scores["left"] > 1 and scores["empty"] is None and scores["long"] is None
 
 
 def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_path):
     [target] = choose(all_targets(GROUPS), ["positive"])
-    few = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING, 1).units
-    every = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).units
-    assert [unit.key for unit in few] == [unit.key for unit in every] and len(few) == 6
+    few = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING, 1).jobs
+    every = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).jobs
+    assert [job.key for job in few] == [job.key for job in every] and len(few) == 6
     store = Store(tmp_path)
-    store.run_pending(few, lambda *todo: work(engine, *todo, SAMPLING))
-    known = [unit.seed for unit in few if store.perplexity(unit.key)]
+    store.run_pending(few, lambda *todo: generate_texts(engine, *todo, SAMPLING))
+    known = [job.seed for job in few if store.perplexity(job.key)]
     assert sorted(known) == [0, 1]
     asked = []
     store.run_pending(
-        every, lambda units, unscored: asked.extend(unscored) or work(engine, units, unscored, SAMPLING)
+        every,
+        lambda jobs, unscored: asked.extend(unscored) or generate_texts(engine, jobs, unscored, SAMPLING),
     )
-    assert len(asked) == 4 and all(store.perplexity(unit.key) for unit in every)
+    assert len(asked) == 4 and all(store.perplexity(job.key) for job in every)
 
 
 def test_strengths_beside_one_may_have_fewer_seeds(stand):
@@ -290,16 +295,16 @@ def test_three_modules_have_as_few_seeds_as_other_strengths(stand):
 def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
     found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
     store, counts = Store(tmp_path), []
-    store.run_pending(found.units, lambda *todo: work(engine, *todo, SAMPLING), counts.append)
-    [(key, sentence)] = store.faults(found.units).items()
+    store.run_pending(found.jobs, lambda *todo: generate_texts(engine, *todo, SAMPLING), counts.append)
+    [(key, sentence)] = store.faults(found.jobs).items()
     assert "too long" in sentence and store.text(key).prompt == "x" * 500 and sum(counts) == 2
 
     tried = []
     again = Store(tmp_path)
     again.run_pending(
-        found.units, lambda units, unscored: tried.extend(units) or [GeneratedText(key, "x", 0, {}, "now")]
+        found.jobs, lambda jobs, unscored: tried.extend(jobs) or [GeneratedText(key, "x", 0, {}, "now")]
     )
-    assert [unit.key for unit in tried] == [key] and not again.faults(found.units)
+    assert [job.key for job in tried] == [key] and not again.faults(found.jobs)
     assert Store(tmp_path).text(key).continuation == "now"
 
 
@@ -320,7 +325,7 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, co
     found = work_of(stand, ["base", "sum"], ["positive+sports"], seeds=2)
     with pytest.raises(Killed):
         Store(tmp_path).run_pending(
-            found.units, lambda *todo: killed_after(work(engine, *todo, SAMPLING, 3), count)
+            found.jobs, lambda *todo: killed_after(generate_texts(engine, *todo, SAMPLING, 3), count)
         )
     path = tmp_path / "texts.jsonl"
     kept = path.read_bytes() if path.exists() else b""
@@ -331,12 +336,12 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, co
     todo = []
     store = Store(tmp_path)
     store.run_pending(
-        found.units,
-        lambda units, unscored: todo.append(len(units)) or work(engine, units, unscored, SAMPLING, 3),
+        found.jobs,
+        lambda jobs, unscored: todo.append(len(jobs)) or generate_texts(engine, jobs, unscored, SAMPLING, 3),
     )
-    assert todo == [len(found.units) - whole]
+    assert todo == [len(found.jobs) - whole]
     lines = path.read_text("utf-8").splitlines()
-    assert sorted(json.loads(line)["key"] for line in lines) == sorted(unit.key for unit in found.units)
-    straight = {made.key: made for made in texts(engine, found.units, SAMPLING, 3)}
+    assert sorted(json.loads(line)["key"] for line in lines) == sorted(job.key for job in found.jobs)
+    straight = {made.key: made for made in continue_texts(engine, found.jobs, SAMPLING, 3)}
     assert all(store.text(key) == made for key, made in straight.items())
-    assert all(store.perplexity(unit.key) for unit in found.units)
+    assert all(store.perplexity(job.key) for job in found.jobs)

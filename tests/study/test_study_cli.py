@@ -12,10 +12,10 @@ from composer.cli.main import main
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
+from composer.evaluation.generation import GeneratedText, Score, generate_texts
 from composer.study.design.environment import StudyEnvironment
 from composer.study.design.plan import GenerationJob
-from composer.study.generation.ray_worker import Cluster, ray_work
-from composer.study.generation.worker import GeneratedText, Score, work
+from composer.study.ray_worker import Cluster, ray_work
 from tests.evaluation import toys
 from tests.tools import tiny
 
@@ -151,7 +151,7 @@ def test_the_study_s_own_modules_come_from_a_folder_beside_the_catalog(project, 
 # --- Ray -----------------------------------------------------------------------------------------
 
 
-def units(count):
+def jobs(count):
     asked = ({}, {"method": "kl", "weights": {"positive": 1.0, "sports": 1.0}, "strength": 1.25})
     long = GenerationJob("long", "x", "x" * 500, 0, {})
     return [
@@ -164,8 +164,8 @@ def units(count):
 def test_ray_gives_what_the_local_engine_gives(project):
     catalog = str(project / "adapters.yaml")
     left = [GeneratedText("left", "The film", 0, {}, " is")]
-    here = list(work(Engine.from_catalog(catalog), units(5), left, SAMPLING, 4))
-    there = list(ray_work(Cluster(), StudyEnvironment(catalog), units(5), left, SAMPLING, 4))
+    here = list(generate_texts(Engine.from_catalog(catalog), jobs(5), left, SAMPLING, 4))
+    there = list(ray_work(Cluster(), StudyEnvironment(catalog), jobs(5), left, SAMPLING, 4))
     assert {each.key: each for each in there if isinstance(each, GeneratedText)} == {
         each.key: each for each in here if isinstance(each, GeneratedText)
     }
@@ -177,7 +177,7 @@ def test_ray_gives_what_the_local_engine_gives(project):
 def test_without_ray_the_sentence_says_how_to_get_it(monkeypatch, project):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ComposerError, match=r'pip install "ray\[data\]"'):
-        list(ray_work(Cluster(), StudyEnvironment(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4))
+        list(ray_work(Cluster(), StudyEnvironment(str(project / "adapters.yaml")), jobs(1), [], SAMPLING, 4))
 
 
 def test_nothing_to_do_starts_nothing(monkeypatch):
@@ -190,6 +190,6 @@ def test_a_cluster_that_is_not_there_is_a_sentence(project):
     with pytest.raises(ComposerError, match="--ray-address"):
         list(
             ray_work(
-                Cluster(address), StudyEnvironment(str(project / "adapters.yaml")), units(1), [], SAMPLING, 4
+                Cluster(address), StudyEnvironment(str(project / "adapters.yaml")), jobs(1), [], SAMPLING, 4
             )
         )

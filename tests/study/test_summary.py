@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from composer.core.errors import ComposerError
+from composer.evaluation.generation import GeneratedText, Score
+from composer.evaluation.store import Store
 from composer.study.design.plan import Cell
-from composer.study.generation.store import Store
-from composer.study.generation.worker import GeneratedText, Score
 from composer.study.statistics.alpha_profile import OWN, load_own
 from composer.study.statistics.comparison import Interval, best, control, difference
 from composer.study.statistics.judge_scores import outcomes

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from composer.evaluation.judges.agreement import Agreement, Vote, agreements, votes
 from composer.evaluation.judges.ngram_judge import HeldOut, Judge
-from composer.evaluation.records import Text
+from composer.evaluation.texts import Text
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ class Arm:
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     method: str = "sum"
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-    told: bool = False
+    instructed: bool = False
     passthrough_single: bool = True
 
     def unavailable_reason(self, methods: Collection[str], chat: bool) -> str | None:
         """Why it cannot be had here at all, as a clause; None if it can."""
-        if self.told and not chat:
+        if self.instructed and not chat:
             return "the base has no chat template to be told through"
         if self.method not in methods:
             return f"there is no method called {self.method}"
@@ -120,7 +120,7 @@ ARMS: tuple[Arm, ...] = (
         "The plain base, told in words what is wanted.",
         "the baseline that composing has to beat",
         _none,
-        told=True,
+        instructed=True,
     ),
     single("sentiment"),
     single("topic"),

@@ -11,28 +11,12 @@ from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.engine.resolve import requires_materialization
 from composer.evaluation.fingerprints import origin, version
+from composer.evaluation.generation import GenerationJob
 from composer.evaluation.records import digest
 from composer.methods import METHODS, Method
 from composer.study.design.arms import JOINT_ADAPTERS, Arm
 from composer.study.design.targets import TRIPLE, Target
 from composer.training.control_tokens import control
-
-
-@dataclass(frozen=True)
-class GenerationJob:
-    """One text to make. prompt: what the text begins with. told: what the base reads, the prompt at its end;
-    what stands before the prompt there is no part of the text that is judged and scored.
-
-    asked: fields of the Composition as plain values; those left out are the defaults. scored: whether its
-    perplexity is wanted.
-    """
-
-    key: str
-    prompt: str
-    told: str
-    seed: int
-    asked: Mapping[str, object]
-    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +47,7 @@ class StudyPlan:
     """cells: the whole table. units: its texts, each once. missing: what is left out, and why."""
 
     cells: tuple[Cell, ...]
-    units: tuple[GenerationJob, ...]
+    jobs: tuple[GenerationJob, ...]
     missing: tuple[Missing, ...]
 
 
@@ -97,7 +81,7 @@ class StudyContext:
             _chat(base.tokenizer),
         )
 
-    def key(self, told: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
+    def key(self, model_input: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
         """Changes with anything that could change the text.
 
         A field at its default counts only where the method listens to it, so that a field that is new to
@@ -113,11 +97,11 @@ class StudyContext:
             names |= {peer for name in names for peer in self.peers.get(name, ())}
         settings = {**asdict(sampling), "seed": seed, "time_limit": None}
         versions = {name: self.versions[name] for name in sorted(names)}
-        return digest(self.base, told, heard, versions, settings)
+        return digest(self.base, model_input, heard, versions, settings)
 
 
 def plan(
-    stand: StudyContext,
+    context: StudyContext,
     arms: Sequence[Arm],
     targets: Sequence[Target],
     strengths: Sequence[float],
@@ -139,8 +123,8 @@ def plan(
     so that arms differ by nothing but the arm.
     """
     cells: list[Cell] = []
-    units: dict[str, GenerationJob] = {}
-    targets, missing = _present(stand, targets)
+    jobs: dict[str, GenerationJob] = {}
+    targets, missing = _present(context, targets)
     draws = [
         (prompt, seed * 10_000 + place, scored is None or seed < scored)
         for seed in range(seeds)
@@ -149,7 +133,7 @@ def plan(
     some = set(prompts[:swept_prompts])
     fewer = [draw for draw in draws[: len(prompts) * (seeds if swept is None else swept)] if draw[0] in some]
     for arm in arms:
-        if reason := arm.unavailable_reason(stand.methods, stand.chat is not None):
+        if reason := arm.unavailable_reason(context.methods, context.chat is not None):
             missing.append(Missing(arm.name, (), reason))
             continue
         absent: dict[str, list[Target]] = {}
@@ -157,31 +141,31 @@ def plan(
             asked = arm.asked(target, strength)
             if asked is None:
                 continue
-            if reason := _lost(stand, asked.get("weights", ())):
+            if reason := _missing_adapter(context, asked.get("weights", ())):
                 absent.setdefault(reason, []).append(target)
                 continue
             for prompt, seed, read in draws if strength == 1 and target.kind != TRIPLE else fewer:
-                told = _told(stand, arm, target, asked, prompt)
-                key = stand.key(told, asked, sampling, seed)
+                model_input = _model_input(context, arm, target, asked, prompt)
+                key = context.key(model_input, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))
-                units[key] = GenerationJob(key, prompt, told, seed, asked, read)
+                jobs[key] = GenerationJob(key, prompt, model_input, seed, asked, read)
         missing += [Missing(arm.name, _short(gone, targets), why) for why, gone in absent.items()]
-    return StudyPlan(tuple(cells), tuple(_in_order(units.values())), tuple(missing))
+    return StudyPlan(tuple(cells), tuple(_in_order(jobs.values())), tuple(missing))
 
 
-def _present(stand: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
+def _present(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
     """The targets whose modules are all here; the others by what they lack."""
     absent: dict[str, list[Target]] = {}
     for target in targets:
-        if reason := _lost(stand, target.modules):
+        if reason := _missing_adapter(context, target.modules):
             absent.setdefault(reason, []).append(target)
     gone = {target for lacking in absent.values() for target in lacking}
     missing = [Missing(None, _short(lacking, targets), why) for why, lacking in absent.items()]
     return [target for target in targets if target not in gone], missing
 
 
-def _lost(stand: StudyContext, adapters: Iterable[str]) -> str | None:
-    lost = next((name for name in adapters if name not in stand.versions), None)
+def _missing_adapter(context: StudyContext, adapters: Iterable[str]) -> str | None:
+    lost = next((name for name in adapters if name not in context.versions), None)
     return f"there is no adapter called {lost}" if lost else None
 
 
@@ -192,32 +176,36 @@ def _short(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
     return (*whole, *(target.name for target in of if target in some and target.kind not in whole))
 
 
-def _in_order(units: Iterable[GenerationJob]) -> list[GenerationJob]:
+def _in_order(jobs: Iterable[GenerationJob]) -> list[GenerationJob]:
     """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
 
     Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
     a study cut short still compares. Units that adapters are made for come last and adapter by adapter:
     making one takes as long as several texts, and each place in the bank slows all texts down.
     """
-    return sorted(units, key=lambda unit: (_made(unit), -len(unit.told), unit.told, unit.seed))
-
-
-def _made(unit: GenerationJob) -> tuple:
-    """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
-    if not unit.asked or not requires_materialization(composition := Composition(**unit.asked)):
-        return ()
-    return (
-        composition.method,
-        *sorted((name, str(value)) for name, value in unit.asked.items() if name != "strength"),
+    return sorted(
+        jobs, key=lambda job: (_materialization_order(job), -len(job.model_input), job.model_input, job.seed)
     )
 
 
-def _told(stand: StudyContext, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str) -> str:
+def _materialization_order(job: GenerationJob) -> tuple:
+    """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
+    if not job.asked or not requires_materialization(composition := Composition(**job.asked)):
+        return ()
+    return (
+        composition.method,
+        *sorted((name, str(value)) for name, value in job.asked.items() if name != "strength"),
+    )
+
+
+def _model_input(
+    context: StudyContext, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str
+) -> str:
     if not set(JOINT_ADAPTERS).isdisjoint(asked.get("weights", ())):
         return control(label for _, label in target.wanted) + prompt
-    if not (arm.told and stand.chat):
+    if not (arm.instructed and context.chat):
         return prompt
-    return stand.chat(
+    return context.chat(
         f'Write a short, fluent text that begins with "{prompt}" and has {target.words}.', prompt
     )
 

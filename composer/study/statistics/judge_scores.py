@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from composer.evaluation.judges.agreement import votes
 from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.metrics import repetition
+from composer.evaluation.store import Store
 from composer.study.design.plan import Cell
-from composer.study.generation.store import Store
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from itertools import chain
 
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
+from composer.evaluation.generation import GeneratedText, Score, generate_texts
 from composer.study.design.environment import StudyEnvironment
 from composer.study.design.plan import GenerationJob
-from composer.study.generation.worker import GeneratedText, Score, work
 
 # Texts an actor takes at a time, in batches of the engine: enough that one which drains costs little.
 BATCHES = 8
@@ -37,22 +37,22 @@ class Cluster:
 class Worker:
     """Runs in an actor. Its machine has the project, the catalog and the base at the same place."""
 
-    def __init__(self, home: dict, sampling: dict, slots: int):
-        self._engine = StudyEnvironment(**home).engine()
+    def __init__(self, environment: dict, sampling: dict, slots: int):
+        self._engine = StudyEnvironment(**environment).engine()
         self._sampling, self._slots = Sampling(**sampling), slots
 
     def __call__(self, batch: dict) -> Iterator[dict]:
         todo = [_read(line) for line in batch["line"]]
-        units = [each for each in todo if isinstance(each, GenerationJob)]
+        jobs = [each for each in todo if isinstance(each, GenerationJob)]
         unscored = [each for each in todo if isinstance(each, GeneratedText)]
-        for result in work(self._engine, units, unscored, self._sampling, self._slots):
+        for result in generate_texts(self._engine, jobs, unscored, self._sampling, self._slots):
             yield {"line": [_write(result)]}
 
 
 def ray_work(
     cluster: Cluster,
-    home: StudyEnvironment,
-    units: Sequence[GenerationJob],
+    environment: StudyEnvironment,
+    jobs: Sequence[GenerationJob],
     unscored: Sequence[GeneratedText],
     sampling: Sampling,
     slots: int,
@@ -61,7 +61,7 @@ def ray_work(
 
     A run that is cut off loses what the actors were at, up to a few batches each; the next makes that again.
     """
-    if not (units or unscored):
+    if not (jobs or unscored):
         return
     ray = _ray()
     started = not ray.is_initialized()
@@ -69,11 +69,11 @@ def ray_work(
         _start(ray, cluster)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        lines = [{"line": _write(each)} for each in chain(units, unscored)]
+        lines = [{"line": _write(each)} for each in chain(jobs, unscored)]
         size = min(BATCHES * slots, -(-len(lines) // cluster.workers))
         done = ray.data.from_items(lines, override_num_blocks=-(-len(lines) // size)).map_batches(
             Worker,
-            fn_constructor_args=(asdict(home.resolved()), asdict(sampling), slots),
+            fn_constructor_args=(asdict(environment.resolved()), asdict(sampling), slots),
             batch_size=size,
             compute=ray.data.ActorPoolStrategy(size=cluster.workers),
             num_cpus=cluster.cpus,
@@ -103,7 +103,7 @@ def _ray():
 def _start(ray, cluster: Cluster) -> None:
     settings = {} if cluster.address else {"num_cpus": cluster.workers * cluster.cpus + 1}
     try:
-        _knock(cluster.address)
+        _check_reachable(cluster.address)
         ray.init(
             address=cluster.address or "local",
             include_dashboard=False if not cluster.address else None,
@@ -117,7 +117,7 @@ def _start(ray, cluster: Cluster) -> None:
         ) from fault
 
 
-def _knock(address: str | None) -> None:
+def _check_reachable(address: str | None) -> None:
     """Raise OSError where nobody answers at host:port; Ray itself would go on trying for minutes."""
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
