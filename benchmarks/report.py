@@ -1,10 +1,11 @@
-"""Measurements as Markdown. Pure: every figure comes out of the results that are passed in."""
+"""Measurements as a report. Every figure comes from the results that are passed in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.targets import judge
+from composer.core.document import Block, DataTable, Heading, Paragraph, markdown
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 NOT_YET = "not yet measured"
@@ -35,37 +36,39 @@ FUSION_ARMS = {
 
 def as_markdown(results: Mapping[str, Mapping]) -> str:
     """The whole report. results: "cpu" and "cuda" -> what the last run on that device measured."""
-    lines = ["# What composing costs", "", *_bars(results)]
+    blocks: list[Block] = [Heading("What composing costs", 1), *_targets(results)]
     for device, name in DEVICES.items():
-        lines += ["", f"## On a {name}", ""]
-        lines += list(_device(results[device])) if device in results else [f"{NOT_YET.capitalize()}."]
-    return "\n".join([*lines, ""])
+        blocks.append(Heading(f"On a {name}"))
+        if device in results:
+            blocks += _device(results[device])
+        else:
+            blocks.append(Paragraph(f"{NOT_YET.capitalize()}."))
+    return markdown(blocks)
 
 
-def _bars(results: Mapping[str, Mapping]) -> Iterator[str]:
+def _targets(results: Mapping[str, Mapping]) -> Iterator[Block]:
     rows = []
     for verdict in judge(results):
         bar, measured = verdict.bar, verdict.measured
         sign = "<=" if bar.most else ">="
         figure = "-" if measured is None else f"{measured:.2f}{bar.unit}"
         rows.append([bar.device, bar.claim, f"{sign} {bar.need:g}{bar.unit}", figure, verdict.word])
-    yield from _table(("on", "bar", "needed", "measured", "met"), rows)
-    yield ""
-    yield (
+    yield _table(("on", "bar", "needed", "measured", "met"), rows, words=2)
+    yield Paragraph(
         "Speeds are ratios of medians of one run, all arms taking turns, same dtype, telemetry on; "
         "adapters are random, on all linear layers. KL fusion: the worst N. GPU bars: the 8B shape in bf16."
     )
 
 
-def _device(result: Mapping) -> Iterator[str]:
-    yield from _machine(result["machine"])
-    yield ""
-    yield f"Made by `{result['command']}`."
-    for section, command in result.get("kept", {}).items():
-        yield f"The section {section} is of an earlier run, `{command}`, on the same machine."
+def _device(result: Mapping) -> Iterator[Block]:
+    yield Paragraph(" ".join(_machine(result["machine"])))
+    kept = (
+        f"The section {section} is of an earlier run, `{command}`, on the same machine."
+        for section, command in result.get("kept", {}).items()
+    )
+    yield Paragraph(" ".join([f"Made by `{result['command']}`.", *kept]))
     if base := result.get("base"):
-        yield ""
-        yield (
+        yield Paragraph(
             f"Base {base['id']}, {base['parameters'] / 1e6:.0f}M parameters, {base['dtype']}, "
             f"quantization {base['quantization']}; adapters of rank {base['rank']}."
         )
@@ -87,7 +90,7 @@ def _machine(machine: Mapping) -> Iterator[str]:
     yield f"Python {machine['python']}, {versions}."
 
 
-def _sections(sections: Mapping) -> Iterator[str]:
+def _sections(sections: Mapping) -> Iterator[Block]:
     for key, section in (
         ("single", _single),
         ("fusion", _fusion),
@@ -97,13 +100,11 @@ def _sections(sections: Mapping) -> Iterator[str]:
         ("contention", _contention),
     ):
         if key in sections:
-            yield ""
             yield from section(sections[key])
 
 
-def _single(single: Mapping) -> Iterator[str]:
-    yield f"### One stream, {single['tokens']} new tokens"
-    yield ""
+def _single(single: Mapping) -> Iterator[Block]:
+    yield Heading(f"One stream, {single['tokens']} new tokens", 3)
     rows = [
         [
             _named(ARMS, arm),
@@ -116,17 +117,12 @@ def _single(single: Mapping) -> Iterator[str]:
         for arm, taken in single["arms"].items()
     ]
     head = ("arm", "tokens/s", "p10 - p90", "wall ms/token", "CPU ms/token", "runs")
-    yield from _table(head, rows)
-    yield ""
-    yield _compiled(single["compiled"])
+    yield _table(head, rows)
     forms = ", ".join(f"{shape} by {form}" for shape, form in single["wall_forms"].items())
-    yield f"Fastest form of each bare product (out x in): {forms}."
-    yield ""
+    yield Paragraph(f"{_compiled(single['compiled'])} Fastest form of each bare product (out x in): {forms}.")
     yield from _profile(single["profile"])
     if "int8" in single:
-        yield ""
-        yield "What int8 weights change, along a fixed text decoded token by token:"
-        yield ""
+        yield Paragraph("What int8 weights change, along a fixed text decoded token by token:")
         rows = [
             [
                 count,
@@ -139,17 +135,16 @@ def _single(single: Mapping) -> Iterator[str]:
             for count, change in single["int8"].items()
         ]
         head = ("adapters", "max logit change", "mean", "KL nats", "same first choice", "positions")
-        yield from _table(head, rows)
+        yield _table(head, rows)
 
 
-def _profile(profile: Mapping) -> Iterator[str]:
+def _profile(profile: Mapping) -> Iterator[Block]:
     total = profile["total"]
-    yield "Where a token of ours with 3 adapters goes, under a profiler that slows all of it down:"
-    yield ""
+    yield Paragraph("Where a token of ours with 3 adapters goes, under a profiler that slows all of it down:")
     parts = {f"`{name}`": spent for name, spent in profile["operators"].items()}
     parts |= {"other operators": profile["others"], "no operator: Python and waiting": profile["rest"]}
     rows = [[name, f"{spent:.3f}", f"{spent / total:.1%}"] for name, spent in parts.items()]
-    yield from _table(("operator itself", "ms/token", "share"), rows)
+    yield _table(("operator itself", "ms/token", "share"), rows)
 
 
 def _compiled(compiled: Mapping[str, bool]) -> str:
@@ -160,9 +155,8 @@ def _compiled(compiled: Mapping[str, bool]) -> str:
     return f"Not compiled: {', '.join(name for name, done in compiled.items() if not done)}."
 
 
-def _fusion(fusion: Mapping) -> Iterator[str]:
-    yield f"### KL fusion, prompt of {fusion['prompt_tokens']} tokens"
-    yield ""
+def _fusion(fusion: Mapping) -> Iterator[Block]:
+    yield Heading(f"KL fusion, prompt of {fusion['prompt_tokens']} tokens", 3)
     one = fusion["arms"]["rows 1"]["median"]
     rows = [
         [
@@ -174,12 +168,11 @@ def _fusion(fusion: Mapping) -> Iterator[str]:
         ]
         for arm, taken in fusion["arms"].items()
     ]
-    yield from _table(("arm", "wall ms", "p10 - p90", "CPU ms", "of one base prefill"), rows)
+    yield _table(("arm", "wall ms", "p10 - p90", "CPU ms", "of one base prefill"), rows)
 
 
-def _users(users: Mapping) -> Iterator[str]:
-    yield f"### Many users at once, {users['tokens']} new tokens each, {users['slots']} slots"
-    yield ""
+def _users(users: Mapping) -> Iterator[Block]:
+    yield Heading(f"Many users at once, {users['tokens']} new tokens each, {users['slots']} slots", 3)
     rows = [
         [
             count,
@@ -205,11 +198,10 @@ def _users(users: Mapping) -> Iterator[str]:
         "CPU ms/token",
         "memory",
     )
-    yield from _table(head, rows)
-    yield ""
+    yield _table(head, rows)
     counts = sorted(users["counts"].items(), key=lambda entry: int(entry[0]))
     (_, fewest), (_, most) = counts[0], counts[-1]
-    yield (
+    yield Paragraph(
         "With nothing done but the bare products of as many rows, the largest crowd would have "
         f"{most['bare'] / fewest['bare']:.1f} times the smallest's tokens/s. It has "
         f"{most['total'] / fewest['total']:.1f} times, with attention, adapters, sampling, text and the "
@@ -217,53 +209,47 @@ def _users(users: Mapping) -> Iterator[str]:
     )
 
 
-def _preview(preview: Mapping) -> Iterator[str]:
-    yield f"### Slider to next-token preview, prompt of {preview['prompt_tokens']} tokens"
-    yield ""
+def _preview(preview: Mapping) -> Iterator[Block]:
+    yield Heading(f"Slider to next-token preview, prompt of {preview['prompt_tokens']} tokens", 3)
     figures = [_ms(preview["p50"]), _ms(preview["p95"]), _ms(preview["cpu"]), str(preview["count"])]
-    yield from _table(("p50 ms", "p95 ms", "CPU ms", "moves"), [figures])
+    yield _table(("p50 ms", "p95 ms", "CPU ms", "moves"), [figures])
 
 
-def _start(start: Mapping) -> Iterator[str]:
-    yield f"### Start-up, {start['adapters']} adapters, files in the system's cache"
-    yield ""
+def _start(start: Mapping) -> Iterator[Block]:
+    yield Heading(f"Start-up, {start['adapters']} adapters, files in the system's cache", 3)
     first, load = start["first_token"], start["adapter_load"]
-    yield from _table(
+    yield _table(
         ("what", "median s", "p10 - p90", "CPU s", "runs"),
         [_seconds("process start to first token", first), _seconds("loading one adapter", load)],
     )
-    yield ""
-    yield f"Memory of that process at its first token: {_gigabytes(start['memory'])}."
+    yield Paragraph(f"Memory of that process at its first token: {_gigabytes(start['memory'])}.")
 
 
-def _contention(contention: Mapping) -> Iterator[str]:
-    yield (
-        f"### Beside busy processes, three adapters, {contention['tokens']} new tokens, "
-        f"{contention['cores']} cores"
+def _contention(contention: Mapping) -> Iterator[Block]:
+    yield Heading(
+        f"Beside busy processes, three adapters, {contention['tokens']} new tokens, "
+        f"{contention['cores']} cores",
+        3,
     )
-    yield ""
     loads = contention["loads"]
     rows = []
     for arm in loads["0"]:
         taken = [arms[arm] for arms in loads.values()]
         rows.append([WAITS[arm], *(f"{1 / each['median']:.1f}" for each in taken), _ms(taken[0]["cpu"])])
     heads = ("quiet" if count == "0" else f"{count} busy" for count in loads)
-    yield from _table(("OpenMP's threads wait", *heads, "quiet, CPU ms/token"), rows)
-    yield ""
-    yield "Tokens/s, medians; each way of waiting is a process of its own, and they take turns."
+    yield _table(("OpenMP's threads wait", *heads, "quiet, CPU ms/token"), rows)
+    yield Paragraph("Tokens/s, medians; each way of waiting is a process of its own, and they take turns.")
 
 
-def _gpu(gpu: Mapping) -> Iterator[str]:
+def _gpu(gpu: Mapping) -> Iterator[Block]:
     shape = gpu["shape"]
     for dtype, sections in gpu["dtypes"].items():
         floor, ours = sections["floor"], sections["single"]["arms"]["ours 0"]["median"]
-        yield ""
-        yield (
-            f"## Llama of {shape['num_hidden_layers']} layers, width {shape['hidden_size']}, {dtype}, "
+        yield Heading(
+            f"Llama of {shape['num_hidden_layers']} layers, width {shape['hidden_size']}, {dtype}, "
             f"random weights, on {DEVICES[gpu['device']]}; adapters of rank {gpu['rank']}"
         )
-        yield ""
-        yield (
+        yield Paragraph(
             f"One token reads {_gigabytes(floor['bytes'])} of weights; at the "
             f"{floor['bandwidth'] / 1e9:.0f} GB/s of a plain copy that takes {_ms(floor['seconds'])} ms, "
             f"{floor['seconds'] / ours:.0%} of ours."
@@ -281,10 +267,8 @@ def _named(names: Mapping[str, str], arm: str) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> DataTable:
+    return DataTable(tuple(head), tuple(map(tuple, rows)), words)
 
 
 def _seconds(name: str, taken: Mapping) -> list[str]:

@@ -58,15 +58,12 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     from tqdm import tqdm
 
+    from composer.core.document import markdown
     from composer.engine.engine import Engine
+    from composer.evaluation import fluency, report, style_markers
     from composer.evaluation.adapter_table import SAMPLING, make_texts, plan, summarise
-    from composer.evaluation.fluency import as_markdown as fluency_table
-    from composer.evaluation.fluency import measure_fluency, second_model
-    from composer.evaluation.judges.panel import as_markdown as panel_table
-    from composer.evaluation.report import Setting, as_markdown, as_object, write_card
+    from composer.evaluation.judges import panel
     from composer.evaluation.store import Store
-    from composer.evaluation.style_markers import as_markdown as sign_table
-    from composer.evaluation.style_markers import measure_style_markers
     from composer.evaluation.texts import BASE
 
     output_folder("--out", args.out)
@@ -76,31 +73,31 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     names = parse_names(args.adapters) or engine.names
     if strange := [name for name in names if name not in engine.names]:
         raise ComposerError(unknown_name_message("adapter", strange[0], engine.names))
-    second = second_model(args.second_model) if args.second_model else None
+    second = fluency.second_model(args.second_model) if args.second_model else None
     tasks = plan((BASE, *names), prompts, args.seeds)
     with tqdm(total=len(tasks), unit="text", file=sys.stderr) as bar:
         texts = make_texts(engine, tasks, Store(args.out), batch=args.batch, progress=bar.update)
     rows = summarise(texts, judges)
     with tqdm(total=len(texts) if second else 0, unit="text", file=sys.stderr, disable=not second) as bar:
-        fluency = measure_fluency(texts, engine, second, bar.update)
+        read = fluency.measure_fluency(texts, engine, second, bar.update)
     panels = judges_cli.panels(texts, judges, others)
-    signs = measure_style_markers(texts)
+    markers = style_markers.measure_style_markers(texts)
 
-    setting = Setting(
+    setting = report.Setting(
         engine.base.id, len(prompts), args.seeds, SAMPLING, str(engine.base.device), _command(args)
     )
-    table = "\n".join(
+    table = markdown(
         [
-            as_markdown(rows, judges, setting),
-            *((sign_table(signs),) if signs else ()),
-            fluency_table(fluency, args.second_model),
-            *map(panel_table, panels),
+            *report.blocks(rows, judges, setting),
+            *style_markers.blocks(markers),
+            *fluency.blocks(read, args.second_model),
+            *(block for each in panels for block in panel.blocks(each)),
         ]
     )
-    answer = as_object(rows, judges, setting) | {
-        "fluency": [asdict(row) for row in fluency],
-        "panels": [asdict(panel) for panel in panels],
-        "signs": [asdict(sign) for sign in signs],
+    answer = report.as_object(rows, judges, setting) | {
+        "fluency": [asdict(row) for row in read],
+        "panels": [asdict(each) for each in panels],
+        "signs": [asdict(marker) for marker in markers],
     }
     (args.out / "table.md").write_text(table, "utf-8")
     (args.out / "table.json").write_text(json.dumps(answer, indent=1, allow_nan=False), "utf-8")
@@ -108,8 +105,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         sources = {spec.name: Path(spec.source) for spec in engine.snapshot.adapters}
         for row in rows[1:]:
             card = sources[row.subject] / "README.md"
-            own = [sign for sign in signs if sign.style == row.subject]
-            if not write_card(card, row, rows[0], judges, setting, sign_table(own) if own else ""):
+            own = [marker for marker in markers if marker.style == row.subject]
+            if not report.write_card(card, row, rows[0], judges, setting, style_markers.blocks(own)):
                 print(f"{row.subject} has no model card with a place for its figures", file=sys.stderr)
     print(json.dumps(answer, allow_nan=False) if args.json else table, file=out)
     return 0

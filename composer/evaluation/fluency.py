@@ -11,6 +11,7 @@ from itertools import groupby
 import numpy as np
 
 from composer.core.catalog_types import BaseSpec, Catalog
+from composer.core.document import Block, DataTable, Paragraph
 from composer.engine.engine import Engine
 from composer.evaluation.metrics import distinct, mean, median, repetition, slor, unigrams
 from composer.evaluation.scoring import perplexities
@@ -69,22 +70,22 @@ def measure_fluency(
     ]
 
 
-def as_markdown(rows: Sequence[Fluency], second: str | None = None) -> str:
-    """The rows as a table, with what each column is. second: the second model's name."""
+def blocks(rows: Sequence[Fluency], second: str | None = None) -> list[Block]:
+    """The rows as a table, and what each column is. second: the second model's name."""
     head = ["adapter", "perplexity", *([f"perplexity under {second}"] if second else []), "SLOR"]
     head += ["distinct-1", "distinct-2", "distinct-3", "repeated 4-grams"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    cells = []
     for row in rows:
         numbers = (row.perplexity, *((row.second,) if second else ()), row.slor, *row.distinct)
-        cells = [row.subject, *map(_number, numbers), "-" if row.repeated is None else f"{row.repeated:.1%}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        repeated = "-" if row.repeated is None else f"{row.repeated:.1%}"
+        cells.append((row.subject, *map(_number, numbers), repeated))
     note = (
         "Of the continuation, medians over texts; distinct over all of a subject's texts; repeated 4-grams a "
         "mean, since most texts have none. SLOR: log-probability under the base less that of the tokens "
         "alone, nats a token; their frequencies are counted on the base's own continuations, each count one "
         "higher."
     )
-    return "\n".join([*lines, "", note, ""])
+    return [DataTable(tuple(head), tuple(cells)), Paragraph(note)]
 
 
 def _fluency(

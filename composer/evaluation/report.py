@@ -1,4 +1,4 @@
-"""The adapter table as words: Markdown for people, plain values for JSON, a row for each model card."""
+"""The adapter table as a report, as plain values for JSON, and as a row of each model card."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from composer.core.composition import Sampling
+from composer.core.document import Block, DataTable, Paragraph, markdown
 from composer.core.machine import machine_line
 from composer.evaluation.adapter_table import Row
 from composer.evaluation.judges.ngram_judge import NgramJudge
@@ -14,10 +15,7 @@ from composer.evaluation.metrics import Interval
 from composer.evaluation.texts import BASE
 from composer.training.model_card import MEASURED
 
-HEAD = (
-    "| adapter | control [95%] | base alone | continuation only | perplexity | x base | distinct-2 |",
-    "|---|---|---|---|---|---|---|",
-)
+HEAD = ("adapter", "control [95%]", "base alone", "continuation only", "perplexity", "x base", "distinct-2")
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,10 @@ class Setting:
     command: str
 
 
-def as_markdown(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Setting) -> str:
-    """The whole report. The first row is the base's."""
-    lines = [*HEAD, _base_line(rows[0], judges), *(_adapter_line(row, rows[0]) for row in rows[1:])]
-    return "\n".join([*lines, "", *_notes(judges, setting), ""])
+def blocks(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Setting) -> list[Block]:
+    """The table and its notes. The first row is the base's."""
+    cells = (_base_cells(rows[0], judges), *(_adapter_cells(row, rows[0]) for row in rows[1:]))
+    return [DataTable(HEAD, cells), *_notes(judges, setting)]
 
 
 def as_object(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Setting) -> dict:
@@ -57,11 +55,16 @@ def as_object(rows: Sequence[Row], judges: Sequence[NgramJudge], setting: Settin
 
 
 def write_card(
-    card: Path, row: Row, base: Row, judges: Sequence[NgramJudge], setting: Setting, more: str = ""
+    card: Path,
+    row: Row,
+    base: Row,
+    judges: Sequence[NgramJudge],
+    setting: Setting,
+    more: Sequence[Block] = (),
 ) -> bool:
-    """Put an adapter's row between the markers of its model card, and `more` below it.
+    """Writes an adapter's row between the markers of its model card, and `more` below it.
 
-    False if there is no card with markers.
+    Returns False if there is no card with markers.
     """
     text = card.read_text("utf-8") if card.is_file() else ""
     before, start, rest = text.partition(MEASURED[0])
@@ -69,25 +72,22 @@ def write_card(
     if not (start and end):
         return False
     own = [judge for judge in judges if row.subject in judge.labels]
-    extra = ("", more.rstrip()) if more else ()
-    measured = "\n".join([*HEAD, _adapter_line(row, base), "", *_notes(own, setting), *extra])
-    card.write_text(f"{before}{start}\n{measured}\n{end}{after}", "utf-8")
+    measured = markdown([DataTable(HEAD, (_adapter_cells(row, base),)), *_notes(own, setting), *more])
+    card.write_text(f"{before}{start}\n{measured}{end}{after}", "utf-8")
     return True
 
 
-def _base_line(row: Row, judges: Sequence[NgramJudge]) -> str:
+def _base_cells(row: Row, judges: Sequence[NgramJudge]) -> tuple[str, ...]:
     shares = "; ".join(
         ", ".join(f"{label} {row.shares[label].value:.1%}" for label in judge.labels) for judge in judges
     )
-    return (
-        f"| {BASE} | {shares or '-'} | - | - | {_number(row.perplexity)} | 1.00 | {_number(row.distinct2)} |"
-    )
+    return BASE, shares or "-", "-", "-", _number(row.perplexity), "1.00", _number(row.distinct2)
 
 
-def _adapter_line(row: Row, base: Row) -> str:
+def _adapter_cells(row: Row, base: Row) -> tuple[str, ...]:
     ratio = row.perplexity / base.perplexity if row.perplexity and base.perplexity else None
     label = row.subject
-    cells = (
+    return (
         label,
         _interval(row.shares.get(label)),
         _percent(base.shares.get(label)),
@@ -96,12 +96,11 @@ def _adapter_line(row: Row, base: Row) -> str:
         _number(ratio),
         _number(row.distinct2),
     )
-    return f"| {' | '.join(cells)} |"
 
 
-def _notes(judges: Sequence[NgramJudge], setting: Setting) -> list[str]:
+def _notes(judges: Sequence[NgramJudge], setting: Setting) -> list[Paragraph]:
     sampling = setting.sampling
-    return [
+    sentences = (
         f"{setting.prompts} prompts, {setting.seeds} seeds, {sampling.max_new_tokens} new tokens, "
         f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, weight 1, "
         f"base {setting.base}.",
@@ -109,7 +108,8 @@ def _notes(judges: Sequence[NgramJudge], setting: Setting) -> list[str]:
         "interval is a bootstrap over prompts. Perplexity: median, of the continuation under the base.",
         *(f"Judge of {judge}." for judge in judges),
         f"Made by `{setting.command}` on {setting.device} ({machine_line()}).",
-    ]
+    )
+    return [Paragraph(sentence) for sentence in sentences]
 
 
 def _interval(share: Interval | None) -> str:

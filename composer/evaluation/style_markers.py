@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from composer.core.document import Block, DataTable, Paragraph
 from composer.evaluation.metrics import Interval, over_prompts
 from composer.evaluation.texts import BASE, Text
 
@@ -74,19 +75,25 @@ def measure_style_markers(
     return [_signed(sign, own[sign.style], own.get(BASE, ())) for sign in signs if sign.style in own]
 
 
-def as_markdown(rows: Sequence[MarkerRate]) -> str:
-    """A table of them, at least one."""
-    lines = ["| style | sign | its texts [95%] | base alone |", "|---|---|---|---|"]
-    for row in rows:
-        base = "-" if row.base is None else f"{row.base:.1%}"
-        lines.append(
-            f"| {row.style} | {row.sign} | {row.share:.1%} [{row.low:.1%}, {row.high:.1%}] | {base} |"
+def blocks(rows: Sequence[MarkerRate]) -> list[Block]:
+    """The rows as a table and a note; nothing where there are none."""
+    if not rows:
+        return []
+    cells = tuple(
+        (
+            row.style,
+            row.sign,
+            f"{row.share:.1%} [{row.low:.1%}, {row.high:.1%}]",
+            "-" if row.base is None else f"{row.base:.1%}",
         )
+        for row in rows
+    )
+    head = ("style", "sign", "its texts [95%]", "base alone")
     note = (
         "No judge decides on a style. Sign: something that is in a continuation or is not; a sign is not the "
         "style, and a text can have the style without it."
     )
-    return "\n".join([*lines, "", note, ""])
+    return [DataTable(head, cells, words=2), Paragraph(note)]
 
 
 def _signed(sign: StyleMarker, own: Sequence[Text], base: Sequence[Text]) -> MarkerRate:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from composer.core import document
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.core.jsonable import to_jsonable
 from composer.core.machine import machine_line
 from composer.core.names import unknown_name_message
 from composer.engine.engine import Engine
-from composer.evaluation import document
 from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.store import Store
 from composer.study.design.arms import ARMS, Arm

@@ -172,7 +172,7 @@ def test_another_dtype_than_float32_meets_no_bar_of_the_cpu():
 
 def test_every_bar_is_in_the_table_with_its_word():
     lines = as_markdown({"cpu": results()}).splitlines()
-    rows = lines[lines.index("|---|---|---|---|---|") + 1 :][: len(BARS)]
+    rows = lines[lines.index("|---|---|---:|---:|---:|") + 1 :][: len(BARS)]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [row[1] for row in cells] == [bar.claim for bar in BARS]
     first, gpu = cells[0], cells[1]

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from composer.core.document import markdown
 from composer.core.errors import ComposerError
-from composer.evaluation.fluency import as_markdown, measure_fluency, second_model
+from composer.evaluation.fluency import blocks, measure_fluency, second_model
 from composer.evaluation.metrics import distinct, perplexity, repetition, slor, unigrams
 from composer.evaluation.scoring import perplexities
 from composer.evaluation.texts import BASE, Text
@@ -84,7 +85,7 @@ def test_fluency_of_each_subject(engine, texts):
 
 def test_without_the_bases_own_texts_there_is_no_slor(engine, texts):
     [mine] = measure_fluency(texts[2:], engine)
-    assert mine.slor is None and "| - |" in as_markdown([mine])
+    assert mine.slor is None and "| - |" in markdown(blocks([mine]))
 
 
 def test_an_empty_continuation_has_nothing_to_measure(engine):
@@ -101,7 +102,7 @@ def test_a_second_model_reads_the_same_texts(engine, texts, tmp_path):
     expected = second.log_probs([texts[2].prompt + texts[2].continuation])[0][len("The film") - 1 :]
     assert mine.second == pytest.approx(perplexity(expected)) and mine.second != mine.perplexity
     assert sum(counts) == 3
-    table = as_markdown([mine], "another model")
+    table = markdown(blocks([mine], "another model"))
     assert f"| mine | {mine.perplexity:.2f} | {mine.second:.2f} | " in table and "66.7%" in table
     assert str(tmp_path) not in table
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from composer.evaluation.style_markers import STYLE_MARKERS, as_markdown, measure_style_markers
+from composer.core.document import markdown
+from composer.evaluation.style_markers import STYLE_MARKERS, blocks, measure_style_markers
 from composer.evaluation.texts import BASE, Text
 
 PLAIN = " was played on Sunday. It wasn't a good match, somebody from the newspaper said."
@@ -41,9 +42,9 @@ def test_shares_are_over_the_styles_own_texts_beside_the_bases():
     ]
     [row] = measure_style_markers(texts)
     assert (row.style, row.share, row.base) == ("question", 0.75, 0.0) and row.low < 0.75 < row.high
-    assert "| question | two questions or more | 75.0% [" in as_markdown([row])
+    assert "| question | two questions or more | 75.0% [" in markdown(blocks([row]))
     [alone] = measure_style_markers(texts[4:])
-    assert alone.base is None and "| - |" in as_markdown([alone])
+    assert alone.base is None and "| - |" in markdown(blocks([alone]))
     assert measure_style_markers(texts[:4]) == []
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from composer.evaluation.document import DataTable, Heading, Paragraph, Picture, html, markdown
+from composer.core.document import DataTable, Heading, Paragraph, Picture, html, markdown
 from composer.study.design.arms import ARMS
 from composer.study.design.plan import Missing
 from composer.study.reporting import figures

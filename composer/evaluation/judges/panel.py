@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from composer.core.document import Block, DataTable, Paragraph
 from composer.evaluation.judges.agreement import Agreement, Vote, agreements, votes
 from composer.evaluation.judges.ngram_judge import HeldOut, Judge
 from composer.evaluation.texts import Text
@@ -56,16 +57,16 @@ def evaluate_panel(texts: Sequence[Text], judges: Sequence[Judge]) -> Panel:
     )
 
 
-def as_markdown(panel: Panel) -> str:
-    """A table of the panel and what to know of its judges."""
+def blocks(panel: Panel) -> list[Block]:
+    """The panel as a table, then each judge's accuracy and each pair's agreement."""
     names = list(panel.held_out)
-    head = ["adapter", *names, "majority", "no majority"]
-    lines = [_line(head), "|---" * len(head) + "|"]
+    cells = []
     for opinion in panel.opinions:
         shares = (*(opinion.shares[name] for name in names), opinion.majority, opinion.undecided)
-        lines.append(_line([opinion.subject, *(f"{share:.1%}" for share in shares)]))
+        cells.append((opinion.subject, *(f"{share:.1%}" for share in shares)))
     notes = [f"Judge {name}: {_accuracy(panel.held_out[name])}." for name in names]
-    return "\n".join([*lines, "", *notes, *map(_agreed, panel.agreements), ""])
+    table = DataTable(("adapter", *names, "majority", "no majority"), tuple(cells))
+    return [table, *map(Paragraph, [*notes, *map(_agreed, panel.agreements)])]
 
 
 def _opinion(
@@ -77,10 +78,6 @@ def _opinion(
     winners = [vote.label for vote in decided]
     shares = {name: share(said, subject) for name, said in verdicts.items()}
     return Opinion(subject, shares, share(winners, subject), share(winners, None))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _accuracy(scores: Sequence[HeldOut]) -> str:

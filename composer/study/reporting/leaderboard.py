@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from composer.evaluation.document import DataTable
+from composer.core.document import DataTable
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
 from composer.study.statistics.summary import BASELINES, ArmMetrics, ArmSummary

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from composer.evaluation.document import Block, DataTable, Heading, Paragraph, Picture
+from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
 from composer.study.design.plan import Missing

@@ -1,7 +1,9 @@
-"""A report as a list of blocks, written out as Markdown and as one HTML file that needs nothing else."""
+"""A report as a list of blocks, rendered as Markdown, as one HTML file, or as text for a terminal."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -20,19 +22,15 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class DataTable:
-    """rows: as wide as head. The first `words` columns are words, the others numbers."""
-
     head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1
+    rows: tuple[tuple[str, ...], ...]  # each as long as head
+    words: int = 1  # how many of the first columns are words and not numbers
 
 
 @dataclass(frozen=True)
 class Picture:
-    """figure: whatever draws itself as HTML. text: what there is to see, which is all that Markdown gets."""
-
-    figure: object
-    text: str
+    figure: object  # what `html`'s draw takes
+    text: str  # the caption, and all that Markdown and a terminal get
 
 
 Block = Heading | Paragraph | DataTable | Picture
@@ -47,12 +45,27 @@ figure { margin: 1rem 0 } figcaption { color: #868c98; font-size: 14px }
 """  # noqa: E501
 
 
+# Characters in a line of text for a terminal; tables can be wider.
+TERMINAL_WIDTH = 100
+# A "<" that a reader of Markdown would take for the beginning of a tag.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
 def markdown(blocks: Sequence[Block]) -> str:
+    """The blocks as GitHub's Markdown, a line end at the end."""
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
+def plain_text(blocks: Sequence[Block]) -> str:
+    """The blocks as text for a terminal: wrapped sentences, and tables with aligned columns."""
+    return "\n\n".join(_plain_text(block) for block in blocks)
+
+
 def html(title: str, blocks: Sequence[Block], draw: Callable[[object, bool], str]) -> str:
-    """draw: (figure, whether it is the page's first) -> HTML; the first brings what all of them need."""
+    """The blocks as one HTML file that loads nothing from elsewhere.
+
+    draw: (figure, whether it is the page's first) -> HTML; the first brings the script that all of them need.
+    """
     parts, first = [], True
     for block in blocks:
         if isinstance(block, Picture):
@@ -85,6 +98,26 @@ def _markdown(block: Block) -> str:
             return _one_line(text)
 
 
+def _plain_text(block: Block) -> str:
+    match block:
+        case Heading(text, _):
+            return text
+        case DataTable(head, rows, words):
+            widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+            return "\n".join(_aligned(row, widths, words) for row in (head, *rows))
+        case Picture(_, text) | Paragraph(text):
+            lines = text.split("\n")
+            return "\n".join(textwrap.fill(line, TERMINAL_WIDTH, break_on_hyphens=False) for line in lines)
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], words: int) -> str:
+    cells = (
+        cell.ljust(width) if place < words else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return f"  {'  '.join(cells)}".rstrip()
+
+
 def _html(block: Heading | Paragraph | DataTable) -> str:
     match block:
         case Heading(text, level):
@@ -106,8 +139,8 @@ def _cells(tag: str, row: Sequence[str], words: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Labels and sentences can hold text of others: nothing in it may open a tag."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """Labels and sentences can hold other people's text, so nothing in it may open a tag."""
+    return _TAG.sub("&lt;", " ".join(text.split()))
 
 
 def _cell(text: str) -> str:
