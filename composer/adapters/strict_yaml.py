@@ -1,39 +1,180 @@
-"""YAML read strictly: every key by its type, no key twice, none left over."""
+"""YAML files checked by pydantic. An error becomes one sentence that names the key and the cure."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import dataclasses
+import types
+import typing
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from composer.core.errors import ComposerError
 from composer.core.sanitize import sanitize
 
-REQUIRED = object()
+
+class Strict(BaseModel):
+    """A mapping of a YAML file: no unknown key, no value converted from another type, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def read_yaml(path: Path) -> Entry:
-    """The document as an Entry. Raises ComposerError for an unreadable file or broken YAML."""
+M = TypeVar("M", bound=BaseModel)
+D = TypeVar("D")
+
+SENTENCES = {
+    "missing": "is missing: add it",
+    "bool_type": "must be true or false",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of names to entries",
+    "model_type": "must be a mapping of keys to values",
+    "invalid_key": "has a key that is no text: put it in quotes",
+}
+NUMBERS = ("float_type", "int_type")
+
+
+def read_yaml(path: Path, kind: str = "catalog") -> object:
+    """The document. kind: what messages call the file.
+
+    Raises ComposerError for an unreadable file, broken YAML and a key that is written twice.
+    """
     try:
-        document = yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)
+        return yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)
     except OSError:
-        raise ComposerError(f"The catalog {sanitize(path.name)} cannot be read: check its name.") from None
+        raise ComposerError(f"The {kind} {sanitize(path.name)} cannot be read: check its name.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         what = getattr(fault, "problem", None) or "it is no UTF-8 YAML text"
-        raise ComposerError(f"The catalog is not valid YAML{where}, {sanitize(what)}: correct it.") from None
-    return Entry(document, "", path.resolve().parent)
+        raise ComposerError(f"The {kind} is not valid YAML{where}, {sanitize(what)}: correct it.") from None
+
+
+def parse(model: type[M], document: object, kind: str = "catalog", **context: object) -> M:
+    """The document as a value of the model. context: what the model's validators need besides.
+
+    Raises ComposerError with the first error as a sentence.
+    """
+    try:
+        return model.model_validate(document, context=context)
+    except ValidationError as error:
+        raise ComposerError(_sentence(model, error.errors(include_url=False)[0], kind)) from None
+
+
+def parse_dataclass(cls: type[D], values: object, kind: str, where: str) -> D:
+    """The values of a mapping as a dataclass whose annotations are the schema. where: the place in the file.
+
+    Raises ComposerError with the first error as a sentence.
+    """
+    hints = typing.get_type_hints(cls)
+    fields: dict[str, Any] = {each.name: (hints[each.name], ...) for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    model = create_model(cls.__name__, __base__=Strict, **fields)
+    try:
+        checked = model.model_validate(values)
+    except ValidationError as error:
+        raise ComposerError(_sentence(model, error.errors(include_url=False)[0], kind, where)) from None
+    return cls(**{name: getattr(checked, name) for name in fields})
+
+
+def rule(text: str, key: str = "") -> PydanticCustomError:
+    """The error of a rule of our own. text: the cure. key: below the place where it is raised."""
+    return PydanticCustomError("rule", "{text}", {"text": text, "key": key})
+
+
+def text_length(limit: int, blank: bool = False) -> AfterValidator:
+    """Checks that a text has at most `limit` characters. blank: whether it may be empty."""
+
+    def check(value: str) -> str:
+        if len(value) > limit or not (blank or value.strip()):
+            raise rule(f"must be a text of 1 to {limit} characters")
+        return value
+
+    return AfterValidator(check)
+
+
+def as_read(value: object, number: bool = False) -> str:
+    """A hint for a value that YAML read as another type than was meant: a text, or a number."""
+    if number:
+        text = isinstance(value, str)
+        return f", but YAML reads {sanitize(value, 40)} as a text: write it without quotes" if text else ""
+    if value is None:
+        return ", but nothing is there: YAML leaves out what follows a #, and null and ~, so put it in quotes"
+    if isinstance(value, (bool, int, float, date)):
+        return (
+            f", but YAML reads it as {type(value).__name__} {sanitize(value, 40)}, as it does with no, on, "
+            "1, 1.0 and dates: put it in quotes"
+        )
+    return ""
+
+
+def _sentence(model: type[BaseModel], error: ErrorDetails, kind: str, where: str = "") -> str:
+    context: Mapping[str, Any] = error.get("ctx", {})
+    place = ".".join(filter(None, (where, *_parts(error["loc"]), context.get("key", ""))))
+    cure = _cure(model, error, context, kind)
+    return f"{kind.capitalize()}: {sanitize(place, 120) or f'The {kind}'} {cure}."
+
+
+def _parts(loc: Sequence[int | str]) -> list[str]:
+    """The place as people count: the first entry of a list is 1."""
+    names = [part for part in loc if part != "[key]"]
+    is_key = len(names) < len(loc)
+    last = len(names) - 1
+    return [
+        str(part + 1) if isinstance(part, int) and not (is_key and place == last) else str(part)
+        for place, part in enumerate(names)
+    ]
+
+
+def _cure(model: type[BaseModel], error: ErrorDetails, context: Mapping[str, Any], kind: str) -> str:
+    name, value = error["type"], error["input"]
+    if name == "rule":
+        return str(context["text"])
+    if name == "value_error":
+        return f"is refused; {str(context['error']).rstrip('.')}"
+    if name == "string_type" or (name == "literal_error" and not isinstance(value, str)):
+        return f"must be a text{as_read(value)}"
+    if name == "literal_error":
+        choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+        return f"is {sanitize(value)!r}: choose one of {choices}"
+    if name in NUMBERS:
+        return f"must be a number{as_read(value, number=True)}"
+    if name == "extra_forbidden":
+        known = ", ".join(sorted(_keys_at(model, error["loc"][:-1])))
+        return f"is no key of the {kind}: remove it or choose one of {known}"
+    return SENTENCES.get(name) or f"is refused; {sanitize(error['msg'])}"
+
+
+def _keys_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The keys of the mapping at a place of the model."""
+    kind: Any = model
+    for part in loc:
+        kind = _plain(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        else:
+            kind = typing.get_args(kind)[-1]
+    kind = _plain(kind)
+    return list(kind.model_fields)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without Annotated and None."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _plain(typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        return _plain(next(each for each in typing.get_args(kind) if each is not type(None)))
+    return kind
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, except that a key written twice is a fault: plain YAML keeps the last in silence."""
+    """The safe loader with an error for a key that is written twice: plain YAML keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set()
@@ -44,118 +185,3 @@ class _UniqueKeys(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-class Entry:
-    """A mapping of the catalog that knows its place in it, reads keys by type and notes which it read."""
-
-    def __init__(self, value: object, where: str, folder: Path) -> None:
-        self.where, self.folder = where, folder
-        self.read: set[str] = set()
-        if not isinstance(value, Mapping):
-            raise self.fault("", "must be a mapping of keys to values")
-        self.values = value
-
-    def fault(self, key: str, cure: str) -> ComposerError:
-        place = ".".join(part for part in (self.where, key) if part) or "The catalog"
-        return ComposerError(f"Catalog: {sanitize(place, 120)} {cure}.")
-
-    def get(self, key: str, kind: type | tuple[type, ...], default: object = REQUIRED, cure: str = "") -> Any:
-        self.read.add(key)
-        value = self.values.get(key, default)
-        if value is REQUIRED:
-            raise self.fault(key, "is missing: add it")
-        if value is default:
-            return value
-        # bool is an int to Python; in a catalog `step: true` is a slip.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.fault(key, (cure or f"must be {_KINDS[kind]}") + _as_read(value, kind))
-        return value
-
-    def text(self, key: str, default: object = REQUIRED, limit: int = 200) -> Any:
-        value = self.get(key, str, default)
-        if isinstance(value, str) and (len(value) > limit or (default is REQUIRED and not value.strip())):
-            raise self.fault(key, f"must be a text of 1 to {limit} characters")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.text(key, default)
-        if value not in choices:
-            raise self.fault(key, f"is {sanitize(value)!r}: choose one of {', '.join(choices)}")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.get(key, (int, float), default)
-        if not math.isfinite(value):
-            raise self.fault(key, "must be a finite number")
-        return float(value)
-
-    def entries(self, key: str, default: object = REQUIRED) -> dict[str, Entry]:
-        """The named entries below `key`."""
-        group = self.get(key, Mapping, default)
-        for name in group:
-            if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,39}", name):
-                raise self.fault(
-                    f"{key}.{name}",
-                    "needs a name of lower-case letters, digits, '.', '_' and '-'" + _as_read(name, str),
-                )
-        return {name: self.below(key, value, name) for name, value in group.items()}
-
-    def below(self, key: str, value: object, name: object = "") -> Entry:
-        place = (self.where, key, str(name))
-        return Entry(value, ".".join(part for part in place if part), self.folder)
-
-    def done(self) -> None:
-        """Raises if a key was never read: it is misspelt or in the wrong place."""
-        unknown = [key for key in self.values if key not in self.read]
-        if unknown and not isinstance(unknown[0], str):
-            raise self.fault("", f"has a key{_as_read(unknown[0], str)}")
-        if unknown:
-            known = ", ".join(sorted(self.read))
-            raise self.fault(unknown[0], f"is no key of the catalog: remove it or choose one of {known}")
-
-
-_KINDS = {
-    str: "a text",
-    bool: "true or false",
-    Mapping: "a mapping of names to entries",
-    list: "a list",
-    (int, float): "a number",
-}
-
-
-def _as_read(value: object, kind: type | tuple[type, ...]) -> str:
-    """What to add where YAML made something else of a text than was meant."""
-    if kind is str and value is None:
-        return ", but nothing is there: YAML leaves out what follows a #, and null and ~, so put it in quotes"
-    if kind is str and isinstance(value, (bool, int, float, date)):
-        return (
-            f", but YAML reads it as {type(value).__name__} {sanitize(value, 40)}, as it does with no, on, "
-            "1, 1.0 and dates: put it in quotes"
-        )
-    if kind == (int, float) and isinstance(value, str):
-        return f", but YAML reads {sanitize(value, 40)} as a text: write it without quotes, and 1e3 as 1000"
-    return ""
-
-
-def quoted(entry: Entry, key: str, values: Iterable[object], cure: str) -> None:
-    """Raise a fault for the first of some names that YAML did not read as a text. cure: what they must be."""
-    for value in values:
-        if not isinstance(value, str):
-            raise entry.fault(key, cure + _as_read(value, str))
-
-
-@contextmanager
-def forbid_unknown_keys(entry: Entry) -> Iterator[Entry]:
-    """The entry; on leaving, every key of it must have been read."""
-    yield entry
-    entry.done()
-
-
-@contextmanager
-def as_fault(entry: Entry, key: str) -> Iterator[None]:
-    """Raises a fault of a value's own check as one of the catalog's key."""
-    try:
-        yield
-    except ComposerError as fault:
-        raise entry.fault(key, f"is refused; {str(fault).rstrip('.')}") from None

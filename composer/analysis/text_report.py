@@ -67,9 +67,9 @@ def _tokens(found: Explanation) -> Iterator[Block]:
 
 def _superposition(found: Explanation) -> Iterator[Block]:
     yield Paragraph(
-        f"Additivity {_number(found.additivity, '.2f')}: 1 if the composition changes the next token's logits "
-        "by the sum of what each adapter does alone; 0 or less if the adapters mostly act on each other "
-        "between the layers."
+        f"Additivity {_number(found.additivity, '.2f')}: 1 if the composition changes the next token's "
+        "logits by the sum of what each adapter does alone; 0 or less if the adapters mostly act on each "
+        "other between the layers."
     )
 
 

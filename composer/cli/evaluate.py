@@ -1,4 +1,4 @@
-"""python -m composer evaluate and judges: does each adapter do its job alone, and who says so?
+"""composer evaluate: does each adapter do its job alone?
 
 Imports nothing heavy until it runs.
 """
@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import TextIO
 
 from composer.cli import judges as judges_cli
-from composer.cli import study as study_cli
 from composer.cli.options import add_common, output_folder, parse_names
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 
 
 def command(commands) -> None:
-    """Register `evaluate` and `judges` with the shell's subcommands."""
-    judges_cli.command(commands)
-    study_cli.command(commands)
+    """Register `evaluate` with the shell's subcommands."""
     parser = commands.add_parser("evaluate", help="judge and measure the base and every adapter alone")
     add_common(parser)
     judges_cli.add_judges(parser)

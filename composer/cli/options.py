@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.fault_messages import sentence
+from composer.core.jsonable import to_jsonable
 from composer.core.parameters import parameters_of
 from composer.methods import METHODS
+
+if TYPE_CHECKING:
+    from composer.engine.engine import Engine
 
 CATALOG = "adapters.yaml"
 
@@ -62,14 +70,14 @@ def _add_parameters(parser: argparse.ArgumentParser, defaults: Composition | Sam
         if each.kind is bool:
             parser.add_argument(option, dest=name, action="store_false", help=each.help)
             continue
-        usual = "the method's" if each.optional else "%(default)s"
+        default = "the method's" if each.optional else "%(default)s"
         parser.add_argument(
             option,
             dest=name,
             type=each.kind,
             default=getattr(defaults, name),
             metavar=each.metavar,
-            help=f"{each.help} ({usual})".strip(),
+            help=f"{each.help} ({default})".strip(),
         )
 
 
@@ -104,6 +112,23 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
 def parse_names(text: str | None) -> tuple[str, ...] | None:
     """ "a, b" -> ("a", "b"); None stays None, which means all."""
     return None if text is None else tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def load_engine(args: argparse.Namespace) -> Engine:
+    """The catalog's base with the adapters that fit. Those that do not are named on stderr."""
+    from composer.engine.engine import Engine
+
+    engine = Engine.from_catalog(args.catalog, args.base)
+    for report in engine.reports:
+        if not report.ok:
+            print(f"composer: left out {report}", file=sys.stderr)
+    return engine
+
+
+def write_json(answer: Mapping[str, object], out: TextIO) -> None:
+    """One line of JSON. Arrays become lists, NaN becomes null."""
+    json.dump(to_jsonable(answer), out, allow_nan=False)
+    out.write("\n")
 
 
 def output_folder(option: str, folder: Path) -> Path:

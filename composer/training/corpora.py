@@ -35,12 +35,12 @@ class FilteredCorpora:
         if self.classifier is None:
             raise ComposerError(
                 "A recipe that lets the base write needs rows of two labels or more; "
-                "add them or set written: 0."
+                "add them or set self_generated: 0."
             )
         column = list(self.classifier.classes_).index(label)
         return self.classifier.predict_proba(texts)[:, column].tolist()
 
-    def sure(self, texts: Sequence[str], confidence: float) -> dict[str, list[str]]:
+    def confident(self, texts: Sequence[str], confidence: float) -> dict[str, list[str]]:
         """The texts that carry a label with at least this likelihood, for each label."""
         labels = sorted({row.label for rows in self.rows.values() for row in rows})
         return {

@@ -111,16 +111,16 @@ def _from_hub(corpus: Corpus) -> list[Row]:
 
 def pack(
     pools: Sequence[Pool],
-    openers: Sequence[str],
+    prefixes: Sequence[str],
     tokenizer,
     *,
     count: int,
     length: int,
-    opener_share: float,
+    distractor_share: float,
     seed: int,
-    joint: str = " ",
+    separator: str = " ",
 ) -> list[Sample]:
-    """`count` sequences of exactly `length` tokens, each made of whole texts with `joint` in between.
+    """`count` sequences of exactly `length` tokens, each made of whole texts with `separator` in between.
 
     Texts are drawn from the pools by chance, so that a large corpus does not drown a small one's domain;
     within a pool every text is used before any is used twice. A share of the sequences begins with an
@@ -134,12 +134,12 @@ def pack(
     packed = []
     for _ in range(count):
         ids: list[int] = []
-        if openers and draw.random() < opener_share:
-            ids = tokenizer(draw.choice(openers), add_special_tokens=False)["input_ids"][: length // 3]
+        if prefixes and draw.random() < distractor_share:
+            ids = tokenizer(draw.choice(prefixes), add_special_tokens=False)["input_ids"][: length // 3]
         labels = [IGNORED] * len(ids)
         while len(ids) < length:
             words, text = next(*draw.choices(streams, chances))
-            own, loss = _encoded(tokenizer, joint if ids else "", words, text)
+            own, loss = _encoded(tokenizer, separator if ids else "", words, text)
             ids += own
             labels += loss
         packed.append(Sample(tuple(ids[:length]), tuple(labels[:length])))

@@ -30,7 +30,7 @@ tags: [lora, adapter-composer]
 
 ## Training
 
-{how}, rank {recipe.rank}, alpha {recipe.alpha:g} (stored as {recipe.alpha * recipe.gain:g}, so that
+{how}, rank {recipe.rank}, alpha {recipe.alpha:g} (stored as {recipe.alpha * recipe.alpha_gain:g}, so that
 weight 1 is where the adapter does its job alone), all linear layers, {recipe.steps} steps of {recipe.batch}
 sequences of {recipe.length} tokens, learning rate {recipe.learning_rate:g} (cosine), seed {recipe.seed};
 last training loss {loss:.2f}; on {base.device.type}, products computed in {precision}.
@@ -62,7 +62,7 @@ A dash under control: no judge decides on this label.
 
 {_corpora(recipe)}
 
-{_half(recipe)}{_cleaned(recipe)} {_openers(recipe)}"""
+{_half(recipe)}{_cleaned(recipe)} {_distractors(recipe)}"""
 
 
 def _union(recipe: Recipe, how: str, base: str) -> str:
@@ -91,7 +91,7 @@ Control words stand before every text and carry no loss; each set below is drawn
 {_second(recipe, second)}
 {"".join(parts)}### All of it
 
-{_half(recipe)}{_openers(recipe)}"""
+{_half(recipe)}{_distractors(recipe)}"""
 
 
 def _second(recipe: Recipe, labels: Sequence[str]) -> str:
@@ -137,26 +137,26 @@ def _cleaned(recipe: Recipe) -> str:
         f"Rows whose own label an out-of-fold classifier found less than {recipe.confidence:.0%} likely\n"
         "were dropped as mislabelled."
     )
-    if recipe.written:
+    if recipe.self_generated:
         said.append(
-            f"{recipe.written_share:.0%} of the text is the base's own: {recipe.written} continuations\nit "
-            "wrote of those rows' first words and that a classifier trained on the rows found to be of this\n"
-            "label."
+            f"{recipe.self_generated_share:.0%} of the text is the base's own: {recipe.self_generated} "
+            "continuations\nit wrote of those rows' first words and that a classifier trained on the rows "
+            "found to be of this\nlabel."
         )
         if recipe.shape:
             said.append(f"Of each only the beginning that matches\n`{recipe.shape}` was kept.")
-    if recipe.rewritten:
-        openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
+    if recipe.second_round:
+        corpora = ", ".join(f"`{corpus.origin}`" for corpus in recipe.distractor_prefixes)
         said.append(
-            f"{recipe.rewritten} more come from a first training round's adapter, which continued\nthe first "
-            f"words of rows of {openers}; the adapter was trained from the start on all of them."
+            f"{recipe.second_round} more come from a first training round's adapter, which continued\n"
+            f"the first words of rows of {corpora}; the adapter was trained from the start on all of them."
         )
     return " ".join(said)
 
 
-def _openers(recipe: Recipe) -> str:
-    openers = ", ".join(f"`{corpus.origin}`" for corpus in recipe.openers)
+def _distractors(recipe: Recipe) -> str:
+    corpora = ", ".join(f"`{corpus.origin}`" for corpus in recipe.distractor_prefixes)
     return (
-        f"One sequence in {1 / recipe.opener_share:.1f} begins with\nan unrelated sentence from {openers} "
-        "that carries no loss, so that the adapter pulls\nother domains' text its way too."
+        f"One sequence in {1 / recipe.distractor_share:.1f} begins with\nan unrelated sentence from "
+        f"{corpora} that carries no loss, so that the adapter pulls\nother domains' text its way too."
     )

@@ -12,7 +12,7 @@ from composer.training.control_tokens import control
 from composer.training.corpora import CorpusStore
 from composer.training.data import Pool, Sample, first_sentence, pack
 from composer.training.recipes import Recipe
-from composer.training.self_generation import TextGenerator, other_openings, own_openings, written
+from composer.training.self_generation import TextGenerator, generate_own, other_openings, own_openings
 from composer.training.trainer import train
 
 log = logging.getLogger(__name__)
@@ -42,26 +42,28 @@ def make_pools(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> 
 def _own(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> list[Pool]:
     labelled = library.labelled((*recipe.corpora, *recipe.contrast), recipe.confidence, recipe.seed)
     real = labelled.texts(recipe.corpora, recipe.label)
-    pools = [Pool((1 - recipe.written_share) / len(real), texts) for texts in real]
-    if recipe.written:
-        file = work / f"{recipe.name}-{recipe.written}.jsonl"
+    pools = [Pool((1 - recipe.self_generated_share) / len(real), texts) for texts in real]
+    if recipe.self_generated:
+        file = work / f"{recipe.name}-{recipe.self_generated}.jsonl"
         openings = own_openings(recipe, labelled)
-        own = written(recipe, lambda: TextGenerator(load()), openings, labelled, recipe.written, file)
-        if recipe.rewritten:
-            file = work / f"{recipe.name}-rewritten-{recipe.rewritten}.jsonl"
+        own = generate_own(
+            recipe, lambda: TextGenerator(load()), openings, labelled, recipe.self_generated, file
+        )
+        if recipe.second_round:
+            file = work / f"{recipe.name}-rewritten-{recipe.second_round}.jsonl"
             openings = other_openings(recipe, library)
 
-            def hire() -> TextGenerator:
+            def make_generator() -> TextGenerator:
                 return TextGenerator(load(), _first_round(recipe, load, library, work))
 
-            own += written(recipe, hire, openings, labelled, recipe.rewritten, file)
-        pools.append(Pool(recipe.written_share, own))
+            own += generate_own(recipe, make_generator, openings, labelled, recipe.second_round, file)
+        pools.append(Pool(recipe.self_generated_share, own))
     return pools
 
 
 def _first_round(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Path:
     """The adapter that writes for the second round; trained where it is not there yet."""
-    once, out = replace(recipe, rewritten=0), work / "first-round"
+    once, out = replace(recipe, second_round=0), work / "first-round"
     folder = out / recipe.name
     if not (folder / "adapter_model.safetensors").is_file():
         _trained(once, load, library, _own(once, load, library, work), out, out / "checkpoints")
@@ -78,8 +80,8 @@ def _united(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Ite
         for pool in make_pools(member, load, library, work):
             parts = {(member.label,): pool.texts}
             if second is not None and member.label not in recipe.second_labels:
-                sure = second.sure(pool.texts, recipe.confidence)
-                parts = {(label, member.label): texts for label, texts in sure.items()}
+                confident = second.confident(pool.texts, recipe.confidence)
+                parts = {(label, member.label): texts for label, texts in confident.items()}
             for labels, texts in parts.items():
                 if texts:
                     yield Pool(pool.chance / len(parts), texts, control(labels))
@@ -93,16 +95,18 @@ def _trained(
 
 
 def make_samples(recipe: Recipe, pools: Sequence[Pool], tokenizer, library: CorpusStore) -> list[Sample]:
-    """The recipe's sequences from its pools, some of them begun with an opener."""
-    candidates = (first_sentence(row.text) for corpus in recipe.openers for row in library.rows(corpus))
-    openers = sorted({sentence for sentence in candidates if sentence})
+    """The recipe's sequences from its pools, some of them after a distractor prefix."""
+    candidates = (
+        first_sentence(row.text) for corpus in recipe.distractor_prefixes for row in library.rows(corpus)
+    )
+    prefixes = sorted({sentence for sentence in candidates if sentence})
     return pack(
         pools,
-        openers,
+        prefixes,
         tokenizer,
         count=recipe.steps * recipe.batch,
         length=recipe.length,
-        opener_share=recipe.opener_share,
+        distractor_share=recipe.distractor_share,
         seed=recipe.seed,
-        joint=recipe.joint,
+        separator=recipe.separator,
     )

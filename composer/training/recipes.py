@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from composer.adapters.strict_yaml import Strict, parse, parse_dataclass, read_yaml
 from composer.core.errors import ComposerError
+from composer.core.names import unknown_name_message
 
 BUNDLED = Path(__file__).with_name("recipes.yaml")
+KIND = "recipe file"
+OLD_KEYS = {
+    "openers": "distractor_prefixes",
+    "opener_share": "distractor_share",
+    "gain": "alpha_gain",
+    "written": "self_generated",
+    "written_share": "self_generated_share",
+    "rewritten": "second_round",
+    "joint": "separator",
+}
 
 
 @dataclass(frozen=True)
 class HubSet:
-    """Where the same rows are on the Hub: dataset id, split, column names, and raw label -> our label."""
+    """Where the same rows are on the Hub."""
 
     id: str
     split: str
-    text: str
-    label: str
-    labels: Mapping[object, str]
+    text: str  # name of the column with the text
+    label: str  # name of the column with the label
+    labels: Mapping[Any, str]  # the column's label -> ours
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """labels: the file's label -> ours; rows with another are left out. where: a row's field -> the value
-    it must have. hub: None where the Hub has no set of this form. origin: where the rows come from.
-    """
+    """Labelled text, in a file and perhaps on the Hub too."""
 
     name: str
     file: str
-    hub: HubSet | None
-    side: str
+    hub: HubSet | None  # None: the Hub has no set of this form
+    side: str  # "adapter" or "all": which rows adapters may see
     licence: str
-    labels: Mapping[str, str]
-    where: Mapping[str, str]
-    origin: str
+    labels: Mapping[str, str]  # the file's label -> ours; rows with another are left out
+    where: Mapping[str, str]  # a row's field -> the value it must have
+    origin: str  # where the rows come from
 
     def described(self, label: str) -> str:
         """Its origin, and which of its rows are a recipe's label."""
@@ -48,40 +58,36 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides how one adapter comes out.
-
-    union: recipes whose texts it takes, each after control words that name its label; then it has no label
-    and no corpora of its own. second: corpora whose classifier gives each of those texts a second label,
-    at `confidence`; texts of which it is less sure are left out. Texts that have one of those labels by
-    their recipe keep it as their only one.
-    """
+    """Everything that decides how one adapter comes out. recipes.yaml explains each key."""
 
     name: str
-    label: str | None
+    label: str | None  # None for a union
+    # Recipes whose texts it takes, each after control words that name its label.
     union: tuple[Recipe, ...]
+    # Of a union: corpora whose classifier gives each text a second label.
     second: tuple[Corpus, ...]
     corpora: tuple[Corpus, ...]
     contrast: tuple[Corpus, ...]
-    openers: tuple[Corpus, ...]
+    distractor_prefixes: tuple[Corpus, ...]
     rank: int
     alpha: float
     dropout: float
     learning_rate: float
     steps: int
-    batch: int
-    length: int
-    warmup: float
+    batch: int  # sequences a step
+    length: int  # tokens a sequence
+    warmup: float  # share of the steps
     seed: int
-    save_every: int
-    opener_share: float
-    confidence: float
-    gain: float
-    written: int
-    written_share: float
-    opening_words: tuple[int, int]
+    save_every: int  # steps
+    distractor_share: float
+    confidence: float  # a probability
+    alpha_gain: float
+    self_generated: int
+    self_generated_share: float
+    opening_words: tuple[int, int]  # fewest, most
     shape: str | None
-    joint: str
-    rewritten: int
+    separator: str
+    second_round: int
 
     @property
     def second_labels(self) -> tuple[str, ...]:
@@ -90,45 +96,67 @@ class Recipe:
 
 
 def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
-    """Recipe name -> Recipe. Raises ComposerError for a file that is not what the comments in it describe."""
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-        corpora = {name: _corpus(name, entry) for name, entry in raw["corpora"].items()}
-        recipes: dict[str, Recipe] = {}
-        for name, own in raw["adapters"].items():
-            recipes[name] = _recipe(name, {**raw["defaults"], **own}, corpora, recipes)
-        return recipes
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as fault:
-        raise ComposerError(
-            f"The recipe file cannot be used ({fault}); compare it with the bundled one."
-        ) from fault
+    """Recipe name -> Recipe.
+
+    Raises ComposerError, naming the key, for a file that is not what the comments in the bundled one say.
+    """
+    file = parse(RecipeFile, read_yaml(path, KIND), KIND)
+    corpora = {name: _corpus(name, entry) for name, entry in file.corpora.items()}
+    recipes: dict[str, Recipe] = {}
+    for name, own in file.adapters.items():
+        recipes[name] = _recipe(name, _renamed({**file.defaults, **own}), corpora, recipes)
+    return recipes
 
 
-def _corpus(name: str, entry: dict) -> Corpus:
-    hub = HubSet(**entry["hub"]) if "hub" in entry else None
-    own = {label: label for label in hub.labels.values()} if hub else {}
-    return Corpus(
-        name,
-        entry["file"],
-        hub,
-        entry["side"],
-        entry["licence"],
-        entry.get("labels", own),
-        entry.get("where", {}),
-        hub.id if hub else entry["origin"],
-    )
+class RecipeFile(Strict):
+    """The outer mappings of a recipe file."""
+
+    corpora: dict[str, dict[str, Any]]
+    defaults: dict[str, Any]
+    adapters: dict[str, dict[str, Any]]
 
 
-def _recipe(name: str, entry: dict, corpora: dict[str, Corpus], above: dict[str, Recipe]) -> Recipe:
-    groups = ("corpora", "contrast", "openers", "second")
-    pick = {key: tuple(corpora[item] for item in entry.pop(key, ())) for key in groups}
-    union = tuple(above[member] for member in entry.pop("union", ()))
-    if union:
-        entry |= {"label": None}
-    entry["opening_words"] = tuple(entry["opening_words"])
-    unknown = set(entry) - {field.name for field in fields(Recipe)}
-    if unknown:
-        raise ComposerError(
-            f"The recipe {name} has keys nobody reads: {', '.join(sorted(unknown))}; remove them."
+def _renamed(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with today's names for keys that had others."""
+    for old in OLD_KEYS.keys() & entry.keys():
+        warnings.warn(
+            f"The recipe key {old} is called {OLD_KEYS[old]} now.", DeprecationWarning, stacklevel=3
         )
-    return Recipe(name=name, union=union, **pick, **entry)
+    return {OLD_KEYS.get(key, key): value for key, value in entry.items()}
+
+
+def _corpus(name: str, entry: dict[str, Any]) -> Corpus:
+    where = f"corpora.{name}"
+    entry = {"labels": {}, "where": {}, "hub": None, **entry, "name": name}
+    if entry["hub"] is not None:
+        entry["hub"] = hub = parse_dataclass(HubSet, entry["hub"], KIND, f"{where}.hub")
+        entry["labels"] = entry["labels"] or {label: label for label in hub.labels.values()}
+        entry["origin"] = hub.id
+    return parse_dataclass(Corpus, entry, KIND, where)
+
+
+def _recipe(
+    name: str, entry: dict[str, Any], corpora: Mapping[str, Corpus], above: Mapping[str, Recipe]
+) -> Recipe:
+    where = f"adapters.{name}"
+    picked: dict[str, Any] = {
+        key: _pick(entry, key, corpora, where)
+        for key in ("corpora", "contrast", "distractor_prefixes", "second")
+    }
+    picked["union"] = _pick(entry, "union", above, where)
+    if picked["union"]:
+        picked["label"] = None
+    if isinstance(words := entry.get("opening_words"), list):
+        picked["opening_words"] = tuple(words)
+    return parse_dataclass(Recipe, {**entry, **picked, "name": name}, KIND, where)
+
+
+def _pick(entry: Mapping[str, Any], key: str, known: Mapping[str, Any], where: str) -> tuple[Any, ...]:
+    names = entry.get(key, [])
+    if not isinstance(names, list):
+        raise ComposerError(f"{KIND.capitalize()}: {where}.{key} must be a list.")
+    if strange := [name for name in names if name not in known]:
+        raise ComposerError(
+            f"{KIND.capitalize()}: {where}.{key}: {unknown_name_message(key, str(strange[0]), known)}"
+        )
+    return tuple(known[name] for name in names)

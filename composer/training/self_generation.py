@@ -1,4 +1,4 @@
-"""Texts that the base writes itself from the first words of real rows.
+"""Generates training texts with the base itself, from the first words of real rows.
 
 Trained on news or reviews alone, an adapter learns their idiom beside their attribute: its texts are
 surprising to the base (three times the base's own perplexity, measured). The base's own continuations
@@ -42,7 +42,7 @@ BATCH = 96
 
 
 class TextGenerator:
-    """Who writes: the base bare, or with one adapter at weight 1.
+    """Continues texts with the bare base, or with one adapter at weight 1.
 
     The base's Linear layers are wrapped: load another one to train.
     """
@@ -89,7 +89,7 @@ class TextGenerator:
             yield opening + text.text.partition("\n\n")[0]
 
 
-def written(
+def generate_own(
     recipe: Recipe,
     make_generator: Callable[[], TextGenerator],
     openings: Sequence[str],
@@ -97,9 +97,10 @@ def written(
     count: int,
     file: Path,
 ) -> list[str]:
-    """`count` texts of the recipe's label. `file` (JSON Lines) keeps them: a run goes on from it.
+    """`count` generated texts of the recipe's label. `file` (JSON Lines) keeps them for an interrupted run.
 
-    hire: makes the author, a base to load, and only where texts are missing.
+    make_generator: called only where texts are missing, since it loads a base. Raises ComposerError if no
+    text of a round passes the recipe's filters.
     """
     texts = (
         [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
@@ -107,13 +108,13 @@ def written(
     if len(texts) >= count:
         return texts[:count]
     file.parent.mkdir(parents=True, exist_ok=True)
-    author = make_generator()
+    generator = make_generator()
     with tqdm(total=count, initial=len(texts), desc=f"{recipe.name}: writing") as bar:
         while len(texts) < count:
             # Seeded by the count, so that a run that was cut off does not write the same texts again.
             draw = random.Random(f"{recipe.seed} {len(texts)}")
             chosen = draw.sample(list(openings), min(BATCH, len(openings)))
-            drafts = list(author.continued(chosen, recipe.length, draw))
+            drafts = list(generator.continued(chosen, recipe.length, draw))
             shaped = _shaped(drafts, recipe.shape)
             chances = labelled.probability(shaped, recipe.label) if shaped else []
             kept = [
@@ -123,7 +124,7 @@ def written(
                 # The next drafts would be the same ones.
                 raise ComposerError(
                     f"No text that the base wrote for {recipe.name} passes the recipe's filters; "
-                    "lower `confidence` or set written: 0."
+                    "lower `confidence` or set self_generated: 0."
                 )
             with file.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps({"text": text}) + "\n" for text in kept)
@@ -139,8 +140,10 @@ def own_openings(recipe: Recipe, labelled: FilteredCorpora) -> list[str]:
 
 
 def other_openings(recipe: Recipe, library: CorpusStore) -> list[str]:
-    """The first few words of the rows that the recipe takes its openers from: other domains' text."""
-    return _openings(recipe, [[row.text for row in library.rows(corpus)] for corpus in recipe.openers])
+    """The first few words of the recipe's distractor rows: text of other domains."""
+    return _openings(
+        recipe, [[row.text for row in library.rows(corpus)] for corpus in recipe.distractor_prefixes]
+    )
 
 
 def _openings(recipe: Recipe, pools: Sequence[Sequence[str]]) -> list[str]:

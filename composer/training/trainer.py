@@ -64,7 +64,7 @@ def train(recipe: Recipe, base: Base, samples: list[Sample], out: Path, work: Pa
     trainer = Trainer(model=model, args=arguments, train_dataset=samples, data_collator=_collate)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
     folder = out / recipe.name
-    _save(model, folder, base, recipe.gain)
+    _save(model, folder, base, recipe.alpha_gain)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     write_card(folder, recipe, base, loss=losses[-1], precision="bfloat16" if half else "float32")
     return folder
@@ -76,13 +76,13 @@ def _collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
     return batch | {"attention_mask": torch.ones_like(batch["input_ids"])}
 
 
-def _save(model, folder: Path, base: Base, gain: float) -> None:
+def _save(model, folder: Path, base: Base, alpha_gain: float) -> None:
     """PEFT's own format, with weights in bfloat16: half the size, and far finer than training noise.
 
-    The gain goes into alpha, so that every loader gives weight 1 the same meaning.
+    alpha_gain is stored in alpha, so that weight 1 means the same to every loader.
     """
     for config in model.peft_config.values():
-        config.lora_alpha *= gain
+        config.lora_alpha *= alpha_gain
         # PEFT puts the folder the base was loaded from here, which is nobody's business.
         config.base_model_name_or_path = base.id
     model.save_pretrained(folder)

@@ -68,7 +68,9 @@ def test_a_set_that_the_hub_has_not_is_asked_for_as_files():
 def test_the_bundled_recipes_leave_the_judges_their_rows():
     """Half of each set of styles, and of news, is no adapter's; the sets taken whole are no judge's."""
     recipes = load_recipes().values()
-    read = [corpus for each in recipes for corpus in (*each.corpora, *each.contrast, *each.openers)]
+    read = [
+        corpus for each in recipes for corpus in (*each.corpora, *each.contrast, *each.distractor_prefixes)
+    ]
     assert {corpus.file.split("/")[0] for corpus in read if corpus.side == "all"} == {
         "sst_cased",
         "yelp_short",
@@ -83,7 +85,7 @@ def test_a_missing_file_is_a_sentence_with_the_cure(tmp_path):
 
 def test_sequences_have_one_length_and_openers_carry_no_loss():
     samples = pack(
-        [Pool(1.0, ["aaaa"])], ["OPEN."], TOKENIZER, count=200, length=12, opener_share=0.5, seed=1
+        [Pool(1.0, ["aaaa"])], ["OPEN."], TOKENIZER, count=200, length=12, distractor_share=0.5, seed=1
     )
     opened = [sample for sample in samples if sample.labels[0] == IGNORED]
     assert 70 < len(opened) < 130
@@ -96,14 +98,14 @@ def test_sequences_have_one_length_and_openers_carry_no_loss():
 
 def test_verses_are_joined_by_a_line_break_and_openers_too():
     texts = pack(
-        [Pool(1.0, ["aa"])], ["O."], TOKENIZER, count=9, length=9, opener_share=1, seed=1, joint="\n"
+        [Pool(1.0, ["aa"])], ["O."], TOKENIZER, count=9, length=9, distractor_share=1, seed=1, separator="\n"
     )
     assert {TOKENIZER.decode(sample.ids) for sample in texts} == {"O.\naa\naa\n"}
 
 
 def test_control_words_stand_before_every_text_and_carry_no_loss():
     pools = [Pool(0.5, ["aa bb"], control(["x"])), Pool(0.5, ["cc"], control(["x", "y"])), Pool(0.5, ["dd"])]
-    packed = pack(pools, ["O."], TOKENIZER, count=60, length=40, opener_share=0.5, seed=1)
+    packed = pack(pools, ["O."], TOKENIZER, count=60, length=40, distractor_share=0.5, seed=1)
     whole = {TOKENIZER.decode(sample.ids) for sample in packed}
     assert {text.split(" ")[0] for text in whole} == {"O.", "[x]", "[x,", "dd"}, "openers have none"
     for sample in packed:
@@ -117,13 +119,19 @@ def test_control_words_stand_before_every_text_and_carry_no_loss():
 
 def test_the_tokens_after_control_words_are_a_prompt_s():
     words = control(["x"])
-    [sample] = pack([Pool(1, ["aa"], words)], [], TOKENIZER, count=1, length=6, opener_share=0, seed=1)
+    [sample] = pack([Pool(1, ["aa"], words)], [], TOKENIZER, count=1, length=6, distractor_share=0, seed=1)
     assert list(sample.ids) == TOKENIZER(words + "aa", add_special_tokens=False)["input_ids"][:6]
 
 
 def test_pools_are_drawn_by_chance_and_evenly_within():
     samples = pack(
-        [Pool(0.8, ["a", "b"]), Pool(0.2, ["c"])], [], TOKENIZER, count=300, length=9, opener_share=0, seed=1
+        [Pool(0.8, ["a", "b"]), Pool(0.2, ["c"])],
+        [],
+        TOKENIZER,
+        count=300,
+        length=9,
+        distractor_share=0,
+        seed=1,
     )
     text = "".join(TOKENIZER.decode(sample.ids) for sample in samples).replace(" ", "")
     assert 0.15 < text.count("c") / len(text) < 0.25
@@ -131,7 +139,7 @@ def test_pools_are_drawn_by_chance_and_evenly_within():
 
 
 def test_the_same_seed_packs_the_same():
-    options = {"count": 20, "length": 10, "opener_share": 0.5}
+    options = {"count": 20, "length": 10, "distractor_share": 0.5}
     pools = [Pool(1.0, list("abcdefgh"))]
     assert pack(pools, ["x."], TOKENIZER, seed=3, **options) == pack(
         pools, ["x."], TOKENIZER, seed=3, **options
@@ -143,7 +151,7 @@ def test_the_same_seed_packs_the_same():
 
 def test_an_empty_pool_is_a_sentence_with_the_cure():
     with pytest.raises(ComposerError, match="confidence"):
-        pack([Pool(1.0, [])], [], TOKENIZER, count=1, length=4, opener_share=0, seed=0)
+        pack([Pool(1.0, [])], [], TOKENIZER, count=1, length=4, distractor_share=0, seed=0)
 
 
 @pytest.mark.parametrize(

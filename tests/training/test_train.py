@@ -25,7 +25,7 @@ from composer.training.data import Pool, pack
 from composer.training.pipeline import make, make_pools, make_samples
 from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
-from composer.training.self_generation import TextGenerator, own_openings, written
+from composer.training.self_generation import TextGenerator, generate_own, own_openings
 from composer.training.trainer import train
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
@@ -34,13 +34,13 @@ SPEC = BaseSpec("llama", "tiny/llama")
 RECIPE = replace(
     load_recipes()["sports"],
     corpora=(replace(NEWS, side="all"),),
-    openers=(),
+    distractor_prefixes=(),
     steps=12,
     batch=4,
     length=16,
     save_every=5,
     learning_rate=0.02,
-    written=0,
+    self_generated=0,
     confidence=0.0,
 )
 TEXT = "goal goal goal "
@@ -52,7 +52,7 @@ def base() -> Base:
 
 def samples(recipe=RECIPE):
     size = {"count": recipe.steps * recipe.batch, "length": recipe.length}
-    return pack([Pool(1.0, [TEXT])], [], tiny.tokenizer(), opener_share=0, seed=0, **size)
+    return pack([Pool(1.0, [TEXT])], [], tiny.tokenizer(), distractor_share=0, seed=0, **size)
 
 
 def perplexity(engine, composition: Composition) -> float:
@@ -68,7 +68,7 @@ def test_training_teaches_and_the_engine_loads_the_result(tmp_path):
     }
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == SPEC.id
-    assert config["lora_alpha"] == RECIPE.alpha * RECIPE.gain
+    assert config["lora_alpha"] == RECIPE.alpha * RECIPE.alpha_gain
     engine = tiny.engine("llama", {"sports": folder})
     with_it = perplexity(engine, Composition(weights={"sports": 1}))
     assert with_it < 0.5 * perplexity(engine, Composition())
@@ -110,15 +110,19 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
         + [(f"share number {i} fell late on the market", "business") for i in range(60)],
     )
     library = CorpusStore(tmp_path)
-    recipe = replace(RECIPE, written=5, length=40)
+    recipe = replace(RECIPE, self_generated=5, length=40)
     labelled = library.labelled(recipe.corpora, recipe.confidence, recipe.seed)
     file = tmp_path / "written.jsonl"
     openings = own_openings(recipe, labelled)
-    first = written(recipe, lambda: TextGenerator(base()), openings, labelled, recipe.written, file)
+    first = generate_own(
+        recipe, lambda: TextGenerator(base()), openings, labelled, recipe.self_generated, file
+    )
     assert len(first) == 5
     assert all(text.split()[0] == "goal" for text in first)
     before = file.read_bytes()
-    assert written(recipe, lambda: pytest.fail(), openings, labelled, recipe.written, file) == first
+    assert (
+        generate_own(recipe, lambda: pytest.fail(), openings, labelled, recipe.self_generated, file) == first
+    )
     assert file.read_bytes() == before
     pools = make_pools(recipe, base, library, tmp_path)
     mixed = make_samples(replace(recipe, steps=3), pools, tiny.tokenizer(), library)
@@ -138,10 +142,12 @@ def test_of_what_the_base_writes_only_the_recipe_s_shape_is_kept(tmp_path, monke
     labelled = CorpusStore(tmp_path).labelled(recipe.corpora, recipe.confidence, recipe.seed)
     openings = own_openings(recipe, labelled)
     assert {opening.partition("\n")[2] for opening in openings} == {"fell"}, "line breaks stay"
-    texts = written(recipe, lambda: TextGenerator(base()), openings, labelled, 5, tmp_path / "written.jsonl")
+    texts = generate_own(
+        recipe, lambda: TextGenerator(base()), openings, labelled, 5, tmp_path / "written.jsonl"
+    )
     assert all(text in openings for text in texts)
-    with pytest.raises(ComposerError, match="written: 0"):
-        written(
+    with pytest.raises(ComposerError, match="self_generated: 0"):
+        generate_own(
             replace(recipe, shape="never"),
             lambda: TextGenerator(base()),
             openings,
@@ -175,7 +181,9 @@ def test_a_second_round_trains_on_what_the_first_ones_adapter_wrote(tmp_path):
         [(f"goal number {i} fell late in the match", "sports") for i in range(60)]
         + [(f"share number {i} fell late on the market", "business") for i in range(60)],
     )
-    recipe = replace(RECIPE, steps=2, written=3, rewritten=4, confidence=0.0, openers=RECIPE.corpora)
+    recipe = replace(
+        RECIPE, steps=2, self_generated=3, second_round=4, confidence=0.0, distractor_prefixes=RECIPE.corpora
+    )
     work = tmp_path / "work"
     folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", work)
     first = work / "first-round" / recipe.name
@@ -346,7 +354,7 @@ def test_the_shell_trains_a_recipe_on_a_local_base(tmp_path, capsys, monkeypatch
     catalog = tmp_path / "adapters.yaml"
     catalog.write_text("default: tiny\nbases:\n  tiny: {id: tiny/llama, folder: base}\n", "utf-8")
     recipes = yaml.safe_load(Path("composer/training/recipes.yaml").read_text("utf-8"))
-    small = {"steps": 2, "batch": 2, "length": 12, "written": 0, "confidence": 0}
+    small = {"steps": 2, "batch": 2, "length": 12, "self_generated": 0, "confidence": 0}
     news = {**recipes["corpora"]["ag_news"], "side": "all"}
     own = {"label": "sports", "corpora": ["ag_news"]}
     recipes = {
@@ -363,9 +371,31 @@ def test_the_shell_trains_a_recipe_on_a_local_base(tmp_path, capsys, monkeypatch
     assert tiny.engine("llama", {"sports": tmp_path / made["sports"]}).names == ("sports",)
 
 
-def test_recipes_with_keys_nobody_reads_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("  rank: 8", "  rank: 8\n  rnak: 9", r"adapters\.positive\.rnak is no key of the recipe file"),
+        ("  rank: 8", "  rank: eight", r"adapters\.positive\.rank must be a number, but YAML reads eight"),
+        ("  seed: 7\n", "", r"adapters\.positive\.seed is missing"),
+        ("    side: all", "", r"corpora\.sst\.side is missing"),
+        ("split: train, text: text", "text: text", r"corpora\.sst\.hub\.split is missing"),
+        ("corpora: [sst", "corpora: [none", r"no corpora called 'none'"),
+        ("defaults:", "default:", "defaults is missing"),
+        ("defaults:", "defaults: [", "not valid YAML"),
+    ],
+)
+def test_a_fault_of_a_recipe_file_names_the_key(tmp_path, old, new, sentence):
+    text = Path("composer/training/recipes.yaml").read_text("utf-8")
+    assert old in text
+    path = tmp_path / "recipes.yaml"
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    with pytest.raises(ComposerError, match=sentence):
+        load_recipes(path)
+
+
+def test_former_recipe_keys_are_read_with_a_warning(tmp_path):
     text = Path("composer/training/recipes.yaml").read_text("utf-8")
     path = tmp_path / "recipes.yaml"
-    path.write_text(text.replace("  rank: 8", "  rank: 8\n  rnak: 9"), "utf-8")
-    with pytest.raises(ComposerError, match="rnak"):
-        load_recipes(path)
+    path.write_text(text.replace("  alpha_gain: 1.4", "  gain: 1.5"), "utf-8")
+    with pytest.warns(DeprecationWarning, match="gain is called alpha_gain"):
+        assert load_recipes(path)["sports"].alpha_gain == 1.5

@@ -82,7 +82,7 @@ def adapters_texts(data: Path) -> frozenset[str]:
     corpora = {
         corpus.file: corpus
         for recipe in load_recipes().values()
-        for corpus in (*recipe.corpora, *recipe.openers)
+        for corpus in (*recipe.corpora, *recipe.distractor_prefixes)
     }
     return frozenset(
         normal(row.text)

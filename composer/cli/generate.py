@@ -1,0 +1,91 @@
+"""composer generate: continues a prompt under a composition of adapters."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
+
+from composer.cli.options import (
+    add_common,
+    add_composition,
+    add_sampling,
+    load_engine,
+    read_composition,
+    read_sampling,
+    write_json,
+)
+from composer.core.composition import Composition
+from composer.core.results import Fusion, GenerationResult, Step
+
+if TYPE_CHECKING:
+    from composer.engine.engine import Engine
+
+
+def command(commands) -> None:
+    """Register `generate` with the shell's subcommands."""
+    parser = commands.add_parser("generate", help="continue a prompt under a composition of adapters")
+    add_common(parser)
+    parser.add_argument("--prompt", required=True)
+    add_composition(parser)
+    add_sampling(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
+    composition, sampling = read_composition(args), read_sampling(args)
+    engine = load_engine(args)
+    fusion = _fusion_for(engine, args.prompt, composition)
+    steps: Iterable[Step] = engine.generate(args.prompt, composition, sampling, fusion=fusion)
+    if not args.json:
+        steps = _streamed(args.prompt, steps, out)
+    result = engine.trace(args.prompt, composition, sampling, steps, fusion)
+    if args.json:
+        write_json(_result_as_dict(result, engine), out)
+    else:
+        notes = "".join(f", {name} {value:.3f}" for name, value in engine.resolve(composition).notes.items())
+        print(
+            f"{len(result.steps)} tokens, {result.tokens_per_second:.1f} tokens/s, seed {sampling.seed}, "
+            f"{composition.method}{notes}, {engine.base.id} ({engine.base.source})",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _fusion_for(engine: Engine, prompt: str, composition: Composition) -> Fusion | None:
+    from composer.methods import METHODS
+
+    method = METHODS.get(composition.method)
+    return engine.fusion(prompt, composition=composition) if method and method.needs_kl else None
+
+
+def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]:
+    out.write(prompt)
+    for step in steps:
+        out.write(step.piece)
+        out.flush()
+        yield step
+    out.write("\n")
+
+
+def _result_as_dict(result: GenerationResult, engine: Engine) -> dict:
+    fusion = result.fusion
+    return {
+        "text": result.text,
+        "tokens": [step.token for step in result.steps],
+        "pieces": [step.piece for step in result.steps],
+        "layers": result.layers,
+        "adapters": result.adapters,
+        "contribution": result.contribution,
+        "fusion": None if fusion is None else {"kl": fusion.kl, "alpha": fusion.alpha},
+        "tokens_per_second": result.tokens_per_second,
+        "base": result.base,
+        "base_source": engine.base.source,
+        "method": result.composition.method,
+        # Made for the text, so still there: nothing is made again for its notes.
+        "merge": dict(engine.resolve(result.composition).notes),
+        "weights": result.composition.weights,
+        "seed": result.sampling.seed,
+        "finish": result.steps[-1].finish if result.steps else None,
+    }
