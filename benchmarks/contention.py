@@ -19,7 +19,7 @@ from pathlib import Path
 import composer
 from benchmarks.fixture import BenchFixture, write_catalog
 from benchmarks.plan import Plan
-from benchmarks.timing import Reading, interleave
+from benchmarks.timing import Measurement, interleave
 from composer.core.errors import ComposerError
 from composer.core.threads import SPIN, SPIN_COUNT
 
@@ -87,7 +87,7 @@ class Worker:
 
     def turn(self, tokens: int):
         """The arm that has it decode so many tokens."""
-        return lambda: Reading(*self._ask(str(tokens)))
+        return lambda: Measurement(*self._ask(str(tokens)))
 
     def _ask(self, line: str) -> Sequence[float]:
         try:

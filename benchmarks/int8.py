@@ -46,8 +46,8 @@ def _forced(fixture: BenchFixture, count: int, weights: str) -> torch.Tensor:
     ids = fixture.encode(TEXT)[: POSITIONS + 1]
     model = GatedModel(clone_modules(fixture.base).model)
     layout = model.layout(fixture.ours(count).snapshot.bank)
-    listening = _Listening(select_runner(model, weights))
-    batch = Batch(listening, layout, ends=(), slots=1, max_seq_len=len(ids))
+    recorded = _Listening(select_runner(model, weights))
+    batch = Batch(recorded, layout, ends=(), slots=1, max_seq_len=len(ids))
     row = BatchRow(
         "forced", ids[:1], LogitMixture.one(np.ones((model.layers, count), np.float32)), greedy(len(ids))
     )
@@ -55,7 +55,7 @@ def _forced(fixture: BenchFixture, count: int, weights: str) -> torch.Tensor:
     for token in ids[1:]:
         row.ids[-1] = token  # whatever was drawn, the text goes on as it stands
         batch.step()
-    return torch.cat(listening.heard).float()
+    return torch.cat(recorded.heard).float()
 
 
 class _Listening:

@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, Stoppi
 
 from benchmarks.fixture import BenchFixture, clone_modules
 from benchmarks.plan import expect
-from benchmarks.timing import Moment, Reading, between, now
+from benchmarks.timing import Measurement, Moment, between, now
 
 Model = PreTrainedModel | PeftModel
 
@@ -64,7 +64,7 @@ class _Clock(StoppingCriteria):
 
 
 @torch.inference_mode()
-def generate(model: Model, ids: Sequence[int], tokens: int) -> Reading:
+def generate(model: Model, ids: Sequence[int], tokens: int) -> Measurement:
     """Greedy `generate()` of `tokens` tokens; the reading is per token after the first."""
     inputs = torch.tensor([ids], device=model.device)
     clock = _Clock(inputs.device)
@@ -81,7 +81,7 @@ def generate(model: Model, ids: Sequence[int], tokens: int) -> Reading:
 
 
 @torch.inference_mode()
-def ensemble(models: Sequence[Model], ids: Sequence[int], tokens: int) -> Reading:
+def ensemble(models: Sequence[Model], ids: Sequence[int], tokens: int) -> Measurement:
     """One token from N+1 passes, logits summed as l_0 + sum_i (l_i - l_0); per token after the first."""
     device = models[0].device
     caches = [DynamicCache(config=models[0].config) for _ in models]

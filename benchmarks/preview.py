@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.fixture import USUAL, BenchFixture
 from benchmarks.plan import Plan, prompt_of
-from benchmarks.timing import Reading, quantile, timed
+from benchmarks.timing import Measurement, quantile, timed
 from composer.core.composition import Composition
 
 
@@ -13,7 +13,7 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     engine = fixture.ours(USUAL)
     prompt = prompt_of(fixture.count_tokens, plan.preview_prompt)
 
-    def move(call: int) -> Reading:
+    def move(call: int) -> Measurement:
         weight = -2 + 4 * call / plan.previews
         composition = Composition(weights=dict.fromkeys(engine.names, weight))
         return timed(lambda: engine.next_token_logits(prompt, composition), fixture.device)

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.fixture import BenchFixture, clone_modules
-from benchmarks.timing import Reading, quantile, timed
+from benchmarks.timing import Measurement, quantile, timed
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear
 
@@ -31,7 +31,7 @@ class Wall:
     forms: dict[str, str]
     device: torch.device
 
-    def __call__(self, tokens: int) -> Reading:
+    def __call__(self, tokens: int) -> Measurement:
         return timed(lambda: [self.walk() for _ in range(tokens)], self.device, tokens)
 
 

@@ -10,7 +10,7 @@ from benchmarks.int8 import change
 from benchmarks.plan import Plan, expect, greedy, prompt_of
 from benchmarks.profile import operators
 from benchmarks.roofline import bare_products
-from benchmarks.timing import Arm, Reading, between, interleave, now
+from benchmarks.timing import Arm, Measurement, between, interleave, now
 from composer.core.composition import Composition
 from composer.engine.engine import Engine
 
@@ -33,7 +33,7 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     return result
 
 
-def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Reading]) -> dict[str, Arm]:
+def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) -> dict[str, Arm]:
     """ours N, ours eager N, ours int8 N (on a CPU), peft N (N active), peft cat 3, passes 4, wall."""
     prompt = prompt_of(fixture.count_tokens, plan.prompt)
     ids, tokens = fixture.encode(prompt), plan.tokens
@@ -50,7 +50,7 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Reading]) -> d
     made["peft 0"] = lambda: peft_baseline.generate(bare, ids, tokens)
 
     def active(chosen: list[str]) -> Arm:
-        def run() -> Reading:
+        def run() -> Measurement:
             peft_baseline.activate(several, chosen)
             return peft_baseline.generate(several, ids, tokens)
 
@@ -68,7 +68,7 @@ def ours(engine: Engine, prompt: str, tokens: int) -> Arm:
     """Greedy decoding with every adapter of the engine at weight 1; per token after the first."""
     composition = Composition(weights=dict.fromkeys(engine.names, 1.0))
 
-    def run() -> Reading:
+    def run() -> Measurement:
         steps = engine.generate(prompt, composition, greedy(tokens))
         next(steps)
         began = now(engine.base.device)

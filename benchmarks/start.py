@@ -14,7 +14,7 @@ import psutil
 import composer
 from benchmarks.fixture import USUAL, BenchFixture, add, write_catalog
 from benchmarks.plan import Plan, prompt_of
-from benchmarks.timing import Reading, quantile, summary, timed
+from benchmarks.timing import Measurement, quantile, summary, timed
 from composer.core.errors import ComposerError
 
 
@@ -25,7 +25,7 @@ class _Start:
     Not the peak that the system accounts: that counts the process it was made from.
     """
 
-    first: Reading
+    first: Measurement
     memory: int
 
 
@@ -69,4 +69,4 @@ def _start(fixture: BenchFixture, catalog: Path, prompt: str) -> _Start:
         raise ComposerError(
             "The start-up run failed; see why with: python -m composer generate --prompt Hello --verbose."
         )
-    return _Start(Reading(seconds, used.ru_utime + used.ru_stime), memory)
+    return _Start(Measurement(seconds, used.ru_utime + used.ru_stime), memory)

@@ -85,7 +85,7 @@ def busy_share(sections: Mapping) -> float:
     return best / contention["loads"][str(contention["cores"])]["default"]["median"]
 
 
-def crowd(sections: Mapping) -> float:
+def user_throughput(sections: Mapping) -> float:
     counts = sections["users"]["counts"]
     return counts["32"]["total"] / counts["1"]["total"]
 
@@ -108,7 +108,7 @@ BARS = (
     Target("CPU", "ours base / bare matrix-vector products", 0.8, "x", speed("ours 0", "wall")),
     Target("GPU", "ours base / memory-bandwidth floor (bf16, 8B shape)", 0.7, "x", floor_share),
     *_both("KL fusion with N adapters / (N+1)-row base prefill", (1.5, 1.5), "x", fusion_cost, most=True),
-    *_both("32 users' total tokens/s / one user's", (8, 15), "x", crowd),
+    *_both("32 users' total tokens/s / one user's", (8, 15), "x", user_throughput),
     *_both(
         "32 users, first token p95",
         (3, 1),

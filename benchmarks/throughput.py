@@ -43,9 +43,9 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     try:
         for turn in range(-1, plan.user_rounds):
             for count in plan.users:
-                crowd = _crowd(fixture, scheduler, plan, count)
+                users_at_once = _users_at_once(fixture, scheduler, plan, count)
                 if turn >= 0:  # the first turn of each is for allocations and captures
-                    users[count].append(crowd)
+                    users[count].append(users_at_once)
                     bare[count].append(count / walls[count](BARE_TOKENS).seconds)
                 memory[count] = max(memory[count], _memory(fixture.device))
     finally:
@@ -60,7 +60,7 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     return {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS, "counts": counts}
 
 
-def _crowd(fixture: BenchFixture, scheduler: Scheduler, plan: Plan, count: int) -> list[_User]:
+def _users_at_once(fixture: BenchFixture, scheduler: Scheduler, plan: Plan, count: int) -> list[_User]:
     """`count` users who all begin together, each with a prompt, weights and a seed of their own."""
     start = Barrier(count)
 
@@ -81,13 +81,13 @@ def _crowd(fixture: BenchFixture, scheduler: Scheduler, plan: Plan, count: int) 
         return list(pool.map(user, range(count)))
 
 
-def _figures(crowds: list[list[_User]], tokens: int, memory: int) -> dict:
-    spans = [_span(crowd) for crowd in crowds]
-    totals = [len(crowd) * tokens / span for crowd, (span, _) in zip(crowds, spans, strict=True)]
-    everyone = [user for crowd in crowds for user in crowd]
+def _figures(runs: list[list[_User]], tokens: int, memory: int) -> dict:
+    spans = [_span(users) for users in runs]
+    totals = [len(users) * tokens / span for users, (span, _) in zip(runs, spans, strict=True)]
+    everyone = [user for users in runs for user in users]
     waits = [user.first.wall - user.asked.wall for user in everyone]
     rates = [tokens / (user.last.wall - user.asked.wall) for user in everyone]
-    cpu = [busy / (len(crowd) * tokens) for crowd, (_, busy) in zip(crowds, spans, strict=True)]
+    cpu = [busy / (len(users) * tokens) for users, (_, busy) in zip(runs, spans, strict=True)]
     return {
         "total": quantile(totals, 0.5),
         "total_p10": quantile(totals, 0.1),
@@ -98,14 +98,14 @@ def _figures(crowds: list[list[_User]], tokens: int, memory: int) -> dict:
         "first_p95": quantile(waits, 0.95),
         "cpu": quantile(cpu, 0.5),
         "memory": memory,
-        "count": len(crowds),
+        "count": len(runs),
     }
 
 
-def _span(crowd: list[_User]) -> tuple[float, float]:
+def _span(users: list[_User]) -> tuple[float, float]:
     """Wall and CPU seconds from the first question to the last token."""
-    began = min(user.asked for user in crowd)
-    ended = max(user.last for user in crowd)
+    began = min(user.asked for user in users)
+    ended = max(user.last for user in users)
     return ended.wall - began.wall, ended.cpu - began.cpu
 
 

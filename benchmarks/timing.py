@@ -17,14 +17,14 @@ class Moment(NamedTuple):
     cpu: float
 
 
-class Reading(NamedTuple):
+class Measurement(NamedTuple):
     """Seconds for one unit of work (a token, a prefill, a call), by the wall and by the CPU's clock."""
 
     seconds: float
     cpu: float
 
 
-Arm = Callable[[], Reading]
+Arm = Callable[[], Measurement]
 
 
 def now(device: torch.device | None = None) -> Moment:
@@ -34,11 +34,11 @@ def now(device: torch.device | None = None) -> Moment:
     return Moment(time.perf_counter(), time.process_time())
 
 
-def between(began: Moment, ended: Moment, units: int = 1) -> Reading:
-    return Reading((ended.wall - began.wall) / units, (ended.cpu - began.cpu) / units)
+def between(began: Moment, ended: Moment, units: int = 1) -> Measurement:
+    return Measurement((ended.wall - began.wall) / units, (ended.cpu - began.cpu) / units)
 
 
-def timed(work: Callable[[], object], device: torch.device, units: int = 1) -> Reading:
+def timed(work: Callable[[], object], device: torch.device, units: int = 1) -> Measurement:
     """Do `work` once; the reading is for one of the `units` that it holds."""
     began = now(device)
     work()
@@ -53,7 +53,7 @@ def interleave(arms: Mapping[str, Arm], rounds: int) -> dict[str, dict]:
     names = list(arms)
     for name in names:
         arms[name]()
-    readings: dict[str, list[Reading]] = {name: [] for name in names}
+    readings: dict[str, list[Measurement]] = {name: [] for name in names}
     for turn in range(rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
@@ -61,7 +61,7 @@ def interleave(arms: Mapping[str, Arm], rounds: int) -> dict[str, dict]:
     return {name: summary(taken) for name, taken in readings.items()}
 
 
-def summary(readings: Sequence[Reading]) -> dict:
+def summary(readings: Sequence[Measurement]) -> dict:
     """Median, 10th and 90th percentile of the wall seconds, median of the CPU seconds, and how many."""
     seconds = [reading.seconds for reading in readings]
     cpu = [reading.cpu for reading in readings]

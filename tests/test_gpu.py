@@ -96,7 +96,7 @@ def test_graphs_decode_what_the_pass_they_record_decodes(engines):
         (PROMPT[: 8 + place], Composition(weights={"positive": place / 9}), GREEDY) for place in range(40)
     ]
     texts = []
-    for decode in (gpu._runner, gpu._runner._inner):
+    for decode in (gpu.runner, gpu.runner._inner):
         batch = Batch(decode, gpu.snapshot.layout, frozenset(), slots=40, max_seq_len=128)
         batch.add([gpu.row(place, *row) for place, row in enumerate(rows)], gpu.snapshot.layout)
         for turn in range(12):

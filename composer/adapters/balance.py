@@ -1,8 +1,8 @@
 """Bounds the factors of an adapter whose numbers are very large.
 
-Every row of a batch is multiplied by every adapter's A, and what it did not ask for then by a gate of 0.
-Where A or B^T B is so large that the product overflows, 0 times infinity is NaN in everybody's text. The size
-of such factors therefore goes into the scaling, which a gate of 0 switches off before anything is multiplied.
+Every row of a batch is multiplied by every adapter's A, and by a gate of 0 for the adapters that it does not
+use. Where A or B^T B is so large that the product overflows, 0 times infinity is NaN in every row. The size
+of such factors is therefore moved into the scaling, and a gate of 0 is applied before the product.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Balanced(NamedTuple):
 
 
 def balanced(A: torch.Tensor, B: torch.Tensor, scaling: float) -> Balanced:
-    """The factors with no row of A and no column of B longer than LONGEST, at the expense of the scaling.
+    """Factors with no row of A and no column of B longer than LONGEST; the scaling grows instead.
 
-    Divided by powers of two, which changes no digit. A scaling beyond float32 becomes float32's largest
-    number: the numbers of whoever asks for such an adapter overflow either way.
+    Divides by powers of two, which changes no digit. A scaling beyond float32 becomes float32's largest
+    number: the rows that use such an adapter overflow either way.
     """
     A, left = _shortened(A, dim=1)
     B, right = _shortened(B, dim=0)

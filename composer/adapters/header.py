@@ -1,6 +1,6 @@
 """The header of a safetensors file: every tensor's type and shape, from the first bytes of the file.
 
-Read and never mapped: a mapped file that somebody cuts short meanwhile ends the process.
+The file is read and not mapped: truncating a mapped file would crash the process.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def read_header(name: str, path: Path) -> Mapping[str, TensorInfo]:
 
 
 def parse_header(data: bytes, size: int) -> Mapping[str, TensorInfo]:
-    """The header at the start of `data`, the first bytes of a file of `size`. Raises ValueError, or
-    RecursionError, for one that does not describe all of the file and nothing else."""
+    """Parses the header at the start of `data`, the first bytes of a file of `size`.
+
+    Raises ValueError or RecursionError for a header that does not describe the whole file exactly.
+    """
     end = 8 + _length(data)
     if end > min(size, len(data), 8 + HEADER_LIMIT):
         raise ValueError("the header ends after the file does")

@@ -81,12 +81,11 @@ def valid_repo_id(text: object) -> bool:
 def inspect(
     source: str, revision: str | None = None, name: str | None = None, limit_bytes: float | None = None
 ) -> AdapterFiles:
-    """What an adapter's config and safetensors header say; no weights are downloaded.
+    """An adapter's config and safetensors header. Downloads no weights.
 
-    source: a folder, or a repo id, which is resolved to a commit. limit_bytes: of the weights (None: as
-    weights_limit says). A repo whose commit (40 hex digits
-    in `revision`) is in the cache costs no request. Raises HubError for anything wrong with a repo and
-    ComposerError for anything wrong with a folder.
+    source: a folder, or a repo id, which is resolved to a commit. limit_bytes: of the weights; None: the
+    result of weights_limit. A commit (40 hex digits in `revision`) that is in the cache costs no request.
+    Raises HubError for faults of a repo and ComposerError for faults of a folder.
     """
     limit_bytes = weights_limit() if limit_bytes is None else limit_bytes
     if folder := local_folder(source):
@@ -111,9 +110,9 @@ def inspect(
 
 
 def download(files: AdapterFiles, limit_bytes: float | None = None) -> Path:
-    """The folder with the adapter's config and weights, downloaded at the inspected commit if needed.
+    """The folder with the adapter's config and weights; downloads the inspected commit if needed.
 
-    Raises HubError; also when the file that arrives is not the one whose header was inspected.
+    Raises HubError, also when the downloaded file's header is not the inspected one.
     """
     if files.folder is not None:
         return files.folder
@@ -156,10 +155,10 @@ def base_snapshot(repo: str, revision: str | None, cached_only: bool) -> Path | 
 
 
 def _ask(repo: str, revision: str | None) -> set[str]:
-    """The names of the repo's files, or the Hub's refusal at once.
+    """The names of the repo's files. Raises the Hub's refusal without retrying.
 
-    The client's own downloads retry a refused or stalled request for minutes, and resolving a branch
-    has no time limit. One plain request first lets every lasting fault be told without that wait.
+    The client's downloads retry a refused or stalled request for minutes, and resolving a branch has no time
+    limit. One plain request first reports every lasting fault at once.
     """
     info = HfApi().model_info(repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     return {sibling.rfilename for sibling in info.siblings or ()}
@@ -231,7 +230,7 @@ def _cached_base(repo: str, revision: str | None) -> Path | None:
 
 
 def _whole_base(folder: Path) -> bool:
-    """Whether a snapshot folder can be loaded: an interrupted download leaves one that cannot."""
+    """Whether a snapshot folder is complete; an interrupted download leaves one that cannot be loaded."""
     if not (folder / "config.json").is_file():
         return False
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):

@@ -34,8 +34,10 @@ class Reader:
         return self._inspect(spec, self.limit)[0]
 
     def read(self, spec: AdapterSpec, own: bool = False) -> tuple[FitReport, Adapter]:
-        """The report and, if it is good, the factors. own: whoever runs this chose the adapter, so that one
-        which lies on this machine may have any size."""
+        """The fit report and, if it is good, the factors.
+
+        own: whether the person who runs the process chose the adapter; then a local one may have any size.
+        """
         limit = math.inf if own and local_folder(spec.source) else self.limit
         report, files = self._inspect(spec, limit)
         if not report.ok or files is None:

@@ -1,4 +1,4 @@
-"""The rank and the factor before B A at a site: PEFT's rules, from a config that a stranger wrote."""
+"""The rank and the scaling of B A at a site: PEFT's rules, for configs that are not trusted."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def scaling(config: Mapping[str, Any], path: str, rank: int, patterns: Patterns 
 
 
 def rank_at(config: Mapping[str, Any], path: str, patterns: Patterns | None = None) -> int:
-    """The rank that the config gives the site `path`: `r`, or that of the first `rank_pattern` key which
-    matches as in `scaling`. Raises ComposerError for one that is no rank."""
+    """The config's rank at the site `path`: that of the first matching `rank_pattern` key, otherwise `r`.
+
+    Raises ComposerError for a value that is no rank.
+    """
     rank = _at(config, "rank_pattern", path, config.get("r", 8), patterns or Patterns())
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ComposerError(

@@ -27,12 +27,11 @@ def load_adapter(
     dtype: torch.dtype,
     base: BaseNames = PLAIN,
 ) -> Adapter:
-    """Read the weights of `files`, which lie in `folder` and which `report` accepted for this `base`.
+    """Loads the weights of `files` in `folder`, which `report` accepted for this `base`.
 
-    The bytes are read and never mapped: a mapped file that somebody cuts short ends the process, and one that
-    is written over changes what was loaded. Raises ComposerError for a file that cannot be read, that changed
-    since the report, or that holds NaN or infinite numbers (which would poison even an adapter at weight 0:
-    0 * inf is NaN).
+    The bytes are read and not mapped, since truncating a mapped file would crash the process and overwriting
+    it would change the loaded weights. Raises ComposerError for a file that cannot be read, that changed
+    since the report, or that holds NaN or infinity, which would reach every row (0 * inf is NaN).
     """
     tensors = _read(folder / WEIGHTS, files)
     halves: dict[tuple[str, str], torch.Tensor] = {}
@@ -69,7 +68,7 @@ def _read(path: Path, files: AdapterFiles) -> dict[str, torch.Tensor]:
 
 
 def _finite(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A copy of the tensor. Raises ComposerError for one that is not finite, before or as `dtype`."""
+    """A copy of the tensor. Raises ComposerError if it is not finite, before or after the cast to `dtype`."""
     # Not every operation knows the 8-bit types, and float32 holds all of their numbers.
     wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     if not torch.isfinite(wide).all():

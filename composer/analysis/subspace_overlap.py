@@ -37,19 +37,19 @@ def compare_subspaces(bank: AdapterBank, layer_of: Mapping[str, int], layers: in
     """Compare all adapters of a bank, two or more; of fewer, every collision is NaN."""
     count = len(bank.names)
     means = [_Mean((layers, count, count)) for _ in range(4)]
-    crowding, crowding_of_two = _Mean((layers,)), _Mean((layers, count, count))
+    collisions, pair_collisions = _Mean((layers,)), _Mean((layers, count, count))
     for path, site in bank.sites.items():
         layer, own = layer_of[path], [site.adapter_index == column for column in range(count)]
         read = _overlap([site.A[rows].T for rows in own])
         write = _overlap([site.B[:, rows] for rows in own])
         for mean, value in zip(means, (*read, *write), strict=True):
             mean.add(layer, value)
-        crowding.add(layer, collision(site))
+        collisions.add(layer, collision(site))
         pairs = np.full((count, count), np.nan)
         for i, j in combinations(range(count), 2):
             pairs[i, j] = pairs[j, i] = collision(site.select(own[i] | own[j]))
-        crowding_of_two.add(layer, pairs)
-    return Subspaces(*(mean.value for mean in means), crowding.value, crowding_of_two.value)
+        pair_collisions.add(layer, pairs)
+    return Subspaces(*(mean.value for mean in means), collisions.value, pair_collisions.value)
 
 
 def collision(site: SiteFactors) -> float:

@@ -71,7 +71,7 @@ def judges(args: argparse.Namespace) -> tuple[NgramJudge, ...]:
 
 
 def hub_judges(args: argparse.Namespace) -> tuple[TransformerJudge, ...]:
-    """The classifiers asked for; of one that the Hub does not give, only why. Raises ComposerError."""
+    """The requested classifiers. One that the Hub does not give is named on stderr. Raises ComposerError."""
     if args.hub_judges is None:
         return ()
 

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _listen(verbose: bool) -> None:
-    """A fault reaches the user as its one sentence; the log around it is for those who ask."""
+    """Configures logging: errors reach the user as one sentence, the log only with --verbose."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
         return

@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def as_trained(spec: BaseSpec, wanted: str) -> BaseSpec:
-    """The base as it is written and trained with, whatever the catalog serves it in."""
+    """The base in the dtype and quantization of training, whatever the catalog serves it in."""
     import torch
 
     from composer.training.precision import multiplies_bfloat16

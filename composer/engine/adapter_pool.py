@@ -113,8 +113,10 @@ class AdapterPool:
 def _free(slots: Sequence[PoolSlot], adapter: Adapter) -> PoolSlot | None:
     """The smallest slot without a lease that the adapter fits; None if there is none."""
     rank, sites = _rank(adapter), adapter.keys()
-    fitting = (slot for slot in slots if slot.lease() is None and slot.rank >= rank and sites <= slot.sites)
-    return min(fitting, key=lambda slot: slot.rank, default=None)
+    free_slots = (
+        slot for slot in slots if slot.lease() is None and slot.rank >= rank and sites <= slot.sites
+    )
+    return min(free_slots, key=lambda slot: slot.rank, default=None)
 
 
 def _allocate(

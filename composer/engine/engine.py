@@ -64,10 +64,8 @@ class Engine:
         names = base_names(base.model)
         self.model = GatedModel(base.model)
         self._reader = Reader(self.model.sites, names, base.device, base.dtype, weights_limit(max_adapter_mb))
-        self._runner = verified_runner(
-            self.model, self.model.layout(AdapterBank()), base.spec, decode_weights
-        )
-        self._analyzer = PromptAnalyzer(self.model, self._runner)
+        self.runner = verified_runner(self.model, self.model.layout(AdapterBank()), base.spec, decode_weights)
+        self._analyzer = PromptAnalyzer(self.model, self.runner)
         self._planner = GatePlanner(self._analyzer)
         self._pool = AdapterPool(self.model, self._on_bank_change)
         self._compilation: Compilation | None = None
@@ -108,7 +106,7 @@ class Engine:
         It is compiled again when adapters are added. Until it is ready, and wherever it cannot be compiled,
         decoding runs uncompiled.
         """
-        self._compilation = Compilation(self._runner, self.snapshot.layout, several)
+        self._compilation = Compilation(self.runner, self.snapshot.layout, several)
         self._compile_batches = several
         return self._compilation
 
@@ -223,7 +221,7 @@ class Engine:
         """A session for rows with up to `slots` branches in all, each of up to `max_seq_len` tokens, prompt
         and continuation together."""
         length = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        batch = Batch(self._runner, self.snapshot.layout, self.end_tokens, slots, length)
+        batch = Batch(self.runner, self.snapshot.layout, self.end_tokens, slots, length)
         return DecodeSession(batch, lambda: self.snapshot, self.base.tokenizer, self.end_tokens)
 
     def row(
@@ -292,7 +290,7 @@ class Engine:
         if mixture.gates.any():
             gates = gates_tensor(mixture.gates, device)
             routes = [resolved.router(len(snapshot.bank.names))] * len(mixture)
-            read = self._runner.read(snapshot.layout, gates, [ids] * len(mixture), routes=routes)
+            read = self.runner.read(snapshot.layout, gates, [ids] * len(mixture), routes=routes)
             assert read.logits is not None
             return check_drawable(LogitCombiner([mixture], device)(read.logits))[0].float().cpu().numpy()
         # Every position is unembedded, as a plain forward pass does: a product of another shape rounds

@@ -66,8 +66,8 @@ class PromptAnalyzer:
         if not every:
             return self._lens.divergence(read.hidden, norm).cpu().numpy()
         places = [own[:, t] for own in read.hidden for t in range(len(ids))]  # L T of [1 + n, d]
-        spread = self._lens.divergence(places, norm).view(len(read.hidden), len(ids), -1)  # [L, T, n]
-        return spread.mean(dim=1).cpu().numpy()
+        divergence = self._lens.divergence(places, norm).view(len(read.hidden), len(ids), -1)  # [L, T, n]
+        return divergence.mean(dim=1).cpu().numpy()
 
     def distance(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
         """1 - cosine of the base's hidden state with each column's adapter alone, last token; [L, n]."""

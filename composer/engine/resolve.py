@@ -160,9 +160,9 @@ def _materialize(
 ) -> tuple[SlotLease, ...]:
     active = np.flatnonzero(weights).tolist()
     names, shares = [snapshot.names[index] for index in active], weights[active].tolist()
-    told = tuple(getattr(composition, name) for name in method.parameters)
+    parameters = tuple(getattr(composition, name) for name in method.parameters)
     keys: list[Hashable] = [("calibrated", tuple(names), name) for name in names]
     if method.merge is not None:
-        keys = [(method.merge, told, tuple(zip(names, shares, strict=True)))]
+        keys = [(method.merge, parameters, tuple(zip(names, shares, strict=True)))]
     adapters = [snapshot.bank.adapter(name) for name in names]
     return pool.made(keys, lambda: materialize(method, adapters, shares, composition, execute))

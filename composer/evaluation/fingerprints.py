@@ -17,9 +17,9 @@ def origin(base: Base) -> str:
 
 
 def version(engine: Engine, spec: AdapterSpec) -> str:
-    """What tells one training of an adapter from the next: its commit, or a hash of its weights and config.
+    """Identifies the training of an adapter: the repo's commit, or a hash of its weights and config.
 
-    The config counts too: alpha alone decides how strong weight 1 is.
+    The config is included because alpha decides what weight 1 means.
     """
     files = [Path(spec.source) / name for name in (CONFIG, WEIGHTS)]
     if all(file.is_file() for file in files):

@@ -40,9 +40,9 @@ class Fluency:
 
 
 def second_model(source: str, device: str | None = None) -> Engine:
-    """A causal language model from a folder or by Hub id, without adapters: it only reads.
+    """A causal language model without adapters, from a folder or by Hub id, for scoring.
 
-    Loaded as every base is, from safetensors and without code of its own. Raises ComposerError.
+    It is loaded as every base is, from safetensors and without remote code. Raises ComposerError.
     """
     folder = source if os.path.isdir(source) else None
     spec = BaseSpec(SECOND, "the second model" if folder else source, folder=folder)
@@ -58,7 +58,7 @@ def measure_fluency(
     """A Fluency per subject, in the order of the texts, which hold their perplexity under the base already.
 
     SLOR's unigrams are counted on the base's own continuations among `texts`; without any there is no SLOR.
-    progress is told how many texts the second model has read.
+    progress: receives how many texts the second model has scored since its last call.
     """
     ids = {text.key: _continuation_ids(engine, text) for text in texts}
     plain = [ids[text.key] for text in texts if text.subject == BASE]

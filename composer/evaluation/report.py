@@ -20,7 +20,7 @@ HEAD = ("adapter", "control [95%]", "base alone", "continuation only", "perplexi
 
 @dataclass(frozen=True)
 class Setting:
-    """How the texts were made, for whoever wants to make them again."""
+    """How the texts were made: what is needed to make them again."""
 
     base: str
     prompts: int

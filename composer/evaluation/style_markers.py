@@ -1,4 +1,4 @@
-"""What a style's texts can be told by where no judge decides: something that is in a text or is not."""
+"""Markers of styles that no judge decides: a pattern that a text matches or not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MarkerRate:
     """Which share of a style's texts has its sign, its 95% interval over prompts, and the base's share."""
 
     style: str
-    sign: str
+    marker: str
     share: float
     low: float
     high: float
@@ -68,11 +68,11 @@ STYLE_MARKERS: tuple[StyleMarker, ...] = (
 
 
 def measure_style_markers(
-    texts: Sequence[Text], signs: Sequence[StyleMarker] = STYLE_MARKERS
+    texts: Sequence[Text], markers: Sequence[StyleMarker] = STYLE_MARKERS
 ) -> list[MarkerRate]:
-    """For each style among the texts' subjects how many of its continuations have its sign."""
+    """For each style among the subjects, the share of its continuations that match its marker."""
     own = {subject: tuple(its) for subject, its in groupby(texts, lambda text: text.subject)}
-    return [_signed(sign, own[sign.style], own.get(BASE, ())) for sign in signs if sign.style in own]
+    return [_rate(marker, own[marker.style], own.get(BASE, ())) for marker in markers if marker.style in own]
 
 
 def blocks(rows: Sequence[MarkerRate]) -> list[Block]:
@@ -82,7 +82,7 @@ def blocks(rows: Sequence[MarkerRate]) -> list[Block]:
     cells = tuple(
         (
             row.style,
-            row.sign,
+            row.marker,
             f"{row.share:.1%} [{row.low:.1%}, {row.high:.1%}]",
             "-" if row.base is None else f"{row.base:.1%}",
         )
@@ -96,12 +96,14 @@ def blocks(rows: Sequence[MarkerRate]) -> list[Block]:
     return [DataTable(head, cells, words=2), Paragraph(note)]
 
 
-def _signed(sign: StyleMarker, own: Sequence[Text], base: Sequence[Text]) -> MarkerRate:
-    share, alone = _share(sign, own), _share(sign, base)
+def _rate(marker: StyleMarker, own: Sequence[Text], base: Sequence[Text]) -> MarkerRate:
+    share, alone = _share(marker, own), _share(marker, base)
     return MarkerRate(
-        sign.style, sign.help, share.value, share.low, share.high, alone.value if alone else None
+        marker.style, marker.help, share.value, share.low, share.high, alone.value if alone else None
     )
 
 
-def _share(sign: StyleMarker, texts: Sequence[Text]) -> Interval | None:
-    return over_prompts((text.prompt, float(bool(sign.pattern.search(text.continuation)))) for text in texts)
+def _share(marker: StyleMarker, texts: Sequence[Text]) -> Interval | None:
+    return over_prompts(
+        (text.prompt, float(bool(marker.pattern.search(text.continuation)))) for text in texts
+    )

@@ -1,4 +1,4 @@
-"""The texts that judges and metrics read: whose they are, and what they were made from."""
+"""The texts that judges and metrics read, and the tasks that they come from."""
 
 from __future__ import annotations
 

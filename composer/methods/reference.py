@@ -43,7 +43,7 @@ def methods_markdown() -> str:
 
 def _row(name: str, each: Parameter) -> str:
     option = each.option or f"--{name}"
-    usual = "the method's" if each.default is None else f"`{each.default}`"
+    default = "the method's" if each.default is None else f"`{each.default}`"
     if each.choices is not None:
         may_be = " or ".join(f"`{value}`" for value in each.choices)
     elif each.kind is bool:
@@ -52,4 +52,4 @@ def _row(name: str, each: Parameter) -> str:
         may_be = f"{each.low:g} to {each.high:g}"
     readers = [method.name for method in METHODS.values() if name in method.parameters]
     read_by = f" ({', '.join(readers)})" if readers else " (all)"
-    return f"| `{name}` | `{option}` | {usual} | {may_be} | {each.help}{read_by} |"
+    return f"| `{name}` | `{option}` | {default} | {may_be} | {each.help}{read_by} |"

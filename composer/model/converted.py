@@ -43,9 +43,9 @@ def cache_folder() -> Path:
                 "COMPOSER_CACHE is no folder that can be written to: set it to another one, or unset it."
             )
         return chosen
-    usual = _usual()
-    if usual is not None and _writable(usual):
-        return usual
+    preferred = _usual()
+    if preferred is not None and _writable(preferred):
+        return preferred
     spare = _spare()
     if not _private(spare):
         raise ComposerError(
@@ -60,9 +60,9 @@ def convert(gguf: Path, spec: BaseSpec) -> Path:
     A converted base that is whole is used where it is, on a read-only disk too; a damaged one is made again.
     """
     name = Path("bases") / f"{spec.wheel.package}-{spec.wheel.version}-{spec.name}"
-    usual = _usual()
-    if usual is not None and is_whole(usual / name):
-        return usual / name
+    preferred = _usual()
+    if preferred is not None and is_whole(preferred / name):
+        return preferred / name
     folder = cache_folder()
     target = folder / name
     if is_whole(target):

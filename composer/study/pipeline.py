@@ -83,9 +83,9 @@ def check_judges(study_plan: StudyPlan, judges: Sequence[Judge]) -> None:
     """Raise the ComposerError that judging would end in, before hours of work."""
     decided = {judge.attribute for judge in judges}
     wanted = {attribute for cell in study_plan.cells for attribute, _ in cell.target.wanted}
-    if lost := sorted(wanted - decided):
+    if undecided := sorted(wanted - decided):
         raise ComposerError(
-            f"No judge decides {lost[0]}; make one with: python -m composer judges --data FOLDER"
+            f"No judge decides {undecided[0]}; make one with: python -m composer judges --data FOLDER"
         )
 
 
@@ -123,10 +123,10 @@ def report(
     judges: Sequence[Judge],
     command: str,
 ) -> Report:
-    """The finished texts judged, and told in words, figures and plain values."""
+    """Judges the finished texts and writes the findings as Markdown, HTML and JSON."""
     notes = _notes(engine, config, study_plan, command)
     found = findings(engine, config, study_plan, store, judges, delta_cosine(engine), notes)
-    told = blocks(found)
+    report_blocks = blocks(found)
     answer = {
         "base": engine.base.id,
         "labels": {name: arm.label for name, arm in found.arms.items()},
@@ -141,8 +141,8 @@ def report(
         "unfinished": found.unfinished,
     }
     return Report(
-        document.markdown(told),
-        document.html(TITLE, told, figures.draw),
+        document.markdown(report_blocks),
+        document.html(TITLE, report_blocks, figures.draw),
         json.dumps(to_jsonable(answer), allow_nan=False) + "\n",
     )
 

@@ -1,6 +1,6 @@
-"""The same work on Ray Data: units out to actors that each hold an engine, results back as they come.
+"""evaluation.generation on Ray Data: jobs go to actors that each hold an engine, results come back in turn.
 
-Ray is an optional extra, imported where it is used. What crosses is JSON text, never objects.
+Ray is an optional extra, imported where it is used. Records cross as JSON text, never as objects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Cluster:
 
 
 class Worker:
-    """Runs in an actor. Its machine has the project, the catalog and the base at the same place."""
+    """Runs in an actor. Its machine has the project, the catalog and the base at the same paths."""
 
     def __init__(self, environment: dict, sampling: dict, slots: int):
         self._engine = StudyEnvironment(**environment).engine()
@@ -57,9 +57,9 @@ def ray_work(
     sampling: Sampling,
     slots: int,
 ) -> Iterator[GeneratedText | Score]:
-    """As runner.work, elsewhere. Raises ComposerError without Ray and where no cluster can be had.
+    """generate_texts on Ray. Raises ComposerError without Ray and without a reachable cluster.
 
-    A run that is cut off loses what the actors were at, up to a few batches each; the next makes that again.
+    An interrupted run loses what the actors were working on, up to a few batches each.
     """
     if not (jobs or unscored):
         return
@@ -118,7 +118,7 @@ def _start(ray, cluster: Cluster) -> None:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise OSError where nobody answers at host:port; Ray itself would go on trying for minutes."""
+    """Raises OSError where nothing answers at host:port; Ray itself would retry for minutes."""
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

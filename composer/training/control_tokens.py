@@ -1,4 +1,4 @@
-"""The control words by which a module trained on several labels is told which of them is wanted."""
+"""The control words that name the wanted labels to an adapter trained on several labels."""
 
 from __future__ import annotations
 

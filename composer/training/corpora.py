@@ -18,9 +18,9 @@ from composer.training.recipes import Corpus
 
 @dataclass(frozen=True)
 class FilteredCorpora:
-    """Rows per corpus name, less those that look mislabelled, and a classifier fitted on all of them.
+    """Rows per corpus name without those that look mislabelled, and a classifier fitted on all of them.
 
-    classifier: None where all rows carry one label, so that there is nothing to tell apart.
+    classifier: None where all rows carry one label.
     """
 
     rows: dict[str, list[Row]]

@@ -122,9 +122,9 @@ def pack(
 ) -> list[Sample]:
     """`count` sequences of exactly `length` tokens, each made of whole texts with `separator` in between.
 
-    Texts are drawn from the pools by chance, so that a large corpus does not drown a small one's domain;
-    within a pool every text is used before any is used twice. A share of the sequences begins with an
-    opener, at most a third of the length. Neither it nor a text's control words carry loss.
+    Texts are drawn from the pools by their chances, so that a large corpus does not drown a small one. Within
+    a pool every text is used before any is used twice. A share of the sequences begins with a distractor
+    prefix of at most a third of the length. Prefixes and control words carry no loss.
     """
     draw = random.Random(seed)
     if not pools or not all(pool.texts for pool in pools):

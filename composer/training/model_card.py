@@ -1,4 +1,4 @@
-"""The model card of a trained adapter: what it is, what it was made of, what was measured."""
+"""The model card of a trained adapter: purpose, training data, measurements."""
 
 from __future__ import annotations
 

@@ -71,9 +71,9 @@ def _first_round(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -
 
 
 def _united(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Iterator[Pool]:
-    """Equal chances for each member, halved again for its second labels; within that as its recipe has them.
+    """The members' pools with equal chances, halved again for second labels; within a member by its recipe.
 
-    A member whose label is one of the second ones has no other beside it.
+    A member whose label is one of the second labels gets no second label.
     """
     second = library.labelled(recipe.second, recipe.confidence, recipe.seed) if recipe.second else None
     for member in recipe.union:

@@ -91,7 +91,7 @@ class Recipe:
 
     @property
     def second_labels(self) -> tuple[str, ...]:
-        """The labels that `second` tells apart."""
+        """The labels of the classifier of `second`."""
         return tuple(sorted({label for corpus in self.second for label in corpus.labels.values()}))
 
 

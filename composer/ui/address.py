@@ -1,4 +1,4 @@
-"""Where the page is to listen, tried before anything is loaded."""
+"""Checks the address of the page before anything is loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from composer.core.errors import ComposerError
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises ComposerError if nobody may listen there now, with the option that chooses another place."""
+    """Raises ComposerError if the address cannot be bound, with the option that chooses another one."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     for where in (bare, "127.0.0.1"):
         # Gradio asks for the port on 127.0.0.1 too, wherever it listens.

@@ -87,13 +87,13 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
 
 def _signature() -> inspect.Signature:
     """The arguments of `generate`. Their order never changes, since callers may count them."""
-    own, usual = parameters_of(Composition), Composition()
+    own, defaults = parameters_of(Composition), Composition()
     arguments: dict[str, tuple[Any, Any]] = {
         "prompt": (str, inspect.Parameter.empty),
         "weights": (dict[str, float], inspect.Parameter.empty),
-        "method": (str, usual.method),
-        "strength": (float, usual.strength),
-        "bands": (list[float], list(usual.bands)),
+        "method": (str, defaults.method),
+        "strength": (float, defaults.strength),
+        "bands": (list[float], list(defaults.bands)),
     }
     sampling = parameters_of(Sampling)
     del sampling["time_limit"]  # it belongs to whoever runs the page
@@ -114,7 +114,7 @@ SIGNATURE = _signature()
 
 
 class _sentences:
-    """Lets every fault out as gr.Error, whose text callers see, and hides where it came from."""
+    """Re-raises every error as gr.Error, whose text callers see, without its traceback."""
 
     def __enter__(self) -> None: ...
 

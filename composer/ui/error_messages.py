@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def error_message(fault: Exception) -> str:
-    """The sentence for a fault. One that nobody foresaw is logged, and nothing of it is told but its kind."""
+    """The sentence for an error. An unforeseen one is logged, and only its type is shown."""
     if isinstance(fault, gr.Error):
         return fault.message
     if not isinstance(fault, ComposerError):

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from composer.core.results import Fusion, Step
 from composer.methods import fuse
-from composer.ui.components import contribution_map as live
+from composer.ui.components import contribution_map as contribution_map
 from composer.ui.components.contribution_map import Status
 from composer.ui.components.plots import Series, contribution_figure, fusion_figure
 from composer.ui.validation import Request
@@ -49,7 +49,7 @@ class Progress:
         return self._message(Status("reading", "Reading the prompt…"), fresh=0)
 
     def making(self) -> dict[str, object]:
-        """The live view while adapters are made of others."""
+        """The live view while adapters are merged."""
         words = "Preparing the adapters for this method; once for these weights, up to half a minute…"
         return self._message(Status("reading", words), fresh=0)
 
@@ -111,7 +111,7 @@ class Progress:
         )
 
     def _message(self, status: Status, fresh: int | None) -> dict[str, object]:
-        return live.message(
+        return contribution_map.message(
             self.run,
             self.request.prompt,
             self.steps,

@@ -25,7 +25,7 @@ from composer.ui.components.weight_sliders import (
     WeightSlider,
     is_shown,
     make_pool,
-    needs_every,
+    needs_per_adapter,
     to_values,
     to_weights,
 )
@@ -66,8 +66,11 @@ class Page:
         self.examples: tuple[Example, ...] = tuple(
             each for each in runner.engine.catalog.examples if set(each.weights) <= set(runner.engine.names)
         )
-        self.usual: Composition = runner.engine.base.spec.default_composition
-        for method in {self.usual.method, *(each.method for each in self.examples if each.method)}:
+        self.default_composition: Composition = runner.engine.base.spec.default_composition
+        for method in {
+            self.default_composition.method,
+            *(each.method for each in self.examples if each.method),
+        }:
             check_method(method)
 
     def blocks(self) -> gr.Blocks:
@@ -78,13 +81,13 @@ class Page:
             progress = gr.State(None, time_to_live=3600)
             with gr.Tabs():
                 with gr.Tab("Compose"):
-                    lost = adapters_page.unavailable(engine.reports, engine.names)
+                    unavailable = adapters_page.unavailable(engine.reports, engine.names)
                     tab = compose.build(
                         self.slots,
                         self.examples,
-                        lost,
+                        unavailable,
                         self.opening_view(),
-                        self.usual,
+                        self.default_composition,
                         studied.follows_prompt(engine.base.id),
                         self.settings,
                     )
@@ -135,8 +138,8 @@ class Page:
         engine = self.runner.engine
         try:
             read = controls.read(values)
-            every, sliders = read.pop("every"), read.pop("sliders")
-            weights = to_weights(self.slots, sliders, every, self.runner.added)
+            per_adapter, sliders = read.pop("per_adapter"), read.pop("sliders")
+            weights = to_weights(self.slots, sliders, per_adapter, self.runner.added)
             request = make_request(weights=weights, settings=self.settings, **read)
             progress = Progress(request, engine.names, self.lanes(request.composition), engine.model.layers)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
@@ -172,7 +175,7 @@ class Page:
         return view, fusion, contribution
 
     async def stopped(self, progress: Progress | None) -> tuple:
-        """With a cancel: the last picture of what there is. In the event loop, so between two bursts."""
+        """The final view after Stop. Runs in the event loop, so never inside a burst."""
         off = gr.update(interactive=False)
         if progress is None:
             return status_update("Stopped before the model began.", "stopped"), gr.skip(), None, off
@@ -186,38 +189,47 @@ class Page:
         weights = list(controls.weights)
         parameters = [tab.method_help, *controls.parameters.values(), tab.more]
         shape = [controls.strength, *controls.bands]
-        controls.method.input(compose.dial_updates, controls.method, parameters, **CHEAP)
-        controls.every.input(self.switch, [controls.every, *weights], weights, **CHEAP)
+        controls.method.input(compose.parameter_updates, controls.method, parameters, **CHEAP)
+        controls.per_adapter.input(self.switch, [controls.per_adapter, *weights], weights, **CHEAP)
         tab.zero.click(lambda: [0.0] * len(weights), None, weights, **CHEAP)
         for button, example in zip(tab.examples, self.examples, strict=True):
             button.click(
                 partial(self.load_example, example),
                 None,
-                [tab.live, controls.prompt, controls.method, *parameters, *shape, controls.every, *weights],
+                [
+                    tab.live,
+                    controls.prompt,
+                    controls.method,
+                    *parameters,
+                    *shape,
+                    controls.per_adapter,
+                    *weights,
+                ],
                 **CHEAP,
             )
 
-    def switch(self, every: bool, *values) -> list:
+    def switch(self, per_adapter: bool, *values) -> list:
         """Slider updates when the visitor changes between two-way sliders and one per adapter."""
-        weights = to_weights(self.slots, values, not every, self.runner.added)
-        return self._show(to_values(self.slots, weights, self.runner.added), every)
+        weights = to_weights(self.slots, values, not per_adapter, self.runner.added)
+        return self._show(to_values(self.slots, weights, self.runner.added), per_adapter)
 
     def load_example(self, example: Example) -> list:
-        """Updates of the status line, prompt, method, all dials, the switch and every slider.
+        """Updates of the status line, prompt, method, all parameters, the switch and every slider.
 
-        All that the visitor may have moved goes back to where the page opens, or the note would not be true.
+        Everything that the visitor may have moved returns to its initial value, so that the example's note is
+        true.
         """
-        every = needs_every(self.slots, example.weights)
-        sliders = self._show(to_values(self.slots, example.weights, self.runner.added), every)
-        note, method = status_update(example.note, "idle"), example.method or self.usual.method
-        parameters = compose.dial_updates(method, self.usual)
-        shape = (self.usual.strength, *self.usual.bands)
-        return [note, example.prompt, method, *parameters, *shape, every, *sliders]
+        per_adapter = needs_per_adapter(self.slots, example.weights)
+        sliders = self._show(to_values(self.slots, example.weights, self.runner.added), per_adapter)
+        note, method = status_update(example.note, "idle"), example.method or self.default_composition.method
+        parameters = compose.parameter_updates(method, self.default_composition)
+        shape = (self.default_composition.strength, *self.default_composition.bands)
+        return [note, example.prompt, method, *parameters, *shape, per_adapter, *sliders]
 
-    def _show(self, values: list[float], every: bool) -> list:
+    def _show(self, values: list[float], per_adapter: bool) -> list:
         added = len(self.runner.added)
         return [
-            gr.update(value=value, visible=is_shown(slot, every, added))
+            gr.update(value=value, visible=is_shown(slot, per_adapter, added))
             for slot, value in zip(self.slots, values, strict=True)
         ]
 
@@ -266,7 +278,7 @@ class Page:
         return [shown, *self.refresh()]
 
     def opening_view(self) -> dict[str, object]:
-        """The live view before anything was generated: who could take part."""
+        """The live view before the first generation: the loaded adapters."""
         status = Status(message="Ready. Press Generate or Ctrl+Enter.")
         return {
             "adapters": self.legend(),

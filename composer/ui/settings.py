@@ -1,4 +1,4 @@
-"""What whoever runs the page may set: one frozen value, read once from environment variables and options."""
+"""The settings of the page: one frozen value, read once from environment variables and options."""
 
 from __future__ import annotations
 
@@ -141,8 +141,11 @@ VARIABLES: Mapping[str, str] = {each.metadata["variable"]: each.metadata["help"]
 
 
 def parse(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple[Settings, bool]:
-    """Settings, and whether to tell more. Raises ComposerError for a wrong value, SystemExit at --help and,
-    after a line on stderr, for an unknown option."""
+    """The settings, and whether to log more.
+
+    Raises ComposerError for a wrong value, and SystemExit at --help and, after a line on stderr, for an
+    unknown option.
+    """
     parser = Parser(
         prog="app.py",
         description="Serve the page. Each option can be set by the environment variable in brackets too.",

@@ -32,8 +32,7 @@ def follows_prompt(base: str, report: Path = REPORT) -> str:
 
 
 def standings(base: str, report: Path = REPORT) -> str:
-    """How often each way of composing gave a text both things asked of it, as Markdown, best first; nothing
-    where there is no study of this base.
+    """The study's leaderboard as Markdown, best first; empty without a study of this base.
 
     base: its Hub id.
     """

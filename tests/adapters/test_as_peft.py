@@ -64,21 +64,21 @@ def verdict(llama, folder: Path) -> str:
 def compared(llama, folder: Path) -> tuple[str, object]:
     """The verdict, and what PEFT makes of it."""
     report, ours = by_us(llama, folder)
-    theirs = by_peft(tiny_llama(), folder)
+    reference = by_peft(tiny_llama(), folder)
     if report.ok:
-        assert theirs is not None and not theirs[1], "PEFT refuses it, or leaves out a part"
-        assert same(ours, theirs[0])
-        return "as PEFT", theirs
+        assert reference is not None and not reference[1], "PEFT refuses it, or leaves out a part"
+        assert same(ours, reference[0])
+        return "as PEFT", reference
     for reason in report.reasons:
         assert reason.startswith("joy ") and reason.endswith(".") and ": " in reason and len(reason) < 700
-    return " ".join(report.reasons), theirs
+    return " ".join(report.reasons), reference
 
 
 def refused_as_by_peft(llama, folder: Path) -> str:
     """The reason; fails where PEFT would use all of it."""
-    said, theirs = compared(llama, folder)
+    said, reference = compared(llama, folder)
     assert said != "as PEFT"
-    assert theirs is None or theirs[1], "PEFT uses all of it"
+    assert reference is None or reference[1], "PEFT uses all of it"
     return said
 
 

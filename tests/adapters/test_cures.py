@@ -47,8 +47,8 @@ def refusal(llama, folder: Path | str) -> str:
 def loads(llama, folder: Path) -> bool:
     report, ours = by_us(llama, folder)
     assert report.ok, report
-    theirs, unused = by_peft(tiny_llama(), folder)
-    return not unused and same(ours, theirs)
+    reference, unused = by_peft(tiny_llama(), folder)
+    return not unused and same(ours, reference)
 
 
 # --- where the adapter is ------------------------------------------------------------------------
@@ -190,9 +190,9 @@ AGAIN = {
 
 @pytest.mark.parametrize(("options", "said", "cure"), AGAIN.values(), ids=AGAIN)
 def test_what_is_trained_again_as_it_says_loads(options, said, cure, llama, tmp_path):
-    usual = {"r": 4, "target_modules": ["q_proj"]}
-    assert said in refusal(llama, peft_adapter(tmp_path / "joy", LoraConfig(**usual | options)))
-    assert loads(llama, peft_adapter(tmp_path / "again", LoraConfig(**usual | options | cure)))
+    default_targets = {"r": 4, "target_modules": ["q_proj"]}
+    assert said in refusal(llama, peft_adapter(tmp_path / "joy", LoraConfig(**default_targets | options)))
+    assert loads(llama, peft_adapter(tmp_path / "again", LoraConfig(**default_targets | options | cure)))
 
 
 def test_a_classifier_s_cure_is_an_adapter_for_causal_lm(llama, tmp_path):
@@ -379,9 +379,9 @@ def test_rank_300_is_as_by_peft(wide):
     ids = torch.tensor([engine.base.tokenizer("Who are you?")["input_ids"]])
     oracle = PeftModel.from_pretrained(tiny.model("llama"), folders["wide"], "wide").eval()
     with torch.no_grad():
-        theirs = oracle(input_ids=ids).logits[0, -1].numpy()
+        reference = oracle(input_ids=ids).logits[0, -1].numpy()
     ours = engine.next_token_logits("Who are you?", Composition({"wide": 1}))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-3)
     step = next(engine.generate("Who are you?", Composition({"wide": 1, "narrow": 1})))
     assert np.isfinite(step.contribution).all()
 

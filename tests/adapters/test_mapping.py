@@ -85,11 +85,11 @@ def test_the_names_of_before_are_mapped_as_by_peft(make, now, before, names, tmp
         rename(folder, now, before)
     if "without" in names:
         rename(folder, r"^base_model\.model\.", "")
-    theirs = by_peft(model(make), folder)
+    reference = by_peft(model(make), folder)
     report, ours = by_us(reader(model(make)), folder)
-    assert report.ok == (theirs is not None and not theirs[1]), report
+    assert report.ok == (reference is not None and not reference[1]), report
     if report.ok:
-        assert len(ours) == 4 and same(ours, theirs[0])
+        assert len(ours) == 4 and same(ours, reference[0])
     else:  # what PEFT does not map is told as any other strange name
         assert "rename" in report.reasons[0]
     assert report.ok or make().model_type.startswith("qwen"), "the oracle maps the others"
@@ -118,10 +118,10 @@ FAMILIES = {
 @pytest.mark.parametrize(("make", "targets"), FAMILIES.values(), ids=FAMILIES)
 def test_adapters_of_many_families_load_as_by_peft(make, targets, tmp_path):
     folder = peft_adapter(tmp_path / "joy", LoraConfig(r=4, target_modules=targets), model(make))
-    theirs, unused = by_peft(model(make), folder)
+    reference, unused = by_peft(model(make), folder)
     report, ours = by_us(reader(model(make)), folder)
     assert report.ok and not unused and len(ours) >= 2, report
-    assert same(ours, theirs)
+    assert same(ours, reference)
 
 
 def test_matrices_of_an_image_encoder_do_nothing_to_a_text_and_are_left_there(tmp_path):
@@ -131,9 +131,9 @@ def test_matrices_of_an_image_encoder_do_nothing_to_a_text_and_are_left_there(tm
     report, ours = by_us(reader(model(gemma3)), folder)
     assert report.ok and ours.keys() == report.ranks.keys()
     assert all("language_model" in path for path in ours)
-    theirs, unused = by_peft(model(gemma3), folder)
-    assert not unused and any("vision" in path for path in theirs)
-    assert same(ours, {path: delta for path, delta in theirs.items() if "vision" not in path})
+    reference, unused = by_peft(model(gemma3), folder)
+    assert not unused and any("vision" in path for path in reference)
+    assert same(ours, {path: delta for path, delta in reference.items() if "vision" not in path})
     # And that is all that PEFT's own text needs.
     ids = torch.tensor([[3, 5, 7, 9]])
     whole = PeftModel.from_pretrained(model(gemma3), folder).eval()

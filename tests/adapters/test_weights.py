@@ -52,8 +52,8 @@ def retyped(folder: Path, dtype: torch.dtype) -> Path:
 def test_every_floating_type_loads_as_by_peft(dtype, llama, folder):
     report, ours = by_us(llama, retyped(folder, dtype))
     assert report.ok, report
-    theirs, unused = by_peft(tiny_llama(), folder)
-    assert not unused and same(ours, theirs)
+    reference, unused = by_peft(tiny_llama(), folder)
+    assert not unused and same(ours, reference)
 
 
 @pytest.mark.parametrize("dtype", OTHERS, ids=str)

@@ -31,9 +31,9 @@ def test_contribution_is_the_share_of_the_base_output():
 
 
 def test_sites_of_a_layer_add_up_as_squares():
-    twin = "layers.0.k"
+    clone = "layers.0.k"
     factors = LoraFactors(torch.eye(1), torch.ones(1, 1), 1.0)
-    read = reader(AdapterBank().add("a", {PATH: factors, twin: factors}), {PATH: 0, twin: 0}, 1)
+    read = reader(AdapterBank().add("a", {PATH: factors, clone: factors}), {PATH: 0, clone: 0}, 1)
     energy = layer_energy(torch.tensor([[6.0, 8.0]]), torch.tensor([0, 0]), 1)
     got = read(GateTelemetry(torch.tensor([[3.0, 4.0]]), energy))
     np.testing.assert_allclose(got.numpy(), [[[0.5]]], rtol=1e-6)

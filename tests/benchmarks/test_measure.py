@@ -161,8 +161,8 @@ def test_the_change_by_int8_is_measured_against_the_base_dtype():
 def test_one_stream(result, toy):
     single = result["single"]
     ours = {f"ours {n}" for n in COUNTS} | {"ours eager 0", "ours eager 3", "ours int8 0", "ours int8 3"}
-    theirs = {f"peft {n}" for n in COUNTS} | {"peft cat 3", "passes 4", "wall"}
-    assert set(single["arms"]) == ours | theirs
+    reference = {f"peft {n}" for n in COUNTS} | {"peft cat 3", "passes 4", "wall"}
+    assert set(single["arms"]) == ours | reference
     assert all(sound(taken, toy.rounds) for taken in single["arms"].values())
     assert single["compiled"]
     for change in single["int8"].values():

@@ -36,7 +36,7 @@ def sections() -> dict:
     change = {"max": 0.5, "mean": 0.02, "kl": 0.001, "agree": 0.975, "positions": 80}
     fusion = {"rows 1": 0.02, "rows 3": 0.04, "fusion 2": 0.05, "peft 3": 0.1}
     fusion |= {"rows 9": 0.1, "fusion 8": 0.14, "peft 9": 0.3}
-    crowd = {
+    batched = {
         "total_p10": 9,
         "total_p90": 11,
         "each": 5,
@@ -51,8 +51,8 @@ def sections() -> dict:
         count: {arm: taken(seconds * slower) for arm, seconds in waits.items()}
         for count, slower in (("0", 1), ("1", 2), ("2", 3))
     }
-    one = crowd | {"total": 25.0, "first_p50": 0.1, "first_p95": 0.2}
-    many = crowd | {"bare": 240.0, "total": 225.0, "first_p50": 1.5, "first_p95": 2.5}
+    one = batched | {"total": 25.0, "first_p50": 0.1, "first_p95": 0.2}
+    many = batched | {"bare": 240.0, "total": 225.0, "first_p50": 1.5, "first_p95": 2.5}
     return {
         "single": {
             "tokens": 48,

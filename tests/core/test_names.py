@@ -64,9 +64,9 @@ def test_the_lanes_are_whose_they_are_said_to_be(method, kind, engine, apart):
         with closing(runner):
             # Somebody who knows of two adapters alone, in another order than the bank's.
             lanes.append(shown(runner, request(*names, method), names[::-1]))
-    for ours, theirs in zip(*lanes, strict=True):
-        assert ours.token == theirs.token
-        np.testing.assert_allclose(ours.contribution, theirs.contribution, rtol=1e-5)
+    for ours, reference in zip(*lanes, strict=True):
+        assert ours.token == reference.token
+        np.testing.assert_allclose(ours.contribution, reference.contribution, rtol=1e-5)
     merged = method in ("svd", "cat", "ties")
     assert lanes[0][-1].contribution.shape[1] == 2 + merged
     if merged:  # it alone adds something
@@ -88,8 +88,8 @@ def test_a_trace_and_the_page_name_the_merged_lane_so_too(engine):
     trace = engine.trace(asked.prompt, asked.composition, asked.sampling, steps)
     assert trace.adapters == ("svd", "plain", "cat", "(svd)")
     assert trace.contribution.shape[2] == 4 and trace.contribution[..., 3].all()
-    with closing(BatchedRunner(engine, Settings())) as crowd:
-        lanes = Page(crowd, Settings()).lanes(asked.composition)
+    with closing(BatchedRunner(engine, Settings())) as batched:
+        lanes = Page(batched, Settings()).lanes(asked.composition)
     assert [lane["name"] for lane in lanes] == list(trace.adapters)
     assert len({json.dumps(lane) for lane in lanes}) == 4
     assert len({lane["label"] for lane in lanes}) == 4
@@ -97,8 +97,8 @@ def test_a_trace_and_the_page_name_the_merged_lane_so_too(engine):
 
 def test_a_merge_is_the_same_whatever_its_adapters_are_called(engine, apart):
     ours = engine.next_token_logits("Who?", Composition({"svd": 1, "cat": 0.5}, "svd"))
-    theirs = apart.next_token_logits("Who?", Composition({"a": 1, "c": 0.5}, "svd"))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    reference = apart.next_token_logits("Who?", Composition({"a": 1, "c": 0.5}, "svd"))
+    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
 
 
 # --- which names there are -----------------------------------------------------------------------

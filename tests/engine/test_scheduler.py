@@ -69,8 +69,8 @@ def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
         assert tokens(one) == tokens(other)
         assert [step.index for step in other] == list(range(len(other)))
         assert other[-1].text == one[-1].text and other[-1].finish == "length"
-        for mine, theirs in zip(one, other, strict=True):
-            np.testing.assert_allclose(mine.contribution, theirs.contribution, rtol=1e-3, atol=1e-5)
+        for mine, reference in zip(one, other, strict=True):
+            np.testing.assert_allclose(mine.contribution, reference.contribution, rtol=1e-3, atol=1e-5)
     assert scheduler.busy == 0
 
 
@@ -221,11 +221,11 @@ def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
 
 
 def test_a_fault_of_the_model_ends_the_batch_and_not_the_service(engine, scheduler, monkeypatch):
-    step = type(engine._runner).__call__
-    monkeypatch.setattr(type(engine._runner), "__call__", lambda *_: 1 / 0)
+    step = type(engine.runner).__call__
+    monkeypatch.setattr(type(engine.runner), "__call__", lambda *_: 1 / 0)
     with pytest.raises(ComposerError, match="could not be continued"):
         list(scheduler.generate("Now", Composition(), LONG))
-    monkeypatch.setattr(type(engine._runner), "__call__", step)
+    monkeypatch.setattr(type(engine.runner), "__call__", step)
     assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
 
 

@@ -215,16 +215,16 @@ def test_two_judges_vote_and_are_compared(project, folder, capsys):
     assert evaluate(project, *stored, "--hub-judges", f"sentiment={folder}", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     [panel] = answer["panels"]
-    ours, theirs = panel["held_out"]
-    assert (panel["attribute"], ours, theirs) == ("sentiment", "sentiment (word counts)", folder.name)
+    ours, reference = panel["held_out"]
+    assert (panel["attribute"], ours, reference) == ("sentiment", "sentiment (word counts)", folder.name)
     [opinion] = panel["opinions"]
-    both = [opinion["shares"][name] for name in (ours, theirs)]
+    both = [opinion["shares"][name] for name in (ours, reference)]
     assert opinion["shares"][ours] == answer["rows"][1]["shares"]["positive"]["value"]
     assert opinion["majority"] <= min(both)  # of two, both
     [pair] = panel["agreements"]
     assert 0 <= pair["same"] <= 1
     table = (project / "out/table.md").read_text()
-    assert f"{theirs}: accuracy not measured here" in table and "agree on" in table and "| SLOR |" in table
+    assert f"{reference}: accuracy not measured here" in table and "agree on" in table and "| SLOR |" in table
     assert str(folder) not in table
 
 

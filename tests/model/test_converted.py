@@ -145,9 +145,9 @@ def test_a_conversion_that_fails_is_a_sentence_and_leaves_nothing(fault, words, 
         raise fault
 
     monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", fail)
-    with pytest.raises(ComposerError) as told:
+    with pytest.raises(ComposerError) as result:
         convert(Path("b.gguf"), SPEC)
-    assert words in str(told.value) and str(cache) not in str(told.value)
+    assert words in str(result.value) and str(cache) not in str(result.value)
     assert not (cache / PLACE).exists() and not (cache / f"{PLACE}~").exists()
 
 

@@ -103,9 +103,9 @@ def test_whatever_loading_raises_is_a_sentence_with_its_own_cure(fault, words, s
 
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", fail)
     quantization = "nf4" if isinstance(fault, ImportError) else "none"
-    with pytest.raises(ComposerError, match=words) as told:
+    with pytest.raises(ComposerError, match=words) as result:
         load_base(BaseSpec("x", "tiny/x", folder=str(stored), quantization=quantization), device="cpu")
-    assert str(stored) not in str(told.value)
+    assert str(stored) not in str(result.value)
 
 
 @pytest.mark.parametrize("folder", ["~nobody-of-this-name/base", "a\0b", "x" * 5000, "/dev/null/base"])

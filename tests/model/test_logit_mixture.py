@@ -74,10 +74,10 @@ def record(run):
 
 
 PASSES = {
-    "llama": lambda engine: engine._runner,
+    "llama": lambda engine: engine.runner,
     "llama, by its modules": lambda engine: TransformersRunner(engine.model),
-    "llama, as graphs": lambda engine: CudaGraphRunner(engine._runner, record),
-    "gemma3": lambda engine: engine._runner,
+    "llama, as graphs": lambda engine: CudaGraphRunner(engine.runner, record),
+    "gemma3": lambda engine: engine.runner,
 }
 
 
@@ -85,7 +85,7 @@ PASSES = {
 def engine(request, tmp_path_factory) -> Engine:
     family = request.param.partition(",")[0]
     made = tiny.engine(family, tiny.three_unlike(tmp_path_factory.mktemp(family), family))
-    made._runner = PASSES[request.param](made)
+    made.runner = PASSES[request.param](made)
     return made
 
 
@@ -100,7 +100,7 @@ def row(engine: Engine, key: int, mixture: int, size: int = 5) -> BatchRow:
 
 
 def batch_of(engine: Engine, slots: int) -> Batch:
-    return Batch(engine._runner, engine.snapshot.layout, frozenset(), slots, max_seq_len=128)
+    return Batch(engine.runner, engine.snapshot.layout, frozenset(), slots, max_seq_len=128)
 
 
 def alone(engine: Engine, key: int, mixture: int, size: int, steps: int) -> list[int]:

@@ -64,9 +64,9 @@ def decoded(engine: Engine, decode, steps: int = 6):
 
 
 def same(engine: Engine, one, other, atol: float) -> None:
-    for (logits, telemetry), (others, theirs) in zip(one, other, strict=True):
+    for (logits, telemetry), (others, reference) in zip(one, other, strict=True):
         torch.testing.assert_close(logits, others, atol=atol, rtol=0)
-        mine, his = (engine.snapshot.contribution(each) for each in (telemetry, theirs))
+        mine, his = (engine.snapshot.contribution(each) for each in (telemetry, reference))
         torch.testing.assert_close(mine, his, atol=atol, rtol=1e-3)
 
 
@@ -76,23 +76,23 @@ def test_the_family_gets_its_own_pass_and_others_the_modules():
 
 
 def test_the_llama_pass_decodes_as_the_modules_do(engine):
-    batch, own = decoded(engine, engine._runner)
-    modules, theirs = decoded(engine, TransformersRunner(engine.model))
+    batch, own = decoded(engine, engine.runner)
+    modules, reference = decoded(engine, TransformersRunner(engine.model))
     assert [row.ids for row in batch.rows] == [row.ids for row in modules.rows]
-    same(engine, own, theirs, 1e-4)
+    same(engine, own, reference, 1e-4)
 
 
 def test_prompts_of_unlike_length_are_read_as_the_modules_read_them(engine):
     layout, some = engine.snapshot.layout, rows(engine.model.layers, len(engine.names))
     gates = gates_tensor([row.mixture.gates[0] for row in some], engine.base.device)
     ids = [row.ids for row in some]
-    own, theirs = (
-        each.read(layout, gates, ids) for each in (engine._runner, TransformersRunner(engine.model))
+    own, reference = (
+        each.read(layout, gates, ids) for each in (engine.runner, TransformersRunner(engine.model))
     )
-    same(engine, [(own.logits, own.telemetry)], [(theirs.logits, theirs.telemetry)], 1e-4)
-    torch.testing.assert_close(own.hidden, theirs.hidden, atol=1e-4, rtol=0)
-    for mine, his in zip(own.past, theirs.past, strict=True):
-        for row, (mine_at, his_at) in enumerate(zip(own.starts, theirs.starts, strict=True)):
+    same(engine, [(own.logits, own.telemetry)], [(reference.logits, reference.telemetry)], 1e-4)
+    torch.testing.assert_close(own.hidden, reference.hidden, atol=1e-4, rtol=0)
+    for mine, his in zip(own.past, reference.past, strict=True):
+        for row, (mine_at, his_at) in enumerate(zip(own.starts, reference.starts, strict=True)):
             length = len(ids[row])
             torch.testing.assert_close(
                 mine[row, :, mine_at : mine_at + length],
@@ -100,11 +100,11 @@ def test_prompts_of_unlike_length_are_read_as_the_modules_read_them(engine):
                 atol=1e-4,
                 rtol=0,
             )
-    assert engine._runner.read(layout, gates, ids, unembed=False).logits is None
+    assert engine.runner.read(layout, gates, ids, unembed=False).logits is None
 
 
 def test_every_decoded_token_is_the_plain_forwards_choice(engine):
-    batch, heard = decoded(engine, engine._runner)
+    batch, heard = decoded(engine, engine.runner)
     for place, row in enumerate(batch.rows):
         recorder = TelemetryRecorder()
         call = GateCall(
@@ -116,8 +116,8 @@ def test_every_decoded_token_is_the_plain_forwards_choice(engine):
 
 def test_rows_that_leave_take_nothing_of_the_others_along(engine):
     layout = engine.snapshot.layout
-    whole, _ = decoded(engine, engine._runner, steps=8)
-    batch, _ = decoded(engine, engine._runner, steps=3)
+    whole, _ = decoded(engine, engine.runner, steps=8)
+    batch, _ = decoded(engine, engine.runner, steps=3)
     batch.remove([0])
     late = rows(engine.model.layers, len(engine.names))[1]
     late.key = "late"
@@ -139,12 +139,12 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
         recorded.append(run)
         return run
 
-    graphs = CudaGraphRunner(engine._runner, capture)
+    graphs = CudaGraphRunner(engine.runner, capture)
     layout = engine.snapshot.layout
-    ours, theirs = (
-        Batch(decode, layout, frozenset(), slots=4, max_seq_len=128) for decode in (graphs, engine._runner)
+    ours, reference = (
+        Batch(decode, layout, frozenset(), slots=4, max_seq_len=128) for decode in (graphs, engine.runner)
     )
-    for batch in (ours, theirs):
+    for batch in (ours, reference):
         batch.add(rows(engine.model.layers, len(engine.names)), layout)
         for _ in range(4):
             batch.step()
@@ -154,7 +154,7 @@ def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
         batch._changed = True
         for _ in range(4):
             batch.step()
-    assert [row.ids for row in ours.rows] == [row.ids for row in theirs.rows]
+    assert [row.ids for row in ours.rows] == [row.ids for row in reference.rows]
     # Three rows run as four, two as two: a graph each, and none for the new gates.
     assert len(recorded) == 2
 
@@ -184,8 +184,8 @@ def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):
     composition = Composition(weights={"plain": 1, "rslora": 0.5})
     exact, near = (each.next_token_logits("abc", composition) for each in (engine, eight))
     np.testing.assert_allclose(exact, near, atol=1e-5)
-    _, own = decoded(engine, engine._runner, steps=1)
-    _, other = decoded(eight, eight._runner, steps=1)
+    _, own = decoded(engine, engine.runner, steps=1)
+    _, other = decoded(eight, eight.runner, steps=1)
     apart = (own[0][0] - other[0][0]).abs()
     assert 0 < float(apart.max()) < 0.1 * float(own[0][0].abs().max())
 
@@ -210,7 +210,7 @@ def test_a_fresh_cache_costs_no_memory_until_it_is_written():
 
 
 def kinds(engine: Engine) -> set:
-    table = engine._runner.table(engine.snapshot.layout)
+    table = engine.runner.table(engine.snapshot.layout)
     return {(segment.kind, alone) for segment in table.segments for alone in (True, False)}
 
 
@@ -225,7 +225,7 @@ def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
     plain, together = list(engine.generate("abc", composition, long)), list(engine.generate_rows(many))
     assert len(plain) == 150
     assert engine.warm_up().wait(300)
-    assert engine._runner.compiled.keys() == kinds(engine)
+    assert engine.runner.compiled.keys() == kinds(engine)
     # One row, then three that end one by one: the code for several serves three and two.
     uneven = [
         (text, own, replace(long, max_new_tokens=20 * place)) for place, (text, own, _) in enumerate(many, 1)
@@ -249,8 +249,8 @@ def test_a_new_bank_is_compiled_anew(tmp_path):
     before = kinds(engine)
     engine.add_adapter(str(folder), name="more")
     assert engine.warm_up().wait(300)
-    assert engine._runner.compiled.keys() == kinds(engine) and not before & kinds(engine)
-    for run in engine._runner.compiled.values():
+    assert engine.runner.compiled.keys() == kinds(engine) and not before & kinds(engine)
+    for run in engine.runner.compiled.values():
         # Code of its own: the variants of one are limited in number.
         code = run._torchdynamo_orig_callable.__code__
         assert len(torch._dynamo.eval_frame._debug_get_cache_entry_list(code)) == 1
@@ -259,7 +259,7 @@ def test_a_new_bank_is_compiled_anew(tmp_path):
 def test_a_compiler_that_fails_changes_nothing(engine, monkeypatch, caplog):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.WARNING):
-        assert not Compilation(engine._runner, engine.snapshot.layout).wait(60)
+        assert not Compilation(engine.runner, engine.snapshot.layout).wait(60)
     assert "uncompiled" in caplog.text
     assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
 

@@ -139,10 +139,10 @@ def words(engine: Engine) -> list[list[int]]:
     """What the engine goes on with, all prompts in one batch."""
     sampling = Sampling(max_new_tokens=TOKENS, temperature=0)
     engine.end_tokens = frozenset()
-    told: list[list[int]] = [[] for _ in PROMPTS]
+    result: list[list[int]] = [[] for _ in PROMPTS]
     for step in engine.generate_rows([(prompt, Composition(), sampling) for prompt in PROMPTS]):
-        told[step.row].append(step.token)
-    return told
+        result[step.row].append(step.token)
+    return result
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -200,9 +200,9 @@ def test_a_pass_of_its_own_that_is_wrong_gives_way_to_the_modules(monkeypatch):
     monkeypatch.setattr(
         LlamaRunner, "_rope_table", lambda self, max_seq_len: turn(self, max_seq_len).roll(1, 1)
     )
-    assert isinstance(tiny.engine_of(model("llama"))._runner, TransformersRunner)
+    assert isinstance(tiny.engine_of(model("llama")).runner, TransformersRunner)
     monkeypatch.setattr(LlamaRunner, "_rope_table", turn)
-    assert isinstance(tiny.engine_of(model("llama"))._runner, LlamaRunner)
+    assert isinstance(tiny.engine_of(model("llama")).runner, LlamaRunner)
     monkeypatch.setattr(LlamaRunner, "read", lambda *_, **__: 1 / 0)
     with pytest.raises(ComposerError, match="llama"):
         proven_int8(model("llama"))
@@ -219,7 +219,7 @@ def proven_int8(made: torch.nn.Module) -> Engine:
 
 def test_int8_decoding_is_proven_too():
     engine = proven_int8(model("llama"))
-    assert engine._runner._weights == "int8"
+    assert engine.runner._weights == "int8"
     assert len(words(engine)[0]) == TOKENS
 
 
@@ -228,7 +228,7 @@ def test_int8_decoding_is_proven_too():
 def test_a_long_window_that_is_left_out_is_noticed(name, monkeypatch):
     made = model(name)
     made.config.sliding_window = 4096
-    assert tiny.engine_of(made)._runner._window == 4096
+    assert tiny.engine_of(made).runner._window == 4096
     assert made.config.sliding_window == 4096
     blind = steps.decode_mask
     monkeypatch.setattr(
@@ -272,11 +272,11 @@ def test_the_proof_leaves_nothing_behind(name):
     assert torch.equal(torch.get_rng_state(), before[1])
     assert {value.data_ptr() for value in made.state_dict().values()} == set(places.values())
     if name == "llama":
-        assert engine._runner._table is None and not engine._runner._rope_tables
+        assert engine.runner._table is None and not engine.runner._rope_tables
     fresh = select_runner(GatedModel(model(name)))
-    assert type(fresh) is type(engine._runner)
+    assert type(fresh) is type(engine.runner)
     if isinstance(fresh, TransformersRunner):
-        assert vars(fresh).keys() == vars(engine._runner).keys() and fresh._window == engine._runner._window
+        assert vars(fresh).keys() == vars(engine.runner).keys() and fresh._window == engine.runner._window
 
 
 def test_a_longrope_base_ends_where_its_angles_would_change():

@@ -58,10 +58,10 @@ def engine(request, tmp_path_factory):
     made = make_engine(tmp_path_factory.mktemp(request.param), family)
     made.end_tokens = frozenset()  # a text must not end early, or it is in nobody's company
     if request.param == "compiled":
-        assert Compilation(made._runner, made.snapshot.layout).wait(300)
+        assert Compilation(made.runner, made.snapshot.layout).wait(300)
     if request.param == "graphs":
-        made._runner = CudaGraphRunner(made._runner, lambda run: run)
-    assert isinstance(made._runner, TransformersRunner) == (request.param in ("modules", "neox"))
+        made.runner = CudaGraphRunner(made.runner, lambda run: run)
+    assert isinstance(made.runner, TransformersRunner) == (request.param in ("modules", "neox"))
     return made
 
 
@@ -118,7 +118,7 @@ class Company:
 
     def __init__(self, engine):
         self.engine, self.run = engine, engine.start(self.SLOTS, 128)
-        self.told: dict[tuple, list[int]] = {}
+        self.result: dict[tuple, list[int]] = {}
         self.mixture: dict[tuple, int] = {}
         self.failed: dict[tuple, Exception] = {}
 
@@ -131,7 +131,7 @@ class Company:
         if fault == "refresh_gates":
             row.every = 2
             row.refresh_gates = lambda ids: 1 / 0
-        self.told[key], self.mixture[key] = [], len(row.mixture)
+        self.result[key], self.mixture[key] = [], len(row.mixture)
         self.hear(self.run.add([row]))
         if fault == "push" and key in self.mixture:
             self.run._rows[key][1].push = lambda token, last: 1 / 0
@@ -141,7 +141,7 @@ class Company:
             if isinstance(outcome, Failed):
                 self.failed[outcome.row] = outcome.fault
             else:
-                self.told[outcome.row].append(outcome.token)
+                self.result[outcome.row].append(outcome.token)
                 assert np.isfinite(outcome.contribution).all()
             if isinstance(outcome, Failed) or outcome.finish:
                 del self.mixture[outcome.row]
@@ -183,7 +183,7 @@ def test_in_any_company_healthy_rows_get_the_words_they_get_alone(engine, events
     while company.mixture:
         company.hear(company.run.step())
     company.check_slots()
-    for (kind, which, number), tokens in company.told.items():
+    for (kind, which, number), tokens in company.result.items():
         if kind == "healthy":
             assert tokens == alone(engine, which, len(tokens))
             assert (kind, which, number) not in company.failed
@@ -204,11 +204,11 @@ def test_numbers_that_overflow_end_the_text_with_a_sentence(engine, name):
 def test_rows_of_one_call_go_on_when_one_overflows(engine):
     sampling = Sampling(max_new_tokens=6, seed=1)
     rows = [("Alone x", HEALTHY[1], sampling), ("Sick", SICK[0], sampling), ("b", HEALTHY[0], sampling)]
-    told: dict[int, list[int]] = {}
+    result: dict[int, list[int]] = {}
     with pytest.raises(ComposerError, match="overflowed"):
         for step in engine.generate_rows(rows):
-            told.setdefault(step.row, []).append(step.token)
-    assert told[0] == alone(engine, 1, 6) and len(told[2]) == 6 and 1 not in told
+            result.setdefault(step.row, []).append(step.token)
+    assert result[0] == alone(engine, 1, 6) and len(result[2]) == 6 and 1 not in result
 
 
 @pytest.mark.parametrize("name", LOUD)
@@ -279,8 +279,8 @@ def test_balancing_leaves_ordinary_factors_alone_and_the_product_as_it_is(dtype)
     found = balanced(*large, 0.5)
     assert float(torch.linalg.vector_norm(found.A.float(), dim=1).max()) <= 1
     assert float(torch.linalg.vector_norm(found.B.float(), dim=0).max()) <= 1
-    mine, theirs = (
+    mine, reference = (
         (found.scaling * (found.B.double() @ found.A.double())),
         0.5 * (large[1].double() @ large[0].double()),
     )
-    torch.testing.assert_close(mine, theirs, rtol=1e-3 if dtype == torch.float16 else 1e-12, atol=0)
+    torch.testing.assert_close(mine, reference, rtol=1e-3 if dtype == torch.float16 else 1e-12, atol=0)

@@ -98,10 +98,10 @@ def test_it_is_pefts_router(tmp_path, monkeypatch):
     np.testing.assert_allclose(got, expected, atol=1e-4)
     for path, site in built.snapshot.bank.sites.items():
         router = oracle.base_model.model.get_submodule(path).lora_arrow["arrow_router"]
-        for adapter, theirs in enumerate(router.prototypes):
+        for adapter, reference in enumerate(router.prototypes):
             own = site.adapter_index == adapter
             ours = site.prototype[own] @ site.A[own]
-            assert float((ours @ theirs).abs()) == pytest.approx(1, abs=1e-4)
+            assert float((ours @ reference).abs()) == pytest.approx(1, abs=1e-4)
 
 
 # --- prototypes ------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ SOME = [RouterConfig(PART, 1.0, True), None, RouterConfig(PART, 0.5, False)]
 
 
 def test_a_row_without_a_route_is_what_it_is_to_the_bit(engine):
-    for decode in (engine._runner, TransformersRunner(engine.model)):
+    for decode in (engine.runner, TransformersRunner(engine.model)):
         for mixed, plain in zip(passes(engine, decode, SOME), passes(engine, decode, ()), strict=True):
             for one, other in zip(mixed, plain, strict=True):
                 assert torch.equal(one[1], other[1])
@@ -245,7 +245,7 @@ def test_a_row_without_a_route_is_what_it_is_to_the_bit(engine):
 
 def test_both_passes_route_alike(llama):
     for one, other in zip(
-        passes(llama, llama._runner, SOME), passes(llama, TransformersRunner(llama.model), SOME), strict=True
+        passes(llama, llama.runner, SOME), passes(llama, TransformersRunner(llama.model), SOME), strict=True
     ):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
@@ -254,9 +254,9 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
     def compiled(*_):
         raise RuntimeError("compiled code ran")
 
-    table = llama._runner.table(llama.snapshot.layout)
+    table = llama.runner.table(llama.snapshot.layout)
     kinds = {(segment.kind, alone): compiled for segment in table.segments for alone in (True, False)}
-    monkeypatch.setattr(llama._runner, "compiled", kinds)
+    monkeypatch.setattr(llama.runner, "compiled", kinds)
     assert (
         llama.start(1, 1)._batch._cache.max_seq_len == LENGTH_MULTIPLE
     )  # which is what compiled code is for
@@ -268,9 +268,9 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
 
 def test_routed_batches_go_around_graphs(llama):
     recorded = []
-    graphs = CudaGraphRunner(llama._runner, lambda run: recorded.append(run) or run)
+    graphs = CudaGraphRunner(llama.runner, lambda run: recorded.append(run) or run)
     found = []
-    for decode in (graphs, llama._runner):
+    for decode in (graphs, llama.runner):
         layout = llama.snapshot.layout
         batch = Batch(decode, layout, frozenset(), slots=2, max_seq_len=128)
         batch.add([llama.row(0, PROMPT, ARROW, GREEDY)], layout)
@@ -288,7 +288,7 @@ def test_int8_routes_nearly_alike(llama):
     np.testing.assert_allclose(
         eight.next_token_logits(PROMPT, ARROW), llama.next_token_logits(PROMPT, ARROW), atol=1e-5
     )
-    (_, own), (_, other) = (passes(each, each._runner, SOME) for each in (llama, eight))
+    (_, own), (_, other) = (passes(each, each.runner, SOME) for each in (llama, eight))
     apart = (own[0] - other[0]).abs()
     assert 0 < float(apart.max()) < 0.1 * float(own[0].abs().max())
 

@@ -175,15 +175,15 @@ def shapes(kind: str) -> dict[str, list[int]]:
     """What a model may go on with for ever: 400 tokens or so of each."""
     made = tokenizer(kind)
     long = made(" ".join(SCRIPTS * 4), add_special_tokens=False)["input_ids"][:400]
-    endless = {"text": long, "special": made.all_special_ids[:1] * 400}
-    endless["one token"] = made("fox", add_special_tokens=False)["input_ids"][-1:] * 400
+    without_eos = {"text": long, "special": made.all_special_ids[:1] * 400}
+    without_eos["one token"] = made("fox", add_special_tokens=False)["input_ids"][-1:] * 400
     if kind not in ("slow", "stripping"):
-        endless["nothing"] = [len(made) + 5] * 400
+        without_eos["nothing"] = [len(made) + 5] * 400
     if kind in BYTES:
-        endless["broken bytes"] = of_bytes(kind, b"\xe6\x97\xff" * 133)
-        endless["emoji"] = of_bytes(kind, "😀".encode() * 100)
-        endless["lines"] = of_bytes(kind, b"\n" * 400) if kind != "stripping" else long
-    return endless
+        without_eos["broken bytes"] = of_bytes(kind, b"\xe6\x97\xff" * 133)
+        without_eos["emoji"] = of_bytes(kind, "😀".encode() * 100)
+        without_eos["lines"] = of_bytes(kind, b"\n" * 400) if kind != "stripping" else long
+    return without_eos
 
 
 @pytest.mark.parametrize("kind", EVERY)

@@ -107,9 +107,11 @@ def test_one_adapter_is_itself_bit_for_bit(engine):
     ours, plain = (Composition({"rslora": 1}, method, bands=bands) for method in ("logits", "sum"))
     np.testing.assert_array_equal(*(engine.next_token_logits(PROMPT, each) for each in (ours, plain)))
     np.testing.assert_array_equal(*(engine.log_probs([PROMPT], each)[0] for each in (ours, plain)))
-    for mine, theirs in zip(*(engine.generate(PROMPT, each, GREEDY) for each in (ours, plain)), strict=True):
-        assert mine.token == theirs.token
-        np.testing.assert_array_equal(mine.contribution, theirs.contribution)
+    for mine, reference in zip(
+        *(engine.generate(PROMPT, each, GREEDY) for each in (ours, plain)), strict=True
+    ):
+        assert mine.token == reference.token
+        np.testing.assert_array_equal(mine.contribution, reference.contribution)
 
 
 @pytest.mark.parametrize("method", ["logits", "logits-contrast"])
@@ -153,8 +155,8 @@ def test_in_a_batch_every_row_is_what_it_is_alone(engine):
         together[step.row].append(step)
     for one, other in zip(apart, together, strict=True):
         assert tokens(one) == tokens(other)
-        for mine, theirs in zip(one, other, strict=True):
-            np.testing.assert_allclose(mine.contribution, theirs.contribution, rtol=1e-3, atol=1e-5)
+        for mine, reference in zip(one, other, strict=True):
+            np.testing.assert_allclose(mine.contribution, reference.contribution, rtol=1e-3, atol=1e-5)
 
 
 def test_an_adapter_contributes_as_alone_times_its_share_of_the_logits(engine):

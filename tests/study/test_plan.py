@@ -40,7 +40,7 @@ def engine(folders):
 
 
 @pytest.fixture(scope="module")
-def stand(engine):
+def context(engine):
     return StudyContext.of(engine)
 
 
@@ -48,9 +48,9 @@ def arms(*names):
     return [BY_NAME[name] for name in names]
 
 
-def work_of(stand, names, targets=None, strengths=(1.0,), prompts=PROMPTS, seeds=1, sampling=SAMPLING):
+def work_of(context, names, targets=None, strengths=(1.0,), prompts=PROMPTS, seeds=1, sampling=SAMPLING):
     chosen = choose(all_targets(GROUPS), targets)
-    return plan(stand, arms(*names), chosen, strengths, prompts, seeds, sampling)
+    return plan(context, arms(*names), chosen, strengths, prompts, seeds, sampling)
 
 
 # --- targets and arms ----------------------------------------------------------------------------
@@ -88,13 +88,13 @@ def test_every_arm_of_the_project_says_what_it_is():
 
 def test_what_an_arm_asks_for_makes_a_composition():
     pair = next(target for target in all_targets(GROUPS) if target.name == "positive+sports")
-    asked = BY_NAME["kl-paper"].asked(pair, 1.25)
+    asked = BY_NAME["kl-paper"].composition_for(pair, 1.25)
     composition = Composition(**asked)
     assert (composition.method, composition.scale, composition.strength) == ("kl", "paper", 1.25)
     assert dict(composition.weights) == {"positive": 1, "sports": 1}
-    assert BY_NAME["base"].asked(pair, 1.25) == {}
-    assert BY_NAME["single-topic"].asked(pair, 1)["weights"] == {"sports": 1}
-    assert BY_NAME["sum-multi"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1, MULTI: 1}
+    assert BY_NAME["base"].composition_for(pair, 1.25) == {}
+    assert BY_NAME["single-topic"].composition_for(pair, 1)["weights"] == {"sports": 1}
+    assert BY_NAME["sum-multi"].composition_for(pair, 1)["weights"] == {"positive": 1, "sports": 1, MULTI: 1}
 
 
 def test_an_arm_may_ask_for_more_of_one_attribute_and_then_wants_two():
@@ -103,15 +103,17 @@ def test_an_arm_may_ask_for_more_of_one_attribute_and_then_wants_two():
         for name in ("sports", "positive+sports")
     )
     louder = BY_NAME["contrast-0.5-topic-1.25"]
-    asked = louder.asked(pair, 0.75)
-    assert asked == BY_NAME["contrast-0.5"].asked(pair, 0.75) | {"weights": {"positive": 1, "sports": 1.25}}
-    assert louder.asked(alone, 1) is None
-    assert BY_NAME["sum-topic-1.25"].asked(pair, 1)["weights"] == {"positive": 1, "sports": 1.25}
+    asked = louder.composition_for(pair, 0.75)
+    assert asked == BY_NAME["contrast-0.5"].composition_for(pair, 0.75) | {
+        "weights": {"positive": 1, "sports": 1.25}
+    }
+    assert louder.composition_for(alone, 1) is None
+    assert BY_NAME["sum-topic-1.25"].composition_for(pair, 1)["weights"] == {"positive": 1, "sports": 1.25}
 
 
-def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(stand):
-    stand = replace(stand, methods={name: method for name, method in METHODS.items() if name != "logo"})
-    found = work_of(stand, ["prompting", "logo", "sum", "sum-multi"], ["pair"])
+def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(context):
+    context = replace(context, methods={name: method for name, method in METHODS.items() if name != "logo"})
+    found = work_of(context, ["prompting", "logo", "sum", "sum-multi"], ["pair"])
     assert [(each.arm, each.targets, each.reason) for each in found.missing] == [
         (None, ("negative+world", "positive+world"), "there is no adapter called world"),
         ("prompting", (), "the base has no chat template to be told through"),
@@ -121,11 +123,11 @@ def test_arms_without_method_template_or_adapter_are_missing_with_the_reason(sta
     assert {cell.target.name for cell in found.cells} == {"negative+sports", "positive+sports"}
 
 
-def test_arms_come_by_themselves_when_their_method_and_adapter_do(stand):
+def test_arms_come_by_themselves_when_their_method_and_adapter_do(context):
     later = replace(
-        stand,
+        context,
         methods={**METHODS, "logo": replace(METHODS["sum"], name="logo")},
-        versions={**stand.versions, "world": "1", MULTI: "1"},
+        versions={**context.versions, "world": "1", MULTI: "1"},
         chat=lambda instruction, beginning: f"<user>{instruction}</user>{beginning}",
     )
     found = work_of(later, ["prompting", "logo", "sum-multi"], ["pair"])
@@ -152,21 +154,21 @@ def test_a_base_that_is_chatted_with_is_refused(engine):
 # --- sharing -------------------------------------------------------------------------------------
 
 
-def test_the_same_text_is_one_unit(stand):
+def test_the_same_text_is_one_unit(context):
     strengths = (0.5, 1.0)
-    found = work_of(stand, ["base"], ["sentiment", "pair"], strengths)
+    found = work_of(context, ["base"], ["sentiment", "pair"], strengths)
     assert len(found.cells) == (2 + 2) * 2 * 2 and len(found.jobs) == 2  # targets, strengths, prompts
     # With one module every way of composing is that module, and a pair's module alone is the same again.
     names = ["single-sentiment", "sum", "kl-unit"]
-    found = work_of(stand, names, ["positive"], strengths)
+    found = work_of(context, names, ["positive"], strengths)
     assert len(found.cells) == 3 * 4 and len(found.jobs) == 4
-    assert len(work_of(stand, ["single-sentiment"], ["positive", "positive+sports"]).jobs) == 2
+    assert len(work_of(context, ["single-sentiment"], ["positive", "positive+sports"]).jobs) == 2
     # Contrast is more than its one module.
-    assert len(work_of(stand, [*names, "contrast-1"], ["positive"]).jobs) == 4
+    assert len(work_of(context, [*names, "contrast-1"], ["positive"]).jobs) == 4
 
 
-def test_modules_of_several_labels_are_told_which_by_control_words(stand):
-    later = replace(stand, versions={**stand.versions, **dict.fromkeys(JOINT_ADAPTERS, "1")})
+def test_modules_of_several_labels_are_told_which_by_control_words(context):
+    later = replace(context, versions={**context.versions, **dict.fromkeys(JOINT_ADAPTERS, "1")})
     found = work_of(later, ["sum", "combined", "multi", "sum-multi"], ["positive", "positive+sports"])
     model_input = {cell.arm: job.model_input for cell in found.cells for job in found.jobs
             if (job.key, job.prompt, cell.target.kind) == (cell.key, "The film", "pair")}  # fmt: skip
@@ -186,40 +188,40 @@ def test_a_text_is_judged_and_scored_without_its_control_words(folders):
     assert score.perplexity == pytest.approx(perplexities(engine, [("The film", steps[-1].text)])[0])
 
 
-def test_a_seed_belongs_to_the_prompt(stand):
-    cells = work_of(stand, ["base", "sum"], ["positive"], seeds=2).cells
+def test_a_seed_belongs_to_the_prompt(context):
+    cells = work_of(context, ["base", "sum"], ["positive"], seeds=2).cells
     seeds = {arm: [(c.prompt, c.seed) for c in cells if c.arm == arm] for arm in ("base", "sum")}
     assert seeds["base"] == seeds["sum"] and len({seed for _, seed in seeds["sum"]}) == 4
 
 
-def test_a_key_changes_with_what_the_text_depends_on_and_nothing_else(stand):
+def test_a_key_changes_with_what_the_text_depends_on_and_nothing_else(context):
     asked = {"method": "sum", "weights": {"positive": 1.0}, "strength": 1.0}
     contrast = {**asked, "method": "contrast"}
-    key = stand.key("A", asked, SAMPLING, 0)
-    other = replace(stand, versions={**stand.versions, "positive": "retrained"})
-    peer = replace(stand, versions={**stand.versions, "negative": "retrained"})
-    far = replace(stand, versions={**stand.versions, "sports": "retrained"})
+    key = context.key("A", asked, SAMPLING, 0)
+    other = replace(context, versions={**context.versions, "positive": "retrained"})
+    peer = replace(context, versions={**context.versions, "negative": "retrained"})
+    far = replace(context, versions={**context.versions, "sports": "retrained"})
     changed = [
-        stand.key("B", asked, SAMPLING, 0),
-        stand.key("A", asked, SAMPLING, 1),
-        stand.key("A", {**asked, "strength": 0.5}, SAMPLING, 0),
-        stand.key("A", contrast, SAMPLING, 0),
-        stand.key("A", {**contrast, "contrast": 0.5}, SAMPLING, 0),
-        stand.key("A", asked, replace(SAMPLING, temperature=0.5), 0),
-        replace(stand, base=("other",)).key("A", asked, SAMPLING, 0),
+        context.key("B", asked, SAMPLING, 0),
+        context.key("A", asked, SAMPLING, 1),
+        context.key("A", {**asked, "strength": 0.5}, SAMPLING, 0),
+        context.key("A", contrast, SAMPLING, 0),
+        context.key("A", {**contrast, "contrast": 0.5}, SAMPLING, 0),
+        context.key("A", asked, replace(SAMPLING, temperature=0.5), 0),
+        replace(context, base=("other",)).key("A", asked, SAMPLING, 0),
         other.key("A", asked, SAMPLING, 0),
         peer.key("A", contrast, SAMPLING, 0),
     ]
     assert len({key, *changed}) == len(changed) + 1
     assert peer.key("A", asked, SAMPLING, 0) == far.key("A", asked, SAMPLING, 0) == key
-    assert stand.key("A", {**asked, "scale": "unit"}, replace(SAMPLING, time_limit=9), 0) == key
+    assert context.key("A", {**asked, "scale": "unit"}, replace(SAMPLING, time_limit=9), 0) == key
 
 
 # --- making --------------------------------------------------------------------------------------
 
 
-def test_texts_are_those_of_the_engine_one_by_one(engine, stand):
-    found = work_of(stand, ["base", "sum", "kl-unit", "logits"], ["positive+sports"], seeds=2)
+def test_texts_are_those_of_the_engine_one_by_one(engine, context):
+    found = work_of(context, ["base", "sum", "kl-unit", "logits"], ["positive+sports"], seeds=2)
     made = {text.key: text for text in continue_texts(engine, found.jobs, SAMPLING, slots=3)}
     assert len(made) == len(found.jobs) == 16
     for job in found.jobs:
@@ -229,8 +231,8 @@ def test_texts_are_those_of_the_engine_one_by_one(engine, stand):
         assert made[job.key].continuation == steps[-1].text
 
 
-def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, stand):
-    found = work_of(stand, ["sum", "logits"], ["positive+sports"])
+def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, context):
+    found = work_of(context, ["sum", "logits"], ["positive+sports"])
     made = {text.key: text for text in continue_texts(engine, found.jobs, SAMPLING, slots=2)}
     assert made.keys() == {job.key for job in found.jobs}
     for job in found.jobs:
@@ -238,8 +240,8 @@ def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, stand):
         assert (fault is not None and "room for 2" in fault) == (job.asked["method"] == "logits")
 
 
-def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
-    found = work_of(stand, ["sum"], ["positive"])
+def test_scores_come_with_the_texts_and_for_those_left_over(engine, context):
+    found = work_of(context, ["sum"], ["positive"])
     left = GeneratedText("left", "The film", 0, {}, " is")
     empty = GeneratedText("empty", "The film", 0, {}, "")
     long = GeneratedText("long", "The film", 0, {}, "x" * 400)  # more than the base can read
@@ -249,10 +251,10 @@ def test_scores_come_with_the_texts_and_for_those_left_over(engine, stand):
     assert scores["left"] > 1 and scores["empty"] is None and scores["long"] is None
 
 
-def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_path):
+def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, context, tmp_path):
     [target] = choose(all_targets(GROUPS), ["positive"])
-    few = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING, 1).jobs
-    every = plan(stand, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).jobs
+    few = plan(context, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING, 1).jobs
+    every = plan(context, arms("sum"), [target], (1.0,), PROMPTS, 3, SAMPLING).jobs
     assert [job.key for job in few] == [job.key for job in every] and len(few) == 6
     store = Store(tmp_path)
     store.run_pending(few, lambda *todo: generate_texts(engine, *todo, SAMPLING))
@@ -266,34 +268,34 @@ def test_only_the_first_seeds_are_scored_where_that_is_asked(engine, stand, tmp_
     assert len(asked) == 4 and all(store.perplexity(job.key) for job in every)
 
 
-def test_strengths_beside_one_may_have_fewer_seeds(stand):
+def test_strengths_beside_one_may_have_fewer_seeds(context):
     targets = choose(all_targets(GROUPS), ["positive"])
-    cells = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=1).cells
+    cells = plan(context, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=1).cells
     seeds = {strength: {cell.seed for cell in cells if cell.strength == strength} for strength in (0.5, 1.0)}
     assert len(seeds[1.0]) == 6 and seeds[0.5] < seeds[1.0] and len(seeds[0.5]) == 2
 
 
-def test_strengths_beside_one_may_have_fewer_prompts(stand):
+def test_strengths_beside_one_may_have_fewer_prompts(context):
     targets = choose(all_targets(GROUPS), ["positive"])
-    few = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=2, swept_prompts=1)
+    few = plan(context, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING, swept=2, swept_prompts=1)
     swept = [(cell.prompt, cell.seed) for cell in few.cells if cell.strength == 0.5]
     assert swept == [(PROMPTS[0], 0), (PROMPTS[0], 10_000)]
     # The seeds are those the prompt has anyway: what was made before a sweep was widened is kept.
-    every = plan(stand, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING)
+    every = plan(context, arms("sum"), targets, (0.5, 1.0), PROMPTS, 3, SAMPLING)
     assert {cell.key for cell in few.cells} < {cell.key for cell in every.cells}
     assert len({cell.key for cell in few.cells if cell.strength == 1}) == 6
 
 
-def test_three_modules_have_as_few_seeds_as_other_strengths(stand):
-    stand = replace(stand, versions={**stand.versions, MULTI: "1"})
+def test_three_modules_have_as_few_seeds_as_other_strengths(context):
+    context = replace(context, versions={**context.versions, MULTI: "1"})
     targets = choose(all_targets(GROUPS), ["positive+sports", f"positive+sports+{MULTI}"])
-    cells = plan(stand, arms("sum"), targets, (1.0,), PROMPTS, 3, SAMPLING, swept=1).cells
+    cells = plan(context, arms("sum"), targets, (1.0,), PROMPTS, 3, SAMPLING, swept=1).cells
     seeds = {kind: {cell.seed for cell in cells if cell.target.kind == kind} for kind in ("pair", "triple")}
     assert len(seeds["pair"]) == 6 and seeds["triple"] < seeds["pair"] and len(seeds["triple"]) == 2
 
 
-def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, stand, tmp_path):
-    found = work_of(stand, ["base"], ["positive"], prompts=("fine", "x" * 500))
+def test_a_unit_that_cannot_be_made_is_recorded_and_tried_again(engine, context, tmp_path):
+    found = work_of(context, ["base"], ["positive"], prompts=("fine", "x" * 500))
     store, counts = Store(tmp_path), []
     store.run_pending(found.jobs, lambda *todo: generate_texts(engine, *todo, SAMPLING), counts.append)
     [(key, sentence)] = store.faults(found.jobs).items()
@@ -321,8 +323,8 @@ def killed_after(results, count):
 
 @pytest.mark.parametrize("count", [0, 1, 5, 13])
 @pytest.mark.parametrize("torn", [0, 17])
-def test_a_killed_run_goes_on_and_does_nothing_twice(engine, stand, tmp_path, count, torn):
-    found = work_of(stand, ["base", "sum"], ["positive+sports"], seeds=2)
+def test_a_killed_run_goes_on_and_does_nothing_twice(engine, context, tmp_path, count, torn):
+    found = work_of(context, ["base", "sum"], ["positive+sports"], seeds=2)
     with pytest.raises(Killed):
         Store(tmp_path).run_pending(
             found.jobs, lambda *todo: killed_after(generate_texts(engine, *todo, SAMPLING, 3), count)

@@ -38,13 +38,13 @@ def test_a_difference_is_paired_and_takes_only_what_both_have():
         for place, p in enumerate(PROMPTS)
         for seed in range(3)
     ]
-    theirs = [
+    reference = [
         outcome(place % 2 == 0, p, "b", seed=seed) for place, p in enumerate(PROMPTS) for seed in range(3)
     ]
-    found = difference(ours, theirs)
+    found = difference(ours, reference)
     assert found.value == pytest.approx(1 / 6) and found.excludes_zero
-    assert difference(ours[:3], theirs[3:]) is None
-    assert difference(ours, [*theirs[:3], outcome(True, "elsewhere")]).value == 0
+    assert difference(ours[:3], reference[3:]) is None
+    assert difference(ours, [*reference[:3], outcome(True, "elsewhere")]).value == 0
 
 
 def test_a_planted_difference_is_found_and_a_null_is_not():

@@ -60,9 +60,9 @@ def dense(adapter: Adapter) -> Deltas:
     return {path: delta for path, delta in deltas.items() if delta.any()}
 
 
-def same(ours: Deltas, theirs: Deltas) -> bool:
-    return ours.keys() == theirs.keys() and all(
-        torch.allclose(ours[path], theirs[path], rtol=1e-5, atol=1e-6) for path in ours
+def same(ours: Deltas, reference: Deltas) -> bool:
+    return ours.keys() == reference.keys() and all(
+        torch.allclose(ours[path], reference[path], rtol=1e-5, atol=1e-6) for path in ours
     )
 
 

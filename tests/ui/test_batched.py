@@ -33,7 +33,7 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture
-def crowd(engine, monkeypatch):
+def batched(engine, monkeypatch):
     # A text must not end early, or there is no company.
     monkeypatch.setattr(engine, "end_tokens", frozenset())
     # Nor may it end before somebody hears for the first time that they have to wait.
@@ -43,8 +43,8 @@ def crowd(engine, monkeypatch):
     made.close()
 
 
-def run(crowd, request):
-    return crowd.run(request, crowd.engine.names)
+def run(batched, request):
+    return batched.run(request, batched.engine.names)
 
 
 def follow(items):
@@ -52,9 +52,9 @@ def follow(items):
     return [item for item in items if item is not None and item != QueueUpdate(0)]
 
 
-def begin(crowd, request=LONG):
+def begin(batched, request=LONG):
     """A visitor who has their first word, and what they were told up to then."""
-    items, told = run(crowd, request), []
+    items, told = run(batched, request), []
     for item in items:
         told += [] if item is None else [item]
         if isinstance(item, Step):
@@ -67,69 +67,69 @@ def expected(engine, request, told):
     steps = [item for item in told if isinstance(item, Step)]
     assert [step.token for step in steps] == [step.token for step in alone]
     assert steps[-1].text == alone[-1].text and steps[-1].finish == "length"
-    for mine, theirs in zip(steps, alone, strict=True):
-        np.testing.assert_allclose(mine.contribution, theirs.contribution, rtol=1e-3, atol=1e-5)
+    for mine, reference in zip(steps, alone, strict=True):
+        np.testing.assert_allclose(mine.contribution, reference.contribution, rtol=1e-3, atol=1e-5)
     return True
 
 
-def test_alone_the_fusion_weights_come_first(engine, crowd):
-    told = follow(run(crowd, SHORT))
+def test_alone_the_fusion_weights_come_first(engine, batched):
+    told = follow(run(batched, SHORT))
     np.testing.assert_allclose(told[0].kl, engine.fusion(SHORT.prompt).kl, atol=1e-5)
     assert all(isinstance(item, Step) for item in told[1:])
     assert expected(engine, SHORT, told)
 
 
-def test_in_company_they_come_after_the_last_word(engine, crowd):
-    company, _ = begin(crowd)
+def test_in_company_they_come_after_the_last_word(engine, batched):
+    company, _ = begin(batched)
     with closing(company):
-        told = follow(run(crowd, SHORT))
+        told = follow(run(batched, SHORT))
     assert [type(item) for item in told] == [Step] * 5 + [Fusion]
     np.testing.assert_allclose(told[-1].kl, engine.fusion(SHORT.prompt).kl, atol=1e-5)
     assert expected(engine, SHORT, told)
 
 
-def test_in_company_a_method_that_needs_them_has_them_first(engine, crowd):
-    company, _ = begin(crowd)
+def test_in_company_a_method_that_needs_them_has_them_first(engine, batched):
+    company, _ = begin(batched)
     with closing(company):
-        told = follow(run(crowd, KL))
+        told = follow(run(batched, KL))
     assert [type(item) for item in told] == [Fusion] + [Step] * 6
     assert expected(engine, KL, told)
 
 
-def test_while_somebody_elses_prompt_is_read_the_text_comes_first(crowd):
+def test_while_somebody_elses_prompt_is_read_the_text_comes_first(batched):
     read = Event()
-    crowd.scheduler.submit_task(read.wait)
-    items = run(crowd, SHORT)
+    batched.scheduler.submit_task(read.wait)
+    items = run(batched, SHORT)
     assert next(items) in (None, QueueUpdate(0))
     read.set()
     assert [type(item) for item in follow(items)] == [Step] * 5 + [Fusion]
 
 
-def test_whoever_leaves_while_waiting_for_a_reading_withdraws_it(engine, crowd, monkeypatch):
+def test_whoever_leaves_while_waiting_for_a_reading_withdraws_it(engine, batched, monkeypatch):
     read, asked = Event(), []
     monkeypatch.setattr(engine, "fusion", lambda *given: asked.append(given))
-    crowd.scheduler.submit_task(read.wait)
-    items = run(crowd, KL)
+    batched.scheduler.submit_task(read.wait)
+    items = run(batched, KL)
     assert next(items) is None
     items.close()
     read.set()
-    assert crowd.scheduler.submit_task(lambda: "after it").result(60) == "after it"
+    assert batched.scheduler.submit_task(lambda: "after it").result(60) == "after it"
     assert not asked
 
 
-def test_all_at_once(engine, crowd):
+def test_all_at_once(engine, batched):
     requests = [LONG, SHORT, KL]
     with ThreadPoolExecutor(3) as people:
         for request, told in zip(
-            requests, people.map(lambda each: follow(run(crowd, each)), requests), strict=True
+            requests, people.map(lambda each: follow(run(batched, each)), requests), strict=True
         ):
             assert expected(engine, request, told)
             assert sum(isinstance(item, Fusion) for item in told) == 1
 
 
-def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, crowd):
-    (first, _), (second, _) = begin(crowd), begin(crowd)
-    third = run(crowd, SHORT)
+def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, batched):
+    (first, _), (second, _) = begin(batched), begin(batched)
+    third = run(batched, SHORT)
     assert next(item for item in third if item is not None) == QueueUpdate(1)
     first.close()
     rest = list(third)
@@ -138,35 +138,35 @@ def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, crowd):
     second.close()
 
 
-def test_a_full_house_says_so_before_any_work(crowd, monkeypatch):
-    (first, _), (second, _) = begin(crowd), begin(crowd)
-    third = run(crowd, SHORT)
+def test_a_full_house_says_so_before_any_work(batched, monkeypatch):
+    (first, _), (second, _) = begin(batched), begin(batched)
+    third = run(batched, SHORT)
     assert next(item for item in third if item is not None) == QueueUpdate(1)
-    monkeypatch.setattr(type(crowd.engine), "fusion", None)  # whoever read a prompt now would fail
+    monkeypatch.setattr(type(batched.engine), "fusion", None)  # whoever read a prompt now would fail
     with pytest.raises(ComposerError, match="2 running, 1 queued"):
-        next(run(crowd, KL))
+        next(run(batched, KL))
     for items in (third, first, second):
         items.close()
 
 
 @pytest.mark.parametrize("when", ["in the queue", "at work"])
-def test_leaving_frees_the_place(engine, crowd, when):
-    visitors = [begin(crowd)[0], begin(crowd)[0], run(crowd, LONG)]
+def test_leaving_frees_the_place(engine, batched, when):
+    visitors = [begin(batched)[0], begin(batched)[0], run(batched, LONG)]
     assert next(item for item in visitors[2] if item is not None) == QueueUpdate(1)
     visitors.pop(2 if when == "in the queue" else 0).close()
-    newcomer = run(crowd, SHORT)
+    newcomer = run(batched, SHORT)
     assert next(item for item in newcomer if item is not None) == QueueUpdate(1)
     for items in visitors:
         items.close()
     assert expected(engine, SHORT, list(newcomer))
 
 
-def test_a_bad_request_takes_no_place(crowd):
+def test_a_bad_request_takes_no_place(batched):
     with pytest.raises(ComposerError, match="empty"):
-        next(run(crowd, Request("", Composition(), Sampling())))
+        next(run(batched, Request("", Composition(), Sampling())))
     with pytest.raises(ComposerError, match="nobody"):
-        list(run(crowd, Request("Hi", Composition(weights={"nobody": 1}), Sampling())))
-    assert crowd.scheduler.busy == 0
+        list(run(batched, Request("Hi", Composition(weights={"nobody": 1}), Sampling())))
+    assert batched.scheduler.busy == 0
 
 
 def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path, monkeypatch):
@@ -176,28 +176,28 @@ def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path,
     monkeypatch.setattr(engine, "end_tokens", frozenset())
     # Nor may it end before somebody hears for the first time that they have to wait.
     monkeypatch.setattr(scheduler, "POLL", 0.01)
-    with closing(BatchedRunner(engine, Settings())) as crowd:
-        items = run(crowd, SHORT)
-        assert crowd.add(str(late)).ok and crowd.added == ("patterned",)
+    with closing(BatchedRunner(engine, Settings())) as batched:
+        items = run(batched, SHORT)
+        assert batched.add(str(late)).ok and batched.added == ("patterned",)
         told = follow(items)
     assert told[0].kl.shape[1] == 2
     assert {item.contribution.shape[1] for item in told[1:]} == {2}
 
 
-def test_fuse_reads_one_prompt(engine, crowd):
-    fusion = crowd.fuse("Who?", ("rslora", "plain"), False, "all")
+def test_fuse_reads_one_prompt(engine, batched):
+    fusion = batched.fuse("Who?", ("rslora", "plain"), False, "all")
     expected = engine.fusion("Who?", ("rslora", "plain"), False, "all")
     np.testing.assert_allclose(fusion.kl, expected.kl, atol=1e-6)
 
 
 @pytest.mark.parametrize("asked", [{"method": "kl", "tokens": "all"}, {"method": "pico-kl"}])
-def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, crowd, asked):
+def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, batched, asked):
     composition = Composition({"rslora": 1, "plain": 0.5}, **asked)
     read = []
     plainly = engine._planner._analyzer
     engine._planner._analyzer = lambda *given: read.append(given) or plainly(*given)
     try:
-        told = follow(run(crowd, Request("Who are you?", composition, Sampling(3, seed=4))))
+        told = follow(run(batched, Request("Who are you?", composition, Sampling(3, seed=4))))
     finally:
         engine._planner._analyzer = plainly
     [shown] = [each for each in told if isinstance(each, Fusion)]
@@ -210,17 +210,17 @@ def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, crowd, asked):
 
 
 @pytest.mark.parametrize("method", ["svd", "pico"])
-def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, crowd, method):
+def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, batched, method):
     request = Request("Who?", Composition({"rslora": 1, "plain": 0.5}, method), Sampling(5, seed=4))
-    told = follow(run(crowd, request))
+    told = follow(run(batched, request))
     steps = [item for item in told if isinstance(item, Step)]
-    shown = lane_names(request.composition, crowd.engine.names)
+    shown = lane_names(request.composition, batched.engine.names)
     assert shown == (*engine.names, *(["svd"] if method == "svd" else []))
     assert steps[0].contribution.shape == (engine.model.layers, len(shown))
     assert expected(engine, request, told)
 
 
-def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, crowd, monkeypatch):
+def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, batched, monkeypatch):
     begun, go = Event(), Event()
     resolve = engine.resolve
 
@@ -231,10 +231,10 @@ def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, crowd, monkeypa
 
     monkeypatch.setattr(engine, "resolve", slow)
     request = Request("Who?", Composition({"rslora": 1, "plain": -0.3}, "ties"), Sampling(5))
-    items = run(crowd, request)
+    items = run(batched, request)
     assert next(items) == MergeStarted() and next(items) is None
     assert begun.is_set()
     go.set()
     items.close()
-    company, _ = begin(crowd)
+    company, _ = begin(batched)
     company.close()

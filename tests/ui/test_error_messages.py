@@ -98,7 +98,7 @@ def generated(page):
         "bands": (1.0, 1.0, 1.0),
         "parameters": {},
         "sampling": {"max_new_tokens": 2},
-        "every": True,
+        "per_adapter": True,
         "sliders": [0.0] * len(page.slots),
     }
     controls = SimpleNamespace(read=lambda _: dict(values))

@@ -118,7 +118,7 @@ def test_the_iterator_runs_in_a_thread_of_its_own_and_in_the_callers_context():
 def test_leaving_closes_the_iterator_and_waits_for_nothing(how):
     closed, go_on = Event(), Event()
 
-    def endless():
+    def without_eos():
         try:
             yield "first"
             go_on.wait()
@@ -128,7 +128,7 @@ def test_leaving_closes_the_iterator_and_waits_for_nothing(how):
             closed.set()
 
     async def listen(heard):
-        async with aclosing(throttled(endless(), OFTEN)) as groups:
+        async with aclosing(throttled(without_eos(), OFTEN)) as groups:
             async for burst in groups:
                 heard.set_result(burst)
                 if how == "close":

@@ -10,7 +10,7 @@ from composer.core.errors import ComposerError
 from composer.ui.components.weight_sliders import (
     is_shown,
     make_pool,
-    needs_every,
+    needs_per_adapter,
     read_weights,
     safe_color,
     to_values,
@@ -56,7 +56,7 @@ def test_a_group_without_poles_gives_every_adapter_its_own_slider():
 
 
 @pytest.mark.parametrize(
-    ("every", "added", "shown"),
+    ("per_adapter", "added", "shown"),
     [
         (False, 0, {"pair-sentiment", "one-sports"}),
         (True, 0, {"one-negative", "one-positive", "one-sports"}),
@@ -64,31 +64,31 @@ def test_a_group_without_poles_gives_every_adapter_its_own_slider():
         (True, 2, {"one-negative", "one-positive", "one-sports", "spare-0", "spare-1"}),
     ],
 )
-def test_what_is_shown(every, added, shown):
-    assert {slot.key for slot in POOL if is_shown(slot, every, added)} == shown
+def test_what_is_shown(per_adapter, added, shown):
+    assert {slot.key for slot in POOL if is_shown(slot, per_adapter, added)} == shown
 
 
 @pytest.mark.parametrize(
     ("value", "negative", "positive"), [(1.2, 0, 1.2), (-0.7, 0.7, 0), (0, 0, 0), (None, 0, 0)]
 )
 def test_a_two_way_slider_pulls_one_pole_only(value, negative, positive):
-    weights = to_weights(POOL, [value, 9, 9, 0.5, 9, 9], every=False, added=())
+    weights = to_weights(POOL, [value, 9, 9, 0.5, 9, 9], per_adapter=False, added=())
     assert weights == {"negative": negative, "positive": positive, "sports": 0.5}
 
 
 def test_own_sliders_and_added_adapters_are_read_when_shown():
-    weights = to_weights(POOL, [9, 0.1, -0.2, 0.3, 0.4, 9], every=True, added=("poems",))
+    weights = to_weights(POOL, [9, 0.1, -0.2, 0.3, 0.4, 9], per_adapter=True, added=("poems",))
     assert weights == {"negative": 0.1, "positive": -0.2, "sports": 0.3, "poems": 0.4}
 
 
 def test_a_nan_on_a_two_way_slider_reaches_the_composition_and_is_refused():
-    weights = to_weights(POOL, [math.nan, 0, 0, 0, 0, 0], every=False, added=())
+    weights = to_weights(POOL, [math.nan, 0, 0, 0, 0, 0], per_adapter=False, added=())
     with pytest.raises(ComposerError, match="The weight of"):
         Composition(weights=weights)
 
 
 def test_the_switch_carries_values_over_and_back():
-    weights = to_weights(POOL, [-1.5, 0, 0, 0.5, 0.25, 0], every=False, added=("poems",))
+    weights = to_weights(POOL, [-1.5, 0, 0, 0.5, 0.25, 0], per_adapter=False, added=("poems",))
     values = to_values(POOL, weights, added=("poems",))
     assert named(values) == {
         "pair-sentiment": -1.5,
@@ -98,8 +98,8 @@ def test_the_switch_carries_values_over_and_back():
         "spare-0": 0.25,
         "spare-1": 0,
     }
-    assert to_weights(POOL, values, every=True, added=("poems",)) == weights
-    assert to_weights(POOL, values, every=False, added=("poems",)) == weights
+    assert to_weights(POOL, values, per_adapter=True, added=("poems",)) == weights
+    assert to_weights(POOL, values, per_adapter=False, added=("poems",)) == weights
 
 
 def test_values_stay_inside_the_slider():
@@ -118,7 +118,7 @@ def test_values_stay_inside_the_slider():
     ],
 )
 def test_when_one_two_way_slider_cannot_say_it(weights, needed):
-    assert needs_every(POOL, weights) is needed
+    assert needs_per_adapter(POOL, weights) is needed
 
 
 @pytest.mark.parametrize("color", ["red", "", "#12345", "#1234567", "#12345g", "#123456;}", "url(x)"])

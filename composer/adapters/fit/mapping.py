@@ -1,4 +1,7 @@
-"""What PEFT and transformers make of an adapter's names on a base: they are asked, nothing is listed here."""
+"""How PEFT and transformers map an adapter's names to a base.
+
+Both libraries are called; nothing is listed here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter's folder or repository lacks, and where it may have it instead."""
+"""What is missing in an adapter's folder or repository, and where else in it the adapter may be."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def missing_files(name: str, found: Collection[str], repo: str | None = None) -> str | None:
-    """The sentence about what a folder or repo lacks; None if it has both files of an adapter.
+    """The sentence about missing files; None if both files of an adapter are there.
 
-    found: its files, as paths from there. repo: its id where it is one on the Hub, whose folders have to be
-    downloaded before they can be given.
+    found: the files, as paths from the folder or repo. repo: its id on the Hub, since a folder of a repo has
+    to be downloaded before it can be used; None for a local folder.
     """
     if CONFIG not in found:
         return _no_config(name, found, repo)

@@ -1,4 +1,4 @@
-"""Matching a stranger's regexes against module paths, as PEFT does and in a bounded time."""
+"""Matches regexes of adapter configs against module paths, as PEFT does and in bounded time."""
 
 from __future__ import annotations
 

@@ -115,9 +115,9 @@ def check_fit(
 ) -> FitReport:
     """Whether the adapter can be composed on the base whose linear layers are `sites`.
 
-    sites: module path of every dense linear layer inside the decoder layers -> (out_features,
-    in_features). base: what else the base knows. Makes no request and loads no weights; whether these are
-    finite is checked on loading.
+    sites: module path of every dense linear layer inside the decoder layers -> (out_features, in_features).
+    base: other facts about the base. Makes no request and loads no weights. Whether the weights are finite is
+    checked when they are loaded.
     """
     config, found = files.config, matrices(files.header, base)
     kinds = {**_tensor_kinds(found), **_config_kinds(config)}
@@ -295,7 +295,7 @@ def _config_faults(config: Mapping[str, Any], pairs: Mapping[str, Any], base: Ba
     """Where the config would have PEFT build something else than the tensors need."""
     patterns, unlike = Patterns(), []
     try:
-        for option, paths in left_out(config, pairs, base.usual, patterns).items():
+        for option, paths in left_out(config, pairs, base.default_targets, patterns).items():
             yield (
                 f"has matrices for {_some(paths)}, which {option} in adapter_config.json leaves out, so "
                 f"that PEFT would not use them: correct {option}, or save it again with PEFT."
@@ -315,7 +315,7 @@ def _config_faults(config: Mapping[str, Any], pairs: Mapping[str, Any], base: Ba
 
 
 def _trained_for(config: Mapping[str, Any]) -> str:
-    """ " (it says it was trained for X)", without the folders of somebody else's machine."""
+    """ " (it says it was trained for X)", without local paths."""
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base.strip():
         return ""

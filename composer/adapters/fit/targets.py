@@ -1,4 +1,6 @@
-"""Which layers a config targets: PEFT's check_target_module_exists, from a config that a stranger wrote."""
+"""Which layers an adapter config targets: PEFT's check_target_module_exists, for configs that are not
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ SHORTENED = 20
 
 
 def left_out(
-    config: Mapping[str, Any], paths: Iterable[str], usual: Callable[[], Collection[str]], patterns: Patterns
+    config: Mapping[str, Any],
+    paths: Iterable[str],
+    default_targets: Callable[[], Collection[str]],
+    patterns: Patterns,
 ) -> dict[str, list[str]]:
     """The paths of linear layers where PEFT would put no adapter, by the option that leaves them out.
 
@@ -24,7 +29,7 @@ def left_out(
     targets = _names(config, "target_modules")
     excluded = _names(config, "exclude_modules")
     if targets is None:
-        targets = frozenset(usual())
+        targets = frozenset(default_targets())
         if not targets:
             raise ComposerError(
                 "The adapter has no target_modules in adapter_config.json: write the names of the layers "

@@ -41,7 +41,7 @@ class BaseNames:
     """
 
     renamed: Callable[[Collection[str]], Mapping[str, str]] = lambda names: {}
-    usual: Callable[[], Collection[str]] = tuple
+    default_targets: Callable[[], Collection[str]] = tuple
     aside: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -66,12 +66,12 @@ def matrices(header: Collection[str], base: BaseNames) -> dict[str, tuple[str, s
 
 def misnamed(tensors: Iterable[str], sites: Collection[str]) -> Iterator[str]:
     """Phrases about tensors that are no LoRA of this base under their names, and would be under others."""
-    tensors, told = list(tensors), set()
+    tensors, reported = list(tensors), set()
     tails = _tails(sites)
     for tensor in tensors:
         proper, wrapper = _proper(tensor, tails)
-        if proper and wrapper not in told:
-            told.add(wrapper)
+        if proper and wrapper not in reported:
+            reported.add(wrapper)
             whose = f"has {wrapper} in" if wrapper else "has other names for"
             yield (
                 f"{whose} its tensors, where PEFT does not find them: rename {sanitize(tensor, 120)} to "
@@ -87,7 +87,7 @@ def misnamed(tensors: Iterable[str], sites: Collection[str]) -> Iterator[str]:
 
 
 def _proper(tensor: str, tails: Mapping[str, str]) -> tuple[str, str] | tuple[None, None]:
-    """The name that PEFT would find, and what wraps the one that is there."""
+    """The name that PEFT would look up, and the wrapper that the file has in front of it."""
     match = _LOOSE.fullmatch(tensor)
     if not match:
         return None, None

@@ -1,7 +1,7 @@
-"""Several judges on one text: a majority that is one, and how far they agree at all.
+"""Several judges on one text: majority votes, and how far the judges agree.
 
-A published "majority" of this field took the alphabetically largest label instead; here a label wins with
-more than half of the votes or nobody does.
+A label wins with more than half of the votes; otherwise there is no label. (A published "majority" of this
+field took the alphabetically largest label instead.)
 """
 
 from __future__ import annotations

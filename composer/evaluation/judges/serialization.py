@@ -105,21 +105,23 @@ def _judge(header: dict, weights: np.ndarray, bias: np.ndarray) -> NgramJudge:
     if not fits:
         raise ValueError("the arrays and the header say different things")
     sources = tuple(_word(source) for source in header["sources"])
-    trained_on = _whole(header["trained_on"], 1, 10**9)
+    trained_on = _whole_number(header["trained_on"], 1, 10**9)
     return NgramJudge(_word(header["attribute"]), labels, grams, weights, bias, sources, trained_on, scores)
 
 
 def _grams(analyzer: str, shortest: int, longest: int, columns: int) -> Grams:
     if analyzer not in ("word", "char_wb"):
         raise ValueError("an unknown analyzer")
-    longest = _whole(longest, 1, LONGEST_GRAM)
-    return Grams(analyzer, _whole(shortest, 1, longest), longest, _whole(columns, 1, MOST_COLUMNS))
+    longest = _whole_number(longest, 1, LONGEST_GRAM)
+    return Grams(
+        analyzer, _whole_number(shortest, 1, longest), longest, _whole_number(columns, 1, MOST_COLUMNS)
+    )
 
 
 def _held_out(file: str, rows: int, accuracy: float) -> HeldOut:
     if not (isinstance(accuracy, int | float) and math.isfinite(accuracy) and 0 <= accuracy <= 1):
         raise ValueError("no accuracy")
-    return HeldOut(_word(file), _whole(rows, 1, 10**9), float(accuracy))
+    return HeldOut(_word(file), _whole_number(rows, 1, 10**9), float(accuracy))
 
 
 def _word(value: object) -> str:
@@ -131,7 +133,7 @@ def _word(value: object) -> str:
     return value
 
 
-def _whole(value: object, low: int, high: int) -> int:
+def _whole_number(value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError("no whole number in range")
     return value

@@ -49,7 +49,7 @@ class Classifier:
 
     @property
     def name(self) -> str:
-        """As it is printed: a folder's last part, so that no path is."""
+        """The name in reports; of a folder only its last part."""
         return Path(self.source).name if os.path.isdir(self.source) else self.source
 
 
@@ -89,7 +89,10 @@ class TransformerJudge:
         )
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
-        """The label of each text; what the classifier calls none of ours is returned in its own words."""
+        """The label of each text.
+
+        A class that is none of our labels is returned under the classifier's name.
+        """
         return [
             label
             for start in range(0, len(texts), BATCH)

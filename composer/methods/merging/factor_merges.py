@@ -38,8 +38,8 @@ def _cut(parts: list[WeightedDelta], rank: int | None) -> MergedFactors:
     basis_out, b = torch.linalg.qr(whole.B)  # [d_out, k], [k, R]
     basis_in, a = torch.linalg.qr(whole.A.T)  # [d_in, m], [m, R]
     u, sigma, vh = spectrum(b @ a.T)  # of [k, m]
-    usual = max(part.rank for part in parts)
-    return balanced(basis_out @ u, sigma, vh @ basis_in.T, rank or usual, float(sigma.square().sum()))
+    largest = max(part.rank for part in parts)
+    return balanced(basis_out @ u, sigma, vh @ basis_in.T, rank or largest, float(sigma.square().sum()))
 
 
 def _factor_average(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:

@@ -84,7 +84,7 @@ def _compile(decode: LlamaRunner, table: LayerTable, segment: LayerSegment, rows
     buffers = tuple(decode.empty_buffer(cache) for _ in segment.layers)
     device = table.layout.adapter_index.device
     zero = torch.zeros(rows, dtype=torch.int64, device=device)
-    hidden, context = decode.enter(Inputs(zero, zero, LENGTH_MULTIPLE // 2), LENGTH_MULTIPLE)
+    hidden, context = decode.embed(Inputs(zero, zero, LENGTH_MULTIPLE // 2), LENGTH_MULTIPLE)
     flat = table.layout.scaling.to(table.layout.dtype).expand(rows, -1).contiguous()  # [B, Z]
     scales = DecodePlan.of(table, flat).scales[segment.at]
     torch._dynamo.mark_dynamic(context.mask, 3)

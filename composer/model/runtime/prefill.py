@@ -57,12 +57,12 @@ class PackedPrompts:
             width,
         )
 
-    def spread(self, x: torch.Tensor) -> torch.Tensor:
+    def padded(self, x: torch.Tensor) -> torch.Tensor:
         """[M, ...] -> [B, T, ...]. Padding after a shorter prompt is 0, and masked in attention."""
         if self.place is not None:
-            spread = x.new_zeros(self.rows * self.width, *x.shape[1:])
-            spread[self.place] = x
-            x = spread
+            padded = x.new_zeros(self.rows * self.width, *x.shape[1:])
+            padded[self.place] = x
+            x = padded
         return x.view(self.rows, self.width, *x.shape[1:])
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:

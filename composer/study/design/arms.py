@@ -1,4 +1,4 @@
-"""The ways to get a text that has what is wanted, side by side: composing, merging, training, asking."""
+"""The arms of the study: composing, merging, training and prompting for the same target."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Arm:
     passthrough_single: bool = True
 
     def unavailable_reason(self, methods: Collection[str], chat: bool) -> str | None:
-        """Why it cannot be had here at all, as a clause; None if it can."""
+        """Why the arm cannot run here, as a clause; None if it can."""
         if self.instructed and not chat:
             return "the base has no chat template to be told through"
         if self.method not in methods:
             return f"there is no method called {self.method}"
-        strange = next((dial for dial in self.parameters if dial not in FIELDS), None)
+        strange = next((parameter for parameter in self.parameters if parameter not in FIELDS), None)
         return f"a composition has no dial called {strange}" if strange else None
 
-    def asked(self, target: Target, strength: float) -> dict[str, object] | None:
-        """The fields of the Composition for a target as plain values; None if it is nothing for this target.
+    def composition_for(self, target: Target, strength: float) -> dict[str, object] | None:
+        """The fields of the Composition for a target as plain values; None if the arm does not apply to it.
 
-        What makes no difference is left out, so that texts that are the same are asked for in the same way.
+        Fields that make no difference are left out, so that equal texts have equal keys.
         """
         modules = self.modules(target)
         if modules is None:

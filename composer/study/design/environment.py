@@ -29,10 +29,10 @@ class StudyEnvironment:
         return StudyEnvironment(catalog, self.base, modules)
 
     def engine(self) -> Engine:
-        """The adapters that targets are made of, and the study's own modules: folders named as in `UNIONS`,
-        those that fit.
+        """An engine with the targets' adapters, and those of the folders in JOINT_ADAPTERS that fit.
 
-        One that the catalog has already is not looked for. Raises ComposerError for a folder that is none.
+        A joint adapter that the catalog has is not looked up in the folder. Raises ComposerError for a folder
+        that does not exist.
         """
         folder = Path(self.modules or Path(self.catalog).resolve().parent / "assets" / "adapters")
         if self.modules is not None and not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What there is to do: every text of the study, each to be made once, and who shares it."""
+"""The study's plan: every cell of its table, and every text once, shared by the cells that need it."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ class StudyPlan:
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What a study has to work with, and everything besides a composition that a text depends on.
+    """The parts of the engine that a plan depends on, and everything besides a composition that a text
+    depends on.
 
-    base: what tells one base from another. versions: of each adapter. peers: of an adapter, those of its
-    attribute. chat: (instruction, beginning of the answer) -> what the base reads; None without a template.
+    base: identifies the base. versions: of each adapter. peers: an adapter's attribute group. chat:
+    (instruction, beginning of the answer) -> the base's input; None without a chat template.
     """
 
     base: tuple[str, ...]
@@ -82,10 +83,10 @@ class StudyContext:
         )
 
     def key(self, model_input: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
-        """Changes with anything that could change the text.
+        """A digest that changes with anything that could change the text.
 
-        A field at its default counts only where the method listens to it, so that a field that is new to
-        the project leaves old texts what they are.
+        A field at its default counts only where the method reads it, so that a field that is added later
+        leaves the keys of stored texts as they are.
         """
         whole, plain = Composition(**asked).as_dict(), Composition().as_dict()
         method = self.methods[whole["method"]]
@@ -138,7 +139,7 @@ def plan(
             continue
         absent: dict[str, list[Target]] = {}
         for target, strength in product(targets, strengths):
-            asked = arm.asked(target, strength)
+            asked = arm.composition_for(target, strength)
             if asked is None:
                 continue
             if reason := _missing_adapter(context, asked.get("weights", ())):
@@ -154,7 +155,7 @@ def plan(
 
 
 def _present(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
-    """The targets whose modules are all here; the others by what they lack."""
+    """The targets whose adapters are all loaded, and the others by what is missing."""
     absent: dict[str, list[Target]] = {}
     for target in targets:
         if reason := _missing_adapter(context, target.modules):
@@ -165,8 +166,8 @@ def _present(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Tar
 
 
 def _missing_adapter(context: StudyContext, adapters: Iterable[str]) -> str | None:
-    lost = next((name for name in adapters if name not in context.versions), None)
-    return f"there is no adapter called {lost}" if lost else None
+    missing = next((name for name in adapters if name not in context.versions), None)
+    return f"there is no adapter called {missing}" if missing else None
 
 
 def _short(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
@@ -189,7 +190,7 @@ def _in_order(jobs: Iterable[GenerationJob]) -> list[GenerationJob]:
 
 
 def _materialization_order(job: GenerationJob) -> tuple:
-    """What tells the made adapters apart, nothing where none is made; the strength is a gate's."""
+    """Identifies the merged adapter that a job needs; () if it needs none. The strength is a gate's."""
     if not job.asked or not requires_materialization(composition := Composition(**job.asked)):
         return ()
     return (
@@ -211,7 +212,7 @@ def _model_input(
 
 
 def _chat(tokenizer) -> Callable[[str, str], str] | None:
-    """How this tokenizer's base is told something; None where it has no template for it."""
+    """Renders an instruction with the tokenizer's chat template; None without a template."""
     if not getattr(tokenizer, "chat_template", None):
         return None
 

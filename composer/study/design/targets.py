@@ -1,4 +1,4 @@
-"""What a text should be: the attributes it is asked for, and the modules that stand for them."""
+"""Targets: the attributes that a text should have, and the adapters for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Target:
     modules: tuple[str, ...]
 
     def label(self, attribute: str) -> str | None:
-        """What is wanted of an attribute; None if nothing is."""
+        """The wanted label of an attribute; None if the target does not name it."""
         return dict(self.wanted).get(attribute)
 
     @property
@@ -58,7 +58,7 @@ def all_targets(attributes: Iterable[Attribute]) -> tuple[Target, ...]:
 def choose(targets: Sequence[Target], names: Sequence[str] | None) -> tuple[Target, ...]:
     """The targets with these names or of these kinds, in their own order; None: all.
 
-    Raises ComposerError for a name that is neither, and when there is no target at all.
+    Raises ComposerError for an unknown name, and when no target is left.
     """
     known = dict.fromkeys(word for target in targets for word in (target.kind, target.name))
     if not known:

@@ -76,8 +76,8 @@ def fluency_figure(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> go.F
 
 
 def leading(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> tuple[str, ...]:
-    """The arms that a figure shows in colour, since nobody can tell thirty colours apart: the rivals, and of
-    each family the one with most control, fluent ones before others.
+    """The arms drawn in colour: the baselines, and of each family the arm with most control, fluent ones
+    first.
     """
     best: dict[str, ArmSummary] = {}
     for line in lines:
@@ -143,7 +143,10 @@ def clash_figure(clashes: Sequence[PairInterference]) -> go.Figure:
 
 
 def _look(arm: str, leads: Sequence[str]) -> dict:
-    """Others than the leading ones are grey, in no legend, and say who they are where one points at them."""
+    """The line and marker of an arm.
+
+    Arms that do not lead are grey, without a legend entry, named on hover.
+    """
     color, width, size = FAINT, 1, 5
     if arm in leads:
         color, width, size = LEADS[leads.index(arm) % len(LEADS)], 2.5, 7

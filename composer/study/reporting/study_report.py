@@ -178,13 +178,13 @@ def _clashes(clashes: Sequence[PairInterference]) -> list[Block]:
     )
     x, y = [clash.conflict for clash in clashes], [clash.loss for clash in clashes]
     varies = len(clashes) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
-    told = f" Correlation over {len(clashes)} pairs: {np.corrcoef(x, y)[0, 1]:+.2f}." if varies else ""
+    correlation = f" Correlation over {len(clashes)} pairs: {np.corrcoef(x, y)[0, 1]:+.2f}." if varies else ""
     return [
         Heading("Conflict against measured loss"),
         Paragraph(
             "Conflict: cosine of the two modules' changes of the weights, all sites together (-1 fight, +1 "
             "the same). Loss: each attribute's control with its module alone less its control in the sum, "
-            f"mean of the two, at strength 1.{told}"
+            f"mean of the two, at strength 1.{correlation}"
         ),
         DataTable(("pair", "cosine", "loss"), rows),
         Picture(figures.clash_figure(clashes), "What composing a pair costs against its cosine."),

@@ -57,11 +57,11 @@ def difference(
 
 
 def best(arm: ByStrength, bound: float | None) -> Best | None:
-    """The arm at its best strength; None with fewer than two prompts that all its strengths were tried on.
+    """The arm at its best strength; None with fewer than two prompts that all its strengths share.
 
-    Best is the highest control among the strengths whose median perplexity is within `bound` (None: any);
-    where none is, the lowest perplexity. Of equals the strength nearest 1. Only places that all strengths
-    share are looked at: one strength's easier prompts are no reason to choose it.
+    Best: the highest control among the strengths whose median perplexity is within `bound` (None: any); if
+    there is none, the lowest perplexity. Ties go to the strength nearest 1. Only cells that all strengths
+    share count, so that easier prompts of one strength do not favour it.
     """
     arm = shared(arm)
     prompts = list(dict.fromkeys(each.cell.prompt for own in arm.values() for each in own))

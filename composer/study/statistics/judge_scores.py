@@ -27,12 +27,12 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether the text has all that is wanted."""
+        """Whether the text has every wanted label."""
         return all(self.parts.values())
 
 
 def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Judge]) -> list[Outcome]:
-    """Every cell whose text was made, judged. Each text is read once, prompt and continuation together.
+    """Every cell whose text is there, judged. Each text is read once, prompt and continuation together.
 
     Several judges of an attribute vote; without a majority a text has no label, so it is not right.
     """

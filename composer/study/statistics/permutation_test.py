@@ -1,4 +1,4 @@
-"""Does KL's alpha follow the prompt at all? A permutation test over prompts."""
+"""Does KL's alpha follow the prompt? A permutation test over prompts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def follow(alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: 
 def follow_each(
     alpha: np.ndarray, owners: Sequence[int], draws: int = 10_000, seed: int = 0
 ) -> dict[int, PermutationResult]:
-    """The same for each adapter by itself, its own prompts against all others: adapter -> Follow."""
+    """The same test for each adapter, its own prompts against all others: adapter -> PermutationResult."""
     owners = np.asarray(owners, dtype=np.int64)
     orders = _orders(owners, draws, seed)  # [1 + D, P]
     return {

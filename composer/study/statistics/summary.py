@@ -75,8 +75,8 @@ class PairInterference:
 def by_kind(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Strengths]]:
     """kind -> arm -> strength -> outcomes.
 
-    On targets of one attribute an arm that only ever is the module itself is left out: it has no texts of
-    its own, and its numbers are the module's. The rivals stay, as the others are compared with them.
+    On targets of one attribute, arms that equal the adapter alone are left out, since they have no texts of
+    their own. The baselines stay, as the others are compared with them.
     """
     found: dict[str, dict[str, Strengths]] = {}
     for each in outcomes:
@@ -119,8 +119,8 @@ def clashes(arms: Mapping[str, Strengths], conflict: Callable[[str, str], float]
         for attribute, _ in target.wanted:
             right = _has(attribute)
             alone = _on(name, arms.get(f"{SINGLE}{attribute}", {}).get(1.0, ()))
-            if lost := difference(alone, _on(name, arms["sum"][1.0]), right):
-                losses.append(lost.value)
+            if loss := difference(alone, _on(name, arms["sum"][1.0]), right):
+                losses.append(loss.value)
         if target.kind == PAIR and len(losses) == 2:
             found.append(PairInterference(name, conflict(*target.modules), sum(losses) / 2))
     return found

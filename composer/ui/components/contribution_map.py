@@ -42,7 +42,7 @@ class Status:
 
 
 def component(opening_view: dict[str, object]) -> gr.HTML:
-    """The live view. opening: adapters (as `legend` gives them), layers and status of the empty view."""
+    """The live view. opening_view: adapters (as `legend` gives them), layers and status of the empty view."""
     return gr.HTML(
         value=opening_view,
         html_template=(PAGE / "live.html").read_text(encoding="utf-8"),
@@ -53,7 +53,7 @@ def component(opening_view: dict[str, object]) -> gr.HTML:
 
 
 def merged(method: Method, name: str) -> dict[str, str]:
-    """The legend entry of what a method makes of all adapters that take part. name: see Engine.names_of."""
+    """The legend entry of a merged adapter. name: as engine.resolve.lane_names gives it."""
     return {"name": name, "label": f"{method.label}, merged", "color": MERGED_COLOR}
 
 
@@ -98,9 +98,9 @@ def message(
     room: int,
     fresh: int | None = None,
 ) -> dict[str, object]:
-    """What the browser gets: all of the text, and the last `fresh` columns plus a tail (None: all).
+    """The message to the browser: the whole text, and the last `fresh` columns plus a tail (None: all).
 
-    room: how many tokens were asked for, so that the map can choose the width of a column.
+    room: how many tokens were requested; the map's column width follows from it.
     """
     start = 0 if fresh is None else max(0, len(steps) - fresh - TAIL)
     return {

@@ -22,9 +22,9 @@ MORE = tuple(name for name, each in DECLARED.items() if each.advanced)
 
 
 def build(default: Composition) -> tuple[dict[str, Component], gr.Accordion]:
-    """Every control in the current Blocks context, and the accordion of the advanced ones.
+    """Every parameter's control in the current Blocks context, and the accordion of the advanced ones.
 
-    Those that the method does not read are hidden. default: the composition whose values they have at first.
+    Controls that the method does not read are hidden. default: the composition of the initial values.
     """
     method = METHODS[default.method]
 

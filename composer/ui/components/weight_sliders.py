@@ -26,9 +26,9 @@ _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 class WeightSlider:
     """One slider of the pool.
 
-    adapters: the two poles (left, right) of a pair; one name; or none for a spare slot, which
-    serves the `spare`-th adapter added after start-up. member: it belongs to a pair and is shown
-    only when every adapter has its own slider.
+    adapters: the two poles (left, right) of a pair; one name; or none for a spare slot, which serves the
+    `spare`-th adapter added after start-up. member: it belongs to a pair and is shown only with one slider
+    per adapter.
     """
 
     key: str
@@ -107,22 +107,22 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def is_shown(slot: WeightSlider, every: bool, added: int) -> bool:
+def is_shown(slot: WeightSlider, per_adapter: bool, added: int) -> bool:
     """Whether a slot is on the page now. every: one slider per adapter. added: adapters added so far."""
     if slot.spare is not None:
         return slot.spare < added
     if slot.pair:
-        return not every
-    return every or not slot.member
+        return not per_adapter
+    return per_adapter or not slot.member
 
 
 def to_weights(
-    slots: Sequence[WeightSlider], values: Sequence[float | None], every: bool, added: Sequence[str]
+    slots: Sequence[WeightSlider], values: Sequence[float | None], per_adapter: bool, added: Sequence[str]
 ) -> dict[str, float]:
     """Weight per adapter from the sliders that are shown; an empty field counts as 0."""
     weights: dict[str, float] = {}
     for slot, value in zip(slots, values, strict=True):
-        if not is_shown(slot, every, len(added)):
+        if not is_shown(slot, per_adapter, len(added)):
             continue
         weight = 0.0 if value is None else value
         if slot.pair:
@@ -153,7 +153,7 @@ def to_values(
     return values
 
 
-def needs_every(slots: Sequence[WeightSlider], weights: Mapping[str, float]) -> bool:
+def needs_per_adapter(slots: Sequence[WeightSlider], weights: Mapping[str, float]) -> bool:
     """True if a two-way slider cannot say these weights (both poles pulled, or one below 0)."""
     pairs = [slot.adapters for slot in slots if slot.pair]
     return any(

@@ -1,4 +1,4 @@
-"""What the page asks of an engine, however it is reached: texts, fusion weights, one more adapter."""
+"""The interface between the page and an engine: texts, fusion weights, one more adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Added = tuple[tuple[str, str, str | None], ...]  # (adapter name, repo or folder
 
 @dataclass(frozen=True)
 class MergeStarted:
-    """Adapters are being made of others for this text, which takes a while."""
+    """A merge for this text has begun, which takes a while."""
 
 
 RunEvent = Fusion | Step | QueueUpdate | MergeStarted | None
@@ -42,7 +42,7 @@ class Runner(ABC):
         return tuple(name for name, _, _ in self._added)
 
     def add(self, source: str) -> FitReport:
-        """Load one more adapter for everybody, if it fits; returns its fit report."""
+        """Loads one more adapter for all visitors, if it fits; returns its fit report."""
         report = self.engine.add_adapter(source)
         if report.ok:
             self._added = (*self._added, (report.name, source, report.revision))
@@ -52,10 +52,11 @@ class Runner(ABC):
     def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
         """A generation: its steps, and before or after them the prompt's fusion weights.
 
-        names: the N adapters that the caller knows; fusion and contributions are theirs, and a last
-        contribution the merged adapter's: see Engine.names_of. Making comes before what takes long. Waiting
-        tells of a new place in the queue (0: no longer in it); None tells nothing and is a moment to leave.
-        Closing the iterator stops the generation. Raises ComposerError, or gr.Error with the sentence of one.
+        names: the N adapters that the caller knows; fusion and contributions have their order, and a merged
+        adapter's contribution comes last (engine.resolve.lane_names). MergeStarted comes before a merge. A
+        QueueUpdate holds a new position in the queue (0: no longer in it). None carries nothing and lets the
+        caller leave. Closing the iterator stops the generation. Raises ComposerError, or gr.Error with the
+        sentence of one.
         """
 
     @abstractmethod

@@ -24,11 +24,12 @@ class _End:
 async def throttled(
     items: Generator[T | None], per_second: float, pulse: float = PULSE
 ) -> AsyncIterator[list[T]]:
-    """What `items` brings, in lists: the first at once, then at most `per_second`, [] after `pulse` seconds.
+    """The items in lists: the first at once, then at most `per_second` lists, and [] after `pulse` idle
+    seconds.
 
-    A thread of its own drives `items` in the caller's context, so the event loop and Gradio's few threads
-    never wait for it. Leaving ends this at once; the thread closes `items` when they yield next, and Nones
-    among them are there for that alone. What `items` raise is raised here, after all that came before.
+    A thread drives `items` in the caller's context, so that neither the event loop nor Gradio's threads
+    block. Leaving takes effect at once; the thread closes `items` at their next item, which is what their
+    Nones are for. Errors of `items` are raised here, after everything that came before.
     """
     loop, inbox, left = asyncio.get_running_loop(), asyncio.Queue(), Event()
 
@@ -62,7 +63,7 @@ async def throttled(
 
 
 def _drive(items: Generator, post: Callable[[object], None], left: Event) -> None:
-    """Post each item that is not None, then an _End; stop when the listener has left."""
+    """Posts each item that is not None, then an _End; stops when the consumer has left."""
     try:
         with closing(items):
             for item in items:

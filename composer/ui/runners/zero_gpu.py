@@ -1,8 +1,7 @@
-"""ZeroGPU: every call runs in a forked worker, where no thread of this process lives on.
+"""ZeroGPU: every call runs in a forked worker, in which no thread of this process exists.
 
-Everything that crosses is plain Python or numpy, adapters that were added after the fork are named so
-that the worker can load them itself, and a fault crosses as gr.Error, the only exception whose text
-survives the way back.
+Only plain Python and numpy values cross. Adapters added after the fork are sent by name, so that the worker
+loads them itself. An error crosses as gr.Error, the only exception whose text survives.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class ZeroGpuRunner(Runner):
             raise gr.Error(error_message(fault), print_exception=False) from None
 
     def _known(self, step: Step, names: Sequence[str]) -> Step:
-        """With the contributions of these adapters, and of the merged one that comes after all adapters."""
+        """The step with the contributions of these adapters and of the merged adapter after them."""
         here = self.engine.names
         if tuple(names) == tuple(here):
             return step

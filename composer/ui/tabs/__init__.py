@@ -28,7 +28,7 @@ class ExtraTab:
 
 
 def build_extra_tabs(runner: Runner, settings: Settings) -> None:
-    """Add the tabs of other packages. One that fails says so in its place, and the page goes on."""
+    """Adds the tabs of other packages. A tab that fails shows an error in its place."""
     for extra in plugins(GROUP, ExtraTab):
         with gr.Tab(extra.title):
             try:

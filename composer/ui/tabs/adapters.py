@@ -91,5 +91,5 @@ def report_value(report: FitReport | None, refusal: str = "") -> dict[str, objec
 
 def unavailable(reports: Sequence[FitReport], names: Sequence[str]) -> str:
     """A sentence about the catalog's adapters that are not here, and why; empty when all are."""
-    lost = [report for report in reports if not report.ok and report.name not in names]
-    return " ".join(f"{each.name} is not available: {' '.join(each.reasons)}" for each in lost)
+    failed = [report for report in reports if not report.ok and report.name not in names]
+    return " ".join(f"{each.name} is not available: {' '.join(each.reasons)}" for each in failed)

@@ -33,7 +33,7 @@ BANDS = ("early", "middle", "late")
 
 @dataclass(frozen=True)
 class Controls:
-    """The widgets whose values make a request, in the order in which handlers receive them."""
+    """The widgets of a request, in the order in which handlers receive their values."""
 
     prompt: gr.Textbox
     method: gr.Dropdown
@@ -41,13 +41,13 @@ class Controls:
     bands: tuple[gr.Slider, ...]
     parameters: Mapping[str, Component]
     sampling: Mapping[str, gr.Slider | gr.Number]
-    every: gr.Checkbox
+    per_adapter: gr.Checkbox
     weights: tuple[gr.Slider, ...]
 
     @property
     def inputs(self) -> list:
         shape = [self.strength, *self.bands, *self.parameters.values()]
-        return [self.prompt, self.method, *shape, *self.sampling.values(), self.every, *self.weights]
+        return [self.prompt, self.method, *shape, *self.sampling.values(), self.per_adapter, *self.weights]
 
     def read(self, values: tuple) -> dict:
         """Handler arguments back by name: prompt, method, bands, parameters, sampling, every, sliders."""
@@ -63,7 +63,7 @@ class Controls:
                 **method_controls.read(dict(zip(self.parameters, own, strict=True))),
             },
             "sampling": dict(zip(self.sampling, rest[:cut], strict=True)),
-            "every": rest[cut],
+            "per_adapter": rest[cut],
             "sliders": rest[cut + 1 :],
         }
 
@@ -91,14 +91,14 @@ def build(
     examples: tuple[Example, ...],
     unavailable: str,
     opening_view: dict[str, object],
-    usual: Composition,
+    default_composition: Composition,
     studied: str,
     settings: Settings,
 ) -> ComposeTab:
-    """Lay the tab out inside the current Blocks context; connects nothing.
+    """Lays the tab out in the current Blocks context. Connects no events.
 
-    opening: the live view's first value. usual: the method and dials that stand there at first. studied: what
-    the study found of the fusion weights, a sentence or nothing.
+    opening_view: the live view's first value. default_composition: the initial method and parameters.
+    studied: a sentence on what the study found of the fusion weights, or nothing.
     """
     labels = {slot.adapters[0]: slot.label for slot in slots if len(slot.adapters) == 1}
     with gr.Row(elem_id="desk"):
@@ -113,17 +113,21 @@ def build(
             )
             with gr.Row(elem_id="examples"):
                 buttons = tuple(
-                    gr.Button(_example_label(example, labels, usual), size="sm", elem_classes="example")
+                    gr.Button(
+                        _example_label(example, labels, default_composition),
+                        size="sm",
+                        elem_classes="example",
+                    )
                     for example in examples
                 )
             with gr.Group(elem_id="mix"):
                 with gr.Row(elem_id="mix-head"):
-                    every = gr.Checkbox(
+                    per_adapter = gr.Checkbox(
                         False, label="One slider per adapter", container=False, elem_id="every"
                     )
                     zero = gr.Button("All to 0", size="sm", elem_id="zero")
                 weights = tuple(_weight(slot) for slot in slots)
-                lost = gr.HTML(
+                unavailable = gr.HTML(
                     unavailable,
                     html_template="<p>{{value}}</p>",
                     visible=bool(unavailable),
@@ -132,8 +136,8 @@ def build(
             with gr.Row(elem_id="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", scale=1)
-            method, method_help, own, more = _method(usual)
-            strength, bands = _shape(usual)
+            method, method_help, own, more = _method(default_composition)
+            strength, bands = _shape(default_composition)
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
             view = live.component(opening_view)
@@ -144,13 +148,24 @@ def build(
         with gr.Column(min_width=330):
             contribution = gr.Plot(show_label=False, elem_id="contribution")
             gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
-    controls = Controls(prompt, method, strength, bands, own, sampling, every, weights)
+    controls = Controls(prompt, method, strength, bands, own, sampling, per_adapter, weights)
     return ComposeTab(
-        controls, generate, stop, view, fusion, contribution, method_help, more, dice, zero, lost, buttons
+        controls,
+        generate,
+        stop,
+        view,
+        fusion,
+        contribution,
+        method_help,
+        more,
+        dice,
+        zero,
+        unavailable,
+        buttons,
     )
 
 
-def dial_updates(method: str, values: Composition | None = None) -> list:
+def parameter_updates(method: str, values: Composition | None = None) -> list:
     """Updates of the help line and the parameters' controls for a method; with values, these too."""
     return [method_words(method), *method_controls.updates(method, values)]
 
@@ -161,16 +176,16 @@ def method_words(method: str) -> dict[str, str]:
 
 
 def new_seed() -> int:
-    """A seed nobody can foresee, short enough to read out."""
+    """An unpredictable seed that is short enough to read aloud."""
     return secrets.randbelow(1_000_000)
 
 
-def _example_label(example: Example, labels: Mapping[str, str], usual: Composition) -> str:
+def _example_label(example: Example, labels: Mapping[str, str], default_composition: Composition) -> str:
     """The movie · Positive + Sports (kl): what a click will set."""
     prompt = example.prompt if len(example.prompt) <= 28 else example.prompt[:27].rstrip() + "…"
     mix = " + ".join(("" if weight > 0 else "-") + labels[name] for name, weight in example.weights.items())
-    told = "" if example.method in (None, usual.method) else f" ({example.method})"
-    return f"{prompt} · {mix}{told}"
+    detail = "" if example.method in (None, default_composition.method) else f" ({example.method})"
+    return f"{prompt} · {mix}{detail}"
 
 
 def _weight(slot: WeightSlider) -> gr.Slider:
@@ -181,34 +196,34 @@ def _weight(slot: WeightSlider) -> gr.Slider:
         step=slot.slider.step,
         label=slot.label,
         info=slot.description or None,
-        visible=is_shown(slot, every=False, added=0),
+        visible=is_shown(slot, per_adapter=False, added=0),
         buttons=[],
         elem_id=slot.key,
         elem_classes=["weight", "two-way" if slot.pair else "one-way"],
     )
 
 
-def _method(usual: Composition) -> tuple:
+def _method(default_composition: Composition) -> tuple:
     with gr.Group(elem_id="method-group"):
         method = gr.Dropdown(
             [(f"{each.family} · {each.label}", each.name) for each in METHODS.values()],
-            value=usual.method,
+            value=default_composition.method,
             label="Method",
             elem_id="method",
         )
         words = gr.HTML(
-            method_words(usual.method),
+            method_words(default_composition.method),
             html_template="<p>{{value.help}} <cite>{{value.source}}</cite></p>",
             elem_id="method-help",
         )
-        own, more = method_controls.build(usual)
+        own, more = method_controls.build(default_composition)
     return method, words, own, more
 
 
-def _shape(usual: Composition) -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
+def _shape(default_composition: Composition) -> tuple[gr.Slider, tuple[gr.Slider, ...]]:
     declared = parameters_of(Composition)["strength"]
     with gr.Accordion("Strength and layers", open=False, elem_id="shape"):
-        strength = _slider(declared, usual.strength, elem_id="strength")
+        strength = _slider(declared, default_composition.strength, elem_id="strength")
         bands = tuple(
             gr.Slider(-2, 2, 1, step=0.05, label=f"{name.capitalize()} layers", elem_id=f"band-{name}")
             for name in BANDS
@@ -228,12 +243,12 @@ LOWEST = {"top_p": 0.05, "repetition_penalty": 1}
 
 
 def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], gr.Button]:
-    usual, declared = Sampling(), parameters_of(Sampling)
+    default_composition, declared = Sampling(), parameters_of(Sampling)
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
         with gr.Row():
             own = declared["seed"]
             seed = gr.Number(
-                usual.seed,
+                default_composition.seed,
                 precision=0,
                 minimum=own.low,
                 maximum=own.high,
@@ -245,7 +260,7 @@ def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], 
         for name, elem_id in SAMPLING.items():
             most = settings.max_new_tokens if name == "max_new_tokens" else None
             fields[name] = _slider(
-                declared[name], getattr(usual, name), LOWEST.get(name), most, elem_id=elem_id
+                declared[name], getattr(default_composition, name), LOWEST.get(name), most, elem_id=elem_id
             )
         fields["seed"] = seed
     return fields, dice

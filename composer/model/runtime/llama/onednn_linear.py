@@ -17,7 +17,7 @@ FEWEST = 4
 # The number of rows that the layout is made for; other numbers read it as it is.
 TYPICAL = 32
 # oneDNN makes and keeps code for every number of rows it meets: above the first, multiples of the second.
-EXACT, STEP = 64, 16
+EXACT, ROW_MULTIPLE = 64, 16
 
 # The packed copy of each weight, by its handle, and for as long as the handle is there. Compiled code passes
 # the handle: the compiler cannot represent a tensor in oneDNN's own layout.
@@ -49,7 +49,7 @@ def _can(weight: torch.Tensor) -> bool:
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
     rows = len(x)
-    spare = -rows % STEP if rows > EXACT else max(FEWEST - rows, 0)
+    spare = -rows % ROW_MULTIPLE if rows > EXACT else max(FEWEST - rows, 0)
     return F.pad(x, (0, 0, 0, spare)) if spare else x
 
 

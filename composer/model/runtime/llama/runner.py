@@ -122,7 +122,7 @@ class LlamaRunner:
             hidden, z, own = run_layer(
                 layer, self.shape, hidden, rope_cos_sin, scales[pack.row], keys, pack.last, factor
             )
-            kept.append(pack.spread(hidden) if every else hidden[pack.last])
+            kept.append(pack.padded(hidden) if every else hidden[pack.last])
             past.append(keys.past)
             coded.append(z)
             energy.append(own)
@@ -142,7 +142,7 @@ class LlamaRunner:
             if cache.max_seq_len == LENGTH_MULTIPLE and len(inputs.tokens) < MANY and not routed
             else {}
         )
-        hidden, context = self.enter(inputs, cache.max_seq_len)
+        hidden, context = self.embed(inputs, cache.max_seq_len)
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
         coded, energy, factors = [], [], plan.factors()
         for segment in plan.table.segments:
@@ -154,7 +154,7 @@ class LlamaRunner:
         return self._logits(hidden), _telemetry(plan.table.layout, coded, energy)
 
     @torch.no_grad()
-    def enter(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
+    def embed(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
         """The rows' embeddings, [B, d], and the position context of every layer."""
         tokens, positions, length = inputs
         return F.embedding(tokens, self._embedding), PositionContext(
@@ -228,8 +228,10 @@ def _looking_back(shape: Shape, context: PositionContext, buffer: torch.Tensor) 
         past = buffer[:, :, : context.mask.shape[-1]]  # [B, 2K, length, D]
         # Queries that share a key head are rows of one product: keys are not copied.
         queries = heads[:, : shape.heads].reshape(len(heads), shape.kv_heads, -1, shape.width)
-        attend = decode_attention if torch.compiler.is_compiling() else F.scaled_dot_product_attention
-        seen = attend(queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=context.mask)
+        attention = decode_attention if torch.compiler.is_compiling() else F.scaled_dot_product_attention
+        seen = attention(
+            queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=context.mask
+        )
         return seen.reshape(len(heads), -1)  # of [B, K, H / K, D]
 
     return attention
@@ -255,7 +257,7 @@ class _Causal:
 
     def __call__(self, heads: torch.Tensor) -> torch.Tensor:
         shape = self._shape
-        both = self._pack.spread(heads).transpose(1, 2)  # [B, H + 2K, T, D]
+        both = self._pack.padded(heads).transpose(1, 2)  # [B, H + 2K, T, D]
         self.past = both[:, shape.heads :]
         # Padding comes after the prompt, so causal attention never reads it.
         seen = F.scaled_dot_product_attention(
