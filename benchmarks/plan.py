@@ -20,27 +20,28 @@ TEXT = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How often and how long.
+    """How often and how long."""
 
-    tokens: new tokens of one single-stream run. prompt: tokens of the prompts, preview_prompt those of the
-    slider's, user_prompt those of many people, who ask for user_tokens, which is the page's default. rounds,
-    user_rounds: how often every arm gets its turn. users: how many at once. starts: processes, of which the
-    first only warms the system's cache unless it is the only one. contention_rounds: as rounds, beside busy
-    processes; waits: ways of waiting, see benchmarks.contention.
-    """
-
+    # New tokens of one single-stream run.
     tokens: int = 48
+    # rounds, user_rounds: how often every arm gets its turn.
     rounds: int = 5
+    # Tokens of the prompts, preview_prompt those of the slider's, user_prompt those of many people, who ask
+    # for user_tokens, which is the page's default.
     prompt: int = 32
     fusions: tuple[int, ...] = (2, 4, 8)
+    # How many at once.
     users: tuple[int, ...] = (1, 8, 32)
     user_prompt: int = 20
     user_tokens: int = 60
     user_rounds: int = 3
     previews: int = 60
     preview_prompt: int = 20
+    # Processes, of which the first only warms the system's cache unless it is the only one.
     starts: int = 6
+    # As rounds, beside busy processes.
     contention_rounds: int = 3
+    # Ways of waiting, see benchmarks.contention.
     waits: tuple[str, ...] = ("default", "unset", "passive", "spin 0", "spin 20000")
 
 

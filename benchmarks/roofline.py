@@ -25,9 +25,10 @@ COPY_BYTES = {"cuda": 2**31, "cpu": 2**26}
 
 @dataclass(frozen=True)
 class Wall:
-    """One token's products for every row, each in its fastest form. forms: shape -> the form that won."""
+    """One token's products for every row, each in its fastest form."""
 
     walk: Callable[[], object]
+    # Shape -> the form that won.
     forms: dict[str, str]
     device: torch.device
 

@@ -20,12 +20,11 @@ from composer.core.errors import ComposerError
 
 @dataclass(frozen=True)
 class _Start:
-    """first: from before the process was made to its first token. memory: bytes of RAM it held then.
+    """One start of a process."""
 
-    Not the peak that the system accounts: that counts the process it was made from.
-    """
-
+    # From before the process was started to its first token.
     first: Measurement
+    # Bytes of RAM at that moment. Not the system's peak, which counts the parent process too.
     memory: int
 
 

@@ -10,21 +10,24 @@ MISSING = (KeyError, TypeError)
 
 @dataclass(frozen=True)
 class Target:
-    """One claim. device: "CPU" or "GPU". most: True where the figure may be `need` at most, else at least."""
+    """One claim."""
 
+    # "CPU" or "GPU".
     device: str
     claim: str
     need: float
     unit: str
     read: Callable[[Mapping], float]
+    # True where the figure may be `need` at most, else at least.
     most: bool = False
 
 
 @dataclass(frozen=True)
 class TargetResult:
-    """measured: None when the run did not measure it."""
+    """A target and what was measured for it."""
 
     bar: Target
+    # None when the run did not measure it.
     measured: float | None
 
     @property

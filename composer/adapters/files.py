@@ -25,19 +25,19 @@ LOOKED_THROUGH = 2000
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """An adapter before its weights are loaded.
-
-    config: adapter_config.json. header: tensor name -> TensorInfo. bytes: size of the weights file.
-    revision: the commit for a Hub repo, None for a local folder. folder: where both files lie, or
-    None while the weights are still on the Hub.
-    """
+    """An adapter before its weights are loaded."""
 
     name: str
     source: str
+    # The commit for a Hub repo, None for a local folder.
     revision: str | None
+    # adapter_config.json.
     config: Mapping[str, object]
+    # Tensor name -> TensorInfo.
     header: Mapping[str, TensorInfo]
+    # Size of the weights file.
     bytes: int
+    # Where both files lie, or None while the weights are still on the Hub.
     folder: Path | None
 
 

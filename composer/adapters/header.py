@@ -25,8 +25,9 @@ _BITS |= {f"F8_{kind}": 8 for kind in ("E4M3", "E5M2", "E8M0", "E4M3FNUZ", "E5M2
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor as the safetensors header describes it. dtype: "F32", "BF16", ..."""
+    """One tensor as the safetensors header describes it."""
 
+    # "F32", "BF16", ...
     dtype: str
     shape: tuple[int, ...]
 

@@ -20,13 +20,15 @@ from composer.core.errors import ComposerError
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads adapters for one base. sites, names: see `fit`; device, dtype: where the factors go; limit: of
-    the weights, in bytes."""
+    """Reads adapters for one base."""
 
+    # sites, names: see `fit`.
     sites: Mapping[str, tuple[int, int]]
     names: BaseNames
+    # device, dtype: where the factors go.
     device: torch.device
     dtype: torch.dtype
+    # Of the weights, in bytes.
     limit: float = math.inf
 
     def check(self, spec: AdapterSpec) -> FitReport:

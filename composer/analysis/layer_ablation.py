@@ -11,13 +11,15 @@ BANDS = ("early", "middle", "late")
 
 @dataclass(frozen=True)
 class LayerAblation:
-    """[3, n + 1] both: bands as in BANDS, by the n adapters one at a time and, last, all of them.
+    """The text without one band of layers, for each of the n adapters and for all of them.
 
-    change: of the composed log-probability of the text, mean nats per token; negative where the band carried
-    the text. kl: KL(composed || without the band) in nats, of the token after the prompt.
+    Shapes are [3, n + 1], with bands as in BANDS.
     """
 
+    # Of the composed log-probability of the text, mean nats per token; negative where the band carried the
+    # text.
     change: np.ndarray
+    # KL(composed || without the band) in nats, of the token after the prompt.
     kl: np.ndarray
 
 

@@ -15,21 +15,20 @@ from composer.adapters.bank import AdapterBank, SiteFactors
 
 @dataclass(frozen=True)
 class Subspaces:
-    """Means over a layer's sites; NaN where none has both adapters.
+    """Means over a layer's sites; NaN where none has both adapters."""
 
-    reads, writes: [L, n, n] overlap |U_i^T U_j|_F^2 / min(r_i, r_j) of the spans of A's rows and of B's
-    columns: 0 orthogonal, 1 one inside the other. reads_chance, writes_chance: [L, n, n] what random
-    subspaces of these sizes would have. collision: [L] Pico's c_1, the share of the largest direction in all
-    adapters' B side by side (arXiv 2604.16826); as published it looks at B alone, so it does depend on how
-    the factors are written, and one B much larger than the others rules it. collisions: [L, n, n] the same of
-    each two, NaN on the diagonal.
-    """
-
+    # reads, writes: [L, n, n] overlap |U_i^T U_j|_F^2 / min(r_i, r_j) of the spans of A's rows and of B's
+    # columns: 0 orthogonal, 1 one inside the other.
     reads: np.ndarray
+    # reads_chance, writes_chance: [L, n, n] what random subspaces of these sizes would have.
     reads_chance: np.ndarray
     writes: np.ndarray
     writes_chance: np.ndarray
+    # [L] Pico's c_1, the share of the largest direction in all adapters' B side by side (arXiv 2604.16826);
+    # as published it looks at B alone, so it does depend on how the factors are written, and one B much
+    # larger than the others rules it.
     collision: np.ndarray
+    # [L, n, n] the same of each two, NaN on the diagonal.
     collisions: np.ndarray
 
 

@@ -13,12 +13,11 @@ NO_ADAPTER = -1
 
 @dataclass(frozen=True)
 class Attribution:
-    """Log-probabilities in nats of a finished text's T tokens, all read in one teacher-forced way.
+    """Log-probabilities in nats of a finished text's T tokens, all read in one teacher-forced way."""
 
-    base, composed: [T]. alone: [n, T], each adapter alone with the gates it has in the composition.
-    """
-
+    # base, composed: [T].
     base: np.ndarray
+    # [n, T], each adapter alone with the gates it has in the composition.
     alone: np.ndarray
     composed: np.ndarray
 

@@ -19,20 +19,21 @@ from composer.analysis.shadow_adapters import owners
 
 @dataclass(frozen=True)
 class Deltas:
-    """n adapters' changes of the weights. NaN: a cosine or a share of what is not there.
+    """n adapters' changes of the weights. NaN: a cosine or a share of what is not there."""
 
-    cosine: [L, n, n] of a layer's changes, its sites taken together. overall: [n, n] of the whole changes.
-    rms: [n, n] root mean square of the cosine over the sites both have; chance: [n, n] what it would be for
-    changes turned at random. norm: [L, n] |DW_i|. relative: [L, n] |DW_i| / |W0| over the adapter's own
-    sites. ratio: [n, n] |DW_i| / |DW_j| over all sites.
-    """
-
+    # [L, n, n] of a layer's changes, its sites taken together.
     cosine: np.ndarray
+    # [n, n] of the whole changes.
     overall: np.ndarray
+    # [n, n] root mean square of the cosine over the sites both have.
     rms: np.ndarray
+    # [n, n] what it would be for changes turned at random.
     chance: np.ndarray
+    # [L, n] |DW_i|.
     norm: np.ndarray
+    # [L, n] |DW_i| / |W0| over the adapter's own sites.
     relative: np.ndarray
+    # [n, n] |DW_i| / |DW_j| over all sites.
     ratio: np.ndarray
 
 

@@ -28,7 +28,7 @@ def name_fault(name: object, taken: Iterable[str]) -> str | None:
         return f"An adapter's name must be a text of 1 to {LONGEST} characters; {cure}"
     seen = all(char == " " or unicodedata.category(char)[0] not in "CZ" for char in name)
     if not seen or name != name.strip():
-        return f"An adapter's name has characters that nobody sees ({name[:40]!a}); {cure}"
+        return f"An adapter's name has invisible characters ({name[:40]!a}); {cure}"
     if name.startswith(RESERVED) or "," in name or "=" in name:
         return f"An adapter cannot be called {name}, since ',', '=' and a leading '(' mean something; {cure}"
     if _of_one_alphabet(name) != name:
@@ -40,13 +40,12 @@ def name_fault(name: object, taken: Iterable[str]) -> str | None:
 
 
 def made_name(method: str, taken: Collection[str]) -> str:
-    """What the adapter that a method makes of others is called beside them: by the method, where no adapter
-    looks so."""
+    """The name of a merged adapter: the method's, with brackets if an adapter has a name that looks the same."""
     return method if _look(method) not in {_look(name) for name in taken} else f"{RESERVED}{method})"
 
 
 def unknown_name_message(kind: str, name: object, known: Iterable[str]) -> str:
-    """The sentence for a name that nobody bears, with the nearest one that somebody does."""
+    """The sentence for an unknown name, with the nearest known one."""
     known = list(known)
     close = get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""

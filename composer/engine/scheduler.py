@@ -38,8 +38,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class QueueUpdate:
-    """No step yet. position: in the queue while all slots are busy, 1 is next; 0: the request is running."""
+    """No step yet."""
 
+    # In the queue while all slots are busy, 1 is next; 0: the request is running.
     position: int
 
 

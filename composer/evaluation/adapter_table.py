@@ -23,18 +23,17 @@ SAMPLING = Sampling(max_new_tokens=60, temperature=1.0, top_p=0.95, top_k=50, ti
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of one subject.
-
-    shares: label -> Interval, prompt and continuation judged together, as published scores of this kind
-    are. alone: the same for the continuation by itself. perplexity: median over texts, under the base.
-    distinct2: share of different word pairs.
-    """
+    """What was found of one subject."""
 
     subject: str
     texts: int
+    # Label -> Interval, prompt and continuation judged together, as published scores of this kind are.
     shares: Mapping[str, Interval]
+    # The same for the continuation by itself.
     alone: Mapping[str, Interval]
+    # Median over texts, under the base.
     perplexity: float | None
+    # Share of different word pairs.
     distinct2: float | None
 
 

@@ -24,18 +24,17 @@ BATCH = 35
 
 @dataclass(frozen=True)
 class Fluency:
-    """What was found of one subject's texts, of their continuations alone.
-
-    perplexity, second: medians over texts, under the base and under the second model. slor: median, nats a
-    token. distinct: share of different word 1-, 2- and 3-grams. repeated: mean share of repeated 4-grams.
-    None where there is nothing to measure.
-    """
+    """What was found of one subject's texts, of their continuations alone."""
 
     subject: str
+    # perplexity, second: medians over texts, under the base and under the second model.
     perplexity: float | None
     second: float | None
+    # Median, nats a token.
     slor: float | None
+    # Share of different word 1-, 2- and 3-grams.
     distinct: tuple[float | None, float | None, float | None]
+    # Mean share of repeated 4-grams. None where there is nothing to measure.
     repeated: float | None
 
 

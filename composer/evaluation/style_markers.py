@@ -14,10 +14,13 @@ from composer.evaluation.texts import BASE, Text
 
 @dataclass(frozen=True)
 class StyleMarker:
-    """style: an adapter's name. help: what is looked for. pattern: what finds it, anywhere in a text."""
+    """A pattern that tells a style where no judge does."""
 
+    # An adapter's name.
     style: str
+    # What is looked for.
     help: str
+    # What finds it, anywhere in a text.
     pattern: re.Pattern[str] = field(repr=False)
 
 

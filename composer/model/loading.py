@@ -33,13 +33,12 @@ PROMPT_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model, frozen and in evaluation mode.
-
-    path: the folder its weights came from. source: which of "folder", "cache", "wheel", "hub" it was.
-    """
+    """A loaded base model, frozen and in evaluation mode."""
 
     spec: BaseSpec
+    # The folder its weights came from.
     path: str
+    # Which of "folder", "cache", "wheel", "hub" it was.
     source: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase

@@ -81,13 +81,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class GateTelemetry:
-    """What one pass says about its last tokens, from which every contribution follows.
+    """What one pass says about its last tokens, from which every contribution follows."""
 
-    coded: z = (x A^T) * s of each site, [B, Z]. energy: sum over the bank's sites of a layer of |W0 x|^2,
-    [B, L] float32.
-    """
-
+    # z = (x A^T) * s of each site, [B, Z].
     coded: torch.Tensor  # [B, Z]
+    # Sum over the bank's sites of a layer of |W0 x|^2, [B, L] float32.
     energy: torch.Tensor  # [B, L]
 
 

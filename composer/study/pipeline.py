@@ -31,19 +31,22 @@ from composer.study.statistics.weight_conflict import delta_cosine
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What somebody wants studied. arms, targets: names; None: all. seeds: texts per prompt, of which
-    `scored` are scored, and `swept` are made at strengths other than 1 and with three modules, there of the
-    first `swept_prompts` prompts only (None: of all).
-    """
+    """The options of a study."""
 
     prompts: tuple[str, ...]
+    # Names; None: all.
     arms: tuple[str, ...] | None
+    # Names; None: all.
     targets: tuple[str, ...] | None
     strengths: tuple[float, ...]
+    # Texts per prompt.
     seeds: int
     sampling: Sampling
+    # How many of a prompt's texts are scored.
     scored: int = 1
+    # How many of a prompt's texts are made at strengths other than 1 and with three adapters.
     swept: int = 1
+    # There, only the first so many prompts; None: all.
     swept_prompts: int | None = None
 
 
@@ -54,7 +57,7 @@ class Report:
     json: str
 
 
-def chosen(names: Sequence[str] | None) -> tuple[Arm, ...]:
+def select_arms(names: Sequence[str] | None) -> tuple[Arm, ...]:
     """The arms of these names, in the project's order; None: all. Raises ComposerError for a strange name."""
     known = [arm.name for arm in ARMS]
     if strange := [name for name in names or () if name not in known]:
@@ -67,7 +70,7 @@ def prepare(engine: Engine, config: StudyConfig) -> StudyPlan:
     targets = choose(all_targets(engine.base.spec.attributes), config.targets)
     return plan(
         StudyContext.of(engine),
-        chosen(config.arms),
+        select_arms(config.arms),
         targets,
         config.strengths,
         config.prompts,
@@ -102,7 +105,7 @@ def findings(
     kinds = by_kind(outcomes(study_plan.cells, store, judges))
     pairs = kinds.get(PAIR, {})
     return Findings(
-        {arm.name: arm for arm in chosen(config.arms)},
+        {arm.name: arm for arm in select_arms(config.arms)},
         {kind: lines(arms) for kind, arms in kinds.items()},
         parts(pairs),
         patterns(engine, config.prompts, load_own()),

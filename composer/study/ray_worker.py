@@ -24,11 +24,11 @@ KINDS = {kind.__name__: kind for kind in (GenerationJob, GeneratedText, Score)}
 
 @dataclass(frozen=True)
 class Cluster:
-    """address: of a running cluster; None starts Ray on this machine. workers: actors, each with an engine,
-    `cpus` cores and `gpus` GPUs.
-    """
+    """Where Ray runs and with how many workers."""
 
+    # Of a running cluster; None starts Ray on this machine.
     address: str | None = None
+    # Actors, each with an engine, `cpus` cores and `gpus` GPUs.
     workers: int = 1
     cpus: int = 1
     gpus: float = 0

@@ -18,12 +18,10 @@ from composer.training.recipes import Corpus
 
 @dataclass(frozen=True)
 class FilteredCorpora:
-    """Rows per corpus name without those that look mislabelled, and a classifier fitted on all of them.
-
-    classifier: None where all rows carry one label.
-    """
+    """Rows per corpus name without those that look mislabelled, and a classifier fitted on all of them."""
 
     rows: dict[str, list[Row]]
+    # None where all rows carry one label.
     classifier: Pipeline | None
 
     def texts(self, corpora: Sequence[Corpus], label: str) -> list[list[str]]:

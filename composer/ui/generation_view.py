@@ -27,21 +27,20 @@ FINISHES: Mapping[str | None, tuple[str, str]] = {
 
 @dataclass
 class Progress:
-    """What a generation has brought so far; Stop reads it after the generator was cancelled.
-
-    names: the N adapters of this run. adapters: their legend entries, and after them the merged adapter's if
-    the method makes one. fused, drawn: whether their
-    fusion weights and their contributions have been shown. stopped: by the visitor; nothing more is shown.
-    """
+    """What a generation has brought so far; Stop reads it after the generator was cancelled."""
 
     request: Request
+    # The N adapters of this run.
     names: tuple[str, ...]
+    # Their legend entries, and after them the merged adapter's if the method makes one.
     adapters: Sequence[Mapping[str, str]]
     layers: int
     run: str = field(default_factory=lambda: secrets.token_hex(6))
     steps: list[Step] = field(default_factory=list)
+    # fused, drawn: whether their fusion weights and their contributions have been shown.
     fused: bool = False
     drawn: bool = False
+    # By the visitor; nothing more is shown.
     stopped: bool = False
 
     def reading(self) -> dict[str, object]:

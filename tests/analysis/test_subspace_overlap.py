@@ -21,7 +21,7 @@ def at_q(a: torch.Tensor, b: torch.Tensor) -> dict[str, LoraFactors]:
 
 def test_identical_adapters_overlap_wholly_however_they_are_written():
     own = toys.adapter(1, 3)
-    got = compare(toys.bank(a=own, b=toys.rewritten(own)))
+    got = compare(toys.bank(a=own, b=toys.refactored(own)))
     np.testing.assert_allclose(got.reads[:2], 1, atol=1e-5)
     np.testing.assert_allclose(got.writes[:2], 1, atol=1e-5)
     assert np.isnan(got.reads[2]).all() and np.isnan(got.collision[2])
@@ -41,7 +41,7 @@ def test_orthogonal_and_nested_subspaces():
 
 def test_other_factors_of_the_same_change_change_nothing():
     one, two = toys.adapter(1, 3), toys.adapter(50, 2)
-    before, after = compare(toys.bank(a=one, b=two)), compare(toys.bank(a=toys.rewritten(one), b=two))
+    before, after = compare(toys.bank(a=one, b=two)), compare(toys.bank(a=toys.refactored(one), b=two))
     np.testing.assert_allclose(after.reads, before.reads, atol=1e-5)
     np.testing.assert_allclose(after.writes, before.writes, atol=1e-5)
 

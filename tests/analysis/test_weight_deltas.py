@@ -70,7 +70,7 @@ def test_chance_is_what_random_turns_give():
 
 def test_an_adapter_agrees_with_itself_and_fights_its_negative():
     negative = {path: LoraFactors(own.A, -own.B, own.scaling) for path, own in ONE.items()}
-    got = compare(toys.bank(a=ONE, same=toys.rewritten(ONE), negative=negative))
+    got = compare(toys.bank(a=ONE, same=toys.refactored(ONE), negative=negative))
     np.testing.assert_allclose(got.cosine[:2, 0], [[1, 1, -1]] * 2, atol=1e-5)
     assert got.ratio[0, 1] == pytest.approx(1, abs=1e-5)
 

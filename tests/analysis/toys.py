@@ -48,7 +48,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def rewritten(adapter: dict[str, LoraFactors], seed: int = 9) -> dict[str, LoraFactors]:
+def refactored(adapter: dict[str, LoraFactors], seed: int = 9) -> dict[str, LoraFactors]:
     """The same changes by other factors: B G and G^-1 A."""
     made = {}
     for path, own in adapter.items():

@@ -199,7 +199,7 @@ def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
     make, push = Continuation.__init__, Continuation.push
     poison, pushed = engine.base.tokenizer("Poison")["input_ids"], Counter()
 
-    def noted(self, tokenizer, prompt, ends):
+    def seen(self, tokenizer, prompt, ends):
         make(self, tokenizer, prompt, ends)
         self.poisoned = list(prompt) == poison
 
@@ -209,7 +209,7 @@ def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
             raise ValueError("half a character too many")
         return push(self, token, last=last)
 
-    monkeypatch.setattr(Continuation, "__init__", noted)
+    monkeypatch.setattr(Continuation, "__init__", seen)
     monkeypatch.setattr(Continuation, "push", faulty)
     good = scheduler.generate("Good", Composition(weights={"plain": 1}), Sampling(max_new_tokens=15, seed=2))
     got = [next(good)]

@@ -292,12 +292,12 @@ def test_every_merge_is_a_method_and_listens_to_its_dials_only():
     for name, method in MERGES.items():
         assert name == method.name == METHODS[name].merge
         assert set(method.defaults) <= set(METHODS[name].parameters)
-        usual = delta(merge(method, adapters, [1, 1]).adapter["one"])
+        defaults = delta(merge(method, adapters, [1, 1]).adapter["one"])
         heard = {
             dial
             for dial, value in turned.items()
             if not torch.equal(
-                delta(merge(method, adapters, [1, 1], Options(**{dial: value})).adapter["one"]), usual
+                delta(merge(method, adapters, [1, 1], Options(**{dial: value})).adapter["one"]), defaults
             )
         }
         # What DARE drops is nobody's choice, so that the same sliders make the same adapter.

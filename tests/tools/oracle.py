@@ -28,9 +28,9 @@ def by_peft(model: torch.nn.Module, folder: Path) -> tuple[Deltas, list[str]] | 
     """What PEFT adds to each linear layer that it changes, and the tensors that it does not use; None where
     it refuses the files."""
     found, load = [], PeftModel.load_adapter
-    noted = lambda *given, **more: found.append(load(*given, **more)) or found[-1]  # noqa: E731
+    seen = lambda *given, **more: found.append(load(*given, **more)) or found[-1]  # noqa: E731
     try:
-        with warnings.catch_warnings(), patch.object(PeftModel, "load_adapter", noted):
+        with warnings.catch_warnings(), patch.object(PeftModel, "load_adapter", seen):
             warnings.simplefilter("ignore")
             loaded = PeftModel.from_pretrained(model, folder)
     except Exception:

@@ -32,16 +32,14 @@ _FORMATS = (
 
 @dataclass(frozen=True)
 class BaseNames:
-    """What a base knows beside its linear layers.
+    """What a base knows beside its linear layers."""
 
-    renamed: from the names of an adapter's tensors in its file to those that PEFT looks for, where both
-    differ; transformers renamed some models' modules. usual: gives the targets that PEFT takes on this base
-    for a config that names none. aside: its linear layers that no text passes through, such as those of an
-    image encoder.
-    """
-
+    # From the names of an adapter's tensors in its file to those that PEFT looks for, where both differ;
+    # transformers renamed some models' modules.
     renamed: Callable[[Collection[str]], Mapping[str, str]] = lambda names: {}
+    # The targets that PEFT takes on this base for a config that names none.
     default_targets: Callable[[], Collection[str]] = tuple
+    # Its linear layers that no text passes through, such as those of an image encoder.
     aside: frozenset[str] = field(default_factory=frozenset)
 
 

@@ -14,13 +14,13 @@ from itertools import combinations
 
 @dataclass(frozen=True)
 class Vote:
-    """label: what more than half of the judges said; None if there is no such label.
+    """The judges' votes on one text."""
 
-    leaders: the labels with the most votes, sorted; several are a tie. counts: votes per label.
-    """
-
+    # What more than half of the judges said; None if there is no such label.
     label: str | None
+    # The labels with the most votes, sorted; several are a tie.
     leaders: tuple[str, ...]
+    # Votes per label.
     counts: Mapping[str, int]
 
     @property
@@ -35,15 +35,14 @@ class Vote:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges on the same texts. same: share of texts that both give the same label.
-
-    kappa: that share beyond what chance would give, as a share of what is left (Cohen 1960, "A
-    coefficient of agreement for nominal scales"); None where chance alone agrees always.
-    """
+    """Two judges on the same texts."""
 
     one: str
     two: str
+    # Share of texts that both give the same label.
     same: float
+    # That share beyond what chance would give, as a share of what is left (Cohen 1960, "A coefficient of
+    # agreement for nominal scales"); None where chance alone agrees always.
     kappa: float | None
 
 

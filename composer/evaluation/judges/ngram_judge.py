@@ -44,8 +44,9 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Grams:
-    """One kind of n-gram. analyzer: "word", or "char_wb" (characters inside words)."""
+    """One kind of n-gram."""
 
+    # "word", or "char_wb" (characters inside words).
     analyzer: str
     shortest: int
     longest: int
@@ -54,15 +55,17 @@ class Grams:
 
 @dataclass(frozen=True, eq=False)
 class NgramJudge:
-    """labels: sorted. weights [K, D] float16, D all kinds' columns, K a score per label, or for two labels
-    one score, positive for the second. bias [K] float32. sources: the files it was trained on.
-    """
+    """A linear judge over hashed n-grams."""
 
     attribute: str
+    # Sorted.
     labels: tuple[str, ...]
     grams: tuple[Grams, ...]
+    # [K, D] float16. D: all kinds' columns. K: a score per label, or one for two labels, positive for the
+    # second.
     weights: np.ndarray
-    bias: np.ndarray
+    bias: np.ndarray  # [K] float32
+    # The files it was trained on.
     sources: tuple[str, ...]
     trained_on: int
     scores: tuple[HeldOut, ...]

@@ -14,25 +14,26 @@ from composer.evaluation.texts import Text
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the judges of one attribute say of a subject's texts, prompt and continuation read together.
-
-    shares: by judge, the part of the texts that it gives the subject's own label. majority: the part that
-    more than half of the judges give it. undecided: the part on which no label has a majority.
-    """
+    """What the judges of one attribute say of a subject's texts, prompt and continuation read together."""
 
     subject: str
+    # By judge, the part of the texts that it gives the subject's own label.
     shares: Mapping[str, float]
+    # The part that more than half of the judges give it.
     majority: float
+    # The part on which no label has a majority.
     undecided: float
 
 
 @dataclass(frozen=True)
 class Panel:
-    """attribute: what its judges decide. held_out: by judge, what it got right of rows it never saw."""
+    """Several judges of one attribute on the same texts."""
 
+    # What its judges decide.
     attribute: str
     opinions: tuple[Opinion, ...]
     agreements: tuple[Agreement, ...]
+    # By judge, what it got right of rows it never saw.
     held_out: Mapping[str, tuple[HeldOut, ...]]
 
 

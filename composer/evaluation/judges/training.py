@@ -21,23 +21,23 @@ SMOOTHING = 1.0
 
 @dataclass(frozen=True)
 class Source:
-    """A file of the data folder. part: all its rows go to "train" or "test", or are split ("fold")."""
+    """A file of the data folder."""
 
     file: str
+    # All its rows go to "train" or "test", or are split ("fold").
     part: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a judge is made from. labels: the adapters' names it decides between.
-
-    columns: how many each kind of n-gram is hashed into. Two bytes each in the judge's file, for every
-    label if there are more than two; fewer columns are more collisions.
-    """
+    """What a judge is made from."""
 
     attribute: str
+    # The adapters' names it decides between.
     labels: tuple[str, ...]
     sources: tuple[Source, ...]
+    # How many each kind of n-gram is hashed into. Two bytes each in the judge's file, for every label if
+    # there are more than two; fewer columns are more collisions.
     columns: int = 2**18
 
     @property

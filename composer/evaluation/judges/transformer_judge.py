@@ -37,14 +37,14 @@ AG_NEWS = ("world", "sports", "business", "sci-tech")
 
 @dataclass(frozen=True)
 class Classifier:
-    """Where a classifier is. source: a Hub id or a folder. revision: a commit, or None for the newest.
-
-    order: its labels by index, where its config says no more than LABEL_0, LABEL_1.
-    """
+    """Where a classifier is."""
 
     attribute: str
+    # A Hub id or a folder.
     source: str
+    # A commit, or None for the newest.
     revision: str | None = None
+    # Its labels by index, where its config says no more than LABEL_0, LABEL_1.
     order: tuple[str, ...] = ()
 
     @property

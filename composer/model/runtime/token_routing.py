@@ -23,10 +23,9 @@ from composer.model.runtime.llama.layer import TokenFactor
 class RouterConfig:
     """How a row's gates are shared out: times (1 - blend) + blend * share_i * (n if unit else 1), with n the
     adapters that take part at the site.
-
-    part: [N] bool, who takes part. The others' gates stay as they are.
     """
 
+    # [N] bool, which adapters take part. Other gates stay as they are.
     part: np.ndarray
     blend: float
     unit: bool
@@ -34,15 +33,14 @@ class RouterConfig:
 
 @dataclass(frozen=True)
 class TokenRouter:
-    """The routes of B rows under a layout with S sites. A row without one is multiplied by 1, to the bit.
-
-    first: where a site's columns begin on Z (and where the last one's end) -> its place. part: who takes part
-    where, [B, S, N]. keep, swing: the factor is keep + swing * share, [B, 1, 1] and [B, S, 1].
-    """
+    """The routes of B rows under a layout with S sites. A row without one is multiplied by 1, to the bit."""
 
     layout: Layout
+    # Where a site's columns begin on Z (and where the last one's end) -> its place.
     first: Mapping[int, int]
+    # Which adapters take part at which site, [B, S, N].
     part: torch.Tensor
+    # The factor is keep + swing * share; [B, 1, 1] and [B, S, 1].
     keep: torch.Tensor
     swing: torch.Tensor
 

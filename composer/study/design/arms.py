@@ -28,24 +28,24 @@ def _none(target: Target) -> Modules:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of writing for a target.
-
-    modules: the adapters it composes for a target; None where it has nothing to say. weights: of an
-    attribute's module, 1 where nothing is said. method: a name of composer.methods.METHODS, with `dials`,
-    more fields of Composition. told: the plain base is told in words what is wanted. itself: with one module
-    it is that module, whatever the method.
-    """
+    """One way of getting texts for a target."""
 
     name: str
     family: str
     label: str
     help: str
     source: str
+    # The adapters that it composes for a target; None where it does not apply.
     modules: Callable[[Target], Modules | None] = _all
+    # Weight of an attribute's adapter; 1 where it is missing.
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    # A name of composer.methods.METHODS.
     method: str = "sum"
+    # More fields of Composition.
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    # The plain base gets an instruction instead of adapters.
     instructed: bool = False
+    # With a single adapter the arm is that adapter alone, whatever the method.
     passthrough_single: bool = True
 
     def unavailable_reason(self, methods: Collection[str], chat: bool) -> str | None:

@@ -14,13 +14,12 @@ from composer.study.design.targets import ATTRIBUTES
 
 @dataclass(frozen=True)
 class StudyEnvironment:
-    """Where the study's engine comes from. base: None: the catalog's default.
-
-    modules: the folder of the study's own; None: assets/adapters beside the catalog.
-    """
+    """Where the study's engine comes from."""
 
     catalog: str
+    # None: the catalog's default.
     base: str | None = None
+    # The folder of the study's own adapters; None: assets/adapters beside the catalog.
     modules: str | None = None
 
     def resolved(self) -> StudyEnvironment:

@@ -33,37 +33,40 @@ class Cell:
 
 @dataclass(frozen=True)
 class Missing:
-    """Something the study cannot have. arm: None for all of them. targets: names, or kinds of which every
-    target is missing; empty for all. reason: a clause.
-    """
+    """Something the study cannot have."""
 
+    # None for all of them.
     arm: str | None
+    # Names, or kinds of which every target is missing; empty for all.
     targets: tuple[str, ...]
+    # A clause.
     reason: str
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """cells: the whole table. units: its texts, each once. missing: what is left out, and why."""
+    """Every cell of the study's table and every text that it needs."""
 
+    # The whole table.
     cells: tuple[Cell, ...]
+    # The texts, each once.
     jobs: tuple[GenerationJob, ...]
+    # What is left out, and why.
     missing: tuple[Missing, ...]
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """The parts of the engine that a plan depends on, and everything besides a composition that a text
-    depends on.
+    """What a plan needs of the engine, and everything besides a composition that a text depends on."""
 
-    base: identifies the base. versions: of each adapter. peers: an adapter's attribute group. chat:
-    (instruction, beginning of the answer) -> the base's input; None without a chat template.
-    """
-
+    # What tells one base from another.
     base: tuple[str, ...]
+    # What tells one training of an adapter from the next, by the adapter's name.
     versions: Mapping[str, str]
+    # An adapter's attribute group.
     peers: Mapping[str, tuple[str, ...]]
     methods: Mapping[str, Method]
+    # (instruction, beginning of the answer) -> the base's input; None without a chat template.
     chat: Callable[[str, str], str] | None
 
     @classmethod

@@ -21,14 +21,14 @@ WORDS = {"sci-tech": "science and technology", "world": "world news"}
 
 @dataclass(frozen=True)
 class Target:
-    """wanted: (attribute, label) pairs, all of which a text must have. modules: the adapters composed for it.
-
-    kind: the attribute's name for one, "pair" for two, "triple" for two and the multi-attribute module.
-    """
+    """What a text should be."""
 
     name: str
+    # The attribute's name for one, "pair" for two, "triple" for two and the multi-attribute module.
     kind: str
+    # (attribute, label) pairs, all of which a text must have.
     wanted: tuple[tuple[str, str], ...]
+    # The adapters composed for it.
     modules: tuple[str, ...]
 
     def label(self, attribute: str) -> str | None:

@@ -38,21 +38,21 @@ COLOURED = "In colour the best of each family; the others are grey and say who t
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything the report tells. lines: by kind of target. faults: sentence -> how many texts it cost.
-
-    unfinished: what that means for the reader, where texts are still to be made. judged: who decided what is
-    right, and how often they are.
-    """
+    """Everything the report says."""
 
     arms: Mapping[str, Arm]
+    # By kind of target.
     lines: Mapping[str, Sequence[ArmSummary]]
     parts: Sequence[AttributeControl]
     patterns: Sequence[AlphaProfile]
     clashes: Sequence[PairInterference]
     missing: Sequence[Missing]
+    # Sentence -> how many texts it cost.
     faults: Mapping[str, int]
     notes: Sequence[str]
+    # A warning where texts are still missing.
     unfinished: str | None = None
+    # The judges and their accuracy.
     judged: str = ""
 
 

@@ -19,20 +19,20 @@ OWN = BUNDLED.with_name("own.tsv")
 
 @dataclass(frozen=True)
 class AlphaProfile:
-    """Alpha of one attribute's adapters. alpha: [L, N], mean over the study's prompts, which are nobody's.
-
-    own: [L, N], mean over each adapter's own prompts of what they give it. overall, last: the permutation
-    test on the mean over layers and on the last layer. each: adapter -> the test on it alone, over layers.
-    norm_correlation: of alpha with the adapters' norms, mean over the study's prompts; None if undefined.
-    """
+    """Alpha of one attribute's adapters."""
 
     attribute: str
     names: tuple[str, ...]
+    # [L, N], mean over the study's prompts, which belong to no adapter.
     alpha: np.ndarray
+    # [L, N], mean over each adapter's own prompts of what they give it.
     own: np.ndarray
+    # overall, last: the permutation test on the mean over layers and on the last layer.
     overall: PermutationResult
     last: PermutationResult
+    # Adapter -> the test on it alone, over layers.
     each: dict[str, PermutationResult]
+    # Of alpha with the adapters' norms, mean over the study's prompts; None if undefined.
     norm_correlation: float | None
 
 

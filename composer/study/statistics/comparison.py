@@ -25,11 +25,13 @@ class Best:
     """An arm at its best strength, chosen and reported on different prompts.
 
     The prompts fall into two halves; each half's outcomes are those at the strength that was best on the
-    other half. strengths: the two choices, first half first. fluent: whether both were within the bound.
+    other half.
     """
 
+    # The two choices, first half first.
     strengths: tuple[float, float]
     outcomes: tuple[Outcome, ...]
+    # Whether both were within the bound.
     fluent: bool
 
 

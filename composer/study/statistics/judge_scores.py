@@ -14,15 +14,14 @@ from composer.study.design.plan import Cell
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell with its text judged. parts: attribute -> whether the text has what is wanted of it.
-
-    perplexity: of the continuation under the base; None for an empty one, and where it is not scored.
-    repetition: share of the continuation's word 4-grams that it had before; None for one without any.
-    """
+    """A cell with its text judged."""
 
     cell: Cell
+    # Attribute -> whether the text has what is wanted of it.
     parts: Mapping[str, bool]
+    # Of the continuation under the base; None for an empty one, and where it is not scored.
     perplexity: float | None
+    # Share of the continuation's word 4-grams that it had before; None for one without any.
     repetition: float | None = None
 
     @property

@@ -18,9 +18,11 @@ TEST = (
 
 @dataclass(frozen=True)
 class PermutationResult:
-    """gain: how much more alpha an adapter gets from its own prompts than from the others. p: one-sided."""
+    """The result of one permutation test."""
 
+    # How much more alpha an adapter gets from its own prompts than from the others.
     gain: float
+    # One-sided.
     p: float
     prompts: int
 

@@ -19,15 +19,16 @@ Strengths = dict[float, list[Outcome]]
 
 @dataclass(frozen=True)
 class ArmMetrics:
-    """An arm's texts at strength 1 or at its best. texts: how many different ones. perplexity: median.
-    repetition: mean share of a text's word 4-grams that it had before. beside: rival -> control minus the
-    rival's, paired; the rival at strength 1 as well, or at its own best.
-    """
+    """An arm's texts at strength 1 or at its best."""
 
+    # How many different ones.
     texts: int
     control: Interval
+    # Median.
     perplexity: float | None
+    # Mean share of a text's word 4-grams that it had before.
     repetition: float | None
+    # Rival -> control minus the rival's, paired; the rival at strength 1 as well, or at its own best.
     beside: Mapping[str, Interval]
 
 
@@ -36,39 +37,38 @@ class ArmSummary:
     """An arm on one kind of target: at strength 1 and at its best strength, where it has those.
 
     It has a best one if it was tried at every strength that any arm was: the more there are to choose from,
-    the better the best looks. sweep: strength -> control and perplexity, over the texts that all its
-    strengths have.
-    fluent: whether that is within the bound on perplexity on both halves of the prompts; on one where it is
-    not, no strength was.
+    the better the best looks.
     """
 
     arm: str
     one: ArmMetrics | None
     best: ArmMetrics | None
     strengths: tuple[float, ...]
+    # Whether that is within the bound on perplexity on both halves of the prompts; on one where it is not, no
+    # strength was.
     fluent: bool
+    # Strength -> control and perplexity, over the texts that all its strengths have.
     sweep: Mapping[float, tuple[Interval, float | None]]
 
 
 @dataclass(frozen=True)
 class AttributeControl:
-    """One attribute's control in texts that should have two; change: minus that of its module alone."""
+    """One attribute's control in texts that should have two."""
 
     arm: str
     attribute: str
     control: Interval
+    # Minus that of its module alone.
     change: Interval | None
 
 
 @dataclass(frozen=True)
 class PairInterference:
-    """A pair of modules: how far their changes point the same way, and what composing them costs.
-
-    loss: control of each alone minus its control in the sum, mean of the two attributes; 0 to 1.
-    """
+    """A pair of modules: how far their changes point the same way, and what composing them costs."""
 
     target: str
     conflict: float
+    # Control of each alone minus its control in the sum, mean of the two attributes; 0 to 1.
     loss: float
 
 

@@ -30,9 +30,9 @@ FULL_SCALE = 65535
 
 @dataclass(frozen=True)
 class Status:
-    """What the line under the text says. phase: idle, waiting, reading, writing, fusing, done,
-    stopped or error."""
+    """The status line under the text."""
 
+    # idle, waiting, reading, writing, fusing, done, stopped or error.
     phase: str = "idle"
     message: str = ""
     tokens: int = 0

@@ -24,19 +24,17 @@ _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 
 @dataclass(frozen=True)
 class WeightSlider:
-    """One slider of the pool.
-
-    adapters: the two poles (left, right) of a pair; one name; or none for a spare slot, which serves the
-    `spare`-th adapter added after start-up. member: it belongs to a pair and is shown only with one slider
-    per adapter.
-    """
+    """One slider of the pool."""
 
     key: str
     label: str
     colors: tuple[str, ...]
     slider: Slider
+    # The two poles (left, right) of a pair; one name; or none for a spare slot, which serves the `spare`-th
+    # adapter added after start-up.
     adapters: tuple[str, ...] = ()
     description: str = ""
+    # It belongs to a pair and is shown only with one slider per adapter.
     member: bool = False
     spare: int | None = None
 

@@ -44,10 +44,11 @@ class LayerSegment:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """The layers under a bank, in segments of equal length. spans: each layer's part of Z."""
+    """The layers under a bank, in segments of equal length."""
 
     layout: Layout
     layers: tuple[Layer, ...]
+    # Each layer's part of Z.
     spans: tuple[tuple[int, int], ...]
 
     @cached_property
