@@ -39,8 +39,8 @@ def name_fault(name: object, taken: Iterable[str]) -> str | None:
     return None
 
 
-def made_name(method: str, taken: Collection[str]) -> str:
-    """The name of a merged adapter: the method's, with brackets if an adapter has a name that looks the same."""
+def merged_name(method: str, taken: Collection[str]) -> str:
+    """The name of a merged adapter: the method's, in brackets if an adapter's name looks the same."""
     return method if _look(method) not in {_look(name) for name in taken} else f"{RESERVED}{method})"
 
 

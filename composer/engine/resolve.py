@@ -9,7 +9,7 @@ import numpy as np
 
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
-from composer.core.names import made_name, unknown_name_message
+from composer.core.names import merged_name, unknown_name_message
 from composer.core.results import Fusion
 from composer.engine.adapter_pool import AdapterPool, SlotLease
 from composer.engine.adapter_snapshot import AdapterSnapshot
@@ -109,7 +109,7 @@ def lane_names(composition: Composition, names: Sequence[str]) -> tuple[str, ...
     A merged adapter is called by its method, in brackets where an adapter has that name.
     """
     merged = requires_materialization(composition) and find_method(composition).merge
-    return (*names, made_name(composition.method, names)) if merged else tuple(names)
+    return (*names, merged_name(composition.method, names)) if merged else tuple(names)
 
 
 def resolve(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composer.core.composition import Composition, Sampling
-from composer.core.names import made_name, name_fault, unique_name
+from composer.core.names import merged_name, name_fault, unique_name
 from composer.core.results import Step
 from composer.engine.resolve import lane_names
 from composer.methods import METHODS
@@ -163,6 +163,6 @@ def test_a_name_from_a_source_is_always_one_that_can_be_had(sources):
         assert name_fault(name, taken) is None
         taken.append(name)
     for method in METHODS:
-        made = made_name(method, taken)
+        made = merged_name(method, taken)
         assert name_fault(made, taken) is None or made == f"({method})"
         assert made.casefold() not in {name.casefold() for name in taken}
