@@ -99,7 +99,7 @@ class LiveMap {
   drawAxes(context, geometry, ink) {
     const { area } = geometry;
     context.fillStyle = ink;
-    context.font = "11px ui-sans-serif, system-ui, sans-serif";
+    context.font = "11px Inter, ui-sans-serif, system-ui, sans-serif";
     context.textAlign = "right";
     for (let lane = 0; lane < geometry.lanes; lane++) {
       const top = area.y + lane * (geometry.laneHeight + geometry.gap);

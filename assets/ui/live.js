@@ -164,7 +164,7 @@ watch("value", () => {
     // On a phone the text is below the sliders: bring it into view once, then leave scrolling alone.
     if (begins && window.innerWidth < 700) live.root.scrollIntoView({ behavior: "smooth" });
   } else if (message.status) {
-    live.data.status = message.status; // a remark: what is drawn stays
+    live.data.status = message.status; // only the status line changes
     liveShowStatus();
   }
 });

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from composer.analysis.additivity import additivity
+from composer.analysis.branches import active_lanes, with_part
 from composer.analysis.explanation import Explanation
 from composer.analysis.layer_ablation import LayerAblation, divergence, leave_out
 from composer.analysis.output_conflict import OutputGram, OutputGramObserver, apply_gate_sign, leakage
@@ -20,7 +21,6 @@ from composer.analysis.weight_deltas import compare_deltas
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
-from composer.engine.resolve import ResolvedComposition
 from composer.methods.base import band_profile
 from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import Layout
@@ -64,7 +64,7 @@ def explain(
     if sampling.max_new_tokens > LONGEST and text is None:
         raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
     row = engine.row(0, prompt, composition, sampling)
-    part = _active_lanes(row.resolved, row.mixture.gates)
+    part = active_lanes(row.resolved, row.mixture.gates)
     columns = row.resolved.columns[part].tolist()
     own = LogitMixture(row.mixture.mix, row.mixture.gates[:, :, columns])  # gates [K, L, n]
     said = (
@@ -79,8 +79,8 @@ def explain(
     route = row.router and replace(row.router, part=row.router.part[columns])
     read = _reader(engine, row.ids, said.tokens, route)
     # Rows: the base, each adapter alone, the composition. Their shadow copies record at gate 1.
-    alone = [_kept(own, part) for part in np.eye(count)]
-    rows = [_kept(own, np.zeros(count)), *alone, own]
+    alone = [with_part(own, part) for part in np.eye(count)]
+    rows = [with_part(own, np.zeros(count)), *alone, own]
     shadowed = [replace(each, gates=_with_shadows(each.gates)) for each in rows]
     whole = read(
         with_shadow_adapters(bank), shadowed, lambda: OutputGramObserver(bank, layer_of, layers, len(row.ids))
@@ -90,7 +90,7 @@ def explain(
 
     keeps = leave_out(np.ones((layers, count), np.float32), band_profile((0, 1, 2), layers))
     composed, shape = whole.log_probs[-1], keeps.shape[:2]  # keeps [3, n + 1, L, n]
-    without = read(bank, [_kept(own, each) for band in keeps for each in band])
+    without = read(bank, [with_part(own, each) for band in keeps for each in band])
 
     return Explanation(
         base=engine.base.id,
@@ -115,19 +115,6 @@ def explain(
         ),
         notes=row.resolved.notes,
     )
-
-
-def _active_lanes(resolved: ResolvedComposition, gates: np.ndarray) -> np.ndarray:
-    """The lanes with a weight, and those that have a gate without one (as in `contrast`).
-
-    gates: [K, L, N].
-    """
-    return np.flatnonzero((resolved.weights != 0) | gates[:, :, resolved.columns].any(axis=(0, 1)))
-
-
-def _kept(mixture: LogitMixture, part: np.ndarray) -> LogitMixture:
-    """With only a part of the gates, 0 or 1 each: [n] or [L, n]."""
-    return LogitMixture.of(mixture.mix, mixture.gates * part.astype(np.float32))
 
 
 def _with_shadows(gates: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from composer.methods import METHODS
 from composer.ui import study_results as studied
 from composer.ui.api import make_endpoints
 from composer.ui.components import contribution_map as live
+from composer.ui.components import next_words
 from composer.ui.components.contribution_map import Status
 from composer.ui.components.weight_sliders import (
     WeightSlider,
@@ -36,7 +38,7 @@ from composer.ui.runners.throttle import throttled
 from composer.ui.settings import Settings
 from composer.ui.tabs import adapters as adapters_page
 from composer.ui.tabs import build_extra_tabs, compose, learn
-from composer.ui.validation import check_method, check_source, make_request
+from composer.ui.validation import Request, check_method, check_source, make_request
 
 HEADER = """<header class="masthead"><div><h1>{{value.title}}</h1><p>{{value.line}}</p></div>
 <p class="base"><b>{{value.base}}</b> {{value.facts}}</p></header>"""
@@ -49,6 +51,13 @@ SOURCES = {
 # Events beside the generations: adapters, fusions, sliders, and requests that find the queue full.
 OTHERS = 16
 CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# Next words: as many at once as a queue's worth of visitors asks for; the engine reads them one by one.
+PREVIEW = {
+    "concurrency_id": "preview",
+    "concurrency_limit": 8,
+    "api_visibility": "private",
+    "show_progress": "hidden",
+}
 # In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
 ON_CLICK = """() => [{__type__: "update", interactive: true},
   {status: {phase: "reading", message: "Waiting for the model…"}}]"""
@@ -129,6 +138,14 @@ class Page:
         tab.stop.click(
             self.stopped, [progress], [tab.live, tab.contribution, progress, tab.stop], cancels=[run], **CHEAP
         )
+        gr.on(
+            tab.controls.preview_triggers,
+            partial(self.preview, tab.controls),
+            tab.controls.inputs,
+            tab.next_words,
+            trigger_mode="always_last",
+            **PREVIEW,
+        )
         tab.dice.click(compose.new_seed, None, tab.controls.sampling["seed"], **CHEAP)
 
     async def generate(self, controls: compose.Controls, *values) -> AsyncIterator[tuple]:
@@ -137,10 +154,7 @@ class Page:
         off = gr.update(interactive=False)
         engine = self.runner.engine
         try:
-            read = controls.read(values)
-            per_adapter, sliders = read.pop("per_adapter"), read.pop("sliders")
-            weights = to_weights(self.slots, sliders, per_adapter, self.runner.added)
-            request = make_request(weights=weights, settings=self.settings, **read)
+            request = self._request(controls.read(values))
             progress = Progress(request, engine.names, self.lanes(request.composition), engine.model.layers)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
             items = self.runner.run(request, progress.names)
@@ -153,6 +167,26 @@ class Page:
             yield progress.finished(), skip, contribution, None, off
         except Exception as fault:  # the last place that can tell the visitor anything
             yield status_update(error_message(fault)), skip, skip, None, off
+
+    async def preview(self, controls: compose.Controls, *values) -> dict[str, object]:
+        """The panel of next words for what the controls say now."""
+        try:
+            read = controls.read(values)
+            if not str(read["prompt"] or "").strip():
+                return next_words.message(next_words.EMPTY)
+            request = self._request(read)
+            found = await asyncio.to_thread(self.runner.next_tokens, request.prompt, request.composition)
+            return next_words.view(
+                found, {each["name"]: each for each in self.legend()}, request.composition.weights
+            )
+        except Exception as fault:
+            return next_words.message(error_message(fault))
+
+    def _request(self, read: dict) -> Request:
+        """The request of the controls' values, as Controls.read gives them."""
+        per_adapter, sliders = read.pop("per_adapter"), read.pop("sliders")
+        weights = to_weights(self.slots, sliders, per_adapter, self.runner.added)
+        return make_request(weights=weights, settings=self.settings, **read)
 
     def _tell(self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted]) -> tuple:
         """Live view, fusion figure and contribution figure after a burst."""
@@ -193,7 +227,7 @@ class Page:
         controls.per_adapter.input(self.switch, [controls.per_adapter, *weights], weights, **CHEAP)
         tab.zero.click(lambda: [0.0] * len(weights), None, weights, **CHEAP)
         for button, example in zip(tab.examples, self.examples, strict=True):
-            button.click(
+            loaded = button.click(
                 partial(self.load_example, example),
                 None,
                 [
@@ -207,6 +241,7 @@ class Page:
                 ],
                 **CHEAP,
             )
+            loaded.then(partial(self.preview, controls), controls.inputs, tab.next_words, **PREVIEW)
 
     def switch(self, per_adapter: bool, *values) -> list:
         """Slider updates when the visitor changes between two-way sliders and one per adapter."""

@@ -9,6 +9,8 @@ def set_slider(page, name, value):
     """Type a slider's number; again, where a page that was still loading put its own back."""
     for patience in (3_000, 10_000, 30_000):
         field = page.locator(f"#{name} input[type=number]")
+        if not field.is_visible() and page.locator(f"#mix #{name}").count():
+            page.click("#more-adapters")
         field.fill(str(value))
         field.press("Tab")
         try:

@@ -243,3 +243,27 @@ def test_dark_and_light_are_readable_and_nothing_sticks_out(visit, width, height
         page.screenshot(path=tmp_path / f"{theme}.png")
     light, dark = (int(grounds[theme].split(",")[0]) for theme in ("light", "dark"))
     assert light > 200 > 60 > dark, "the map's ground does not follow the theme"
+
+
+def test_a_slider_s_release_shows_the_next_words(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The match last night")
+    set_slider(page, "one-sports", 1.25)
+    page.locator("#one-sports input[type=range]").dispatch_event("pointerup")
+    page.wait_for_selector("#next .next-list li", timeout=60_000)
+    assert page.locator("#next .next-list li").count() == 10
+    expect(page.locator("#next .next-message")).to_contain_text("nats")
+    assert "Sports" in page.locator("#next .next-list li").first.get_attribute("title")
+
+
+def test_unused_sliders_fold_away_and_come_back(visit):
+    page = visit()
+    more = page.locator("#more-adapters")
+    expect(more).to_have_text("+ 8 more adapters")
+    assert not page.locator("#one-formal").is_visible()
+    more.click()
+    expect(page.locator("#one-formal")).to_be_visible()
+    set_slider(page, "one-formal", 1)
+    more.click()
+    expect(page.locator("#one-formal")).to_be_visible()  # in use
+    assert not page.locator("#one-simple").is_visible()

@@ -70,7 +70,7 @@ def test_two_visitors_are_served_at_the_same_time(visit, real_engine):
     ask(other, "The government announced", 40, seed=6)
     other.wait_for_function(f"{COLUMNS} >= 2")
     assert one.evaluate(PHASE) == other.evaluate(PHASE) == "writing", "one of them had to wait for the other"
-    expect(one.locator("#fusion .js-plotly-plot")).to_be_visible()
+    expect(one.locator("#fusion .js-plotly-plot")).to_be_visible(timeout=30_000)
     assert other.locator("#fusion .js-plotly-plot").count() == 0, "a figure stood before somebody's words"
     for page, prompt, composition, sampling in (
         (one, "The match last night", sports, Sampling(100, seed=5)),

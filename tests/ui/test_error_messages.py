@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 import torch
 
+from composer.analysis.next_token import NextTokenReader
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion
@@ -42,6 +43,11 @@ class Broken(Runner):
     def __init__(self, engine):
         super().__init__(engine)
         self.fault: Exception | None = None
+
+    def next_tokens(self, prompt, composition):
+        if self.fault:
+            raise self.fault
+        return NextTokenReader(self.engine)(prompt, composition)
 
     def run(self, request, names):
         fusion = self.engine.fusion(request.prompt, names, composition=request.composition)

@@ -6,9 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from composer.analysis.next_token import NextTokens
 from composer.core.catalog_types import FitReport
+from composer.core.composition import Composition
+from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
+from composer.engine.resolve import requires_materialization
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.validation import Request
 
@@ -60,9 +64,22 @@ class Runner(ABC):
         """
 
     @abstractmethod
+    def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
+        """The likeliest next tokens of a prompt. Raises as `run` does, and for methods that merge adapters.
+
+        A merge takes seconds, and each position of a slider would need its own.
+        """
+
+    @abstractmethod
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """Fusion weights of the prompt alone; norm, tokens: as Composition has them. Raises as `run` does."""
 
     @abstractmethod
     def close(self) -> None:
         """End what runs in the background."""
+
+
+def check_unmerged(composition: Composition) -> None:
+    """Raises ComposerError for a composition that needs merged adapters."""
+    if requires_materialization(composition):
+        raise ComposerError("This method merges the adapters first; press Generate to see its words.")

@@ -9,6 +9,7 @@ from functools import partial
 from threading import Event
 from typing import TypeVar
 
+from composer.analysis.next_token import NextTokenReader, NextTokens
 from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
@@ -17,7 +18,7 @@ from composer.core.threads import run_in_short_lived_thread
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
-from composer.ui.runners.base import MergeStarted, RunEvent, Runner
+from composer.ui.runners.base import MergeStarted, RunEvent, Runner, check_unmerged
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 
@@ -31,6 +32,7 @@ class BatchedRunner(Runner):
         super().__init__(engine)
         longest = engine.base.prompt_limit + settings.max_new_tokens
         self.scheduler = Scheduler(engine, settings.slots, settings.queue_size, longest)
+        self._read_next = NextTokenReader(engine)
 
     def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
         """See Runner. The fusion comes first where the method needs it or no other request is running."""
@@ -57,6 +59,11 @@ class BatchedRunner(Runner):
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
         return self.scheduler.submit_task(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
+
+    def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
+        """See Runner. It is computed between two passes of the running texts."""
+        check_unmerged(composition)
+        return self.scheduler.submit_task(partial(self._read_next, prompt, composition)).result()
 
     def add(self, source: str) -> FitReport:
         """See Runner."""

@@ -12,12 +12,15 @@ from dataclasses import asdict, replace
 
 import gradio as gr
 
+from composer.analysis.next_token import NextTokenReader, NextTokens
 from composer.core.composition import Composition, Sampling
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
 from composer.ui.error_messages import error_message
-from composer.ui.runners.base import Added, Runner
+from composer.ui.runners.base import Added, Runner, check_unmerged
 from composer.ui.validation import Request
+
+NEXT_TOKENS = "next tokens"
 
 
 class ZeroGpuRunner(Runner):
@@ -46,6 +49,15 @@ class ZeroGpuRunner(Runner):
         finally:
             work.close()
 
+    def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
+        """See Runner."""
+        check_unmerged(composition)
+        work = self._work(prompt, (), composition.as_dict(), NEXT_TOKENS, self._added)
+        try:
+            return next(work)
+        finally:
+            work.close()
+
     def close(self) -> None:
         """Nothing of this runner's stays behind."""
 
@@ -54,15 +66,18 @@ class ZeroGpuRunner(Runner):
         prompt: str,
         names: Sequence[str],
         composition: Mapping,
-        sampling: Mapping | None,
+        sampling: Mapping | str | None,
         added: Added,
-    ) -> Iterator[Fusion | Step]:
-        """sampling None: the fusion weights alone."""
+    ) -> Iterator[Fusion | Step | NextTokens]:
+        """sampling: None for the fusion weights alone, NEXT_TOKENS for the next tokens alone."""
         try:
             for name, source, commit in added:
                 if name not in self.engine.names:
                     self.engine.add_adapter(source, commit, name)
             wanted = Composition(**composition)
+            if sampling == NEXT_TOKENS:
+                yield NextTokenReader(self.engine)(prompt, wanted)
+                return
             fusion = self.engine.fusion(prompt, names, composition=wanted)
             yield fusion
             if sampling is not None:

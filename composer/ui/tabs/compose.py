@@ -14,7 +14,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.parameters import Parameter, parameters_of
 from composer.methods import METHODS
 from composer.ui.components import contribution_map as live
-from composer.ui.components import method_controls
+from composer.ui.components import method_controls, next_words
 from composer.ui.components.weight_sliders import WeightSlider, is_shown
 from composer.ui.settings import Settings
 
@@ -29,6 +29,8 @@ CONTRIBUTION_CAPTION = (
     "averaged over the text. Two lines at the same height are equally large, but may point apart."
 )
 BANDS = ("early", "middle", "late")
+# Sliders that stay open at 0, beside those of added adapters; the others fold away while they are not used.
+LEADING = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Controls:
     def inputs(self) -> list:
         shape = [self.strength, *self.bands, *self.parameters.values()]
         return [self.prompt, self.method, *shape, *self.sampling.values(), self.per_adapter, *self.weights]
+
+    @property
+    def preview_triggers(self) -> list:
+        """The events after which the next words are computed anew."""
+        return [
+            *(slider.release for slider in (self.strength, *self.bands, *self.weights)),
+            self.prompt.blur,
+            self.method.change,
+        ]
 
     def read(self, values: tuple) -> dict:
         """Handler arguments back by name: prompt, method, bands, parameters, sampling, every, sliders."""
@@ -76,6 +87,7 @@ class ComposeTab:
     generate: gr.Button
     stop: gr.Button
     live: gr.HTML
+    next_words: gr.HTML
     fusion: gr.Plot
     contribution: gr.Plot
     method_help: gr.HTML
@@ -126,7 +138,11 @@ def build(
                         False, label="One slider per adapter", container=False, elem_id="every"
                     )
                     zero = gr.Button("All to 0", size="sm", elem_id="zero")
-                weights = tuple(_weight(slot) for slot in slots)
+                shown = [slot for slot in slots if is_shown(slot, per_adapter=False, added=0)]
+                weights = tuple(
+                    _weight(slot, lead=slot in shown[:LEADING] or slot.spare is not None) for slot in slots
+                )
+                gr.Button("More adapters", size="sm", elem_id="more-adapters")
                 unavailable = gr.HTML(
                     unavailable,
                     html_template="<p>{{value}}</p>",
@@ -141,6 +157,7 @@ def build(
             sampling, dice = _sampling(settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
             view = live.component(opening_view)
+            words = next_words.component()
     with gr.Row(elem_id="figures"):
         with gr.Column(min_width=330):
             fusion = gr.Plot(show_label=False, elem_id="fusion")
@@ -154,6 +171,7 @@ def build(
         generate,
         stop,
         view,
+        words,
         fusion,
         contribution,
         method_help,
@@ -188,7 +206,7 @@ def _example_label(example: Example, labels: Mapping[str, str], default_composit
     return f"{prompt} · {mix}{detail}"
 
 
-def _weight(slot: WeightSlider) -> gr.Slider:
+def _weight(slot: WeightSlider, lead: bool) -> gr.Slider:
     return gr.Slider(
         slot.slider.minimum,
         slot.slider.maximum,
@@ -199,7 +217,7 @@ def _weight(slot: WeightSlider) -> gr.Slider:
         visible=is_shown(slot, per_adapter=False, added=0),
         buttons=[],
         elem_id=slot.key,
-        elem_classes=["weight", "two-way" if slot.pair else "one-way"],
+        elem_classes=["weight", "two-way" if slot.pair else "one-way", *(["lead"] if lead else [])],
     )
 
 

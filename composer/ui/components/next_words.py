@@ -1,0 +1,80 @@
+"""The panel of next words: what the base and the mix would write now, before anything is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import gradio as gr
+import numpy as np
+
+from composer.analysis.next_token import NextTokens
+from composer.core.assets import ASSETS
+
+FOLDER = ASSETS / "ui"
+BASE_COLOR = "#8d887c"
+EMPTY = "Write a prompt or move a slider: the next words show here before anything is generated."
+
+
+def component() -> gr.HTML:
+    """The panel, empty."""
+    return gr.HTML(
+        value=message(EMPTY),
+        html_template=(FOLDER / "next-words.html").read_text(encoding="utf-8"),
+        js_on_load=(FOLDER / "next-words.js").read_text(encoding="utf-8"),
+        elem_id="next",
+        apply_default_css=False,
+    )
+
+
+def message(sentence: str) -> dict[str, object]:
+    """The panel with a sentence in place of words."""
+    return {"words": [], "message": sentence}
+
+
+def view(
+    found: NextTokens, legend: Mapping[str, Mapping[str, str]], weights: Mapping[str, float]
+) -> dict[str, object]:
+    """The panel's value. legend: adapter name -> label and color. weights: those of the sliders.
+
+    A word has the color of the adapter in use that pushes it most. An opposite that a method subtracts is
+    named with its push and gives no color, since no slider of it was moved.
+    """
+    moved = f"The mix moves this choice by {found.kl:.2f} nats (KL)."
+    return {
+        "message": moved if found.adapters else "No adapter takes part: this is the base.",
+        "words": [_word(found, place, legend, weights) for place in range(len(found.tokens))],
+    }
+
+
+def _word(
+    found: NextTokens,
+    place: int,
+    legend: Mapping[str, Mapping[str, str]],
+    weights: Mapping[str, float],
+) -> dict[str, object]:
+    pushes = [
+        {**_of(legend, name), "nats": round(float(value), 2)}
+        for name, value in zip(found.adapters, found.push[:, place], strict=True)
+    ]
+    in_use = [push for push, name in zip(pushes, found.adapters, strict=True) if weights.get(name)]
+    strongest = max(in_use, key=lambda push: abs(push["nats"]), default=None)
+    return {
+        "text": _shown(found.pieces[place]),
+        "base": round(float(found.base[place]), 5),
+        "composed": round(float(found.composed[place]), 5),
+        "color": strongest["color"] if strongest and abs(strongest["nats"]) >= 0.005 else BASE_COLOR,
+        "pushes": pushes,
+    }
+
+
+def _of(legend: Mapping[str, Mapping[str, str]], name: str) -> dict[str, str]:
+    found = legend.get(name, {"label": name, "color": BASE_COLOR})
+    return {"label": found["label"], "color": found["color"]}
+
+
+def _shown(piece: str) -> str:
+    """A token that a reader can see: control tokens and blanks get a sign."""
+    text = piece.strip()
+    if text and np.all([char.isprintable() for char in text]):
+        return text
+    return {"\n": "line break", "\n\n": "blank line", "": "end of text"}.get(piece, "blank")
