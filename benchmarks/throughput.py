@@ -93,7 +93,6 @@ def _figures(runs: list[list[_User]], tokens: int, memory: int) -> dict:
         "total_p10": quantile(totals, 0.1),
         "total_p90": quantile(totals, 0.9),
         "each": quantile(rates, 0.5),
-        "each_p10": quantile(rates, 0.1),
         "first_p50": quantile(waits, 0.5),
         "first_p95": quantile(waits, 0.95),
         "cpu": quantile(cpu, 0.5),

@@ -135,7 +135,7 @@ def test_a_wrong_variable_ends_with_2_and_its_name(name, launched, capsys, monke
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
-def test_a_port_in_use_is_told_before_anything_is_loaded(host, launched, taken, capsys):
+def test_a_port_in_use_is_reported_before_anything_is_loaded(host, launched, taken, capsys):
     assert app.main(["--port", str(taken), "--host", host]) == 2
     told = one_line(capsys)
     assert str(taken) in told and "--port" in told and "PORT" in told and "GRADIO" not in told
@@ -145,7 +145,7 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(host, launched, taken, 
 @pytest.mark.parametrize(
     "host", ["999.1.1.1", "203.0.113.1", "a..b", "no such host", "x" * 300, "[::1", "2001:db8::1", "\udcff"]
 )
-def test_a_host_that_is_not_here_is_told_with_its_option(host, launched, port, capsys):
+def test_a_foreign_host_is_reported_with_its_option(host, launched, port, capsys):
     assert app.main(["--port", str(port), "--host", host]) == 2
     told = one_line(capsys)
     assert "--host" in told and "HOST" in told
@@ -209,7 +209,7 @@ def test_ctrl_c_while_it_starts_ends_with_130(place, launched, port, capsys, mon
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_port_that_somebody_else_took_while_it_loaded_is_told(taken, monkeypatch):
+def test_a_port_taken_during_loading_is_reported(taken, monkeypatch):
     """Gradio's own sentence names a variable that is not read here."""
 
     class Page:

@@ -74,7 +74,7 @@ def test_the_base_alone_and_a_sum_are_word_for_word_the_cpus(engines):
         assert texts[0] == texts[1]
 
 
-def test_whoever_overflows_leaves_nothing_behind_in_the_graphs_and_the_cache():
+def test_an_overflow_leaves_nothing_in_the_graphs_and_the_cache():
     """In float16 a strong mix overflows; rows beside it and after it get the words they get alone."""
     engine = typed("float16", "none")
     calm = Composition(weights=WEIGHTS)
@@ -131,7 +131,7 @@ def test_graphs_are_captured_while_other_threads_compute(engines):
     assert not faults
 
 
-def test_a_crowd_is_served_and_its_contributions_are_the_cpus(engines):
+def test_contributions_of_a_large_batch_equal_the_cpus(engines):
     gpu, cpu = engines
     scheduler = Scheduler(gpu, slots=32)
     try:

@@ -312,7 +312,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize(("pattern", "other", "said"), WRAPPED.values(), ids=WRAPPED)
-def test_names_that_peft_does_not_find_are_told_with_those_that_it_does(pattern, other, said, llama, copied):
+def test_names_that_peft_does_not_find_are_reported_with_those_it_does(pattern, other, said, llama, copied):
     told = refused_as_by_peft(llama, rename(copied, pattern, other))
     assert said in told
     # The cure: as it says, in all names alike.

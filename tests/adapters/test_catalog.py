@@ -282,7 +282,7 @@ def test_the_default_base(shipped):
         assert adapter.slider == Slider(-2, 2, 0.05, 0)
 
 
-def test_the_larger_base_is_for_a_gpu_and_says_that_nobody_ran_it(shipped):
+def test_the_larger_base_is_for_a_gpu_and_marked_unverified(shipped):
     (large,) = [base for base in shipped.bases.values() if base.name != shipped.default]
     assert (large.quantization, large.dtype, large.verified) == ("nf4", "bfloat16", False)
     assert all(valid_repo_id(adapter.source) for adapter in large.adapters)

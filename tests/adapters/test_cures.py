@@ -68,7 +68,7 @@ def test_a_folder_above_names_the_one_to_give(checkpoints, llama, folder, tmp_pa
     assert loads(llama, out / inner)
 
 
-def test_a_folder_above_very_many_files_is_told_soon(tmp_path, llama):
+def test_a_folder_with_very_many_files_is_reported_quickly(tmp_path, llama):
     for number in range(40):
         (tmp_path / "out" / str(number) / "deep" / "er" / "still").mkdir(parents=True)
         for file in range(60):
@@ -351,7 +351,7 @@ def test_the_setting_holds_for_the_hub(hub: FakeHub, tiny_base, tmp_path, monkey
 
 
 @pytest.mark.parametrize("text", ["0", "nan", "-3", "many", "1e9", "300 MB"])
-def test_a_setting_that_is_no_number_is_told_before_the_base_is_loaded(text, tmp_path, monkeypatch):
+def test_a_setting_that_is_no_number_is_reported_before_the_base_is_loaded(text, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPOSER_MAX_ADAPTER_MB", text)
     monkeypatch.setattr("composer.engine.engine.load_base", None)
     with pytest.raises(ComposerError, match="COMPOSER_MAX_ADAPTER_MB must be a number between 1 and 1000000"):

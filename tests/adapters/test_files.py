@@ -59,7 +59,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("weights", BROKEN.values(), ids=BROKEN)
-def test_damaged_weights_are_told_from_the_header(weights, hub: FakeHub, tmp_path):
+def test_damaged_weights_are_found_from_the_header(weights, hub: FakeHub, tmp_path):
     files = {CONFIG_FILE: adapter_files()[CONFIG_FILE], WEIGHTS_FILE: weights}
     hub.add(JOY, files)
     assert "damaged" in refused(tmp_path)

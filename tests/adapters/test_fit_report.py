@@ -268,7 +268,7 @@ def test_a_base_that_is_not_named_is_not_mentioned(base, sites):
     assert "it says" not in refusal(made(header=pair(inner=32), base_model_name_or_path=base), sites)
 
 
-def test_every_fault_is_told_at_once(sites):
+def test_every_fault_is_reported_at_once(sites):
     report = check_fit(made(use_dora=True, bias="all", init_lora_weights="pissa"), sites)
     assert len(report.reasons) == 3
 

@@ -38,7 +38,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "said"), FAULTS.values(), ids=FAULTS)
-def test_faults_of_the_hub_are_sentences_told_at_once(fault, said, hub: FakeHub, tmp_path):
+def test_hub_faults_are_sentences_without_retries(fault, said, hub: FakeHub, tmp_path):
     hub.add(JOY, adapter_files())
     hub.faults.append(fault)
     assert said in refused(tmp_path)
@@ -83,7 +83,7 @@ def test_a_gated_repository_is_not_called_missing(hub: FakeHub, tmp_path):
 # --- at the download -----------------------------------------------------------------------------
 
 
-def test_a_download_cut_short_is_told(hub: FakeHub, tmp_path):
+def test_a_truncated_download_is_reported(hub: FakeHub, tmp_path):
     commit = hub.add(JOY, adapter_files())
     files = inspect(JOY)
     hub.faults.append(Fault(f"GET /me/joy/resolve/{commit}/{WEIGHTS_FILE}", 200, {}, WHOLE[:100]))

@@ -169,7 +169,7 @@ def test_names_from_anywhere_are_no_fault_of_the_mapping():
     assert set(found) <= set(odd) and all(isinstance(name, str) for name in found.values())
 
 
-def test_a_base_without_renamed_modules_asks_nobody():
+def test_a_base_without_renamed_modules_calls_no_library():
     from tests.tools import tiny
 
     names = base_names(tiny.model("llama"))

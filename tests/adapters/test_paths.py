@@ -74,7 +74,7 @@ def test_paths_in_the_catalog_lead_where_they_say(written, meant, home, tmp_path
 
 
 @pytest.mark.parametrize("written", ["~nobody-of-this-name/x", "~/../../..", "'../x'", r"'..\x'", "'a\\0b'"])
-def test_paths_that_lead_nowhere_or_out_are_told(written, home, tmp_path):
+def test_paths_that_lead_nowhere_or_outside_are_reported(written, home, tmp_path):
     if written == "~/../../..":
         assert catalog(tmp_path, written).adapters[0].source == str((home / "../../..").resolve())
         return

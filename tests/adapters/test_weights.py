@@ -152,7 +152,7 @@ def load(folder: Path, files, report, dtype=torch.float32):
     ],
     ids=["cut", "longer", "header cut", "empty", "type", "name", "nested", "garbage"],
 )
-def test_a_file_that_changes_between_the_check_and_the_loading_is_told(change, folder):
+def test_a_file_that_changes_between_check_and_loading_is_reported(change, folder):
     files, report = checked(folder)
     path = folder / WEIGHTS
     path.write_bytes(change(path.read_bytes()))
@@ -175,7 +175,7 @@ def test_the_cure_of_numbers_that_are_too_large_is_another_dtype(folder):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e5m2], ids=str)
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_numbers_that_are_not_finite_are_told_in_every_type(number, dtype, folder):
+def test_numbers_that_are_not_finite_are_reported_in_every_dtype(number, dtype, folder):
     tensors = load_file(folder / WEIGHTS)
     key = next(iter(tensors))
     tensors[key][0, 0] = number
@@ -195,7 +195,7 @@ def whole(tmp_path_factory):
     places=st.lists(st.tuples(st.floats(0, 0.3, allow_subnormal=False), st.integers(0, 255)), max_size=4),
     length=st.one_of(st.none(), st.floats(0, 1, allow_subnormal=False)),
 )
-def test_whatever_bytes_a_file_has_it_loads_whole_or_is_told(places, length, whole, tmp_path_factory):
+def test_any_bytes_load_completely_or_are_reported(places, length, whole, tmp_path_factory):
     folder, data = whole
     changed = bytearray(data)
     for where, byte in places:

@@ -51,7 +51,7 @@ def test_layer_norms_take_the_sites_of_a_layer_together():
     np.testing.assert_allclose(got, [[5, 0], [0, 2]])
 
 
-def test_correlation_with_loudness_is_one_when_alpha_is_the_norm_share():
+def test_norm_correlation_is_one_when_alpha_is_the_norm_share():
     norms = {"a": {"x": 3.0, "y": 1.0}, "b": {"x": 1.0, "y": 1.0}}
     alpha = np.array([[0.75, 0.25], [0.5, 0.5]])
     got = norm_correlation(alpha, norms, ("a", "b"), {"x": 0, "y": 1})

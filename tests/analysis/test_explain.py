@@ -164,7 +164,7 @@ def test_contrast_explains_the_opposite_it_subtracts(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["logits", "logits-contrast"])
-def test_on_the_logits_everybody_is_explained_by_what_they_add_there(tmp_path, method):
+def test_on_logits_adapters_are_explained_by_what_they_add_there(tmp_path, method):
     pair = (Attribute("mood", "Mood", ("plain", "rslora")),)
     engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"), pair)
     weights = {"plain": 1.0, "patterned": 0.5}
@@ -267,7 +267,7 @@ def test_a_method_that_routes_every_token_says_so(catalog, capsys):
     assert "before each token shares them out: plain (+1.00), rslora (-0.50)" in out
 
 
-def test_people_get_tables(catalog, capsys):
+def test_without_json_the_output_is_tables(catalog, capsys):
     assert main([*ARGV, "--text", TEXT, "--catalog", catalog]) == 0
     out = capsys.readouterr().out
     assert out.startswith(PROMPT + TEXT + "\n")

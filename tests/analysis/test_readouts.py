@@ -35,7 +35,7 @@ def test_the_winner_raised_the_token_most():
     np.testing.assert_allclose(read.raised[:, 0], [2, 1])
 
 
-def test_without_adapters_nobody_wins():
+def test_without_adapters_no_adapter_wins():
     base = np.zeros(2)
     assert Attribution(base, np.zeros((0, 2)), base).winner.tolist() == [NO_ADAPTER, NO_ADAPTER]
 

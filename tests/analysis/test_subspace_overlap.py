@@ -87,7 +87,7 @@ def test_collision_is_the_share_of_the_largest_direction():
     assert collision(line.sites[toys.Q]) == pytest.approx(1)
 
 
-def test_one_adapter_collides_with_nobody():
+def test_one_adapter_has_no_collision():
     got = compare(toys.bank(a=toys.adapter(1, 2)))
     assert np.isnan(got.collision).all() and got.reads[0, 0, 0] == pytest.approx(1)
     assert compare(AdapterBank()).reads.shape == (toys.LAYERS, 0, 0)

@@ -50,7 +50,7 @@ def sound(taken: dict, count: int) -> bool:
 # --- the stand -----------------------------------------------------------------------------------
 
 
-def test_a_twin_shares_the_weights_and_nothing_else(fixture):
+def test_a_clone_shares_the_weights_and_nothing_else(fixture):
     one, other = clone_modules(fixture.base), clone_modules(fixture.base)
     pairs = list(zip(one.model.parameters(), other.model.parameters(), strict=True))
     assert pairs and all(a is b for a, b in pairs)
@@ -182,7 +182,7 @@ def test_users(result, toy):
     counts = result["users"]["counts"]
     assert set(counts) == {"1", "3"}
     for figures in counts.values():
-        assert 0 < figures["each_p10"] <= figures["each"] <= figures["total_p90"] * 1.001
+        assert 0 < figures["each"] <= figures["total_p90"] * 1.001
         assert figures["total_p10"] <= figures["total"]
         assert 0 < figures["first_p50"] <= figures["first_p95"]
         assert (

@@ -40,7 +40,6 @@ def sections() -> dict:
         "total_p10": 9,
         "total_p90": 11,
         "each": 5,
-        "each_p10": 4,
         "cpu": 0.02,
         "memory": 2e9,
         "count": 3,

@@ -199,7 +199,7 @@ def test_an_empty_prompt_gets_a_sentence_and_leaves_the_picture(visit):
     assert data(page, "d.count") == count
 
 
-def test_pointing_at_a_cell_tells_its_numbers(visit):
+def test_pointing_at_a_cell_shows_its_numbers(visit):
     page = visit()
     page.fill("#prompt textarea", "The match last night")
     set_slider(page, "one-sports", 1)

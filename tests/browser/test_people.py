@@ -83,7 +83,7 @@ def test_two_visitors_are_served_at_the_same_time(visit, real_engine):
         assert page.text_content(".live-tokens") == last.text
 
 
-def test_a_full_house_tells_everybody_what_to_do(visit, small_house):
+def test_a_full_server_tells_every_visitor_what_to_do(visit, small_house):
     first, second, third = (visit(at=small_house) for _ in range(3))
     ask_for_long(first)
     wait(first, "writing")
@@ -99,7 +99,7 @@ def test_a_full_house_tells_everybody_what_to_do(visit, small_house):
     assert second.text_content(".live-tokens")
 
 
-def test_whoever_closes_the_page_frees_the_place(visit, small_house):
+def test_closing_the_page_frees_the_slot(visit, small_house):
     writing, waiting = visit(at=small_house), visit(at=small_house)
     client = Client(small_house, verbose=False, httpx_kwargs={"timeout": 120})
     ask_for_long(writing)

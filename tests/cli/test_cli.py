@@ -152,7 +152,7 @@ def test_generate_answers_one_object(catalog, capsys):
     assert again["tokens"] == answer["tokens"]
 
 
-def test_generate_with_a_merge_tells_what_is_worth_knowing_of_it(catalog, capsys):
+def test_generate_with_a_merge_prints_its_notes(catalog, capsys):
     argv = ["generate", "--prompt", "The movie", "--weights", "loud=1,quiet=1", "--max-new-tokens", "3"]
     answer = run_json(capsys, *argv, "--method", "core", "--core", "0.1", "--catalog", catalog)
     assert answer["adapters"] == [*ADAPTERS, "core"]
@@ -212,7 +212,7 @@ def test_check_says_what_fits_and_what_does_not(catalog, capsys):
     assert "fits (3 sites, rank 2)" in capsys.readouterr().out
 
 
-def test_people_get_the_text_on_stdout_and_the_figures_on_stderr(catalog, capsys):
+def test_without_json_text_goes_to_stdout_and_figures_to_stderr(catalog, capsys):
     argv = [
         "generate",
         "--prompt",

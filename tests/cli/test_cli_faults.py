@@ -59,7 +59,7 @@ def test_any_fault_of_any_command_is_one_line(command, fault, code, words, tmp_p
 
 @pytest.mark.parametrize("kind", ["a file", "below a file"])
 @pytest.mark.parametrize("command", [name for name, words in COMMANDS.items() if "{out}" in words])
-def test_an_out_that_cannot_be_written_is_told_before_any_work(command, kind, tmp_path, capsys, monkeypatch):
+def test_an_unwritable_out_is_reported_before_any_work(command, kind, tmp_path, capsys, monkeypatch):
     def work(*args, **options):
         pytest.fail("it worked for nothing")
 

@@ -48,7 +48,7 @@ def test_a_foreseen_fault_says_what_to_do_and_names_no_path(fault, words):
 
 
 @pytest.mark.parametrize("fault", UNFORESEEN, ids=lambda each: type(each).__name__)
-def test_an_unforeseen_fault_tells_its_kind_and_where_to_look(fault):
+def test_an_unforeseen_error_shows_its_type_and_where_to_look(fault):
     told = sentence(fault, "Look there.", paths=True)
     assert type(fault).__name__ in told and told.endswith("Look there.")
     assert SECRET not in told and "\n" not in told

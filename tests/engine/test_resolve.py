@@ -137,7 +137,7 @@ def test_a_merge_is_one_more_lane_after_the_adapters(engine):
     assert 0 < engine.resolve(composition).notes["kept"] <= 1
 
 
-def test_a_place_is_used_again_when_nobody_needs_it(engine):
+def test_a_slot_is_used_again_when_its_lease_ends(engine):
     for weight in (1.0, 0.9, 0.8):
         logits(engine, "cat", {"one": weight, "two": 1})
         gc.collect()
@@ -164,7 +164,7 @@ def test_a_text_under_way_keeps_its_adapter_while_others_come_and_go(engine):
     assert seen + [step.token for step in steps] == alone
 
 
-def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
+def test_a_full_pool_raises_a_sentence_and_changes_nothing(engine):
     full = MAX_POOL_RANK // RANK_ALIGNMENT  # ranks of the toys are below a step
     held = [engine.resolve(Composition({"one": 1, "two": 0.1 * place}, "linear")) for place in range(1, full)]
     names = engine.snapshot.bank.names
@@ -178,7 +178,7 @@ def test_a_full_house_is_a_sentence_and_leaves_everything_as_it_was(engine):
     np.testing.assert_allclose(logits(engine, "linear", {"one": 1, "two": 0.1}), alone, atol=1e-5)
 
 
-def test_a_place_grows_for_who_needs_more_and_nobody_waits_for_an_empty_house(engine, monkeypatch):
+def test_a_slot_grows_and_an_empty_pool_makes_no_request_wait(engine, monkeypatch):
     monkeypatch.setattr("composer.engine.adapter_pool.MAX_POOL_RANK", 3 * RANK_ALIGNMENT)
     small = [logits(engine, "linear", {"one": 1, "two": weight}) for weight in (1, 0.5)]
     held = engine.resolve(Composition({"one": 1, "two": 1}, "linear"))

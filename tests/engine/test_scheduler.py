@@ -61,7 +61,7 @@ def queued(events) -> QueueUpdate:
     return next(event for event in events if event != QueueUpdate(0))
 
 
-def test_in_company_everybody_gets_the_words_they_get_alone(engine, scheduler):
+def test_in_a_batch_every_row_gets_the_text_it_gets_alone(engine, scheduler):
     alone = [list(engine.generate(*request)) for request in REQUESTS]
     with ThreadPoolExecutor(len(REQUESTS)) as people:
         together = list(people.map(lambda request: list(scheduler.generate(*request)), REQUESTS))
@@ -82,7 +82,7 @@ def test_a_newcomer_does_not_wait_for_the_last_word(scheduler):
     early.close()
 
 
-def test_whoever_leaves_frees_the_place(engine, scheduler):
+def test_leaving_frees_the_slot(engine, scheduler):
     held = [scheduler.submit("Held", Composition(), LONG).events() for _ in range(4)]
     for events in held:
         first(events)
@@ -111,7 +111,7 @@ def test_stop_ends_one_and_not_the_other(engine, scheduler):
 THREE_VOICES = Composition(weights={"plain": 1, "rslora": 1}, method="logits")
 
 
-def test_a_row_of_several_voices_waits_for_room_for_all_and_is_not_overtaken(engine, scheduler):
+def test_a_row_of_several_branches_waits_for_enough_slots_and_is_not_overtaken(engine, scheduler):
     held = [scheduler.submit("Held", Composition(), LONG).events() for _ in range(2)]
     for events in held:
         first(events)
@@ -140,14 +140,14 @@ def test_all_slots_of_a_row_are_free_when_it_is_gone(scheduler):
         events.close()
 
 
-def test_a_row_of_more_voices_than_there_are_slots_is_told_what_to_do(engine):
+def test_a_row_of_more_branches_than_slots_says_what_to_do(engine):
     small = Scheduler(engine, slots=2)
     with pytest.raises(ComposerError, match=r"3 times at once.*room for 2; set fewer adapters"):
         small.submit("Hello", THREE_VOICES, LONG)
     assert small.busy == 0
 
 
-def test_a_house_with_a_slot_left_is_full_for_who_needs_more_and_may_not_wait(engine, monkeypatch):
+def test_one_free_slot_is_too_few_for_a_row_of_more_branches(engine, monkeypatch):
     monkeypatch.setattr(engine, "end_tokens", frozenset())
     house = Scheduler(engine, slots=3, queue=0)
     held = house.submit("Held", Composition(), LONG).events()
@@ -160,7 +160,7 @@ def test_a_house_with_a_slot_left_is_full_for_who_needs_more_and_may_not_wait(en
     house.close()
 
 
-def test_a_full_house_says_so(scheduler):
+def test_a_full_server_says_so(scheduler):
     held = [scheduler.submit("Guest", Composition(), LONG).events() for _ in range(4)]
     for events in held:
         first(events)
@@ -193,7 +193,7 @@ def test_a_row_longer_than_a_place_is_refused(engine):
         small.submit("Hello", Composition(), Sampling(max_new_tokens=40))
 
 
-def test_a_row_that_fails_hurts_nobody_else(engine, scheduler, monkeypatch):
+def test_a_row_that_fails_changes_no_other_row(engine, scheduler, monkeypatch):
     from composer.model.tokens import Continuation
 
     make, push = Continuation.__init__, Continuation.push

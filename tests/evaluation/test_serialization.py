@@ -155,7 +155,7 @@ def test_a_place_that_cannot_be_written_is_named(judges, tmp_path):
 # --- python -m composer judges -------------------------------------------------------------------
 
 
-def test_the_command_trains_stores_and_tells(data, tmp_path, capsys):
+def test_the_command_trains_stores_and_prints_the_judges(data, tmp_path, capsys):
     assert main(["judges", "--data", str(data), "--out", str(tmp_path), "--json"]) == 0
     out, err = capsys.readouterr()
     stored = {judge.attribute: judge for judge in load_judges(tmp_path)}

@@ -95,7 +95,7 @@ def test_delta_average_is_the_sum_over_n(case):
 
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
-def test_svd_is_the_best_approximation_and_tells_what_it_kept(rank):
+def test_svd_is_the_best_approximation_and_notes_the_kept_share(rank):
     adapters = family((24, 16), (2, 3), (0.5, 2.0))
     merged = merge(MERGES["svd"], adapters, [1, 1], Options(rank=rank))
     wholes = [torch.linalg.svd(total(adapters, [1, 1], path)) for path in ("one", "two")]
@@ -286,7 +286,7 @@ def test_options_out_of_range_are_refused(wrong):
         Options(**wrong)
 
 
-def test_every_merge_is_a_method_and_listens_to_its_dials_only():
+def test_every_merge_is_a_method_and_reads_its_own_parameters_only():
     adapters = family((12, 10), (3, 3), (1.0, 2.0))
     turned = {"rank": 2, "density": 0.35, "seed": 5, "core": 0.3, "omega": 0.9}
     for name, method in MERGES.items():

@@ -110,7 +110,7 @@ def test_core_isolation_by_hand():
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 0.01), (2, 0.01), (3, 0.1), (4, 0.5)])
-def test_every_core_entry_stays_as_its_owner_has_it_and_the_loudest_owner_wins(count, share):
+def test_a_core_entry_keeps_the_value_of_its_largest_owner(count, share):
     deltas = [random(30, 40, seed=seed) * (1 + seed) for seed in range(count)]
     merged, overlaps = isolate(deltas, share)
     cores = torch.stack([largest(own, share) for own in deltas])  # [N, 30, 40]

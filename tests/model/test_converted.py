@@ -218,7 +218,7 @@ def test_a_temporary_folder_that_others_may_have_made_is_not_trusted(trap, cache
 
 
 @pytest.mark.parametrize("chosen", ["file", "file/below", "~nobody-of-this-name/x"])
-def test_a_chosen_folder_that_cannot_be_used_is_told_not_replaced(chosen, cache, tmp_path, monkeypatch):
+def test_an_unusable_chosen_folder_is_reported_and_not_replaced(chosen, cache, tmp_path, monkeypatch):
     _file(tmp_path / "file")
     monkeypatch.setenv("COMPOSER_CACHE", chosen if chosen.startswith("~") else str(tmp_path / chosen))
     with pytest.raises(ComposerError, match="COMPOSER_CACHE is no folder"):

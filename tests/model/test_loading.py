@@ -45,7 +45,7 @@ def no_hub(monkeypatch):
     return asked
 
 
-def test_a_folder_comes_first_and_asks_nobody(stored, no_hub):
+def test_a_local_folder_comes_first_and_makes_no_request(stored, no_hub):
     assert locate(replace(REAL, folder=str(stored))) == (stored, "folder")
     assert no_hub == []
 

@@ -21,7 +21,7 @@ def gates(*columns: float) -> np.ndarray:
     return np.tile(np.array(columns, np.float32), (2, 1))
 
 
-def test_equal_voices_are_one_and_silent_ones_leave():
+def test_equal_branches_are_merged_and_zero_coefficients_dropped():
     made = LogitMixture.of(
         [-0.5, 0.25, 1.0, 0.0, 0.25], [gates(0, 0), gates(1, 0), gates(0, 1), gates(2, 0), gates(1, -0.0)]
     )
@@ -35,19 +35,19 @@ def test_shares_that_cancel_up_to_rounding_are_none():
     assert len(made) == 1 and made.gates.all()
 
 
-def test_the_louder_a_voice_the_more_it_contributes():
+def test_a_branch_contributes_by_its_coefficient():
     made = LogitMixture(np.array([2.0, -1.0]), np.stack([gates(1, 0), gates(0, 1)]))
     np.testing.assert_array_equal(made.together(np.ones((2, 2, 2))), np.full((2, 2), 3))
     one = np.random.default_rng(0).normal(size=(1, 2, 2))
     np.testing.assert_array_equal(LogitMixture.one(gates(1, 0)).together(one), one[0])
 
 
-def test_rows_of_one_voice_each_get_the_very_same_logits_back():
+def test_rows_of_one_branch_get_their_logits_unchanged():
     logits = torch.randn(2, 5)
     assert LogitCombiner([LogitMixture.one(gates(1))] * 2, CPU)(logits) is logits
 
 
-def test_voices_are_found_wherever_they_stand_and_neighbours_are_left_alone():
+def test_branches_are_found_in_any_slot_and_other_slots_are_unchanged():
     rows = [LogitMixture(np.array([3.0, -2.0]), np.stack([gates(1), gates(0)])), LogitMixture.one(gates(2))]
     logits = torch.randn(3, 5)
     logits[1, 2] = torch.inf  # what is none of a row's business does not reach it
@@ -62,7 +62,7 @@ def test_half_precision_is_mixed_in_single():
     assert mixed.dtype == torch.float32 and mixed.item() == 1001.25
 
 
-def test_as_many_rows_fit_as_their_voices_do_but_one_always():
+def test_rows_per_pass_counts_branches_and_is_at_least_one():
     three, one = LogitMixture(np.full(3, 1 / 3), np.zeros((3, 1, 1))), LogitMixture.one(np.zeros((1, 1)))
     assert [rows_per_pass([one, three, one], limit) for limit in (0, 1, 3, 4, 5, 9)] == [1, 1, 1, 2, 3, 3]
     assert rows_per_pass([three, one], 1) == 1
@@ -112,7 +112,7 @@ def alone(engine: Engine, key: int, mixture: int, size: int, steps: int) -> list
 
 
 @pytest.mark.parametrize("leaving", [[0], [1], [2], [3], [0, 2], [1, 3]])
-def test_rows_come_and_go_with_all_their_voices(engine, leaving):
+def test_rows_are_added_and_removed_with_all_their_branches(engine, leaving):
     sizes = {0: (1, 4), 1: (3, 7), 2: (2, 5), 3: (1, 9), 4: (3, 6)}
     batch = batch_of(engine, 10)
     layout = engine.snapshot.layout

@@ -164,13 +164,13 @@ def test_a_family_that_is_not_is_refused_by_its_name(name):
 @pytest.mark.parametrize(
     "name", ["llama", "qwen3", "gemma3_text", "mixtral", "gpt_oss", "falcon", "opt", "bloom"]
 )
-def test_rounding_refuses_nobody(name, dtype):
+def test_rounding_does_not_fail_the_check(name, dtype):
     tiny.engine_of(model(name, getattr(torch, dtype)), dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["gpt_neo with windows", "gpt_neo of the real size", "bert"])
-def test_other_words_are_told_from_rounding(name, dtype):
+def test_another_token_is_distinguished_from_rounding(name, dtype):
     with pytest.raises(ComposerError, match=family(name)):
         tiny.engine_of(model(name, getattr(torch, dtype)), dtype=dtype)
 

@@ -164,7 +164,7 @@ class Company:
 
 @settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(events=EVENTS)
-def test_in_any_company_healthy_rows_get_the_words_they_get_alone(engine, events):
+def test_healthy_rows_get_the_same_text_in_any_batch(engine, events):
     company = Company(engine)
     for number, (kind, which, length) in enumerate(events):
         sampling = Sampling(max_new_tokens=length, seed=which)
@@ -227,7 +227,7 @@ def test_pictures_have_no_nan_whatever_an_adapter_holds(engine, name):
         assert len(steps) == 3 and all(np.isfinite(step.contribution).all() for step in steps)
 
 
-def test_whoever_comes_after_an_overflow_is_served_as_alone(engine):
+def test_a_request_after_an_overflow_gets_the_text_it_gets_alone(engine):
     scheduler = Scheduler(engine, slots=2)
     try:
         for _ in range(2):

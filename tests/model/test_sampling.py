@@ -44,7 +44,7 @@ def test_temperature_flattens():
     assert draws(2000, temperature=5, top_p=1)[3] > draws(2000, temperature=0.5, top_p=1)[3]
 
 
-def test_a_row_draws_the_same_alone_and_in_company():
+def test_a_row_draws_the_same_alone_and_in_a_batch():
     torch.manual_seed(0)
     logits = torch.randn(20, 3, 50)
     rows = [Sampling(seed=1), Sampling(seed=2, temperature=0.7), Sampling(seed=1, top_k=5)]
@@ -133,7 +133,7 @@ def test_nothing_is_drawn_from_what_is_no_number_and_the_other_rows_do_not_notic
     ]
 
 
-def test_a_number_just_below_one_draws_nobody_who_was_filtered_out():
+def test_a_draw_just_below_one_gives_no_filtered_token():
     sampler = RowSampler(Sampling(top_p=0.7, top_k=0))
     sampler.uniform = lambda: 1 - 2**-24
     torch.manual_seed(0)

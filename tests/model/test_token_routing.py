@@ -119,7 +119,7 @@ def test_a_prototype_is_the_top_right_singular_vector(llama):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_prototypes_of_strange_factors(dtype):
+def test_prototypes_of_degenerate_factors(dtype):
     """Rows that depend on each other, more rank than width, and an adapter that adds nothing."""
     draw = torch.Generator().manual_seed(0)
 
@@ -314,7 +314,7 @@ def test_a_routed_row_goes_on_as_it_was_when_an_adapter_is_added(tmp_path):
 # --- explained ---------------------------------------------------------------------------------------
 
 
-def test_an_adapter_alone_is_explained_with_the_share_it_has_in_company(engine):
+def test_an_adapter_alone_keeps_its_share_among_the_active_ones(engine):
     text = " jumps"
     found = explain(engine, PROMPT, ARROW, text=text)
     ids = ids_of(engine, PROMPT + text)

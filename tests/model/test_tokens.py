@@ -262,7 +262,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_chat_template_that_cannot_be_used_is_told_at_load_with_its_key(name):
+def test_an_unusable_chat_template_is_reported_at_load_with_its_key(name):
     with pytest.raises(
         ComposerError, match=r"base mine .*chat.*template.*`prompting: plain`.*\(bases, mine\)\.$"
     ):
@@ -280,12 +280,12 @@ def test_a_template_that_only_some_prompts_break_is_a_sentence_when_they_come():
 
 @pytest.mark.parametrize("broken", [None, 7, Broken(TypeError("x")), Broken(PanicException("x"))])
 @pytest.mark.parametrize("prompting", ["plain", "chat"])
-def test_a_tokenizer_that_cannot_be_used_is_told_at_load(broken, prompting):
+def test_an_unusable_tokenizer_is_reported_at_load(broken, prompting):
     with pytest.raises(ComposerError, match=r"base mine has no tokenizer"):
         check_tokenizer(broken, spec(prompting), 1000)
 
 
-def test_a_tokenizer_of_another_vocabulary_is_told_at_load():
+def test_a_tokenizer_of_another_vocabulary_is_reported_at_load():
     made = kinds.byte_level()
     check_tokenizer(made, spec("plain"), made.vocab_size)
     with pytest.raises(ComposerError, match=rf"more tokens than its model, which has {made.vocab_size - 1};"):

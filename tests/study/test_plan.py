@@ -167,7 +167,7 @@ def test_the_same_text_is_one_unit(context):
     assert len(work_of(context, [*names, "contrast-1"], ["positive"]).jobs) == 4
 
 
-def test_modules_of_several_labels_are_told_which_by_control_words(context):
+def test_joint_adapters_get_control_words(context):
     later = replace(context, versions={**context.versions, **dict.fromkeys(JOINT_ADAPTERS, "1")})
     found = work_of(later, ["sum", "combined", "multi", "sum-multi"], ["positive", "positive+sports"])
     model_input = {cell.arm: job.model_input for cell in found.cells for job in found.jobs
@@ -231,7 +231,7 @@ def test_texts_are_those_of_the_engine_one_by_one(engine, context):
         assert made[job.key].continuation == steps[-1].text
 
 
-def test_a_text_of_more_voices_than_slots_is_a_fault_of_its_own(engine, context):
+def test_a_text_of_more_branches_than_slots_is_its_own_fault(engine, context):
     found = work_of(context, ["sum", "logits"], ["positive+sports"])
     made = {text.key: text for text in continue_texts(engine, found.jobs, SAMPLING, slots=2)}
     assert made.keys() == {job.key for job in found.jobs}

@@ -60,7 +60,7 @@ def test_a_report_alone_makes_nothing_and_says_what_is_missing(project, capsys):
     assert not (project / "early/texts.jsonl").exists()
 
 
-def test_a_study_is_made_told_and_written(project, capsys):
+def test_a_study_is_generated_reported_and_written(project, capsys):
     assert main(words(project, "whole", "--seeds", "1", "--json")) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer == json.loads((project / "whole/report.json").read_text())

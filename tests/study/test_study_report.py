@@ -38,7 +38,7 @@ def findings():
     )
 
 
-def test_the_report_tells_the_planted_effect_from_the_null(findings):
+def test_the_report_separates_the_planted_effect_from_the_null(findings):
     told = markdown(blocks(findings))
     rows = {
         line.split(" | ")[0].strip("| "): line

@@ -217,7 +217,7 @@ def test_judges_read_each_text_once_and_a_majority_decides(tmp_path):
 # --- does alpha follow the prompt? ---------------------------------------------------------------
 
 
-def test_alpha_that_follows_is_told_from_alpha_that_does_not():
+def test_the_permutation_test_separates_alpha_that_follows_the_prompt():
     random = np.random.default_rng(0)
     owners = np.repeat([0, 1, 2], 8)
     noise = random.dirichlet([5, 5, 5], 24)  # [P, N]

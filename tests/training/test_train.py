@@ -275,7 +275,7 @@ def test_a_member_whose_label_is_a_second_one_keeps_it_alone(tmp_path, members, 
     assert "`[glad]`, `[glad, sports]`, `[sad, sports]`" in card and "Each text of sports was" in card
 
 
-def test_the_bundled_unions_are_told_of_every_label():
+def test_the_bundled_unions_have_control_words_for_every_label():
     recipes = load_recipes()
     labels = {each.label for each in recipes["combined"].union}
     assert labels == {"positive", "negative", "world", "sports", "business", "sci-tech"}

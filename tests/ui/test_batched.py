@@ -79,7 +79,7 @@ def test_alone_the_fusion_weights_come_first(engine, batched):
     assert expected(engine, SHORT, told)
 
 
-def test_in_company_they_come_after_the_last_word(engine, batched):
+def test_in_a_busy_batch_fusion_weights_come_after_the_text(engine, batched):
     company, _ = begin(batched)
     with closing(company):
         told = follow(run(batched, SHORT))
@@ -88,7 +88,7 @@ def test_in_company_they_come_after_the_last_word(engine, batched):
     assert expected(engine, SHORT, told)
 
 
-def test_in_company_a_method_that_needs_them_has_them_first(engine, batched):
+def test_in_a_busy_batch_a_method_that_needs_fusion_weights_has_them_first(engine, batched):
     company, _ = begin(batched)
     with closing(company):
         told = follow(run(batched, KL))
@@ -96,7 +96,7 @@ def test_in_company_a_method_that_needs_them_has_them_first(engine, batched):
     assert expected(engine, KL, told)
 
 
-def test_while_somebody_elses_prompt_is_read_the_text_comes_first(batched):
+def test_running_texts_come_before_another_visitors_prefill(batched):
     read = Event()
     batched.scheduler.submit_task(read.wait)
     items = run(batched, SHORT)
@@ -105,7 +105,7 @@ def test_while_somebody_elses_prompt_is_read_the_text_comes_first(batched):
     assert [type(item) for item in follow(items)] == [Step] * 5 + [Fusion]
 
 
-def test_whoever_leaves_while_waiting_for_a_reading_withdraws_it(engine, batched, monkeypatch):
+def test_leaving_while_a_fusion_waits_cancels_it(engine, batched, monkeypatch):
     read, asked = Event(), []
     monkeypatch.setattr(engine, "fusion", lambda *given: asked.append(given))
     batched.scheduler.submit_task(read.wait)
@@ -127,7 +127,7 @@ def test_all_at_once(engine, batched):
             assert sum(isinstance(item, Fusion) for item in told) == 1
 
 
-def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, batched):
+def test_a_waiting_request_gets_its_queue_position_and_its_turn(engine, batched):
     (first, _), (second, _) = begin(batched), begin(batched)
     third = run(batched, SHORT)
     assert next(item for item in third if item is not None) == QueueUpdate(1)
@@ -138,7 +138,7 @@ def test_who_waits_is_told_their_place_and_when_it_is_their_turn(engine, batched
     second.close()
 
 
-def test_a_full_house_says_so_before_any_work(batched, monkeypatch):
+def test_a_full_server_says_so_before_any_work(batched, monkeypatch):
     (first, _), (second, _) = begin(batched), begin(batched)
     third = run(batched, SHORT)
     assert next(item for item in third if item is not None) == QueueUpdate(1)
@@ -220,7 +220,7 @@ def test_what_is_made_of_adapters_is_made_first_and_has_its_lane(engine, batched
     assert expected(engine, request, told)
 
 
-def test_whoever_waits_for_a_merge_is_told_and_may_leave(engine, batched, monkeypatch):
+def test_a_merge_is_announced_and_can_be_cancelled(engine, batched, monkeypatch):
     begun, go = Event(), Event()
     resolve = engine.resolve
 

@@ -30,7 +30,7 @@ def test_untouched_dials_are_a_plain_composition(method):
     ]
 
 
-def test_the_dials_open_where_they_are_told_to():
+def test_the_parameters_open_at_the_given_values():
     default_composition = Composition(method="kl-contrast", contrast=0.5, blend=0.25, scale="paper", rank=8)
     with gr.Blocks():
         made, _ = method_controls.build(default_composition)

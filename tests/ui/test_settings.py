@@ -36,11 +36,11 @@ def test_every_variable_is_read():
 
 
 @pytest.mark.parametrize("env", [{"SPACE_ID": "a/b"}, {"HOST": "0.0.0.0"}])
-def test_folders_of_the_machine_are_closed_to_strangers(env):
+def test_local_folders_are_closed_to_visitors(env):
     assert Settings.from_env(env).folders is False
 
 
-def test_a_space_listens_to_everybody():
+def test_a_space_listens_on_all_addresses():
     assert Settings.from_env({"SPACE_ID": "a/b"}).host == "0.0.0.0"
 
 
@@ -71,7 +71,7 @@ def test_every_variable_has_an_option_that_reads_the_same(name):
     assert parse([option, text], {name: "overruled"}) == (Settings.from_env({name: text}), False)
 
 
-def test_a_host_given_as_an_option_closes_folders_to_strangers():
+def test_a_host_given_as_an_option_closes_local_folders():
     assert parse(["--host", "0.0.0.0"], {})[0].folders is False
     assert parse([], {"SPACE_ID": "a/b"})[0] == Settings(host="0.0.0.0")
 

@@ -53,7 +53,7 @@ def test_the_standings_are_the_study_s_own_table(tmp_path):
         '{"base": "me/tiny", "patterns": [1], "standings": 1, "unfinished": 0}',
     ],
 )
-def test_a_broken_report_costs_nobody_the_page(tmp_path, content):
+def test_a_broken_report_leaves_the_page_working(tmp_path, content):
     path = tmp_path / "report.json"
     path.write_text(content)
     assert follows_prompt("me/tiny", path) == standings("me/tiny", path) == ""

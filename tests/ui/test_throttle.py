@@ -148,7 +148,7 @@ def test_leaving_closes_the_iterator_and_waits_for_nothing(how):
     assert closed.wait(60)
 
 
-def test_a_listener_that_is_gone_with_its_loop_is_no_fault(recwarn):
+def test_a_consumer_whose_loop_is_closed_raises_nothing(recwarn):
     closed, go_on = Event(), Event()
 
     def late():

@@ -13,27 +13,6 @@ from itertools import combinations
 
 
 @dataclass(frozen=True)
-class Vote:
-    """The judges' votes on one text."""
-
-    # What more than half of the judges said; None if there is no such label.
-    label: str | None
-    # The labels with the most votes, sorted; several are a tie.
-    leaders: tuple[str, ...]
-    # Votes per label.
-    counts: Mapping[str, int]
-
-    @property
-    def tied(self) -> bool:
-        return len(self.leaders) > 1
-
-    def __str__(self) -> str:
-        if self.label is not None:
-            return self.label
-        return f"tie: {', '.join(self.leaders)}" if self.tied else f"no majority: {self.leaders[0]} leads"
-
-
-@dataclass(frozen=True)
 class Agreement:
     """Two judges on the same texts."""
 
@@ -46,17 +25,15 @@ class Agreement:
     kappa: float | None
 
 
-def majority(verdicts: Sequence[str]) -> Vote:
-    """The vote on one text. `verdicts` has each judge's label and at least one."""
-    counts = Counter(verdicts)
-    most = max(counts.values())
-    leaders = tuple(sorted(label for label, votes in counts.items() if votes == most))
-    return Vote(leaders[0] if 2 * most > len(verdicts) else None, leaders, dict(sorted(counts.items())))
+def majority(verdicts: Sequence[str]) -> str | None:
+    """The label of more than half of the judges; None if there is none. `verdicts` has at least one."""
+    label, most = Counter(verdicts).most_common(1)[0]
+    return label if 2 * most > len(verdicts) else None
 
 
-def votes(verdicts: Mapping[str, Sequence[str]]) -> list[Vote]:
-    """The vote on every text; `verdicts` has, by judge, a label per text."""
-    return [majority(said) for said in zip(*verdicts.values(), strict=True)]
+def votes(verdicts: Mapping[str, Sequence[str]]) -> list[str | None]:
+    """The majority on every text; `verdicts` has, by judge, a label per text."""
+    return [majority(given) for given in zip(*verdicts.values(), strict=True)]
 
 
 def agreements(verdicts: Mapping[str, Sequence[str]]) -> list[Agreement]:

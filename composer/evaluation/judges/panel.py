@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from composer.core.document import Block, DataTable, Paragraph
-from composer.evaluation.judges.agreement import Agreement, Vote, agreements, votes
+from composer.evaluation.judges.agreement import Agreement, agreements, votes
 from composer.evaluation.judges.ngram_judge import HeldOut, Judge
 from composer.evaluation.texts import Text
 
@@ -71,14 +71,13 @@ def blocks(panel: Panel) -> list[Block]:
 
 
 def _opinion(
-    subject: str, places: Sequence[int], verdicts: Mapping[str, Sequence[str]], decided: Sequence[Vote]
+    subject: str, places: Sequence[int], verdicts: Mapping[str, Sequence[str]], decided: Sequence[str | None]
 ) -> Opinion:
     def share(said: Sequence[str | None], wanted: str | None) -> float:
         return sum(said[place] == wanted for place in places) / len(places)
 
-    winners = [vote.label for vote in decided]
     shares = {name: share(said, subject) for name, said in verdicts.items()}
-    return Opinion(subject, shares, share(winners, subject), share(winners, None))
+    return Opinion(subject, shares, share(decided, subject), share(decided, None))
 
 
 def _accuracy(scores: Sequence[HeldOut]) -> str:

@@ -58,5 +58,5 @@ def _labels(
     found = {}
     for attribute in dict.fromkeys(judge.attribute for judge in judges):
         said = {judge.name: judge(texts) for judge in judges if judge.attribute == attribute} if texts else {}
-        found[attribute] = dict(zip(keys, (vote.label for vote in votes(said)), strict=True))
+        found[attribute] = dict(zip(keys, votes(said), strict=True))
     return found
