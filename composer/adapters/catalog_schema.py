@@ -15,6 +15,12 @@ from composer.core.catalog_types import AdapterSpec, Slider
 from composer.core.composition import Composition
 
 
+def _given(value: Any) -> Any:
+    if value is None:
+        raise rule(f"must be a text{as_read(value)}")
+    return value
+
+
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,39}", value):
         raise rule(f"needs a name of lower-case letters, digits, '.', '_' and '-'{as_read(value)}")
@@ -157,7 +163,7 @@ class SliderEntry(Strict):
 
 
 class AttributeEntry(Strict):
-    label: Label | None = None
+    label: Annotated[Label | None, BeforeValidator(_given)] = None
     poles: Poles | None = None
     members: (
         Annotated[list[str], _adapter_names(2, None, "must be a list of two or more adapters")] | None
@@ -177,7 +183,7 @@ class AttributeEntry(Strict):
 class AdapterEntry(Strict):
     source: Annotated[str, text_length(500), AfterValidator(_source)]
     revision: Commit | None = None
-    label: Label | None = None
+    label: Annotated[Label | None, BeforeValidator(_given)] = None
     blurb: Label = ""
     color: Annotated[Label, AfterValidator(_hex_color)] = AdapterSpec.color
     slider: SliderEntry = SliderEntry()
@@ -192,7 +198,7 @@ class AdapterEntry(Strict):
 class BaseEntry(Strict):
     id: Annotated[Text, AfterValidator(_repo_id)]
     revision: Commit | None = None
-    label: Label | None = None
+    label: Annotated[Label | None, BeforeValidator(_given)] = None
     folder: SourcePath | None = None
     wheel: WheelEntry | None = None
     quantization: Literal["none", "nf4", "int8"] = "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -33,6 +33,7 @@ class BatchedRunner(Runner):
         longest = engine.base.prompt_limit + settings.max_new_tokens
         self.scheduler = Scheduler(engine, settings.slots, settings.queue_size, longest)
         self._read_next = NextTokenReader(engine)
+        self._preview: Future | None = None  # the newest one, whoever's it is
 
     def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
         """See Runner. The fusion comes first where the method needs it or no other request is running."""
@@ -44,7 +45,7 @@ class BatchedRunner(Runner):
         if requires_materialization(composition):
             resolved = yield from self._materialized(composition)
         fusion = None
-        if find_method(composition).needs_kl or self.scheduler.idle:
+        if find_method(composition).needs_kl or self._idle():
             for fusion in self._read(prompt, resolved, names):
                 yield fusion
         handle = self.scheduler.submit(prompt, resolved, request.sampling, fusion)
@@ -63,11 +64,18 @@ class BatchedRunner(Runner):
     def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
         """See Runner. It is computed between two passes of the running texts."""
         check_unmerged(composition)
-        return self.scheduler.submit_task(partial(self._read_next, prompt, composition)).result()
+        self._preview = self.scheduler.submit_task(partial(self._read_next, prompt, composition))
+        return self._preview.result()
 
     def add(self, source: str) -> FitReport:
         """See Runner."""
         return run_in_short_lived_thread(partial(super().add, source))
+
+    def _idle(self) -> bool:
+        """Whether no text and no other work is running. Next words are let through first: they take moments."""
+        if self._preview is not None:
+            wait([self._preview], POLL)
+        return self.scheduler.idle
 
     def close(self) -> None:
         """End the scheduler's thread. Generations in progress end with a ComposerError."""
