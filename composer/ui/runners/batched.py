@@ -24,6 +24,9 @@ from composer.ui.validation import Request
 
 T = TypeVar("T")
 
+# Longest wait for next words that are being read: a fraction of a second, more on a busy machine.
+PREVIEW_SECONDS = 3
+
 
 class BatchedRunner(Runner):
     """Feeds a scheduler. Any number of threads may run generations."""
@@ -72,9 +75,9 @@ class BatchedRunner(Runner):
         return run_in_short_lived_thread(partial(super().add, source))
 
     def _idle(self) -> bool:
-        """Whether no text and no other work is running. Next words are let through first: they take moments."""
+        """Whether no text and no other work is running. Next words are let through first."""
         if self._preview is not None:
-            wait([self._preview], POLL)
+            wait([self._preview], PREVIEW_SECONDS)
         return self.scheduler.idle
 
     def close(self) -> None:
