@@ -15,7 +15,7 @@ from composer.core.catalog_types import AdapterSpec, Slider
 from composer.core.composition import Composition
 
 
-def _given(value: Any) -> Any:
+def _not_null(value: Any) -> Any:
     if value is None:
         raise rule(f"must be a text{as_read(value)}")
     return value
@@ -163,7 +163,7 @@ class SliderEntry(Strict):
 
 
 class AttributeEntry(Strict):
-    label: Annotated[Label | None, BeforeValidator(_given)] = None
+    label: Annotated[Label | None, BeforeValidator(_not_null)] = None
     poles: Poles | None = None
     members: (
         Annotated[list[str], _adapter_names(2, None, "must be a list of two or more adapters")] | None
@@ -183,7 +183,7 @@ class AttributeEntry(Strict):
 class AdapterEntry(Strict):
     source: Annotated[str, text_length(500), AfterValidator(_source)]
     revision: Commit | None = None
-    label: Annotated[Label | None, BeforeValidator(_given)] = None
+    label: Annotated[Label | None, BeforeValidator(_not_null)] = None
     blurb: Label = ""
     color: Annotated[Label, AfterValidator(_hex_color)] = AdapterSpec.color
     slider: SliderEntry = SliderEntry()
@@ -198,7 +198,7 @@ class AdapterEntry(Strict):
 class BaseEntry(Strict):
     id: Annotated[Text, AfterValidator(_repo_id)]
     revision: Commit | None = None
-    label: Annotated[Label | None, BeforeValidator(_given)] = None
+    label: Annotated[Label | None, BeforeValidator(_not_null)] = None
     folder: SourcePath | None = None
     wheel: WheelEntry | None = None
     quantization: Literal["none", "nf4", "int8"] = "none"
