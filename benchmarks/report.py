@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from benchmarks.targets import judge
-from composer.core.document import Block, DataTable, Heading, Paragraph, markdown
+from composer.core.document import Block, Heading, Paragraph, markdown, table
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 NOT_YET = "not yet measured"
@@ -53,7 +53,7 @@ def _targets(results: Mapping[str, Mapping]) -> Iterator[Block]:
         sign = "<=" if bar.most else ">="
         figure = "-" if measured is None else f"{measured:.2f}{bar.unit}"
         rows.append([bar.device, bar.claim, f"{sign} {bar.need:g}{bar.unit}", figure, verdict.word])
-    yield _table(("on", "bar", "needed", "measured", "met"), rows, words=2)
+    yield table(("on", "bar", "needed", "measured", "met"), rows, words=2)
     yield Paragraph(
         "Speeds are ratios of medians of one run, all arms taking turns, same dtype, telemetry on; "
         "adapters are random, on all linear layers. KL fusion: the worst N. GPU bars: the 8B shape in bf16."
@@ -117,7 +117,7 @@ def _single(single: Mapping) -> Iterator[Block]:
         for arm, taken in single["arms"].items()
     ]
     head = ("arm", "tokens/s", "p10 - p90", "wall ms/token", "CPU ms/token", "runs")
-    yield _table(head, rows)
+    yield table(head, rows)
     forms = ", ".join(f"{shape} by {form}" for shape, form in single["wall_forms"].items())
     yield Paragraph(f"{_compiled(single['compiled'])} Fastest form of each bare product (out x in): {forms}.")
     yield from _profile(single["profile"])
@@ -135,7 +135,7 @@ def _single(single: Mapping) -> Iterator[Block]:
             for count, change in single["int8"].items()
         ]
         head = ("adapters", "max logit change", "mean", "KL nats", "same first choice", "positions")
-        yield _table(head, rows)
+        yield table(head, rows)
 
 
 def _profile(profile: Mapping) -> Iterator[Block]:
@@ -144,7 +144,7 @@ def _profile(profile: Mapping) -> Iterator[Block]:
     parts = {f"`{name}`": spent for name, spent in profile["operators"].items()}
     parts |= {"other operators": profile["others"], "no operator: Python and waiting": profile["rest"]}
     rows = [[name, f"{spent:.3f}", f"{spent / total:.1%}"] for name, spent in parts.items()]
-    yield _table(("operator itself", "ms/token", "share"), rows)
+    yield table(("operator itself", "ms/token", "share"), rows)
 
 
 def _compiled(compiled: Mapping[str, bool]) -> str:
@@ -168,7 +168,7 @@ def _fusion(fusion: Mapping) -> Iterator[Block]:
         ]
         for arm, taken in fusion["arms"].items()
     ]
-    yield _table(("arm", "wall ms", "p10 - p90", "CPU ms", "of one base prefill"), rows)
+    yield table(("arm", "wall ms", "p10 - p90", "CPU ms", "of one base prefill"), rows)
 
 
 def _users(users: Mapping) -> Iterator[Block]:
@@ -198,7 +198,7 @@ def _users(users: Mapping) -> Iterator[Block]:
         "CPU ms/token",
         "memory",
     )
-    yield _table(head, rows)
+    yield table(head, rows)
     counts = sorted(users["counts"].items(), key=lambda entry: int(entry[0]))
     (_, fewest), (_, most) = counts[0], counts[-1]
     yield Paragraph(
@@ -212,13 +212,13 @@ def _users(users: Mapping) -> Iterator[Block]:
 def _preview(preview: Mapping) -> Iterator[Block]:
     yield Heading(f"Slider to next-token preview, prompt of {preview['prompt_tokens']} tokens", 3)
     figures = [_ms(preview["p50"]), _ms(preview["p95"]), _ms(preview["cpu"]), str(preview["count"])]
-    yield _table(("p50 ms", "p95 ms", "CPU ms", "moves"), [figures])
+    yield table(("p50 ms", "p95 ms", "CPU ms", "moves"), [figures])
 
 
 def _start(start: Mapping) -> Iterator[Block]:
     yield Heading(f"Start-up, {start['adapters']} adapters, files in the system's cache", 3)
     first, load = start["first_token"], start["adapter_load"]
-    yield _table(
+    yield table(
         ("what", "median s", "p10 - p90", "CPU s", "runs"),
         [_seconds("process start to first token", first), _seconds("loading one adapter", load)],
     )
@@ -237,7 +237,7 @@ def _contention(contention: Mapping) -> Iterator[Block]:
         taken = [arms[arm] for arms in loads.values()]
         rows.append([WAITS[arm], *(f"{1 / each['median']:.1f}" for each in taken), _ms(taken[0]["cpu"])])
     heads = ("quiet" if count == "0" else f"{count} busy" for count in loads)
-    yield _table(("OpenMP's threads wait", *heads, "quiet, CPU ms/token"), rows)
+    yield table(("OpenMP's threads wait", *heads, "quiet, CPU ms/token"), rows)
     yield Paragraph("Tokens/s, medians; each way of waiting is a process of its own, and they take turns.")
 
 
@@ -265,10 +265,6 @@ def _named(names: Mapping[str, str], arm: str) -> str:
     return name.replace("ours, 0 adapters", "ours, base").replace(
         "`generate()`, 0 active", "`generate()`, base"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> DataTable:
-    return DataTable(tuple(head), tuple(map(tuple, rows)), words)
 
 
 def _seconds(name: str, taken: Mapping) -> list[str]:

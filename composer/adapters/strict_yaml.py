@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -61,10 +62,7 @@ def parse(model: type[M], document: object, kind: str = "catalog", **context: ob
 
     Raises ComposerError with the first error as a sentence.
     """
-    try:
-        return model.model_validate(document, context=context)
-    except ValidationError as error:
-        raise ComposerError(_sentence(model, error.errors(include_url=False)[0], kind)) from None
+    return _checked(model, document, kind, "", context)
 
 
 def parse_dataclass(cls: type[D], values: object, kind: str, where: str) -> D:
@@ -72,14 +70,23 @@ def parse_dataclass(cls: type[D], values: object, kind: str, where: str) -> D:
 
     Raises ComposerError with the first error as a sentence.
     """
+    model = _model_of(cls)  # type: ignore[arg-type]  # a class is hashable
+    checked = _checked(model, values, kind, where, {})
+    return cls(**{name: getattr(checked, name) for name in model.model_fields})
+
+
+@cache
+def _model_of(cls: type) -> type[BaseModel]:
     hints = typing.get_type_hints(cls)
-    fields: dict[str, Any] = {each.name: (hints[each.name], ...) for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    model = create_model(cls.__name__, __base__=Strict, **fields)
+    fields: dict[str, Any] = {each.name: (hints[each.name], ...) for each in dataclasses.fields(cls)}
+    return create_model(cls.__name__, __base__=Strict, **fields)
+
+
+def _checked(model: type[M], values: object, kind: str, where: str, context: Mapping[str, object]) -> M:
     try:
-        checked = model.model_validate(values)
+        return model.model_validate(values, context=dict(context))
     except ValidationError as error:
         raise ComposerError(_sentence(model, error.errors(include_url=False)[0], kind, where)) from None
-    return cls(**{name: getattr(checked, name) for name in fields})
 
 
 def rule(text: str, key: str = "") -> PydanticCustomError:
@@ -113,7 +120,7 @@ def as_read(value: object, number: bool = False) -> str:
     return ""
 
 
-def _sentence(model: type[BaseModel], error: ErrorDetails, kind: str, where: str = "") -> str:
+def _sentence(model: type[BaseModel], error: ErrorDetails, kind: str, where: str) -> str:
     context: Mapping[str, Any] = error.get("ctx", {})
     place = ".".join(filter(None, (where, *_parts(error["loc"]), context.get("key", ""))))
     cure = _cure(model, error, context, kind)

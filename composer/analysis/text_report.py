@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from composer.analysis.explanation import Explanation
 from composer.analysis.layer_ablation import BANDS
-from composer.core.document import Block, DataTable, Paragraph, plain_text
+from composer.core.document import Block, Paragraph, plain_text, table
 from composer.methods import METHODS
 from composer.methods.base import band_profile
 
@@ -38,7 +38,7 @@ def _head(found: Explanation) -> Iterator[Block]:
         else "gates"
     )
     yield Paragraph(
-        f"{found.base}, {found.composition.method}. Taking part, with mean {gates}: {who or 'no adapter'} "
+        f"{found.base}, {found.composition.method}. Taking part, with mean {gates}: {who or 'no adapter'}. "
         f"Layers: {_thirds(found.layers)}."
     )
     if METHODS[found.composition.method].merge and len(found.adapters) == 1:
@@ -62,7 +62,7 @@ def _tokens(found: Explanation) -> Iterator[Block]:
         raised = [f"{value:+.2f}" for value in read.raised[:, place]]
         together = f"{read.composed[place] - read.base[place]:+.2f}"
         rows.append([_shown(piece), winner or "nobody", *raised, together])
-    yield _table(["token", "chosen by", *found.adapters, "together"], rows)
+    yield table(["token", "chosen by", *found.adapters, "together"], rows)
 
 
 def _superposition(found: Explanation) -> Iterator[Block]:
@@ -82,7 +82,7 @@ def _bands(found: Explanation) -> Iterator[Block]:
         [who, *(f"{found.bands.change[k, i]:+.3f} / {found.bands.kl[k, i]:.3f}" for k in range(len(BANDS)))]
         for i, who in enumerate([*found.adapters, "all adapters"])
     ]
-    yield _table(["left out", *BANDS], rows)
+    yield table(["left out", *BANDS], rows)
 
 
 def _sizes(found: Explanation) -> Iterator[Block]:
@@ -90,7 +90,7 @@ def _sizes(found: Explanation) -> Iterator[Block]:
         "Size of each adapter's change of the weights, as a share of the base's own (|DW| / |W0|)."
     )
     rows = [[name, *_by_third(found.deltas.relative[:, i], ".4f")] for i, name in enumerate(found.adapters)]
-    yield _table(["adapter", *BANDS], rows)
+    yield table(["adapter", *BANDS], rows)
 
 
 def _conflict(found: Explanation) -> Iterator[Block]:
@@ -106,7 +106,7 @@ def _conflict(found: Explanation) -> Iterator[Block]:
         last = _by_third(found.conflict_last[:, i, j], "+.2f")
         mean = _by_third(found.conflict_mean[:, i, j], "+.2f")
         rows.append([_pair(found, i, j), *(f"{a} ({b})" for a, b in zip(last, mean, strict=True))])
-    yield _table(["pair", *BANDS], rows)
+    yield table(["pair", *BANDS], rows)
 
 
 def _leakage(found: Explanation) -> Iterator[Block]:
@@ -119,7 +119,7 @@ def _leakage(found: Explanation) -> Iterator[Block]:
         for pair in found.pairs
         for i, j in (pair, pair[::-1])
     ]
-    yield _table(["adapters", *BANDS], rows)
+    yield table(["adapters", *BANDS], rows)
 
 
 def _pairs(found: Explanation) -> Iterator[Block]:
@@ -144,10 +144,10 @@ def _pairs(found: Explanation) -> Iterator[Block]:
         ]
         for i, j in found.pairs
     ]
-    yield _table(["pair", "cosine", "by site", "reads", "writes", "louder", "c_1"], rows)
+    yield table(["pair", "cosine", "by site", "reads", "writes", "louder", "c_1"], rows)
     if len(found.adapters) > 2:
         yield Paragraph("c_1 of all of them together:")
-        yield _table(["", *BANDS], [["c_1", *_by_third(shared.collision, ".2f")]])
+        yield table(["", *BANDS], [["c_1", *_by_third(shared.collision, ".2f")]])
 
 
 def _pair(found: Explanation, i: int, j: int) -> str:
@@ -182,7 +182,3 @@ def _beside_chance(value: float, chance: float) -> str:
 
 def _number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "-"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> DataTable:
-    return DataTable(tuple(head), tuple(map(tuple, rows)))

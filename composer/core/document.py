@@ -33,6 +33,11 @@ class Picture:
     text: str  # the caption, and all that Markdown and a terminal get
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> DataTable:
+    """A DataTable of any sequences."""
+    return DataTable(tuple(head), tuple(map(tuple, rows)), words)
+
+
 Block = Heading | Paragraph | DataTable | Picture
 
 STYLE = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import gradio as gr
-import numpy as np
 
 from composer.analysis.next_token import NextTokens
 from composer.core.assets import ASSETS
@@ -75,6 +74,6 @@ def _of(legend: Mapping[str, Mapping[str, str]], name: str) -> dict[str, str]:
 def _shown(piece: str) -> str:
     """A token that a reader can see: control tokens and blanks get a sign."""
     text = piece.strip()
-    if text and np.all([char.isprintable() for char in text]):
+    if text and text.isprintable():
         return text
     return {"\n": "line break", "\n\n": "blank line", "": "end of text"}.get(piece, "blank")

@@ -67,8 +67,9 @@ class BatchedRunner(Runner):
     def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
         """See Runner. It is computed between two passes of the running texts."""
         check_unmerged(composition)
-        self._preview = self.scheduler.submit_task(partial(self._read_next, prompt, composition))
-        return self._preview.result()
+        # Another visitor's call may put its own in the attribute before this one is read.
+        future = self._preview = self.scheduler.submit_task(partial(self._read_next, prompt, composition))
+        return future.result()
 
     def add(self, source: str) -> FitReport:
         """See Runner."""
