@@ -66,8 +66,8 @@ FIND_FILES = """
 from composer.evaluation import prompts
 from composer.evaluation.judges import serialization
 from composer.ui import study_results
-from composer.ui.components import contribution_map
-files = prompts.BUNDLED, serialization.BUNDLED, study_results.REPORT, contribution_map.PAGE
+from composer.ui.components import template
+files = prompts.BUNDLED, serialization.BUNDLED, study_results.REPORT, template.FOLDER
 print(sum(file.exists() for file in files))
 """
 MAIN = "import sys; from composer.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -9,13 +9,6 @@ const liveCanvas = live.root.querySelector("canvas");
 live.map = new LiveMap(liveCanvas, live.data);
 liveCanvas.composer = live.data; // what is drawn, for tests and for the curious
 
-function liveNode(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function livePercent(value) {
   return `${(100 * value).toFixed(value < 0.0995 ? 2 : 1)}%`;
 }
@@ -30,7 +23,7 @@ function liveShowText() {
   const sums = means.map((row) => row.reduce((a, b) => a + b, 0));
   const peak = sums.reduce((a, b) => Math.max(a, b), 0); // skips columns not here yet, where spread would not
   const spans = data.pieces().map((piece, t) => {
-    const span = liveNode("span", "live-token", piece);
+    const span = makeNode("span", "live-token", piece);
     const rgb = means[t] && liveMix(means[t], colors);
     if (rgb) span.style.setProperty("--tint", `rgba(${rgb.join(",")},${(0.45 * (sums[t] / peak) ** 3).toFixed(3)})`);
     span.dataset.token = t;
@@ -58,8 +51,8 @@ function liveShowStatus() {
 function liveShowLegend() {
   const active = new Set(live.data.columns.length ? live.data.active() : live.data.adapters.keys());
   const items = live.data.adapters.map((adapter, k) => {
-    const item = liveNode("li", active.has(k) ? "" : "live-off");
-    const chip = liveNode("span", "live-chip");
+    const item = makeNode("li", active.has(k) ? "" : "live-off");
+    const chip = makeNode("span", "live-chip");
     chip.style.background = adapter.color;
     item.append(chip, adapter.label);
     return item;
@@ -87,20 +80,20 @@ function liveShowTip() {
   }
   if (tip.hidden) return;
   const word = data.pieces()[cursor.token];
-  const head = liveNode("div", "live-tip-head", `“${word.trim() || word.replace(/\n/g, "⏎")}”`);
-  head.append(liveNode("span", "", `token ${cursor.token + 1}, layer ${cursor.layer + 1}`));
+  const head = makeNode("div", "live-tip-head", `“${word.trim() || word.replace(/\n/g, "⏎")}”`);
+  head.append(makeNode("span", "", `token ${cursor.token + 1}, layer ${cursor.layer + 1}`));
   const rows = data.adapters
     .map((adapter, k) => ({ adapter, value: data.value(cursor.token, cursor.layer, k) }))
     .filter((row) => row.value > 0)
     .sort((a, b) => b.value - a.value)
     .map(({ adapter, value }) => {
-      const row = liveNode("div", "live-tip-row");
-      const chip = liveNode("span", "live-chip");
+      const row = makeNode("div", "live-tip-row");
+      const chip = makeNode("span", "live-chip");
       chip.style.background = adapter.color;
-      row.append(chip, liveNode("span", "", adapter.label), liveNode("b", "", livePercent(value)));
+      row.append(chip, makeNode("span", "", adapter.label), makeNode("b", "", livePercent(value)));
       return row;
     });
-  tip.replaceChildren(head, ...(rows.length ? rows : [liveNode("div", "", "the base alone")]));
+  tip.replaceChildren(head, ...(rows.length ? rows : [makeNode("div", "", "the base alone")]));
   const center = live.map.center(cursor.token);
   const width = liveCanvas.clientWidth;
   tip.style.left = `${Math.min(Math.max(center - tip.offsetWidth / 2, 0), width - tip.offsetWidth)}px`;

@@ -1,32 +1,25 @@
 // Draws the next words. Strings from outside only become textContent.
 
-function nextNode(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function nextPercent(value) {
   return value >= 0.0995 ? `${Math.round(100 * value)}%` : `${(100 * value).toFixed(1)}%`;
 }
 
 function nextBar(value, peak, color) {
-  const bar = nextNode("i");
+  const bar = makeNode("i");
   bar.style.width = `${Math.max(1.5, (100 * value) / peak)}%`;
   if (color) bar.style.background = color;
   return bar;
 }
 
 function nextRow(word, peak) {
-  const row = nextNode("li");
-  const bars = nextNode("span", "next-bars");
+  const row = makeNode("li");
+  const bars = makeNode("span", "next-bars");
   bars.append(nextBar(word.composed, peak, word.color), nextBar(word.base, peak));
   const pushes = word.pushes.map((push) => `${push.label} ${push.nats >= 0 ? "+" : "−"}${Math.abs(push.nats).toFixed(2)}`);
   const said = `${word.text}: base ${nextPercent(word.base)}, mix ${nextPercent(word.composed)}`;
   row.title = pushes.length ? `${said}. Alone, in nats: ${pushes.join(", ")}` : said;
-  row.append(nextNode("span", "next-word", word.text), bars, nextNode("span", "next-number", nextPercent(word.composed)));
-  row.append(nextNode("span", "next-said", row.title));
+  row.append(makeNode("span", "next-word", word.text), bars, makeNode("span", "next-number", nextPercent(word.composed)));
+  row.append(makeNode("span", "next-said", row.title));
   return row;
 }
 

@@ -35,7 +35,7 @@ def _base(name: str, entry: BaseEntry) -> BaseSpec:
         name=name,
         id=entry.id,
         revision=entry.revision,
-        label=name if entry.label is None else entry.label,
+        label=_label(name, entry),
         folder=entry.folder,
         wheel=Wheel(**entry.wheel.model_dump()) if entry.wheel else None,
         quantization=entry.quantization,
@@ -48,9 +48,13 @@ def _base(name: str, entry: BaseEntry) -> BaseSpec:
     )
 
 
+def _label(name: str, entry: BaseEntry | AttributeEntry | AdapterEntry) -> str:
+    return name if entry.label is None else entry.label
+
+
 def _attribute(name: str, entry: AttributeEntry) -> Attribute:
     poles = (entry.poles[0], entry.poles[1]) if entry.poles else None
-    return Attribute(name, name if entry.label is None else entry.label, entry.adapters, poles)
+    return Attribute(name, _label(name, entry), entry.adapters, poles)
 
 
 def _adapter(name: str, entry: AdapterEntry, attribute: str | None) -> AdapterSpec:
@@ -58,7 +62,7 @@ def _adapter(name: str, entry: AdapterEntry, attribute: str | None) -> AdapterSp
         name=name,
         source=entry.source,
         revision=entry.revision,
-        label=name if entry.label is None else entry.label,
+        label=_label(name, entry),
         description=entry.blurb,
         color=entry.color,
         attribute=attribute,

@@ -273,17 +273,17 @@ class Page:
     def _connect_adapters(
         self, blocks: gr.Blocks, tab: compose.ComposeTab, adapters_tab: adapters_page.AdaptersTab
     ) -> None:
-        max_added = [
+        spare_sliders = [
             slider
             for slot, slider in zip(self.slots, tab.controls.weights, strict=True)
             if slot.spare is not None
         ]
-        blocks.load(self.refresh, None, [adapters_tab.cards, *max_added], **CHEAP)
+        blocks.load(self.refresh, None, [adapters_tab.cards, *spare_sliders], **CHEAP)
         gr.on(
             [adapters_tab.add.click, adapters_tab.source.submit],
             self.add,
             adapters_tab.source,
-            [adapters_tab.report, adapters_tab.cards, *max_added],
+            [adapters_tab.report, adapters_tab.cards, *spare_sliders],
             concurrency_id="adapters",
             concurrency_limit=1,
             api_visibility="private",
@@ -292,12 +292,12 @@ class Page:
     def refresh(self) -> list:
         """Cards and spare sliders as they are now: another visitor may have added an adapter."""
         added = self.runner.added
-        max_added = [slot for slot in self.slots if slot.spare is not None]
+        spare_slots = [slot for slot in self.slots if slot.spare is not None]
         return [
             self.cards(),
             *(
                 gr.update(visible=True, label=added[slot.spare]) if slot.spare < len(added) else gr.skip()
-                for slot in max_added
+                for slot in spare_slots
             ),
         ]
 

@@ -8,6 +8,7 @@ import torch
 
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
+from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.methods import METHODS
 from composer.model.gated_model import GateCall, gates_tensor
 from tests.tools import tiny
@@ -23,6 +24,11 @@ def engine(request, tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def analyzer(engine):
+    return PromptAnalyzer(engine.model, engine.runner)
+
+
 def hidden(engine, column: int | None) -> np.ndarray:
     """Hidden states [L, d] at the prompt's last token, one adapter alone or none, from a pass of its own."""
     gates = np.zeros((1, engine.model.layers, len(engine.names)))
@@ -33,9 +39,9 @@ def hidden(engine, column: int | None) -> np.ndarray:
     return torch.cat(call.hidden).double().numpy()
 
 
-def test_distance_is_one_minus_the_cosine_of_hidden_states(engine):
+def test_distance_is_one_minus_the_cosine_of_hidden_states(engine, analyzer):
     base = hidden(engine, None)
-    got = engine._analyzer.distance(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
+    got = analyzer.distance(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
     for place, column in enumerate(COLUMNS):
         own = hidden(engine, column)
         cosine = (base * own).sum(axis=1) / np.linalg.norm(base, axis=1) / np.linalg.norm(own, axis=1)
@@ -43,15 +49,15 @@ def test_distance_is_one_minus_the_cosine_of_hidden_states(engine):
     assert got.max() > 1e-3
 
 
-def test_share_is_the_contribution_of_each_adapter_alone(engine):
-    got = engine._analyzer.contribution(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
+def test_share_is_the_contribution_of_each_adapter_alone(engine, analyzer):
+    got = analyzer.contribution(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
     for place, column in enumerate(COLUMNS):
         alone = Composition(weights={engine.names[column]: 1})
         (step,) = engine.generate(PROMPT, alone, Sampling(max_new_tokens=1))
         np.testing.assert_allclose(got[:, place], step.contribution[:, column], rtol=1e-3, atol=1e-6)
 
 
-def test_pull_is_what_the_adapter_adds_to_the_last_query_on_the_bases_own_state(engine):
+def test_pull_is_what_the_adapter_adds_to_the_last_query_on_the_bases_own_state(engine, analyzer):
     path = [path for path in engine.model.sites if path.endswith("self_attn.q_proj")][-1]
     heard = []
     layer = engine.base.model.get_submodule(path)
@@ -63,17 +69,15 @@ def test_pull_is_what_the_adapter_adds_to_the_last_query_on_the_bases_own_state(
     for column in range(3):
         own = site.adapter_index == column
         expected.append(float(torch.linalg.norm(site.B[:, own] @ (site.scaling[own] * (site.A[own] @ x)))))
-    got = engine._analyzer.query_norm(engine.snapshot, engine.base.encode(PROMPT), [0, 1, 2])
+    got = analyzer.query_norm(engine.snapshot, engine.base.encode(PROMPT), [0, 1, 2])
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
     assert max(expected) > 0
 
 
-def test_kl_over_all_tokens_is_the_mean_of_kl_at_each(engine):
+def test_kl_over_all_tokens_is_the_mean_of_kl_at_each(engine, analyzer):
     ids = engine.base.encode(PROMPT)
-    each = [
-        engine._analyzer.divergence(engine.snapshot, ids[: end + 1], COLUMNS, True) for end in range(len(ids))
-    ]
-    got = engine._analyzer.divergence(engine.snapshot, ids, COLUMNS, True, every=True)
+    each = [analyzer.divergence(engine.snapshot, ids[: end + 1], COLUMNS, True) for end in range(len(ids))]
+    got = analyzer.divergence(engine.snapshot, ids, COLUMNS, True, every=True)
     np.testing.assert_allclose(got, np.mean(each, axis=0), atol=1e-5, rtol=1e-3)
 
 
@@ -97,12 +101,10 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "live" in method.parameters])
 def test_a_live_method_reads_what_was_written_since(engine, method, monkeypatch):
     read = []
-    probe = engine._analyzer
+    plainly = PromptAnalyzer.__call__
     monkeypatch.setattr(engine, "end_tokens", frozenset())
     monkeypatch.setattr(
-        engine._planner,
-        "_analyzer",
-        lambda stats, snapshot, resolved, ids: read.append(len(ids)) or probe(stats, snapshot, resolved, ids),
+        PromptAnalyzer, "__call__", lambda *given: read.append(len(given[-1])) or plainly(*given)
     )
     weights, sampling = dict.fromkeys(engine.names[:2], 1.0), Sampling(max_new_tokens=8, seed=1)
     prompt = len(engine.base.encode(PROMPT))

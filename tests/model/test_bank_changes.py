@@ -74,7 +74,7 @@ def test_nothing_of_earlier_banks_stays_alive(engine):
     assert sum(name not in engine.names for name in engine.snapshot.bank.names) == 1, "one slot serves all"
 
 
-def test_the_base_is_packed_once_and_decodes_the_same_under_every_bank(engine, monkeypatch):
+def test_the_base_is_packed_once_and_decodes_the_same_under_every_bank(engine, monkeypatch, tmp_path):
     composition = Composition({"a": 1.0})
     expected = engine.next_token_logits("Hello", composition)
     words = [step.token for step in engine.generate("Hello", composition, SHORT)]
@@ -84,10 +84,7 @@ def test_the_base_is_packed_once_and_decodes_the_same_under_every_bank(engine, m
         "composer.model.runtime.llama.fused_linear.pack", lambda w: packed.append(w.clone()) or plainly(w)
     )
     for number in range(3):
-        engine._pool.add(
-            engine.snapshot.adapters[0].__class__(f"more{number}", "memory"),
-            engine.snapshot.bank.adapter("b"),
-        )
+        assert engine.add_adapter(str(tmp_path / "b"), name=f"more{number}").ok
         np.testing.assert_allclose(engine.next_token_logits("Hello", composition), expected, atol=1e-5)
         assert [step.token for step in engine.generate("Hello", composition, SHORT)] == words
     first = [engine.model.model.get_submodule(path).base.weight[0] for path in engine.model.sites]

@@ -13,6 +13,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine import scheduler
+from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.methods import fuse
@@ -191,15 +192,13 @@ def test_fuse_reads_one_prompt(engine, batched):
 
 
 @pytest.mark.parametrize("asked", [{"method": "kl", "tokens": "all"}, {"method": "pico-kl"}])
-def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, batched, asked):
+def test_the_fusion_that_is_shown_is_the_one_that_is_used(engine, batched, asked, monkeypatch):
     composition = Composition({"rslora": 1, "plain": 0.5}, **asked)
     read = []
-    plainly = engine._planner._analyzer
-    engine._planner._analyzer = lambda *given: read.append(given) or plainly(*given)
-    try:
+    plainly = PromptAnalyzer.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(PromptAnalyzer, "__call__", lambda *given: read.append(given) or plainly(*given))
         told = follow(run(batched, Request("Who are you?", composition, Sampling(3, seed=4))))
-    finally:
-        engine._planner._analyzer = plainly
     [shown] = [each for each in told if isinstance(each, Fusion)]
     own = engine.resolve(composition)
     part = own.weights != 0

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from composer.methods.merging.base import Merge, Merged, Options, merge
 from composer.methods.merging.cpi_ft import CORE
 from composer.methods.merging.factor_merges import CAT, DELTA_AVERAGE, FACTOR_AVERAGE, LINEAR, SVD
-from composer.methods.merging.pico import calibrate, collisions
+from composer.methods.merging.pico import calibrate
 from composer.methods.merging.sparsify import DARE_LINEAR, DARE_TIES, MAGNITUDE, TIES
 
 MERGES = MappingProxyType(
@@ -26,4 +26,4 @@ MERGES = MappingProxyType(
     }
 )
 
-__all__ = ["MERGES", "Merge", "Merged", "Options", "calibrate", "collisions", "merge"]
+__all__ = ["MERGES", "Merge", "Merged", "Options", "calibrate", "merge"]

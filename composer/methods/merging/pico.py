@@ -5,7 +5,7 @@ Source: "Crowded in B-Space", 2026, arXiv 2604.16826 (formula from its authors' 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -30,17 +30,6 @@ def calibrate(adapters: Sequence[Adapter]) -> list[Adapter]:
         for own in holders:
             own[path] = _damped(own[path], directions, excess)
     return list(calibrated)
-
-
-def collisions(adapters: Sequence[Adapter]) -> Mapping[str, tuple[float, ...]]:
-    """c_k, falling, per site that two or more adapters have: the share of all B's energy in each direction.
-
-    A c_1 near 1 says that all push the same way; T orthogonal adapters of rank r have c_k about 1 / (T r).
-    """
-    return {
-        path: tuple(_shared_directions([own[path] for own in adapters if path in own])[1].tolist())
-        for path in _shared(adapters)
-    }
 
 
 def _shared(adapters: Sequence[Adapter]) -> list[str]:

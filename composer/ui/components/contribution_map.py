@@ -14,14 +14,12 @@ from dataclasses import asdict, dataclass
 import gradio as gr
 import numpy as np
 
-from composer.core.assets import ASSETS
 from composer.core.catalog_types import AdapterSpec
 from composer.core.results import Step
 from composer.methods import Method
+from composer.ui.components import template
 from composer.ui.components.weight_sliders import SPARE_COLORS, safe_color
 
-PAGE = ASSETS / "ui"
-SCRIPTS = ("live-data.js", "live-draw.js", "live.js")
 TAIL = 12
 # Of no adapter of the catalog, and readable on white and on black.
 MERGED_COLOR = "#a66a00"
@@ -43,13 +41,7 @@ class Status:
 
 def component(opening_view: dict[str, object]) -> gr.HTML:
     """The live view. opening_view: adapters (as `legend` gives them), layers and status of the empty view."""
-    return gr.HTML(
-        value=opening_view,
-        html_template=(PAGE / "live.html").read_text(encoding="utf-8"),
-        js_on_load="\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
-        elem_id="live",
-        apply_default_css=False,
-    )
+    return template.component("live", opening_view, "live", ("live-data.js", "live-draw.js"))
 
 
 def merged(method: Method, name: str) -> dict[str, str]:

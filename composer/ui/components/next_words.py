@@ -7,22 +7,15 @@ from collections.abc import Mapping
 import gradio as gr
 
 from composer.analysis.next_token import NextTokens
-from composer.core.assets import ASSETS
+from composer.ui.components import template
 
-FOLDER = ASSETS / "ui"
 BASE_COLOR = "#8d887c"
 EMPTY = "Write a prompt or move a slider: the next words show here before anything is generated."
 
 
 def component() -> gr.HTML:
     """The panel, empty."""
-    return gr.HTML(
-        value=message(EMPTY),
-        html_template=(FOLDER / "next-words.html").read_text(encoding="utf-8"),
-        js_on_load=(FOLDER / "next-words.js").read_text(encoding="utf-8"),
-        elem_id="next",
-        apply_default_css=False,
-    )
+    return template.component("next-words", message(EMPTY), "next")
 
 
 def message(sentence: str) -> dict[str, object]:
