@@ -41,7 +41,7 @@ from composer.adapters.files import (
 from composer.adapters.fit.missing import missing_files
 from composer.adapters.header import read_header
 from composer.adapters.hub_errors import HubError, Unreachable, translate_hub_errors
-from composer.core.sanitize import sanitize
+from composer.core.errors import sanitize
 
 __all__ = ["AdapterFiles", "HubError", "TensorInfo", "base_snapshot", "download", "inspect", "valid_repo_id"]
 

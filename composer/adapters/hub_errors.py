@@ -20,8 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx, parse_ratelimit_headers
 
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 
 
 class HubError(ComposerError):

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from composer.adapters.fit.patterns import Patterns
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 
 MAX_ALPHA = 65_536
 MOST_KEYS = 4096

@@ -15,8 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 
 
 class Strict(BaseModel):

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from composer.core.composition import Composition, Sampling
+from composer.core.curves import PRESETS
 from composer.core.errors import ComposerError
 from composer.core.fault_messages import sentence
 from composer.core.jsonable import to_jsonable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from composer.engine.engine import Engine
 
 CATALOG = "adapters.yaml"
+V = TypeVar("V")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,19 @@ def add_composition(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bands", default="1,1,1", metavar="E,M,L", help="multipliers of the early, middle and late layers"
     )
+    parser.add_argument(
+        "--curves",
+        default="",
+        metavar="NAME=A:B:...,...",
+        help="multipliers of an adapter's weight over the layers, first layer first, with straight lines "
+        f"between them; or one of {', '.join(PRESETS)}",
+    )
+    parser.add_argument(
+        "--schedule",
+        default="",
+        metavar="NAME=FIRST-LAST,...",
+        help="the new tokens, counted from 1, for which an adapter's weight counts; without LAST to the end",
+    )
     _add_parameters(parser, Composition())
 
 
@@ -49,6 +64,8 @@ def read_composition(args: argparse.Namespace) -> Composition:
         weights=parse_weights(args.weights),
         method=args.method,
         bands=parse_numbers("--bands", args.bands),
+        curves=parse_curves(args.curves),
+        schedule=parse_schedule(args.schedule),
         **{name: getattr(args, name) for name in parameters_of(Composition)},
     )
 
@@ -83,20 +100,46 @@ def _add_parameters(parser: argparse.ArgumentParser, defaults: Composition | Sam
 
 def parse_weights(text: str) -> dict[str, float]:
     """ "positive=1,sports=0.5" -> {"positive": 1.0, "sports": 0.5}; an empty text is no weights."""
-    weights: dict[str, float] = {}
+    return _by_name(text, "--weights", "name=number", "positive=1,sports=0.5", float)
+
+
+def parse_curves(text: str) -> dict[str, tuple[float, ...]]:
+    """ "sports=0:1,positive=late" -> {"sports": (0.0, 1.0), "positive": PRESETS["late"]}."""
+
+    def anchors(value: str) -> tuple[float, ...]:
+        return PRESETS.get(value) or tuple(float(part) for part in value.split(":"))
+
+    return _by_name(
+        text, "--curves", "name=number:number or name=preset", "sports=0:0.5:1,positive=late", anchors
+    )
+
+
+def parse_schedule(text: str) -> dict[str, tuple[int, int | None]]:
+    """ "sports=10-30,positive=20-" -> {"sports": (10, 30), "positive": (20, None)}."""
+
+    def span(value: str) -> tuple[int, int | None]:
+        first, dash, last = value.partition("-")
+        if not dash:
+            raise ValueError(value)
+        return int(first), int(last) if last.strip() else None
+
+    return _by_name(text, "--schedule", "name=first-last", "sports=10-30,positive=20-", span)
+
+
+def _by_name(text: str, option: str, form: str, example: str, read: Callable[[str], V]) -> dict[str, V]:
+    values: dict[str, V] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, number = (piece.strip() for piece in part.partition("="))
+        name, _, value = (piece.strip() for piece in part.partition("="))
         try:
-            value = float(number)
+            read_value = read(value)
         except ValueError:
             raise ComposerError(
-                f"Write --weights as name=number, comma-separated, like positive=1,sports=0.5; "
-                f"{part[:60]!r} is not."
+                f"Write {option} as {form}, comma-separated, like {example}; {part[:60]!r} is not."
             ) from None
-        if name in weights:
-            raise ComposerError(f"--weights names {name[:60]!r} twice; keep one of them.")
-        weights[name] = value
-    return weights
+        if name in values:
+            raise ComposerError(f"{option} names {name[:60]!r} twice; keep one of them.")
+        values[name] = read_value
+    return values
 
 
 def parse_numbers(option: str, text: str) -> tuple[float, ...]:

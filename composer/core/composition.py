@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
+from composer.core.curves import Curve, Span, check_curves, check_schedule
 from composer.core.errors import ComposerError, check_number
 from composer.core.parameters import check_parameters, parameter
 
@@ -135,6 +136,13 @@ class Composition:
         subject="Omega",
     )
 
+    # Adapter name -> multipliers of its weight over the layers: anchors at evenly spaced depths, the first
+    # layer's first, with straight lines between them. An adapter that is not named has 1 everywhere.
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    # Adapter name -> the first and the last new token, counted from 1, for which its weight counts; elsewhere
+    # it is 0. None: to the end. What was read before a change keeps the weights it was read under.
+    schedule: Mapping[str, Span] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
         checked = {
             str(name): check_number(f"The weight of {str(name)[:60]}", weight, *WEIGHT_RANGE)
@@ -148,12 +156,19 @@ class Composition:
             for name, value in zip(("early", "middle", "late"), self.bands, strict=True)
         )
         object.__setattr__(self, "bands", bands)
+        object.__setattr__(self, "curves", check_curves(self.curves))
+        object.__setattr__(self, "schedule", check_schedule(self.schedule))
         check_parameters(self)
 
     def as_dict(self) -> dict[str, object]:
         """Every field as plain values, from which the same composition can be made."""
         whole = {each.name: getattr(self, each.name) for each in fields(self)}
-        return whole | {"weights": dict(self.weights), "bands": list(self.bands)}
+        return whole | {
+            "weights": dict(self.weights),
+            "bands": list(self.bands),
+            "curves": {name: list(anchors) for name, anchors in self.curves.items()},
+            "schedule": {name: list(span) for name, span in self.schedule.items()},
+        }
 
 
 @dataclass(frozen=True)

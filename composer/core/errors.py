@@ -1,8 +1,9 @@
-"""The error that reaches users, and the checks of numbers that raise it."""
+"""The error that reaches users, the checks of numbers that raise it, and quoting what strangers wrote."""
 
 from __future__ import annotations
 
 import math
+import re
 
 
 class ComposerError(ValueError):
@@ -26,3 +27,10 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
     if number != int(number):
         raise ComposerError(f"{name} must be a whole number between {low} and {high}; got {number:g}.")
     return int(number)
+
+
+def sanitize(text: object, limit: int = 60) -> str:
+    """`text` cut to `limit` and reduced to harmless characters, fit to be quoted in a sentence."""
+    flat = str(text)[: limit + 1]
+    flat = flat if len(flat) <= limit else flat[: limit - 3] + "..."
+    return re.sub(r"[^\w ./:@+=,()-]", "?", flat, flags=re.ASCII)

@@ -173,7 +173,7 @@ class Engine:
         if isinstance(composition, ResolvedComposition):
             return composition
         opposites = [group.members for group in self.base.spec.attributes]
-        return resolve(self._pool, composition, opposites, self.model.layers, execute)
+        return resolve(self._pool, composition, opposites, self.model, execute)
 
     def generate(
         self,
@@ -231,24 +231,34 @@ class Engine:
         composition: AnyComposition,
         sampling: Sampling,
         fusion: Fusion | None = None,
+        written: Sequence[int] = (),
     ) -> SessionRow:
-        """A generation ready to be added to a session: the prompt's tokens and its gates. fusion: as for
-        `generate`."""
-        ids, resolved = self.base.encode(prompt), self.resolve(composition)
+        """A generation ready to be added to a session: the prompt's tokens and its gates.
+
+        fusion: as for `generate`. written: tokens of the continuation that are there already. They are read
+        under the composition, and the row goes on after them as if it had sampled them itself.
+        """
+        prompt_ids, resolved = self.base.encode(prompt), self.resolve(composition)
+        ids = [*prompt_ids, *written]
+        if (room := self.base.context - len(ids)) < 1:
+            raise ComposerError("The text is as long as the base can read; begin a new one.")
 
         def plan(ids: Sequence[int], fusion: Fusion | None = None) -> LogitMixture:
-            return self._planner(self.snapshot, resolved, ids, fusion)
+            # Without a refresh the statistics stay the prompt's, also where a schedule changes weights.
+            read = ids if resolved.refresh_every else prompt_ids
+            return self._planner(self.snapshot, resolved, read, fusion, len(ids) - len(prompt_ids) + 1)
 
-        limit = min(sampling.max_new_tokens, self.base.context - len(ids))
         return SessionRow(
             key,
             ids,
             plan(ids, fusion),
-            replace(sampling, max_new_tokens=limit),
+            replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)),
             plan,
             resolved.refresh_every,
             resolved.router(len(self.snapshot.bank.names)),
+            frozenset(after - len(written) for after in resolved.schedule_changes),
             resolved=resolved,
+            written=len(written),
         )
 
     def trace(

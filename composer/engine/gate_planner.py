@@ -24,17 +24,26 @@ class GatePlanner:
         resolved: ResolvedComposition,
         ids: Sequence[int],
         fusion: Fusion | None = None,
+        token: int = 1,
     ) -> LogitMixture:
         """The branches that continue the token ids, with gates over the bank's columns.
 
         snapshot: one that has the composition's columns. fusion: the prompt's, if it is known; it saves a
-        prefill where it is all that the method needs.
+        prefill where it is all that the method needs. token: the number of the new token that comes next,
+        counted from 1, for the schedule.
         """
         stats = PromptStats()
         if missing := resolved.missing_stats(fusion):
             stats = self._analyzer(missing, snapshot, resolved, ids)
         elif fusion is not None and resolved.method.prompt_stats:
             stats = PromptStats(kl=fusion.kl)
-        inputs = GateInputs(resolved.weights, resolved.layers, resolved.groups, resolved.composition, stats)
+        inputs = GateInputs(
+            resolved.weights_at(token),
+            resolved.layers,
+            resolved.groups,
+            resolved.composition,
+            stats,
+            resolved.curves,
+        )
         mixture = logit_mixture(resolved.method, inputs)
         return LogitMixture(mixture.mix, resolved.scatter_to_bank(mixture.gates, len(snapshot.bank.names)))

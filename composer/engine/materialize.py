@@ -27,11 +27,14 @@ def run_inline(work: Callable[[], T]) -> T:
 def materialize(
     method: Method,
     adapters: Sequence[Adapter],
-    weights: Sequence[float],
+    weights_at: Callable[[str], Sequence[float]],
     composition: Composition,
     execute: Executor = run_inline,
 ) -> list[Merged]:
     """One merged adapter, or each adapter calibrated, as the method says.
+
+    weights_at: the adapters' weights at a site, which curves over the layers can make differ. An adapter
+    whose weight is 0 at a site takes no part there.
 
     The notes of a merged adapter are over all its sites: "kept" weighted by what was intended at each, others
     as means over the sites that have them. Raises ComposerError for adapters
@@ -54,6 +57,10 @@ def materialize(
     for place, own in enumerate(_sites(adapters)):
         # DARE draws anew at each site.
         here = replace(options, seed=place)
+        (path,) = {path for adapter in own for path in adapter}
+        weights = weights_at(path)
+        if not any(weights):
+            continue
         merged = execute(partial(merge, rule, own, weights, here))
         made.update(merged.adapter)
         for name, value in merged.notes.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from composer.core.composition import Composition
+from composer.core.curves import changes, is_on, over_layers
 from composer.core.errors import ComposerError
 from composer.core.names import merged_name, unknown_name_message
 from composer.core.results import Fusion
@@ -15,6 +16,7 @@ from composer.engine.adapter_pool import AdapterPool, SlotLease
 from composer.engine.adapter_snapshot import AdapterSnapshot
 from composer.engine.materialize import Executor, materialize, run_inline
 from composer.methods import METHODS, Method
+from composer.model.gated_model import GatedModel
 from composer.model.runtime.token_routing import RouterConfig
 
 
@@ -35,6 +37,8 @@ class ResolvedComposition:
     # Lanes that are opposites of each other, as sets of indices of two or more.
     groups: tuple[tuple[int, ...], ...]
     layers: int
+    # Multipliers of the weights, [L, N]; None: 1 everywhere.
+    curves: np.ndarray | None = None
     leases: tuple[SlotLease, ...] = ()
 
     @property
@@ -56,6 +60,17 @@ class ResolvedComposition:
     def refresh_every(self) -> int:
         """Recompute the gates after so many tokens; 0: never."""
         return self.composition.live if "live" in self.method.parameters else 0
+
+    @property
+    def schedule_changes(self) -> frozenset[int]:
+        """The numbers of sampled tokens after which the schedule changes the weights."""
+        return changes(self.composition.schedule)
+
+    def weights_at(self, token: int) -> np.ndarray:
+        """[N]: the weights for a new token, counted from 1, under the schedule."""
+        spans = self.composition.schedule
+        on = [is_on(spans.get(name), token) for name in self.lanes]
+        return self.weights * on
 
     def lane_indices(self, names: Sequence[str]) -> list[int]:
         """The lanes of these adapters, then that of the merged adapter if there is one."""
@@ -116,30 +131,35 @@ def resolve(
     pool: AdapterPool,
     composition: Composition,
     opposites: Sequence[Sequence[str]],
-    layers: int,
+    model: GatedModel,
     execute: Executor = run_inline,
 ) -> ResolvedComposition:
     """Look everything up, and materialize the adapters that the method makes of others.
 
     opposites: groups of adapters that exclude each other. execute: runs each of many small pieces of work.
-    Raises ComposerError for an unknown name or method, and for adapters that cannot be merged.
+    Raises ComposerError for an unknown name or method, for adapters that cannot be merged, and for a schedule
+    with a method that cannot follow it.
     """
     snapshot, method = pool.snapshot, find_method(composition)
     weights = _weights(snapshot, composition)  # [N]
+    curves = _curves(snapshot, composition, model.layers)  # [L, N]
+    _check_schedule(snapshot, method, composition)
     columns = np.array([snapshot.column(name) for name in snapshot.names], int)
     lanes, leases = snapshot.names, tuple[SlotLease, ...]()
     if requires_materialization(composition):
-        leases = _materialize(pool, snapshot, method, composition, weights, execute)
+        leases = _materialize(pool, snapshot, method, composition, weights, curves, model.layer_of, execute)
         made = [pool.snapshot.bank.names.index(lease.name) for lease in leases]
         if method.merge is None:
             columns[np.flatnonzero(weights)] = made
         else:
             lanes = lane_names(composition, snapshot.names)
             columns = np.array([*columns, *made], int)
-            weights = np.array([*np.zeros_like(weights), 1.0])
+            weights, curves = np.array([*np.zeros_like(weights), 1.0]), None
     found = (tuple(lanes.index(name) for name in group if name in lanes) for group in opposites)
     groups = tuple(group for group in found if len(group) > 1)
-    return ResolvedComposition(composition, method, lanes, columns, weights, groups, layers, leases)
+    return ResolvedComposition(
+        composition, method, lanes, columns, weights, groups, model.layers, curves, leases
+    )
 
 
 def _weights(snapshot: AdapterSnapshot, composition: Composition) -> np.ndarray:
@@ -150,19 +170,47 @@ def _weights(snapshot: AdapterSnapshot, composition: Composition) -> np.ndarray:
     return weights
 
 
+def _curves(snapshot: AdapterSnapshot, composition: Composition, layers: int) -> np.ndarray | None:
+    """[L, N] multipliers; None without curves."""
+    if not composition.curves:
+        return None
+    curves = np.ones((layers, len(snapshot.names)))
+    for name, anchors in composition.curves.items():
+        curves[:, snapshot.index(name)] = over_layers(anchors, layers)
+    return curves
+
+
+def _check_schedule(snapshot: AdapterSnapshot, method: Method, composition: Composition) -> None:
+    for name in composition.schedule:
+        snapshot.index(name)
+    if composition.schedule and (method.on_logits or method.merge is not None):
+        raise ComposerError(
+            f"{method.label} cannot follow a schedule over tokens; choose a method that adds outputs, such "
+            "as sum, or leave the schedule out."
+        )
+
+
 def _materialize(
     pool: AdapterPool,
     snapshot: AdapterSnapshot,
     method: Method,
     composition: Composition,
     weights: np.ndarray,
+    curves: np.ndarray | None,
+    layer_of: Mapping[str, int],
     execute: Executor,
 ) -> tuple[SlotLease, ...]:
     active = np.flatnonzero(weights).tolist()
     names, shares = [snapshot.names[index] for index in active], weights[active].tolist()
     parameters = tuple(getattr(composition, name) for name in method.parameters)
     keys: list[Hashable] = [("calibrated", tuple(names), name) for name in names]
+    own = None if curves is None else curves[:, active]  # [L, n]
     if method.merge is not None:
-        keys = [(method.merge, parameters, tuple(zip(names, shares, strict=True)))]
+        shape = None if own is None else own.tobytes()
+        keys = [(method.merge, parameters, tuple(zip(names, shares, strict=True)), shape)]
     adapters = [snapshot.bank.adapter(name) for name in names]
-    return pool.made(keys, lambda: materialize(method, adapters, shares, composition, execute))
+
+    def weights_at(path: str) -> list[float]:
+        return shares if own is None else (np.array(shares) * own[layer_of[path]]).tolist()
+
+    return pool.made(keys, lambda: materialize(method, adapters, weights_at, composition, execute))

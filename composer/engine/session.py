@@ -25,6 +25,20 @@ class SessionRow(BatchRow):
     """A row of a session. It holds its resolved composition, and with it the leases of merged adapters."""
 
     resolved: ResolvedComposition = field(kw_only=True)
+    # The last so many of its first ids are continuation that was there before.
+    written: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sampler.skip(self.written)
+
+    def continuation(self, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> Continuation:
+        """The decoder of its text, with what was written before."""
+        start = len(self.ids) - self.written
+        text = Continuation(tokenizer, self.ids[:start], ends)
+        for token in self.ids[start:]:
+            text.push(token, last=False)
+        return text
 
 
 def check_slots(row: BatchRow, slots: int) -> None:
@@ -62,7 +76,7 @@ class DecodeSession:
     def add(self, rows: Sequence[SessionRow]) -> list[Step | Failed]:
         """Read the rows' prompts in one pass and return their first tokens."""
         self._snapshot = self._newest()
-        self._rows |= {row.key: (row, Continuation(self._tokenizer, row.ids, self._ends)) for row in rows}
+        self._rows |= {row.key: (row, row.continuation(self._tokenizer, self._ends)) for row in rows}
         return self._steps(*self._batch.add(rows, self._snapshot.layout))
 
     def step(self) -> list[Step | Failed]:
@@ -96,7 +110,7 @@ class DecodeSession:
         own = row.mixture.together(shares[sampled.slots])  # [L, columns]
         return Step(
             row=row.key,
-            index=row.count - 1,
+            index=row.written + row.count - 1,
             token=sampled.token,
             piece=piece,
             text=text.text,

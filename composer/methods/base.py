@@ -37,6 +37,8 @@ class GateInputs:
     composition: Composition
     # What the method's `prompt_stats` name; 0 for adapters with weight 0.
     prompt: PromptStats = PromptStats()
+    # Multipliers of the weights, [L, N]; None: 1 everywhere.
+    curves: np.ndarray | None = None
 
     @property
     def active(self) -> np.ndarray:
@@ -99,17 +101,32 @@ def band_profile(bands: tuple[float, float, float], layers: int) -> np.ndarray:
 
 
 def logit_mixture(method: Method, inputs: GateInputs) -> LogitMixture:
-    """The branches of a row and their gates, float32. Strength and layer bands apply to every method.
+    """The branches of a row and their gates, float32. Strength, layer bands and curves apply to every method.
+
+    A curve multiplies the adapter's weight in each layer, as if its slider were moved there.
 
     On the logits, with a the method's coefficients and l_i the logits of the base with adapter i alone, its
-    gates the layer bands: l = l_0 + strength * sum_i a_i (l_i - l_0).
+    gates the layer bands times its curve: l = l_0 + strength * sum_i a_i (l_i - l_0).
     """
     composition = inputs.composition
     profile = band_profile(composition.bands, inputs.layers)  # [L]
     if not method.on_logits:
-        gates = (composition.strength * profile)[:, None] * method.gate_fn(inputs)  # [L, N]
+        gates = (composition.strength * profile)[:, None] * _gates(method, inputs)  # [L, N]
         return LogitMixture.one(gates.astype(np.float32))
     shares = composition.strength * method.gate_fn(replace(inputs, layers=1))[0]  # [N]
     alone = np.eye(len(shares))[:, None, :] * profile[:, None]  # [N, L, N]
+    if inputs.curves is not None:
+        alone = alone * inputs.curves  # [N, L, N]
     gates = np.concatenate([np.zeros((1, *alone.shape[1:])), alone]).astype(np.float32)  # [1 + N, L, N]
     return LogitMixture.of([1 - shares.sum(), *shares], list(gates))
+
+
+def _gates(method: Method, inputs: GateInputs) -> np.ndarray:
+    """The method's gates [L, N], each layer's made of the weights that it has there."""
+    if inputs.curves is None:
+        return method.gate_fn(inputs)
+    gates = np.zeros((inputs.layers, len(inputs.weights)))  # [L, N]
+    for curve in np.unique(inputs.curves, axis=0):
+        here = (inputs.curves == curve).all(axis=1)  # [L]
+        gates[here] = method.gate_fn(replace(inputs, weights=inputs.weights * curve))[here]
+    return gates

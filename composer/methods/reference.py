@@ -10,7 +10,8 @@ HEAD = """# Methods
 
 Adapter i adds `s_i B_i A_i x` at a linear layer `W0`. `w_i` is its weight (the slider), `g_i` its gate in
 that layer, N the number of adapters with a weight, t the blend, c the contrast. Strength and the layer bands
-multiply the gates of every method.
+multiply the gates of every method. A curve multiplies an adapter's weight in each layer, and a schedule sets
+it to 0 outside a span of new tokens; on the logits and in merges there is no schedule.
 
 Merges make one adapter of those with a weight, once for each set of weights, and add it like any other; its
 contributions are shown as one lane. Those that look at single entries of the deltas take seconds to half a

@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from composer.adapters.bank import AdapterBank
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 from composer.model.rank_layout import GateTelemetry, Layout, layer_energy
 from composer.model.runtime.token_routing import TokenRouter
 

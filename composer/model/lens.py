@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 from composer.model.runtime.llama.fused_linear import fuse_linears
 
 # Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.

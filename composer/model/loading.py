@@ -20,9 +20,8 @@ from transformers import (
 
 from composer.adapters.hub import HubError, base_snapshot
 from composer.core.catalog_types import BaseSpec, Wheel
-from composer.core.errors import ComposerError
+from composer.core.errors import ComposerError, sanitize
 from composer.core.fault_messages import out_of_memory
-from composer.core.sanitize import sanitize
 from composer.model.converted import convert, without_bars
 from composer.model.tokens import check_tokenizer, encode_prompt, read_prompt
 

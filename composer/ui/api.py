@@ -45,6 +45,8 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
                 {name: asked[name] for name in parameters_of(Composition)},
                 {name: asked[name] for name in parameters_of(Sampling) if name != "time_limit"},
                 settings,
+                curves=_as_object(asked["curves"]),
+                schedule=_as_object(asked["schedule"]),
             )
             names = runner.engine.names
             adapters = list(lane_names(request.composition, names))
@@ -101,6 +103,8 @@ def _signature() -> inspect.Signature:
     for name, each in (simple | sampling | own).items():
         kind = each.kind | None if each.optional else each.kind
         arguments.setdefault(name, (kind, each.default))
+    arguments["curves"] = (dict[str, list[float]], {})
+    arguments["schedule"] = (dict[str, list[int | None]], {})
     return inspect.Signature(
         [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
@@ -127,12 +131,12 @@ def _plain(fusion: Fusion) -> dict[str, list]:
     return {"kl": fusion.kl.tolist(), "alpha": fusion.alpha.tolist()}
 
 
-def _as_object(weights: object) -> object:
-    """Weights may also come as the text of a JSON object."""
-    if not isinstance(weights, str):
-        return weights
+def _as_object(given: object) -> object:
+    """Objects may also come as the text of a JSON object."""
+    if not isinstance(given, str):
+        return given
     try:
-        return json.loads(weights[:10_000])
+        return json.loads(given[:10_000])
     except ValueError:
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from composer.adapters.files import local_folder
 from composer.adapters.hub import valid_repo_id
@@ -52,6 +53,8 @@ def make_request(
     parameters: Mapping[str, object],
     sampling: Mapping[str, object],
     settings: Settings,
+    curves: object = MappingProxyType({}),
+    schedule: object = MappingProxyType({}),
 ) -> Request:
     """Check everything at once. Raises ComposerError with one sentence about the first fault.
 
@@ -59,7 +62,14 @@ def make_request(
     the server sets.
     """
     text = check_prompt(prompt, settings.max_prompt_chars)
-    composition = Composition(weights=weights, method=check_method(method), bands=tuple(bands), **parameters)
+    composition = Composition(
+        weights=weights,
+        method=check_method(method),
+        bands=tuple(bands),
+        curves=curves,
+        schedule=schedule,
+        **parameters,
+    )
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")

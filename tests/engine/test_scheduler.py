@@ -44,6 +44,8 @@ def engine(request, tmp_path_factory):
 def scheduler(engine, monkeypatch):
     # A text must not end early, or there is nothing to be in company with.
     monkeypatch.setattr(engine, "end_tokens", frozenset())
+    # And a fast machine must not be through with it before the queue's first update.
+    monkeypatch.setattr("composer.engine.scheduler.POLL", 0.02)
     made = Scheduler(engine, slots=4, queue=5)
     yield made
     made.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from composer.core.sanitize import sanitize
+from composer.core.errors import sanitize
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

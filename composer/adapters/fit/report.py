@@ -17,8 +17,7 @@ from composer.adapters.fit.targets import left_out
 from composer.adapters.fit.tensors import PLAIN, BaseNames, matrices, misnamed, tensor_site
 from composer.adapters.scaling import rank_at, scaling
 from composer.core.catalog_types import FitReport
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 
 if TYPE_CHECKING:  # hub.py is the network room; this one must not need it
     from composer.adapters.files import AdapterFiles, TensorInfo

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from composer.adapters.fit.patterns import Patterns
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 
 # PEFT shortens lists from this length on to common endings, after which no layer is listed by its whole path.
 SHORTENED = 20

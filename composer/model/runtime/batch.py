@@ -46,6 +46,8 @@ class BatchRow:
     refresh_every: int = 0
     # How its tokens weight the adapters themselves; None: they do not.
     router: RouterConfig | None = None
+    # Refresh the gates also after these numbers of sampled tokens.
+    refresh_after: frozenset[int] = frozenset()
     sampler: RowSampler = field(init=False)
     # When it was added to its batch, by the monotonic clock.
     began: float = field(init=False)
@@ -53,6 +55,12 @@ class BatchRow:
 
     def __post_init__(self) -> None:
         self.sampler = RowSampler(self.sampling)
+
+    @property
+    def refresh_due(self) -> bool:
+        """Whether its gates are refreshed before the next token."""
+        regular = self.refresh_every > 0 and self.count % self.refresh_every == 0
+        return regular or self.count in self.refresh_after
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class Batch:
         """Refresh the gates of rows that are due. Rows whose gates could not be computed are removed."""
         failed: list[SampledToken | Failed] = []
         for row in self.rows:
-            if row.refresh_every and row.count % row.refresh_every == 0:
+            if row.refresh_due:
                 try:
                     row.mixture = row.refresh_gates(row.ids)
                 except Exception as fault:  # it concerns this row alone

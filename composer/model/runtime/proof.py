@@ -15,8 +15,7 @@ from functools import partial
 import torch
 
 from composer.core.catalog_types import BaseSpec
-from composer.core.errors import ComposerError
-from composer.core.sanitize import sanitize
+from composer.core.errors import ComposerError, sanitize
 from composer.model.gated_model import GatedModel
 from composer.model.lens import Lens
 from composer.model.rank_layout import Layout

@@ -33,6 +33,11 @@ class RowSampler:
         self.sampling = sampling
         self._generator = torch.Generator().manual_seed(sampling.seed)
 
+    def skip(self, count: int) -> None:
+        """Pass over the numbers of tokens that were sampled before."""
+        for _ in range(count):
+            self.uniform()
+
     def uniform(self) -> float:
         """The next number in [0, 1)."""
         return float(torch.rand((), generator=self._generator))
