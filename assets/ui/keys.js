@@ -1,9 +1,16 @@
 () => {
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      for (const stop of document.querySelectorAll("button#stop, button#compare-stop")) {
+        if (!stop.disabled && stop.offsetParent) stop.click();
+      }
+      return;
+    }
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     // Leaving the field first makes gradio take over a number that is still being typed.
     document.activeElement?.blur();
-    document.querySelector("button#generate")?.click();
+    const go = [...document.querySelectorAll("button#generate, button#compare-go")].find((each) => each.offsetParent);
+    go?.click();
   });
 }

@@ -15,6 +15,8 @@ class LiveData {
     this.adapters = [];
     this.columns = [];
     this.status = { phase: "idle" };
+    this.reading = null;
+    this.meters = [];
   }
 
   apply(message) {
@@ -25,6 +27,9 @@ class LiveData {
     // Offsets from the server count code points; a JavaScript string counts UTF-16 units.
     this.chars = Array.from(message.text);
     for (const key of ["prompt", "layers", "room", "count", "adapters", "status"]) this[key] = message[key];
+    this.reading = message.reading ?? null;
+    this.meters = message.meters ?? [];
+    this.columns.length = Math.min(this.columns.length, message.count); // Back takes tokens away
     for (const column of message.columns) this.columns[column.i] = this.decode(column);
   }
 

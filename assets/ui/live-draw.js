@@ -2,9 +2,11 @@
 
 const LIVE_GUTTER = { left: 34, bottom: 18, top: 4, right: 4 };
 
+// On dark ground the lighter twin, as adapterColor has it.
 function liveRgb(hex) {
   const number = parseInt(hex.slice(1), 16);
-  return [number >> 16, (number >> 8) & 255, number & 255];
+  const rgb = [number >> 16, (number >> 8) & 255, number & 255];
+  return isDark() ? rgb.map((value) => Math.round(0.68 * value + 0.32 * 255)) : rgb;
 }
 
 // Colours averaged by share: two adapters that pull equally give the colour between theirs.
@@ -25,6 +27,7 @@ class LiveMap {
     this.data = data;
     this.mode = "mixed";
     this.cursor = null;
+    this.pinned = null;
   }
 
   // Geometry in CSS pixels. Lanes are stacked, the first adapter on top.
@@ -80,6 +83,7 @@ class LiveMap {
     shown.forEach((only, lane) => {
       const top = geometry.area.y + lane * (geometry.laneHeight + geometry.gap);
       for (let t = 0; t < data.columns.length; t++) {
+        context.globalAlpha = this.pinned === null || this.pinned === t ? 1 : 0.4;
         const left = snap(geometry.area.x + t * geometry.step);
         const right = snap(geometry.area.x + (t + 1) * geometry.step) - space;
         for (let layer = 0; layer < data.layers; layer++) {
@@ -93,6 +97,7 @@ class LiveMap {
         }
       }
     });
+    context.globalAlpha = 1;
     this.canvas.dataset.peak = peak;
   }
 
@@ -126,6 +131,12 @@ class LiveMap {
   }
 
   drawCursor(context, geometry, ink) {
+    if (this.pinned !== null && this.data.columns[this.pinned]) {
+      context.strokeStyle = ink;
+      context.lineWidth = 2;
+      const left = geometry.area.x + this.pinned * geometry.step;
+      context.strokeRect(left - 1, geometry.area.y, geometry.step + 1, geometry.area.h);
+    }
     if (!this.cursor || !this.data.columns[this.cursor.token]) return;
     const { token, layer, lane } = this.cursor;
     const x = geometry.area.x + token * geometry.step;

@@ -1,38 +1,35 @@
-// Wires the live view: text, status, legend, map and tip. Strings from outside only become textContent.
+// Wires the live view: text, status, meters, legend, map and tip. Strings from outside only become textContent.
 
 const live = {
   root: element.querySelector(".live"),
   data: new LiveData(),
   find: (name) => element.querySelector(`.live-${name}`),
+  pinned: null, // a token's index
+  hovered: null,
+  player: null,
 };
 const liveCanvas = live.root.querySelector("canvas");
 live.map = new LiveMap(liveCanvas, live.data);
+live.words = new LiveWords(live.data);
 liveCanvas.composer = live.data; // what is drawn, for tests and for the curious
 
-function livePercent(value) {
-  return `${(100 * value).toFixed(value < 0.0995 ? 2 : 1)}%`;
-}
-
 function liveShowText() {
-  const { data } = live;
+  const { data, words } = live;
   live.find("prompt").textContent = data.prompt;
   live.find("hint").hidden = Boolean(data.run);
   live.find("caret").hidden = !["reading", "writing"].includes(data.status.phase);
-  const colors = data.adapters.map((adapter) => liveRgb(adapter.color));
-  const means = data.columns.map((column) => column.means);
-  const sums = means.map((row) => row.reduce((a, b) => a + b, 0));
+  const sums = data.columns.map((column) => column.means.reduce((a, b) => a + b, 0));
   const peak = sums.reduce((a, b) => Math.max(a, b), 0); // skips columns not here yet, where spread would not
   const spans = data.pieces().map((piece, t) => {
     const span = makeNode("span", "live-token", piece);
-    const rgb = means[t] && liveMix(means[t], colors);
-    if (rgb) span.style.setProperty("--tint", `rgba(${rgb.join(",")},${(0.45 * (sums[t] / peak) ** 3).toFixed(3)})`);
+    const tint = words.tint(t, peak);
+    if (tint) span.style.setProperty("--tint", `color-mix(in srgb, ${adapterColor(tint[0])} ${(100 * tint[1]).toFixed(1)}%, transparent)`);
+    span.classList.toggle("live-pinned", t === live.pinned);
     span.dataset.token = t;
     return span;
   });
-  const box = live.find("text");
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
   live.find("tokens").replaceChildren(...spans);
-  if (atEnd) box.scrollTop = box.scrollHeight;
+  for (const button of live.find("colors").children) button.setAttribute("aria-pressed", String(button.dataset.colors === words.mode));
 }
 
 function liveShowStatus() {
@@ -48,18 +45,30 @@ function liveShowStatus() {
   line.textContent = parts.join(" · ");
 }
 
+function liveShowMeters() {
+  const items = live.data.meters.map((meter) => {
+    const item = makeNode("li", "live-meter");
+    const bar = makeNode("i");
+    const fill = makeNode("i");
+    fill.style.width = `${100 * meter.share}%`;
+    fill.style.background = adapterColor(meter.color);
+    bar.append(fill);
+    item.append(makeNode("span", "", meter.label), bar, makeNode("b", "", `${Math.round(100 * meter.share)}%`));
+    item.title = meter.hint;
+    return item;
+  });
+  live.find("meters").replaceChildren(...items);
+}
+
 function liveShowLegend() {
-  const active = new Set(live.data.columns.length ? live.data.active() : live.data.adapters.keys());
-  const items = live.data.adapters.map((adapter, k) => {
-    const item = makeNode("li", active.has(k) ? "" : "live-off");
-    const chip = makeNode("span", "live-chip");
-    chip.style.background = adapter.color;
-    item.append(chip, adapter.label);
+  const items = live.data.active().map((k) => {
+    const item = makeNode("li");
+    item.append(makeChip(live.data.adapters[k].color), live.data.adapters[k].label);
     return item;
   });
   const peak = Number(liveCanvas.dataset.peak);
   live.find("legend").replaceChildren(...items);
-  live.find("scale").textContent = peak > 0 ? `The brightest is ${livePercent(peak)} of the base's own output.` : "";
+  live.find("scale").textContent = peak > 0 ? `The brightest cell is ${livePercent(peak)} of the base's own output.` : "";
 }
 
 function liveDescribe() {
@@ -74,9 +83,10 @@ function liveShowTip() {
   const tip = live.find("tip");
   const { cursor } = live.map;
   const { data } = live;
-  tip.hidden = !cursor || !data.columns[cursor.token];
+  tip.hidden = !cursor || cursor.layer === null || !data.columns[cursor.token];
+  const here = cursor && data.columns[cursor.token] ? cursor.token : null;
   for (const span of live.find("tokens").children) {
-    span.classList.toggle("live-here", !tip.hidden && Number(span.dataset.token) === cursor.token);
+    span.classList.toggle("live-here", Number(span.dataset.token) === here);
   }
   if (tip.hidden) return;
   const word = data.pieces()[cursor.token];
@@ -88,9 +98,7 @@ function liveShowTip() {
     .sort((a, b) => b.value - a.value)
     .map(({ adapter, value }) => {
       const row = makeNode("div", "live-tip-row");
-      const chip = makeNode("span", "live-chip");
-      chip.style.background = adapter.color;
-      row.append(chip, makeNode("span", "", adapter.label), makeNode("b", "", livePercent(value)));
+      row.append(makeChip(adapter.color), makeNode("span", "", adapter.label), makeNode("b", "", livePercent(value)));
       return row;
     });
   tip.replaceChildren(head, ...(rows.length ? rows : [makeNode("div", "", "the base alone")]));
@@ -99,43 +107,136 @@ function liveShowTip() {
   tip.style.left = `${Math.min(Math.max(center - tip.offsetWidth / 2, 0), width - tip.offsetWidth)}px`;
 }
 
+// The line under the text: of the token that is pointed at, else of the pinned one.
+function liveShowWhy() {
+  const t = live.hovered ?? live.pinned;
+  const known = t !== null && live.data.columns[t];
+  const hint = live.data.reading ? "Point at a word to see who pushed it; click to pin it." : "";
+  live.find("why").replaceChildren(...(known ? live.words.explain(t) : [makeNode("span", "live-soft", hint)]));
+}
+
+function livePin(t) {
+  live.pinned = t === live.pinned || !live.data.columns[t] ? null : t;
+  live.map.pinned = live.pinned;
+  for (const span of live.find("tokens").children) {
+    span.classList.toggle("live-pinned", Number(span.dataset.token) === live.pinned);
+  }
+  const words = live.pinned === null ? null : live.words.drawnFrom(live.pinned);
+  document.dispatchEvent(new CustomEvent("composer:pin", { detail: words }));
+  live.map.draw();
+  liveShowWhy();
+}
+
+function liveHover(t) {
+  live.hovered = t;
+  live.map.cursor = t === null ? null : { token: t, layer: null, lane: 0 };
+  live.map.draw();
+  liveShowTip();
+  liveShowWhy();
+}
+
 function liveRefresh() {
   liveShowText();
   live.map.draw();
   liveShowStatus();
+  liveShowMeters();
   liveShowLegend();
   liveShowTip();
+  liveShowWhy();
   liveCanvas.setAttribute("aria-label", liveDescribe());
 }
 
 function livePoint(cursor) {
   live.map.cursor = cursor;
+  live.hovered = cursor ? cursor.token : null;
   live.map.draw();
   liveShowTip();
+  liveShowWhy();
 }
+
+// --- recordings ---
+
+function liveStop() {
+  clearInterval(live.player);
+  live.player = null;
+}
+
+// Token by token, at a speed that can be read.
+function livePlay(message) {
+  liveStop();
+  const badge = live.find("badge");
+  const chars = Array.from(message.text);
+  const quiet = { ...message, columns: [], text: "", count: 0, reading: null, meters: [] };
+  const status = { phase: "playing", message: message.recorded.note };
+  let next = window.matchMedia("(prefers-reduced-motion: reduce)").matches ? message.columns.length : 1;
+  let ended = 0;
+  live.data.run = null;
+  live.data.apply({ ...quiet, status });
+  const tick = () => {
+    if (next >= message.columns.length) {
+      liveStop();
+      live.data.apply({ ...message, status: { phase: "recorded", message: message.recorded.note } });
+    } else {
+      const column = message.columns[next - 1];
+      ended = Math.max(ended, column.end);
+      live.data.apply({ ...quiet, status, columns: [column], count: next, text: chars.slice(0, ended).join("") });
+    }
+    next += 1;
+    liveRefresh();
+  };
+  badge.hidden = false;
+  badge.textContent = message.recorded.label;
+  badge.title = message.recorded.hint;
+  live.player = setInterval(tick, 85);
+  tick();
+}
+
+// --- events ---
 
 liveCanvas.addEventListener("pointermove", (event) => livePoint(live.map.at(event.offsetX, event.offsetY)));
 liveCanvas.addEventListener("pointerdown", (event) => livePoint(live.map.at(event.offsetX, event.offsetY)));
+liveCanvas.addEventListener("click", (event) => {
+  const cell = live.map.at(event.offsetX, event.offsetY);
+  if (cell) livePin(cell.token);
+});
 liveCanvas.addEventListener("pointerleave", () => livePoint(null));
 liveCanvas.addEventListener("blur", () => livePoint(null));
 liveCanvas.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   const move = moves[event.key];
-  if (!move || !live.data.columns.length) return;
+  if (!live.data.columns.length) return;
+  if (event.key === "Enter" && live.map.cursor && !event.ctrlKey) livePin(live.map.cursor.token);
+  if (!move) return;
   event.preventDefault();
   const from = live.map.cursor ?? { token: 0, layer: 0, lane: 0 };
   const clamp = (value, high) => Math.min(Math.max(value, 0), high);
   livePoint({
     lane: from.lane,
     token: clamp(from.token + move[0], live.data.columns.length - 1),
-    layer: clamp(from.layer + move[1], live.data.layers - 1),
+    layer: clamp((from.layer ?? 0) + move[1], live.data.layers - 1),
   });
 });
 live.find("tokens").addEventListener("pointerover", (event) => {
   const token = Number(event.target.dataset?.token);
-  if (live.data.columns[token]) livePoint({ token, layer: Math.floor(live.data.layers / 2), lane: 0 });
+  if (live.data.columns[token]) liveHover(token);
 });
-live.find("tokens").addEventListener("pointerleave", () => livePoint(null));
+live.find("tokens").addEventListener("pointerleave", () => liveHover(null));
+live.find("tokens").addEventListener("click", (event) => {
+  if (event.target.dataset?.token !== undefined) livePin(Number(event.target.dataset.token));
+});
+live.find("text").addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const from = live.hovered ?? live.pinned;
+  if (step) {
+    event.preventDefault();
+    const last = live.data.columns.length - 1;
+    if (last >= 0) liveHover(from === null ? (step > 0 ? 0 : last) : Math.min(Math.max(from + step, 0), last));
+  } else if ((event.key === "Enter" || event.key === " ") && from !== null && !event.ctrlKey) {
+    event.preventDefault();
+    livePin(from);
+  }
+});
+live.find("text").addEventListener("blur", () => liveHover(null));
 for (const button of live.find("modes").children) {
   button.addEventListener("click", () => {
     live.map.mode = button.dataset.mode;
@@ -143,15 +244,33 @@ for (const button of live.find("modes").children) {
     liveRefresh();
   });
 }
+for (const button of live.find("colors").children) {
+  button.addEventListener("click", () => {
+    live.words.colors = button.dataset.colors;
+    liveRefresh();
+    if (!live.data.reading && button.dataset.colors !== "loudness") {
+      live.find("why").replaceChildren(makeNode("span", "live-soft", "This colouring is known when the text is whole."));
+    }
+  });
+}
 
 new ResizeObserver(() => live.map.draw()).observe(liveCanvas);
-new MutationObserver(() => live.map.draw()).observe(document.body, { attributeFilter: ["class"] });
-watch("value", () => {
-  const message = props.value ?? {};
+new MutationObserver(liveRefresh).observe(document.body, { attributeFilter: ["class"] });
+
+function liveTake(message) {
+  if (message.recorded) {
+    live.pinned = live.map.pinned = live.hovered = null;
+    livePlay(message);
+    return;
+  }
   if (message.run) {
     // What was on its way when Stop was pressed may come after the last picture.
     if (message.run === live.data.run && ["done", "stopped"].includes(live.data.status.phase)) return;
+    liveStop();
+    live.find("badge").hidden = true;
     const begins = message.run !== live.data.run;
+    if (begins && live.pinned !== null) livePin(null);
+    live.hovered = null;
     live.data.apply(message);
     liveRefresh();
     // On a phone the text is below the sliders: bring it into view once, then leave scrolling alone.
@@ -160,6 +279,12 @@ watch("value", () => {
     live.data.status = message.status; // only the status line changes
     liveShowStatus();
   }
-});
-Object.assign(live.data, props.value ?? {}); // the opening: adapters, layers, status
-liveRefresh();
+}
+
+watch("value", () => liveTake(props.value ?? {}));
+if (props.value?.recorded) {
+  livePlay(props.value);
+} else {
+  Object.assign(live.data, props.value ?? {}); // the opening: adapters, layers, status
+  liveRefresh();
+}

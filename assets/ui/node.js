@@ -6,3 +6,23 @@ function makeNode(tag, className, text) {
   if (text !== undefined) node.textContent = text;
   return node;
 }
+
+// A dot in an adapter's colour; the dark theme has a lighter twin of each (adapterColor).
+function makeChip(color) {
+  const chip = makeNode("span", "live-chip");
+  chip.style.background = adapterColor(color);
+  return chip;
+}
+
+function isDark() {
+  return document.body.classList.contains("dark") || document.documentElement.classList.contains("dark");
+}
+
+// Adapters keep their hue everywhere; on dark ground they are mixed with white, for contrast.
+function adapterColor(hex) {
+  return isDark() ? `color-mix(in srgb, ${hex} 68%, white)` : hex;
+}
+
+function signed(nats, digits = 1) {
+  return `${nats >= 0 ? "+" : "−"}${Math.abs(nats).toFixed(digits)}`;
+}

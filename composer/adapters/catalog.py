@@ -24,7 +24,7 @@ def load_catalog(path: str | Path) -> Catalog:
         str(folder),
         entry.default,
         {name: _base(name, base) for name, base in entry.bases.items()},
-        tuple(Example(each.prompt, each.weights, each.method, each.note) for each in entry.examples),
+        tuple(Example(**dict(each)) for each in entry.examples),
     )
 
 

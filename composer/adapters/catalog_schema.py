@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from composer.adapters.hub import COMMIT, valid_repo_id
 from composer.adapters.strict_yaml import Strict, as_read, rule, text_length
 from composer.core.catalog_types import AdapterSpec, Slider
-from composer.core.composition import Composition
+from composer.core.composition import Composition, Sampling
 
 
 def _not_null(value: Any) -> Any:
@@ -233,6 +233,15 @@ class ExampleEntry(Strict):
     weights: Annotated[dict[str, float], BeforeValidator(_weights)]
     method: Annotated[str, text_length(40)] | None = None
     note: Label = ""
+    label: Label = ""
+    strength: float | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _makes_a_run(self) -> ExampleEntry:
+        Composition(strength=1.0 if self.strength is None else self.strength)
+        Sampling(seed=self.seed)
+        return self
 
 
 class CatalogEntry(Strict):

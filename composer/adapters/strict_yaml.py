@@ -46,10 +46,29 @@ def read_yaml(path: Path, kind: str = "catalog") -> object:
     Raises ComposerError for an unreadable file, broken YAML and a key that is written twice.
     """
     try:
-        return yaml.load(path.read_text("utf-8"), Loader=_UniqueKeys)
+        text = path.read_text("utf-8")
     except OSError:
         raise ComposerError(f"The {kind} {sanitize(path.name)} cannot be read: check its name.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
+    except UnicodeDecodeError:
+        raise ComposerError(f"The {kind} is not valid YAML, it is no UTF-8 YAML text: correct it.") from None
+    return _document(text, kind, _UniqueKeys)
+
+
+def read_stranger_yaml(text: str, kind: str, limit: int) -> object:
+    """The document of a text that somebody sent.
+
+    Raises ComposerError as `read_yaml`, for more than `limit` characters, and for an alias: a few of them
+    stand for a document of any size.
+    """
+    if len(text) > limit:
+        raise ComposerError(f"The {kind} has more than {limit} characters: make it shorter.")
+    return _document(text, kind, _NoAliases)
+
+
+def _document(text: str, kind: str, loader: type[yaml.SafeLoader]) -> object:
+    try:
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         what = getattr(fault, "problem", None) or "it is no UTF-8 YAML text"
@@ -191,3 +210,13 @@ class _UniqueKeys(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _NoAliases(_UniqueKeys):
+    """Without aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "it has an alias", mark)
+        return super().compose_node(parent, index)

@@ -63,6 +63,8 @@ def explain(
     """
     if sampling.max_new_tokens > LONGEST and text is None:
         raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
+    if composition.schedule:
+        raise ComposerError("What is explained has the same weights throughout; leave the schedule out.")
     row = engine.row(0, prompt, composition, sampling)
     part = active_lanes(row.resolved, row.mixture.gates)
     columns = row.resolved.columns[part].tolist()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from composer.analysis.branches import active_lanes, with_part
+from composer.analysis.branches import active_lanes, lanes_alone
 from composer.core.composition import Composition, Sampling
 from composer.engine.engine import Engine
 from composer.model.gated_model import gates_tensor
@@ -51,18 +51,21 @@ class NextTokenReader:
         self._known: OrderedDict[Hashable, np.ndarray] = OrderedDict()  # -> [V] float32
 
     def __call__(
-        self, prompt: str, composition: Composition = Composition(), count: int = COUNT
+        self,
+        prompt: str,
+        composition: Composition = Composition(),
+        count: int = COUNT,
+        written: Sequence[int] = (),
     ) -> NextTokens:
         """The `count` tokens that are likeliest under the base or under the composition.
 
-        Raises ComposerError for a prompt or a composition that cannot be used.
+        written: tokens of the continuation that are there already. Raises ComposerError for a prompt or a
+        composition that cannot be used.
         """
-        row = self._engine.row(0, prompt, composition, Sampling())
+        row = self._engine.row(0, prompt, composition, Sampling(), written=written)
         part = active_lanes(row.resolved, row.mixture.gates)
         columns = row.resolved.columns[part]
-        keep = np.zeros((len(part) + 1, row.mixture.gates.shape[2]))  # [n + 1, N]; the last row is the base's
-        keep[np.arange(len(part)), columns] = 1
-        mixtures = [*(with_part(row.mixture, each) for each in keep), row.mixture]
+        mixtures = [*lanes_alone(row.mixture, columns), row.mixture]
         *alone, base, composed = self._log_probs(row.ids, mixtures, row.router)
         likeliest = np.argpartition(-np.maximum(base, composed), count)[:count]
         chosen = likeliest[np.argsort(-composed[likeliest], kind="stable")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from composer.cli.options import (
@@ -16,10 +17,12 @@ from composer.cli.options import (
     read_sampling,
     write_json,
 )
-from composer.core.composition import Composition
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
 from composer.core.results import Fusion, GenerationResult, Step
 
 if TYPE_CHECKING:
+    from composer.adapters.recipe import Recipe
     from composer.engine.engine import Engine
 
 
@@ -27,7 +30,13 @@ def command(commands) -> None:
     """Register `generate` with the shell's subcommands."""
     parser = commands.add_parser("generate", help="continue a prompt under a composition of adapters")
     add_common(parser)
-    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--prompt", help="the beginning of the text; required without a recipe")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="a recipe that the page's Share made: prompt, weights, method, sampling and seed come from it",
+    )
     add_composition(parser)
     add_sampling(parser)
     parser.set_defaults(run=_run)
@@ -35,12 +44,23 @@ def command(commands) -> None:
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
     composition, sampling = read_composition(args), read_sampling(args)
+    prompt = args.prompt
+    if args.recipe is not None:
+        from composer.adapters.recipe import load_recipe
+
+        recipe = _alone(load_recipe(args.recipe), composition, sampling)
+        prompt, composition = recipe.prompt if prompt is None else prompt, recipe.composition
+        sampling = recipe.sampling
+    if prompt is None:
+        raise ComposerError("Give the beginning of a text with --prompt, or a recipe with --recipe.")
     engine = load_engine(args)
-    fusion = _fusion_for(engine, args.prompt, composition)
-    steps: Iterable[Step] = engine.generate(args.prompt, composition, sampling, fusion=fusion)
+    if args.recipe is not None:
+        _prepare(engine, recipe)
+    fusion = _fusion_for(engine, prompt, composition)
+    steps: Iterable[Step] = engine.generate(prompt, composition, sampling, fusion=fusion)
     if not args.json:
-        steps = _streamed(args.prompt, steps, out)
-    result = engine.trace(args.prompt, composition, sampling, steps, fusion)
+        steps = _streamed(prompt, steps, out)
+    result = engine.trace(prompt, composition, sampling, steps, fusion)
     if args.json:
         write_json(_result_as_dict(result, engine), out)
     else:
@@ -51,6 +71,30 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _alone(recipe: Recipe, composition: Composition, sampling: Sampling) -> Recipe:
+    """The recipe. Raises ComposerError where options of the command line say something else beside it."""
+    if (composition, sampling) != (Composition(), Sampling()):
+        raise ComposerError(
+            "--recipe brings weights, method and sampling; leave these options out, or leave out the recipe."
+        )
+    return recipe
+
+
+def _prepare(engine: Engine, recipe: Recipe) -> None:
+    """Load the recipe's adapters from the Hub that the catalog does not have. Raises ComposerError."""
+    from composer.engine.recipes import check_recipe
+
+    for name, source in recipe.adapters.items():
+        if name not in engine.names and source.id:
+            report = engine.add_adapter(source.id, source.revision, name)
+            if not report.ok:
+                raise ComposerError(
+                    f"The recipe's adapter {name} cannot be loaded. {' '.join(report.reasons)}"
+                )
+    for sentence in check_recipe(engine, recipe):
+        print(f"composer: {sentence}", file=sys.stderr)
 
 
 def _fusion_for(engine: Engine, prompt: str, composition: Composition) -> Fusion | None:

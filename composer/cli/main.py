@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from composer.cli import bench, check, evaluate, explain, fuse, generate, judges, methods, study, train
+from composer.cli import bench, check, evaluate, explain, fuse, generate, judges, methods, record, study, train
 from composer.core.fault_messages import sentence
 from composer.core.shell import USAGE, Parser, give_up, open_closed, show_anything, tell
 
 log = logging.getLogger(__name__)
 
-SUBCOMMANDS = (generate, explain, fuse, check, methods, train, judges, study, evaluate, bench)
+SUBCOMMANDS = (generate, explain, fuse, check, methods, record, train, judges, study, evaluate, bench)
 
 INTERRUPTED = 130
 

@@ -92,6 +92,10 @@ class Example:
     weights: Mapping[str, float]
     method: str | None = None  # None: the one that the page opens with
     note: str = ""
+    # What its card says; empty: the adapters.
+    label: str = ""
+    strength: float | None = None  # None: the one that the page opens with
+    seed: int = 0
 
 
 @dataclass(frozen=True)

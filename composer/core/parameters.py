@@ -53,7 +53,11 @@ class Parameter:
             return value
         if self.kind is int:
             return check_int(subject, value, int(self.low), int(self.high))
-        return value if self.kind is bool else check_number(subject, value, self.low, self.high)
+        if self.kind is bool:
+            if not isinstance(value, bool):
+                raise ComposerError(f"{subject} must be true or false.")
+            return value
+        return check_number(subject, value, self.low, self.high)
 
 
 def parameter(default: Any, label: str, help: str, **more: Any) -> Any:

@@ -182,15 +182,17 @@ class Engine:
         sampling: Sampling = Sampling(),
         *,
         fusion: Fusion | None = None,
+        written: Sequence[int] = (),
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Step]:
         """Continue `prompt` under a composition, a Step per token.
 
         fusion: the prompt's fusion under this composition over all lanes, if it is known; it saves methods
-        that need it a prefill. Closing the iterator, or `stop()` returning True, ends the text at once.
+        that need it a prefill. written: tokens of the continuation that are there already; see `row`. Closing
+        the iterator, or `stop()` returning True, ends the text at once.
         Raises ComposerError for a prompt or a composition that cannot be used.
         """
-        return self._run([self.row(0, prompt, composition, sampling, fusion)], stop)
+        return self._run([self.row(0, prompt, composition, sampling, fusion, written)], stop)
 
     def generate_rows(
         self, requests: Sequence[GenerationRequest], stop: Callable[[], bool] = lambda: False

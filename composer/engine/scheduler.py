@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -134,16 +134,23 @@ class Scheduler:
             events.close()
 
     def submit(
-        self, prompt: str, composition: AnyComposition, sampling: Sampling, fusion: Fusion | None = None
+        self,
+        prompt: str,
+        composition: AnyComposition,
+        sampling: Sampling,
+        fusion: Fusion | None = None,
+        written: Sequence[int] = (),
     ) -> RequestHandle:
         """Queue a request. Raises ComposerError for one that cannot be generated, and when the queue is full.
+
+        fusion, written: as for Engine.row.
 
         Slots are given in the order of requests: a row with many branches is not overtaken while it waits.
         """
         self.check_capacity()
         # Merged adapters are materialized first, a site at a time between two passes. The row holds them.
         resolved = self.engine.resolve(composition, lambda work: self.submit_task(work).result())
-        make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion)
+        make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion, written)
         # A prefill runs on the decoding thread; without one the row is made here.
         row = self.submit_task(make).result() if resolved.missing_stats(fusion) else make()
         check_slots(row, self.slots)

@@ -51,7 +51,9 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
             names = runner.engine.names
             adapters = list(lane_names(request.composition, names))
             steps, fusion, position = [], None, 0
-            async with aclosing(throttled(runner.run(request, names), settings.updates_per_second)) as groups:
+            async with aclosing(
+                throttled(runner.run(request, names, read=False), settings.updates_per_second)
+            ) as groups:
                 async for group in groups:
                     steps += [each for each in group if isinstance(each, Step)]
                     fusion = next((each for each in group if isinstance(each, Fusion)), fusion)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import plotly.graph_objects as go
 
+from composer.analysis.text_reading import TextReading
 from composer.core.results import Fusion, Step
 from composer.methods import fuse
 from composer.ui.components import contribution_map as contribution_map
 from composer.ui.components.contribution_map import Status
 from composer.ui.components.plots import Series, contribution_figure, fusion_figure
+from composer.ui.components.token_reading import reading_view
 from composer.ui.validation import Request
 
 FINISHES: Mapping[str | None, tuple[str, str]] = {
@@ -35,6 +37,8 @@ class Progress:
     # Their legend entries, and after them the merged adapter's if the method makes one.
     adapters: Sequence[Mapping[str, str]]
     layers: int
+    # Tokens that the map has room for; 0: those that were asked for.
+    room: int = 0
     run: str = field(default_factory=lambda: secrets.token_hex(6))
     steps: list[Step] = field(default_factory=list)
     # fused, drawn: whether their fusion weights and their contributions have been shown.
@@ -42,6 +46,10 @@ class Progress:
     drawn: bool = False
     # By the visitor; nothing more is shown.
     stopped: bool = False
+    # The finished text read once more, if it was.
+    read: TextReading | None = None
+    # What the judges say of a text.
+    meters: Callable[[str], list[dict[str, object]]] = lambda text: []
 
     def reading(self) -> dict[str, object]:
         """The live view while the prompt is read."""
@@ -66,8 +74,12 @@ class Progress:
         return self._message(self._status("writing", ""), fresh=len(burst))
 
     def fusing(self) -> dict[str, object]:
-        """The live view when the text is whole and its fusion weights are still to come; every column."""
-        return self._message(self._status("fusing", "Done; reading the fusion weights…"), fresh=None)
+        """The live view when the text is whole and figures are still to come; every column."""
+        return self._message(self._status("fusing", "Done; reading the text once more…"), fresh=None)
+
+    def paused(self) -> dict[str, object]:
+        """The live view between two steps of a text that is written token by token."""
+        return self._message(self._status("paused", "Step writes the next token."), fresh=None)
 
     def finished(self) -> dict[str, object]:
         """The live view at the end, with every column; also after a cancel."""
@@ -110,6 +122,8 @@ class Progress:
         )
 
     def _message(self, status: Status, fresh: int | None) -> dict[str, object]:
+        weights, legend = self.request.composition.weights, {each["name"]: each for each in self.adapters}
+        reading = None if self.read is None else reading_view(self.read, legend, weights)
         return contribution_map.message(
             self.run,
             self.request.prompt,
@@ -117,9 +131,19 @@ class Progress:
             self.adapters,
             self.layers,
             status,
-            room=self.request.sampling.max_new_tokens,
+            room=self.room or self.request.sampling.max_new_tokens,
             fresh=fresh,
-        )
+        ) | {"reading": reading, "meters": self.meters(self.request.prompt + self.text)}
+
+    @property
+    def text(self) -> str:
+        """The continuation so far."""
+        return self.steps[-1].text if self.steps else ""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Its tokens."""
+        return tuple(step.token for step in self.steps)
 
 
 def _ordinal(number: int) -> str:

@@ -30,7 +30,7 @@ def launch(engine: Engine, settings: Settings, on_gpu: Callable[[Callable], Call
                 server_name=_as_in_a_url(settings.host),
                 server_port=settings.port,
                 theme=make_theme(),
-                css=make_css(page.slots),
+                css=make_css(page.context.slots, page.context.examples),
                 js=page_script(),
                 show_error=False,
                 footer_links=["api"],

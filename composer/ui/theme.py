@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from composer.core.assets import ASSETS
+from composer.core.catalog_types import Example
 from composer.ui.components.weight_sliders import WeightSlider
 
 FOLDER = ASSETS / "ui"
@@ -77,8 +78,9 @@ def make_theme() -> gr.themes.Base:
     )
 
 
-def make_css(slots: Sequence[WeightSlider]) -> str:
-    """The style sheet, with each slot's colours (#rrggbb by construction) and the place of its 0."""
+def make_css(slots: Sequence[WeightSlider], examples: Sequence[Example] = ()) -> str:
+    """The style sheet, with each slot's colours (#rrggbb by construction), the place of its 0, and the dots on
+    the presets' cards."""
     sheets = [_font_face(*font) for font in FONTS]
     sheets += [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.css"))]
     for slot in slots:
@@ -87,7 +89,30 @@ def make_css(slots: Sequence[WeightSlider]) -> str:
         sheets.append(
             f"#{slot.key} {{ --left: {slot.colors[0]}; --right: {slot.colors[-1]}; --zero: {zero:.2f}%; }}"
         )
-    return "\n".join(sheets)
+    return "\n".join([*sheets, *_example_dots(slots, examples)])
+
+
+def _example_dots(slots: Sequence[WeightSlider], examples: Sequence[Example]) -> list[str]:
+    """A style rule per card: a dot for each adapter in its colour, a ring for a negative weight."""
+    shades = {slot.adapters[0]: slot.colors[0] for slot in slots if len(slot.adapters) == 1}
+    rules = []
+    for place, example in enumerate(examples):
+        spots = [
+            f"radial-gradient(circle at {6 + 11 * k}px 50%, {_spot(shades[name], weight)})"
+            for k, (name, weight) in enumerate(example.weights.items())
+        ]
+        width = 11 * len(spots) + 1
+        rules.append(
+            f".example-{place}::before {{ content: ''; flex: none; width: {width}px; height: 12px; "
+            f"background: {', '.join(spots)}; }}"
+        )
+    return rules
+
+
+def _spot(color: str, weight: float) -> str:
+    if weight < 0:
+        return f"transparent 2.5px, {color} 3px, {color} 4.5px, transparent 5px"
+    return f"{color} 4.5px, transparent 5px"
 
 
 def _font_face(family: str, file: str, weights: str) -> str:

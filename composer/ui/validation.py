@@ -23,6 +23,8 @@ class Request:
     prompt: str
     composition: Composition
     sampling: Sampling
+    # Tokens of the continuation that are there already.
+    written: tuple[int, ...] = ()
 
 
 def check_prompt(prompt: object, limit: int) -> str:
@@ -55,6 +57,7 @@ def make_request(
     settings: Settings,
     curves: object = MappingProxyType({}),
     schedule: object = MappingProxyType({}),
+    written: tuple[int, ...] = (),
 ) -> Request:
     """Check everything at once. Raises ComposerError with one sentence about the first fault.
 
@@ -73,7 +76,7 @@ def make_request(
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")
-    return Request(text, composition, chosen)
+    return Request(text, composition, chosen, written)
 
 
 def check_source(source: object, folders: bool) -> str:

@@ -83,6 +83,16 @@ class NgramJudge:
         """The label of each text. Raises ComposerError where scikit-learn is missing."""
         return predict(self.labels, self.weights, self.bias, features(texts, self.grams)) if texts else []
 
+    def shares(self, text: str) -> dict[str, float]:
+        """Each label's probability as the judge's logistic regression gives it; they sum to 1.
+
+        Raises as `__call__`.
+        """
+        scores = _scores(self.weights, self.bias, features([text], self.grams))[0]  # [K]
+        logits = scores if len(self.labels) > 2 else np.array([0, scores[0]])
+        weights = np.exp(logits - logits.max())
+        return dict(zip(self.labels, (weights / weights.sum()).tolist(), strict=True))
+
     def __str__(self) -> str:
         parts = ", ".join(f"{s.file} {s.accuracy:.1%} of {s.rows}" for s in self.scores)
         return f"{self.attribute}: {self.accuracy:.1%} right on rows it never saw ({parts})"
@@ -114,6 +124,10 @@ def features(texts: Sequence[str], grams: Sequence[Grams]):
 
 def predict(labels: Sequence[str], weights: np.ndarray, bias: np.ndarray, read) -> list[str]:
     """The label of each row of `read` [T, D]."""
-    scores = read @ weights.astype(np.float32).T + bias  # [T, K]
+    scores = _scores(weights, bias, read)  # [T, K]
     best = scores.argmax(axis=1) if len(labels) > 2 else (scores[:, 0] > 0).astype(int)  # [T]
     return [labels[place] for place in best]
+
+
+def _scores(weights: np.ndarray, bias: np.ndarray, read) -> np.ndarray:
+    return read @ weights.astype(np.float32).T + bias  # [T, K]

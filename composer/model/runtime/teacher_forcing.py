@@ -33,6 +33,8 @@ class Forced(NamedTuple):
     log_probs: torch.Tensor
     # The observer of this pass.
     observer: SiteObserver | None
+    # Log-probabilities of the whole vocabulary, [G, T, V]; None where they were not asked for.
+    scores: torch.Tensor | None = None
 
 
 def forced(
@@ -43,11 +45,14 @@ def forced(
     mixture: Sequence[LogitMixture],
     observe: Callable[[], SiteObserver] | None = None,
     route: RouterConfig | None = None,
+    whole: bool = False,
 ) -> Iterator[Forced]:
     """Read prompt + text once per branch of each row, a few thousand tokens per pass, in the rows' order.
 
     text: at least one token. observe: makes the observer of a pass, which sees all branches. route: the token
-    router of every row. Raises ComposerError where logits are not finite.
+    router of every row. whole: also yield the scores, which take T * V numbers a row.
+
+    Raises ComposerError where logits are not finite.
     """
     device = model.device
     ids = torch.tensor([*prompt, *text[:-1]], device=device)
@@ -66,6 +71,7 @@ def forced(
         ).logits.float()  # [P, T, V]
         logits = check_drawable(LogitCombiner(part, device)(branch_logits))  # [G, T, V]
         picked = wanted.expand(len(part), -1, -1)
-        log_probs = logits.log_softmax(dim=-1).gather(2, picked).squeeze(-1)  # [G, T]
+        scores = logits.log_softmax(dim=-1)  # [G, T, V]
+        log_probs = scores.gather(2, picked).squeeze(-1)  # [G, T]
         # A copy: a view would keep every token's logits alive.
-        yield Forced(logits[:, 0].clone(), log_probs, observer)
+        yield Forced(logits[:, 0].clone(), log_probs, observer, scores if whole else None)

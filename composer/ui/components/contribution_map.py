@@ -41,7 +41,7 @@ class Status:
 
 def component(opening_view: dict[str, object]) -> gr.HTML:
     """The live view. opening_view: adapters (as `legend` gives them), layers and status of the empty view."""
-    return template.component("live", opening_view, "live", ("live-data.js", "live-draw.js"))
+    return template.component("live", opening_view, "live", ("live-data.js", "live-draw.js", "live-text.js"))
 
 
 def merged(method: Method, name: str) -> dict[str, str]:

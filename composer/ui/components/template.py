@@ -9,8 +9,13 @@ from composer.core.assets import ASSETS
 FOLDER = ASSETS / "ui"
 
 
-def component(stem: str, value: object, elem_id: str, scripts: tuple[str, ...] = ()) -> gr.HTML:
-    """The component of assets/ui/{stem}.html, run by {stem}.js after node.js and the other `scripts`."""
+def component(
+    stem: str, value: object, elem_id: str, scripts: tuple[str, ...] = (), **props: object
+) -> gr.HTML:
+    """The component of assets/ui/{stem}.html, run by {stem}.js after node.js and the other `scripts`.
+
+    props: what the scripts read beside the value.
+    """
     names = ("node.js", *scripts, f"{stem}.js")
     return gr.HTML(
         value=value,
@@ -18,4 +23,5 @@ def component(stem: str, value: object, elem_id: str, scripts: tuple[str, ...] =
         js_on_load="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names),
         elem_id=elem_id,
         apply_default_css=False,
+        **props,
     )

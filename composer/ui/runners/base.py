@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from composer.analysis.next_token import NextTokens
+from composer.analysis.text_reading import TextReading
 from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
@@ -24,7 +25,13 @@ class MergeStarted:
     """A merge for this text has begun, which takes a while."""
 
 
-RunEvent = Fusion | Step | QueueUpdate | MergeStarted | None
+Left = Callable[[], bool]
+RunEvent = Fusion | Step | QueueUpdate | MergeStarted | TextReading | None
+
+
+def never() -> bool:
+    """Nobody has left."""
+    return False
 
 
 class Runner(ABC):
@@ -53,8 +60,10 @@ class Runner(ABC):
         return report
 
     @abstractmethod
-    def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
+    def run(self, request: Request, names: Sequence[str], read: bool = True) -> Iterator[RunEvent]:
         """A generation: its steps, and before or after them the prompt's fusion weights.
+
+        read: at the end comes the text's TextReading, where the text can be read once more.
 
         names: the N adapters that the caller knows; fusion and contributions have their order, and a merged
         adapter's contribution comes last (engine.resolve.lane_names). MergeStarted comes before a merge. A
@@ -64,11 +73,28 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
-        """The likeliest next tokens of a prompt. Raises as `run` does, and for methods that merge adapters.
+    def run_many(
+        self, requests: Sequence[Request], names: Sequence[str]
+    ) -> Iterator[tuple[int, Step | Exception | None]]:
+        """Several generations at once: (index of the request, its step), as they come.
 
-        A merge takes seconds, and each position of a slider would need its own.
+        An exception ends that request alone. (-1, None) carries nothing and lets the caller leave. Closing
+        the iterator stops all. names: as for `run`.
         """
+
+    @abstractmethod
+    def next_tokens(
+        self, prompt: str, composition: Composition, written: Sequence[int] = (), left: Left = never
+    ) -> NextTokens:
+        """The likeliest next tokens after a prompt and what is written. Raises as `run` does, and for methods
+        that merge adapters: a merge takes seconds, and each position of a slider would need its own.
+
+        left: whether nobody waits for the answer any more; then what has not begun is withdrawn.
+        """
+
+    @abstractmethod
+    def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
+        """Of each (prompt, continuation), under the base; see composer.evaluation.scoring."""
 
     @abstractmethod
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:

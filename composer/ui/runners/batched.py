@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
 
 from composer.analysis.next_token import NextTokenReader, NextTokens
+from composer.analysis.text_reading import TextReading, read_text
 from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
@@ -18,7 +22,8 @@ from composer.core.threads import run_in_short_lived_thread
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
-from composer.ui.runners.base import MergeStarted, RunEvent, Runner, check_unmerged
+from composer.evaluation.scoring import perplexities
+from composer.ui.runners.base import Left, MergeStarted, RunEvent, Runner, check_unmerged, never
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 
@@ -26,6 +31,11 @@ T = TypeVar("T")
 
 # Longest wait for next words that are being read: a fraction of a second, more on a busy machine.
 PREVIEW_SECONDS = 3
+# Texts of one comparison that decode at a time; the others wait, so that other visitors find slots.
+TOGETHER = 8
+
+
+log = logging.getLogger(__name__)
 
 
 class BatchedRunner(Runner):
@@ -38,9 +48,9 @@ class BatchedRunner(Runner):
         self._read_next = NextTokenReader(engine)
         self._preview: Future | None = None  # the newest one, whoever's it is
 
-    def run(self, request: Request, names: Sequence[str]) -> Iterator[RunEvent]:
+    def run(self, request: Request, names: Sequence[str], read: bool = True) -> Iterator[RunEvent]:
         """See Runner. The fusion comes first where the method needs it or no other request is running."""
-        prompt, composition = request.prompt, request.composition
+        prompt, composition, tokens = request.prompt, request.composition, list(request.written)
         self.engine.base.encode(prompt)
         self.scheduler.check_capacity()
         # Held until the row holds it, so that merged adapters stay in the bank.
@@ -51,25 +61,85 @@ class BatchedRunner(Runner):
         if find_method(composition).needs_kl or self._idle():
             for fusion in self._read(prompt, resolved, names):
                 yield fusion
-        handle = self.scheduler.submit(prompt, resolved, request.sampling, fusion)
-        del resolved
+        handle = self.scheduler.submit(prompt, resolved, request.sampling, fusion, request.written)
         try:
-            yield from _follow(handle, names)
+            for event in _follow(handle, names):
+                if isinstance(event, Step):
+                    tokens.append(event.token)
+                yield event
         finally:
             handle.close()
         if fusion is None:
-            yield from self._read(prompt, composition, names)
+            yield from self._read(prompt, resolved, names)
+        if read:
+            yield from self._read_text(prompt, tokens, resolved)
 
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
         return self.scheduler.submit_task(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
 
-    def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
+    def run_many(
+        self, requests: Sequence[Request], names: Sequence[str]
+    ) -> Iterator[tuple[int, Step | Exception | None]]:
+        """See Runner. They are rows of everybody's batch, at most TOGETHER at a time."""
+        news: SimpleQueue[tuple[int, Step | Exception | None]] = SimpleQueue()
+        left = Event()
+        pool = ThreadPoolExecutor(min(len(requests), TOGETHER), thread_name_prefix="comparing")
+        try:
+            work = partial(self._follow_one, names=names, news=news, left=left)
+            running = [pool.submit(work, index, request) for index, request in enumerate(requests)]
+            while not (all(each.done() for each in running) and news.empty()):
+                try:
+                    yield news.get(timeout=POLL)
+                except Empty:
+                    yield -1, None
+        finally:
+            left.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _follow_one(
+        self, index: int, request: Request, names: Sequence[str], news: SimpleQueue, left: Event
+    ) -> None:
+        """Post a request's steps, or what ended it."""
+
+        def execute(work: Callable[[], T]) -> T:
+            if left.is_set():
+                raise ComposerError("Merge cancelled.")
+            return self.scheduler.submit_task(work).result()
+
+        try:
+            resolved = self.engine.resolve(request.composition, execute)
+            handle = self.scheduler.submit(request.prompt, resolved, request.sampling)
+            with closing(_follow(handle, names)) as events:
+                for event in events:
+                    if left.is_set():
+                        return
+                    if isinstance(event, Step):
+                        news.put((index, event))
+        except Exception as fault:  # whoever compares is told, and the other columns go on
+            news.put((index, fault))
+
+    def next_tokens(
+        self, prompt: str, composition: Composition, written: Sequence[int] = (), left: Left = never
+    ) -> NextTokens:
         """See Runner. It is computed between two passes of the running texts."""
         check_unmerged(composition)
         # Another visitor's call may put its own in the attribute before this one is read.
-        future = self._preview = self.scheduler.submit_task(partial(self._read_next, prompt, composition))
+        future = self._preview = self.scheduler.submit_task(
+            partial(self._read_next, prompt, composition, written=tuple(written))
+        )
+        while not wait([future], POLL / 5).done:
+            if left():
+                future.cancel()
         return future.result()
+
+    def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
+        """See Runner. One text between two passes."""
+        return [
+            score
+            for text in texts
+            for score in self.scheduler.submit_task(partial(perplexities, self.engine, [text])).result()
+        ]
 
     def add(self, source: str) -> FitReport:
         """See Runner."""
@@ -121,8 +191,30 @@ class BatchedRunner(Runner):
         finally:
             future.cancel()
 
+    def _read_text(
+        self, prompt: str, tokens: Sequence[int], composition: AnyComposition
+    ) -> Iterator[TextReading | None]:
+        """The finished text read once more, a way at a time between two passes."""
 
-def _follow(handle: RequestHandle, names: Sequence[str]) -> Iterator[Step | QueueUpdate | None]:
+        def execute(work: Callable[[], T]) -> T:
+            if left.is_set():
+                raise ComposerError("The visitor has left.")
+            return self.scheduler.submit_task(work).result()
+
+        left = Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
+            future = pool.submit(read_text, self.engine, prompt, tokens, composition, execute)
+            try:
+                while not wait([future], POLL).done:
+                    yield None
+                yield future.result()
+            except ComposerError as fault:
+                log.info("not read once more: %s", fault)  # the text itself is whole
+            finally:
+                left.set()
+
+
+def _follow(handle: RequestHandle, names: Sequence[str]) -> Generator[Step | QueueUpdate | None]:
     position, lanes = 0, handle.row.resolved.lane_indices(names)
     for event in handle.events():
         if isinstance(event, Step):

@@ -7,24 +7,26 @@ loads them itself. An error crosses as gr.Error, the only exception whose text s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from typing import Any
 
 import gradio as gr
 
 from composer.analysis.next_token import NextTokenReader, NextTokens
+from composer.analysis.text_reading import TextReading, read_text
 from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
+from composer.evaluation.scoring import perplexities
 from composer.ui.error_messages import error_message
-from composer.ui.runners.base import Added, Runner, check_unmerged
+from composer.ui.runners.base import Added, Left, Runner, check_unmerged, never
 from composer.ui.validation import Request
-
-NEXT_TOKENS = "next tokens"
 
 
 class ZeroGpuRunner(Runner):
-    """One generation at a time, each in a worker. on_gpu: wraps the one generator that touches the model."""
+    """One call at a time, each in a worker. on_gpu: wraps the one generator that touches the model."""
 
     limit = 1
 
@@ -32,60 +34,94 @@ class ZeroGpuRunner(Runner):
         super().__init__(engine)
         self._work = on_gpu(self._work_here)
 
-    def run(self, request: Request, names: Sequence[str]) -> Iterator[Fusion | Step]:
+    def run(
+        self, request: Request, names: Sequence[str], read: bool = True
+    ) -> Iterator[Fusion | Step | TextReading]:
         """See Runner. The fusion weights come first."""
-        # As plain values: a mapping proxy does not pickle.
-        composition = request.composition.as_dict()
-        yield from self._work(
-            request.prompt, tuple(names), composition, asdict(request.sampling), self._added
-        )
+        yield from self._work("run", {**_plain(request), "names": tuple(names), "read": read}, self._added)
+
+    def run_many(
+        self, requests: Sequence[Request], names: Sequence[str]
+    ) -> Iterator[tuple[int, Step | Exception | None]]:
+        """See Runner. All rows decode in one batch of the worker."""
+        given = {"requests": [_plain(each) for each in requests], "names": tuple(names)}
+        yield from self._work("run_many", given, self._added)
 
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
         asked = {"method": "kl", "norm": norm, "tokens": tokens}
-        work = self._work(prompt, tuple(names), asked, None, self._added)
-        try:
-            return next(work)
-        finally:
-            work.close()
+        return self._first("fuse", {"prompt": prompt, "names": tuple(names), "composition": asked})
 
-    def next_tokens(self, prompt: str, composition: Composition) -> NextTokens:
+    def next_tokens(
+        self, prompt: str, composition: Composition, written: Sequence[int] = (), left: Left = never
+    ) -> NextTokens:
         """See Runner."""
         check_unmerged(composition)
-        work = self._work(prompt, (), composition.as_dict(), NEXT_TOKENS, self._added)
-        try:
-            return next(work)
-        finally:
-            work.close()
+        given = {"prompt": prompt, "composition": composition.as_dict(), "written": tuple(written)}
+        return self._first("next_tokens", given)
+
+    def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
+        """See Runner."""
+        return self._first("perplexities", {"texts": list(texts)})
 
     def close(self) -> None:
         """Nothing of this runner's stays behind."""
 
-    def _work_here(
-        self,
-        prompt: str,
-        names: Sequence[str],
-        composition: Mapping,
-        sampling: Mapping | str | None,
-        added: Added,
-    ) -> Iterator[Fusion | Step | NextTokens]:
-        """sampling: None for the fusion weights alone, NEXT_TOKENS for the next tokens alone."""
+    def _first(self, kind: str, given: Mapping[str, object]) -> Any:
+        work = self._work(kind, given, self._added)
+        try:
+            return next(work)
+        finally:
+            work.close()
+
+    # --- in the worker -------------------------------------------------------------------------
+
+    def _work_here(self, kind: str, given: Mapping[str, Any], added: Added) -> Iterator[Any]:
+        """kind: the method that it works for."""
         try:
             for name, source, commit in added:
                 if name not in self.engine.names:
                     self.engine.add_adapter(source, commit, name)
-            wanted = Composition(**composition)
-            if sampling == NEXT_TOKENS:
-                yield NextTokenReader(self.engine)(prompt, wanted)
-                return
-            fusion = self.engine.fusion(prompt, names, composition=wanted)
-            yield fusion
-            if sampling is not None:
-                steps = self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion)
-                with closing(steps):
-                    yield from (self._known(step, names) for step in steps)
+            yield from getattr(self, f"_{kind}_here")(**given)
         except Exception as fault:
             raise gr.Error(error_message(fault), print_exception=False) from None
+
+    def _run_here(
+        self, prompt: str, composition: Mapping, sampling: Mapping, written: Sequence[int], names, read: bool
+    ) -> Iterator[Fusion | Step | TextReading]:
+        wanted, tokens = Composition(**composition), list(written)
+        fusion = self.engine.fusion(prompt, names, composition=wanted)
+        yield fusion
+        steps = self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion, written=written)
+        with closing(steps):
+            for step in steps:
+                tokens.append(step.token)
+                yield self._known(step, names)
+        if read:
+            # The text is whole, whether or not it can be read once more.
+            with suppress(ComposerError):
+                yield read_text(self.engine, prompt, tokens, wanted)
+
+    def _run_many_here(self, requests: Sequence[Mapping], names: Sequence[str]) -> Iterator[tuple[int, Step]]:
+        asked = [
+            (each["prompt"], Composition(**each["composition"]), Sampling(**each["sampling"]))
+            for each in requests
+        ]
+        steps = self.engine.generate_rows(asked)
+        with closing(steps):
+            for step in steps:
+                yield int(step.row), self._known(step, names)
+
+    def _fuse_here(self, prompt: str, names: Sequence[str], composition: Mapping) -> Iterator[Fusion]:
+        yield self.engine.fusion(prompt, names, composition=Composition(**composition))
+
+    def _next_tokens_here(
+        self, prompt: str, composition: Mapping, written: Sequence[int]
+    ) -> Iterator[NextTokens]:
+        yield NextTokenReader(self.engine)(prompt, Composition(**composition), written=written)
+
+    def _perplexities_here(self, texts: Sequence[tuple[str, str]]) -> Iterator[list[float | None]]:
+        yield perplexities(self.engine, texts)
 
     def _known(self, step: Step, names: Sequence[str]) -> Step:
         """The step with the contributions of these adapters and of the merged adapter after them."""
@@ -96,3 +132,13 @@ class ZeroGpuRunner(Runner):
         return replace(
             step, contribution=step.contribution[:, [*places, *range(len(here), step.contribution.shape[1])]]
         )
+
+
+def _plain(request: Request) -> dict[str, object]:
+    """The request as plain values: a mapping proxy does not pickle."""
+    return {
+        "prompt": request.prompt,
+        "composition": request.composition.as_dict(),
+        "sampling": asdict(request.sampling),
+        "written": request.written,
+    }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gradio as gr
+import plotly.graph_objects as go
 from gradio.components import Component
 
 from composer.core.catalog_types import Example
@@ -14,8 +15,8 @@ from composer.core.composition import Composition, Sampling
 from composer.core.parameters import Parameter, parameters_of
 from composer.methods import METHODS
 from composer.ui.components import contribution_map as live
-from composer.ui.components import method_controls, next_words
-from composer.ui.components.weight_sliders import WeightSlider, is_shown
+from composer.ui.components import curves, method_controls, next_words
+from composer.ui.components.weight_sliders import WeightSlider, is_shown, needs_per_adapter, to_values
 from composer.ui.settings import Settings
 
 FUSION_CAPTION = (
@@ -44,24 +45,29 @@ class Controls:
     parameters: Mapping[str, Component]
     sampling: Mapping[str, gr.Slider | gr.Number]
     per_adapter: gr.Checkbox
+    curves: gr.HTML
     weights: tuple[gr.Slider, ...]
 
     @property
     def inputs(self) -> list:
         shape = [self.strength, *self.bands, *self.parameters.values()]
-        return [self.prompt, self.method, *shape, *self.sampling.values(), self.per_adapter, *self.weights]
+        mix = [self.per_adapter, self.curves, *self.weights]
+        return [self.prompt, self.method, *shape, *self.sampling.values(), *mix]
 
     @property
     def preview_triggers(self) -> list:
         """The events after which the next words are computed anew."""
         return [
             *(slider.release for slider in (self.strength, *self.bands, *self.weights)),
+            *(each.release for each in self.parameters.values() if isinstance(each, gr.Slider)),
             self.prompt.blur,
-            self.method.change,
+            self.method.input,
+            self.curves.edit,
         ]
 
     def read(self, values: tuple) -> dict:
-        """Handler arguments back by name: prompt, method, bands, parameters, sampling, every, sliders."""
+        """Handler arguments back by name: prompt, method, bands, parameters, sampling, per_adapter, curves,
+        sliders."""
         prompt, method, strength, early, middle, late, *rest = values
         own, rest = rest[: len(self.parameters)], rest[len(self.parameters) :]
         cut = len(self.sampling)
@@ -75,7 +81,8 @@ class Controls:
             },
             "sampling": dict(zip(self.sampling, rest[:cut], strict=True)),
             "per_adapter": rest[cut],
-            "sliders": rest[cut + 1 :],
+            "curves": rest[cut + 1],
+            "sliders": rest[cut + 2 :],
         }
 
 
@@ -85,6 +92,8 @@ class ComposeTab:
 
     controls: Controls
     generate: gr.Button
+    step: gr.Button
+    back: gr.Button
     stop: gr.Button
     live: gr.HTML
     next_words: gr.HTML
@@ -97,25 +106,58 @@ class ComposeTab:
     unavailable: gr.HTML
     examples: tuple[gr.Button, ...]
 
+    @property
+    def restored(self) -> list:
+        """What a preset or a recipe puts back, in the order of Mixing.restore."""
+        controls = self.controls
+        return [
+            controls.prompt,
+            controls.method,
+            self.method_help,
+            *controls.parameters.values(),
+            self.more,
+            controls.strength,
+            *controls.bands,
+            *controls.sampling.values(),
+            controls.per_adapter,
+            controls.curves,
+            *controls.weights,
+        ]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the tab opens."""
+
+    live: dict[str, object]
+    next_words: dict[str, object]
+    composition: Composition
+    sampling: Sampling
+    prompt: str = ""
+    fusion: go.Figure | None = None
+    contribution: go.Figure | None = None
+
 
 def build(
     slots: tuple[WeightSlider, ...],
     examples: tuple[Example, ...],
     unavailable: str,
-    opening_view: dict[str, object],
-    default_composition: Composition,
+    opening: Opening,
     studied: str,
     settings: Settings,
+    layers: int,
 ) -> ComposeTab:
     """Lays the tab out in the current Blocks context. Connects no events.
 
-    opening_view: the live view's first value. default_composition: the initial method and parameters.
-    studied: a sentence on what the study found of the fusion weights, or nothing.
+    studied: a sentence on what the study found of the fusion weights, or nothing. layers: the base's.
     """
-    labels = {slot.adapters[0]: slot.label for slot in slots if len(slot.adapters) == 1}
+    composition = opening.composition
+    separate = needs_per_adapter(slots, composition.weights)
+    values = to_values(slots, composition.weights, ())
     with gr.Row(elem_id="desk"):
         with gr.Column(scale=5, min_width=330, elem_id="controls"):
             prompt = gr.Textbox(
+                opening.prompt,
                 label="Prompt",
                 placeholder="Begin a text, e.g. The new stadium",
                 lines=2,
@@ -126,22 +168,24 @@ def build(
             with gr.Row(elem_id="examples"):
                 buttons = tuple(
                     gr.Button(
-                        _example_label(example, labels, default_composition),
+                        example.label or _example_label(example),
                         size="sm",
-                        elem_classes="example",
+                        elem_classes=["example", f"example-{place}"],
                     )
-                    for example in examples
+                    for place, example in enumerate(examples)
                 )
             with gr.Group(elem_id="mix"):
                 with gr.Row(elem_id="mix-head"):
                     per_adapter = gr.Checkbox(
-                        False, label="One slider per adapter", container=False, elem_id="every"
+                        separate, label="One slider per adapter", container=False, elem_id="every"
                     )
                     zero = gr.Button("All to 0", size="sm", elem_id="zero")
-                shown = [slot for slot in slots if is_shown(slot, per_adapter=False, added=0)]
+                shown = [slot for slot in slots if is_shown(slot, separate, added=0)]
                 weights = tuple(
-                    _weight(slot, lead=slot in shown[:LEADING] or slot.spare is not None) for slot in slots
+                    _weight(slot, value, separate, lead=slot in shown[:LEADING] or slot.spare is not None)
+                    for slot, value in zip(slots, values, strict=True)
                 )
+                painter = curves.component(slots, layers)
                 gr.Button("More adapters", size="sm", elem_id="more-adapters")
                 unavailable = gr.HTML(
                     unavailable,
@@ -150,25 +194,33 @@ def build(
                     elem_id="unavailable",
                 )
             with gr.Row(elem_id="actions"):
-                generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
-                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", scale=1)
-            method, method_help, own, more = _method(default_composition)
-            strength, bands = _shape(default_composition)
-            sampling, dice = _sampling(settings)
+                generate = gr.Button(
+                    "Generate", variant="primary", elem_id="generate", scale=3, min_width=120
+                )
+                step = gr.Button("Step", elem_id="step", scale=1, min_width=60)
+                back = gr.Button("Back", elem_id="back", scale=1, min_width=60)
+                stop = gr.Button(
+                    "Stop", variant="stop", interactive=False, elem_id="stop", scale=1, min_width=60
+                )
+            method, method_help, own, more = _method(composition)
+            strength, bands = _shape(composition)
+            sampling, dice = _sampling(opening.sampling, settings)
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
-            view = live.component(opening_view)
-            words = next_words.component()
+            view = live.component(opening.live)
+            words = next_words.component(opening.next_words)
     with gr.Row(elem_id="figures"):
         with gr.Column(min_width=330):
-            fusion = gr.Plot(show_label=False, elem_id="fusion")
+            fusion = gr.Plot(opening.fusion, show_label=False, elem_id="fusion")
             gr.Markdown(f"{FUSION_CAPTION} {studied}".strip(), elem_classes="caption")
         with gr.Column(min_width=330):
-            contribution = gr.Plot(show_label=False, elem_id="contribution")
+            contribution = gr.Plot(opening.contribution, show_label=False, elem_id="contribution")
             gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
-    controls = Controls(prompt, method, strength, bands, own, sampling, per_adapter, weights)
+    controls = Controls(prompt, method, strength, bands, own, sampling, per_adapter, painter, weights)
     return ComposeTab(
         controls,
         generate,
+        step,
+        back,
         stop,
         view,
         words,
@@ -198,23 +250,21 @@ def new_seed() -> int:
     return secrets.randbelow(1_000_000)
 
 
-def _example_label(example: Example, labels: Mapping[str, str], default_composition: Composition) -> str:
-    """The movie · Positive + Sports (kl): what a click will set."""
+def _example_label(example: Example) -> str:
+    """The movie · positive + sports: what a click on a card without a label will set."""
     prompt = example.prompt if len(example.prompt) <= 28 else example.prompt[:27].rstrip() + "…"
-    mix = " + ".join(("" if weight > 0 else "-") + labels[name] for name, weight in example.weights.items())
-    detail = "" if example.method in (None, default_composition.method) else f" ({example.method})"
-    return f"{prompt} · {mix}{detail}"
+    return f"{prompt} · " + " + ".join(example.weights)
 
 
-def _weight(slot: WeightSlider, lead: bool) -> gr.Slider:
+def _weight(slot: WeightSlider, value: float, per_adapter: bool, lead: bool) -> gr.Slider:
     return gr.Slider(
         slot.slider.minimum,
         slot.slider.maximum,
-        value=slot.slider.default,
+        value=value,
         step=slot.slider.step,
         label=slot.label,
         info=slot.description or None,
-        visible=is_shown(slot, per_adapter=False, added=0),
+        visible=is_shown(slot, per_adapter, added=0),
         buttons=[],
         elem_id=slot.key,
         elem_classes=["weight", "two-way" if slot.pair else "one-way", *(["lead"] if lead else [])],
@@ -243,8 +293,8 @@ def _shape(default_composition: Composition) -> tuple[gr.Slider, tuple[gr.Slider
     with gr.Accordion("Strength and layers", open=False, elem_id="shape"):
         strength = _slider(declared, default_composition.strength, elem_id="strength")
         bands = tuple(
-            gr.Slider(-2, 2, 1, step=0.05, label=f"{name.capitalize()} layers", elem_id=f"band-{name}")
-            for name in BANDS
+            gr.Slider(-2, 2, band, step=0.05, label=f"{name.capitalize()} layers", elem_id=f"band-{name}")
+            for name, band in zip(BANDS, default_composition.bands, strict=True)
         )
     return strength, bands
 
@@ -260,13 +310,13 @@ SAMPLING = {
 LOWEST = {"top_p": 0.05, "repetition_penalty": 1}
 
 
-def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], gr.Button]:
-    default_composition, declared = Sampling(), parameters_of(Sampling)
+def _sampling(opening: Sampling, settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], gr.Button]:
+    declared = parameters_of(Sampling)
     with gr.Accordion("Sampling", open=False, elem_id="sampling"):
         with gr.Row():
             own = declared["seed"]
             seed = gr.Number(
-                default_composition.seed,
+                opening.seed,
                 precision=0,
                 minimum=own.low,
                 maximum=own.high,
@@ -278,7 +328,7 @@ def _sampling(settings: Settings) -> tuple[Mapping[str, gr.Slider | gr.Number], 
         for name, elem_id in SAMPLING.items():
             most = settings.max_new_tokens if name == "max_new_tokens" else None
             fields[name] = _slider(
-                declared[name], getattr(default_composition, name), LOWEST.get(name), most, elem_id=elem_id
+                declared[name], getattr(opening, name), LOWEST.get(name), most, elem_id=elem_id
             )
         fields["seed"] = seed
     return fields, dice

@@ -1,0 +1,46 @@
+"""The card that opens under the header: a link, the recipe as YAML, and back from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from composer.ui.components import template
+
+
+@dataclass(frozen=True)
+class ShareCard:
+    """Everything of the card that events connect."""
+
+    open: gr.Button
+    group: gr.Group
+    link: gr.HTML
+    recipe: gr.Textbox
+    load: gr.Button
+    upload: gr.UploadButton
+    message: gr.Markdown
+    close: gr.Button
+
+
+def build() -> ShareCard:
+    """Lays the button and the card out in the current Blocks context. Connects no events."""
+    opened = gr.Button("Share", size="sm", elem_id="share-open")
+    with gr.Group(visible=False, elem_id="share") as group:
+        link = template.component("share", {"link": ""}, "share-link")
+        recipe = gr.Textbox(
+            label="Recipe: keep it, run it with composer generate --recipe FILE, or paste one and load it",
+            lines=8,
+            max_lines=14,
+            max_length=100_000,
+            buttons=["copy"],
+            elem_id="share-recipe",
+        )
+        with gr.Row():
+            load = gr.Button("Load the recipe above", size="sm", elem_id="share-load")
+            upload = gr.UploadButton(
+                "Load a file", file_types=[".yaml", ".yml"], size="sm", elem_id="share-upload"
+            )
+            close = gr.Button("Close", size="sm", elem_id="share-close")
+        message = gr.Markdown("", elem_id="share-message")
+    return ShareCard(opened, group, link, recipe, load, upload, message, close)

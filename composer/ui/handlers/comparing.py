@@ -1,0 +1,137 @@
+"""Compare: from the controls to texts side by side, and from a column back to the controls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import replace
+from functools import partial
+
+import gradio as gr
+
+from composer.core.errors import ComposerError
+from composer.core.results import Step
+from composer.methods import METHODS
+from composer.ui.comparison import Comparison, make_columns
+from composer.ui.context import PageContext
+from composer.ui.error_messages import error_message
+from composer.ui.handlers.generating import CHEAP
+from composer.ui.handlers.mixing import Mixing
+from composer.ui.runners.throttle import throttled
+from composer.ui.tabs.compare import COUNTS, CompareTab
+from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
+from composer.ui.validation import check_prompt
+
+ON_CLICK = (
+    """() => [{__type__: "update", interactive: true}, {columns: [], message: "Waiting for the model…"}]"""
+)
+
+
+class Comparing:
+    """The handlers of the tab. `comparison` is the visitor's gr.State."""
+
+    def __init__(self, context: PageContext, mixing: Mixing):
+        self._context, self._mixing = context, mixing
+
+    def connect(self, tabs: gr.Tabs, compose: ComposeTab, tab: CompareTab, model: dict[str, object]) -> None:
+        """model: the concurrency of events that occupy the model."""
+        self._nothing = [gr.skip()] * (1 + len(compose.restored))
+        comparison = gr.State(None, time_to_live=3600)
+        quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
+        inputs = [tab.prompt, tab.seed, tab.count, tab.methods, *compose.controls.inputs]
+        outputs = [tab.results, comparison, tab.stop, tab.again]
+        tab.tab.select(
+            self.take_over,
+            [compose.controls.prompt, compose.controls.sampling["seed"]],
+            [tab.prompt, tab.seed],
+            **CHEAP,
+        )
+        tab.compare.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
+        run = tab.compare.click(partial(self.compare, compose.controls), inputs, outputs, **quiet)
+        drawn = tab.again.click(new_seed, None, tab.seed, **CHEAP)
+        again = drawn.then(partial(self.compare, compose.controls), inputs, outputs, **quiet)
+        tab.stop.click(self.stopped, comparison, [tab.results, tab.stop], cancels=[run, again], **CHEAP)
+        tab.results.select(self.use, [comparison], [tabs, *compose.restored], **CHEAP)
+
+    def take_over(self, prompt: str, seed: int) -> tuple[str, int]:
+        """The prompt and the seed of Compose."""
+        return prompt, seed
+
+    async def compare(
+        self, controls: Controls, prompt: str, seed: int, count: int, methods: Sequence[str], *values
+    ) -> AsyncIterator[tuple]:
+        """Yields (results, comparison, Stop button, Another seed)."""
+        skip, context = gr.skip(), self._context
+        off, shown = gr.update(interactive=False), gr.update(visible=True)
+        try:
+            comparison = self._comparison(controls, prompt, seed, count, methods, values)
+            began = time.monotonic()
+            yield comparison.message("Reading the prompt…"), comparison, gr.update(interactive=True), skip
+            items = context.runner.run_many(comparison.requests, context.runner.engine.names)
+            async with aclosing(
+                throttled(_without_none(items), context.settings.updates_per_second)
+            ) as groups:
+                async for group in groups:
+                    for index, news in group:
+                        comparison.add(index, news if isinstance(news, Step) else error_message(news))
+                    if group:
+                        yield comparison.message("Writing…"), skip, skip, skip
+            seconds = time.monotonic() - began
+            yield comparison.message("Reading the texts under the base…"), skip, skip, skip
+            comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
+            yield comparison.message(_summary(comparison, seconds)), comparison, off, shown
+        except Exception as fault:
+            yield {"columns": [], "message": error_message(fault), "error": True}, None, off, skip
+
+    def _comparison(
+        self, controls: Controls, prompt: str, seed: int, count: int, methods: Sequence[str], values: tuple
+    ) -> Comparison:
+        context = self._context
+        request = context.request({**controls.read(values), "prompt": prompt})
+        check_prompt(prompt, context.settings.max_prompt_chars)
+        if not isinstance(methods, list) or not set(methods) <= set(METHODS):
+            raise ComposerError("Tick methods of the list.")
+        if count not in [number for _, number in COUNTS]:
+            raise ComposerError("Choose how many texts from the list.")
+        sampling = replace(request.sampling, seed=seed)
+        seeds = tuple((sampling.seed + place) % 2**32 for place in range(count))
+        ordered = [name for name in METHODS if name in methods]
+        columns = make_columns(request.composition, ordered, context.by_name())
+        return Comparison(request.prompt, columns, seeds, sampling, context.meters.judges, context.by_name())
+
+    async def stopped(self, comparison: Comparison | None) -> tuple:
+        """What there is after Stop."""
+        off = gr.update(interactive=False)
+        if comparison is None:
+            return {"columns": [], "message": "Stopped."}, off
+        return comparison.message("Stopped."), off
+
+    def use(self, comparison: Comparison | None, event: gr.EventData) -> list:
+        """Load a column into Compose. Returns the tab to show and ComposeTab.restored."""
+        place = (event._data or {}).get("index")
+        if comparison is None or not isinstance(place, int) or not 0 <= place < len(comparison.columns):
+            return self._nothing
+        composition = comparison.columns[place].composition
+        sampling = replace(comparison.sampling, seed=comparison.seeds[0])
+        return [
+            gr.update(selected="compose"),
+            *self._mixing.restore(comparison.prompt, composition, sampling),
+        ]
+
+
+def _summary(comparison: Comparison, seconds: float) -> str:
+    columns, texts = len(comparison.columns), len(comparison.requests)
+    seeds = f"seed {comparison.seeds[0]}" if len(comparison.seeds) == 1 else f"{len(comparison.seeds)} seeds"
+    return (
+        f"{columns} columns in one batch, {seeds}, {texts} texts in {seconds:.1f} s. "
+        "Framed: every judge finds what was asked for, at the lowest perplexity."
+    )
+
+
+def _without_none(items):
+    """(index, news) pairs, and None where there is none, as `throttled` takes them."""
+    with closing(items):
+        for index, news in items:
+            yield None if news is None else (index, news)

@@ -1,0 +1,198 @@
+"""Generate, Step, Back and Stop: from the controls to the live view and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from functools import partial
+
+import gradio as gr
+import numpy as np
+
+from composer.analysis.text_reading import TextReading
+from composer.core.results import Fusion, Step
+from composer.engine.scheduler import QueueUpdate
+from composer.ui.components.contribution_map import Status
+from composer.ui.context import PageContext
+from composer.ui.error_messages import error_message
+from composer.ui.generation_view import Progress
+from composer.ui.handlers.previewing import Latest, Previewing
+from composer.ui.runners.base import MergeStarted
+from composer.ui.runners.throttle import throttled
+from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
+
+CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
+ON_CLICK = """() => [{__type__: "update", interactive: true},
+  {status: {phase: "reading", message: "Waiting for the model…"}}]"""
+OFF = {"interactive": False}
+
+
+class Generating:
+    """The handlers of the buttons that make text. `progress` is the visitor's gr.State."""
+
+    def __init__(self, context: PageContext, previewing: Previewing):
+        self._context, self._previewing = context, previewing
+
+    def connect(
+        self, tab: ComposeTab, progress: gr.State, latest: gr.State, model: dict[str, object]
+    ) -> None:
+        """model: the concurrency of events that occupy the model."""
+        tab.generate.click(None, None, [tab.stop, tab.live], js=ON_CLICK, **CHEAP)
+        figures = [tab.live, tab.fusion, tab.contribution, progress, tab.stop]
+        quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
+        run = tab.generate.click(partial(self.generate, tab.controls), tab.controls.inputs, figures, **quiet)
+        step = tab.step.click(
+            partial(self.step, tab.controls),
+            [progress, latest, *tab.controls.inputs],
+            [tab.live, tab.next_words, progress],
+            **quiet,
+        )
+        tab.back.click(
+            partial(self.back, tab.controls),
+            [progress, latest, *tab.controls.inputs],
+            [tab.live, tab.next_words, progress],
+            **quiet,
+        )
+        tab.stop.click(
+            self.stopped,
+            [progress],
+            [tab.live, tab.contribution, progress, tab.stop],
+            cancels=[run, step],
+            **CHEAP,
+        )
+        tab.dice.click(new_seed, None, tab.controls.sampling["seed"], **CHEAP)
+
+    async def generate(self, controls: Controls, *values) -> AsyncIterator[tuple]:
+        """Yields (live view, fusion figure, contribution figure, progress, Stop button)."""
+        skip, off = gr.skip(), gr.update(**OFF)
+        context = self._context
+        try:
+            request = context.request(controls.read(values))
+            progress = self._progress(request)
+            yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
+            items = context.runner.run(request, progress.names)
+            async with aclosing(throttled(items, context.settings.updates_per_second)) as groups:
+                async for group in groups:
+                    if progress.stopped:
+                        return  # the last picture is on its way: nothing may follow it
+                    yield *self._tell(progress, group), skip, skip
+            contribution = skip if progress.drawn else progress.contribution_figure()
+            yield progress.finished(), skip, contribution, progress, off
+        except Exception as fault:  # the last place that can tell the visitor anything
+            yield status_update(error_message(fault)), skip, skip, None, off
+
+    async def step(
+        self, controls: Controls, progress: Progress | None, latest: Latest, *values
+    ) -> AsyncIterator[tuple]:
+        """One more token, under what the controls say now. Yields (live view, next words, progress)."""
+        skip = gr.skip()
+        try:
+            request = self._context.request(controls.read(values))
+            room = request.sampling.max_new_tokens
+            before = () if progress is None else progress.steps
+            if progress is None or progress.request.prompt != request.prompt or _ended(before):
+                before = ()
+            written = tuple(each.token for each in before)
+            request = replace(request, sampling=replace(request.sampling, max_new_tokens=1), written=written)
+            progress = self._progress(request, room=max(room, len(written) + 1))
+            progress.steps = [replace(each, finish=None) for each in _fitting(before, progress)]
+            items = self._context.runner.run(request, progress.names, read=False)
+            async with aclosing(throttled(items, self._context.settings.updates_per_second)) as groups:
+                async for group in groups:
+                    progress.steps += [each for each in group if isinstance(each, Step)]
+            ended = _ended(progress.steps)
+            yield progress.finished() if ended else progress.paused(), skip, progress
+            if not ended:
+                async for words in self._previewing.words(request, latest, progress.tokens):
+                    yield skip, words, skip
+        except Exception as fault:
+            yield status_update(error_message(fault)), skip, skip
+
+    async def back(
+        self, controls: Controls, progress: Progress | None, latest: Latest, *values
+    ) -> AsyncIterator[tuple]:
+        """One token less. Yields as `step`."""
+        skip = gr.skip()
+        try:
+            request = self._context.request(controls.read(values))
+            if progress is None or not progress.steps:
+                yield status_update("There is no token to take back.", "idle"), skip, skip
+                return
+            shorter = self._progress(progress.request, room=progress.room)
+            shorter.steps = progress.steps[:-1]
+            yield shorter.paused(), skip, shorter
+            if request.prompt == shorter.request.prompt:
+                async for words in self._previewing.words(request, latest, shorter.tokens):
+                    yield skip, words, skip
+        except Exception as fault:
+            yield status_update(error_message(fault)), skip, skip
+
+    async def stopped(self, progress: Progress | None) -> tuple:
+        """The final view after Stop. Runs in the event loop, so never inside a burst."""
+        off = gr.update(**OFF)
+        if progress is None:
+            return status_update("Stopped before the model began.", "stopped"), gr.skip(), None, off
+        progress.stopped = True
+        return progress.finished(), progress.contribution_figure(), progress, off
+
+    def _progress(self, request, room: int = 0) -> Progress:
+        context = self._context
+        engine = context.runner.engine
+        return Progress(
+            request,
+            engine.names,
+            context.lanes(request.composition),
+            engine.model.layers,
+            room=room,
+            meters=context.meters,
+        )
+
+    def _tell(
+        self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted | TextReading]
+    ) -> tuple:
+        """Live view, fusion figure and contribution figure after a burst."""
+        view = fusion = contribution = gr.skip()
+        for event in group:
+            if isinstance(event, QueueUpdate):
+                view = progress.waiting(event.position, self._context.settings.slots)
+            elif isinstance(event, MergeStarted):
+                view = progress.making()
+            elif isinstance(event, Fusion):
+                fusion, progress.fused = progress.fusion_figure(event), True
+            elif isinstance(event, TextReading):
+                progress.read = event
+        if steps := [event for event in group if isinstance(event, Step)]:
+            begins = not progress.steps
+            view = progress.writing(steps)
+            if begins and not progress.fused:
+                fusion = None  # the figure that stands there is another prompt's
+            if steps[-1].finish is not None:
+                view, contribution = progress.fusing(), progress.contribution_figure()
+                progress.drawn = True
+        return view, fusion, contribution
+
+
+def _ended(steps: Sequence[Step]) -> bool:
+    """Whether the model itself has ended the text."""
+    return bool(steps) and steps[-1].finish == "end"
+
+
+def _fitting(steps: Sequence[Step], progress: Progress) -> list[Step]:
+    """Steps of an earlier run over the lanes of this one: those of a merged adapter may differ."""
+    lanes = len(progress.adapters)
+
+    def over(step: Step) -> Step:
+        own = step.contribution
+        whole = own[:, :lanes]
+        if own.shape[1] < lanes:
+            whole = np.pad(own, ((0, 0), (0, lanes - own.shape[1])))
+        return replace(step, contribution=whole)
+
+    return [over(each) for each in steps]
+
+
+def status_update(sentence: str, phase: str = "error") -> dict[str, object]:
+    """A message that changes the status line and leaves the pictures."""
+    return {"status": asdict(Status(phase, sentence))}

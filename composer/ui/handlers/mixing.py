@@ -1,0 +1,140 @@
+"""The controls themselves: sliders, the method's parameters, presets, and what a recipe puts back."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import gradio as gr
+
+from composer.core.composition import Composition, Sampling
+from composer.ui.components import curves, next_words
+from composer.ui.components.weight_sliders import is_shown, needs_per_adapter, to_values, to_weights
+from composer.ui.context import PageContext
+from composer.ui.generation_view import Progress
+from composer.ui.handlers.generating import CHEAP, status_update
+from composer.ui.handlers.previewing import PREVIEW, Latest, Previewing
+from composer.ui.recordings import Recording
+from composer.ui.tabs.compose import SAMPLING, ComposeTab, parameter_updates
+
+
+class Mixing:
+    """The handlers of the controls."""
+
+    def __init__(self, context: PageContext, previewing: Previewing):
+        self._context, self._previewing = context, previewing
+
+    def connect(self, tab: ComposeTab, progress: gr.State, latest: gr.State) -> None:
+        """Connect the method, the switch, "All to 0" and the presets."""
+        controls = tab.controls
+        weights = list(controls.weights)
+        shown = [tab.method_help, *controls.parameters.values(), tab.more]
+        controls.method.input(parameter_updates, controls.method, shown, **CHEAP)
+        controls.per_adapter.input(self.switch, [controls.per_adapter, *weights], weights, **CHEAP)
+        preview = partial(self._previewing.preview, controls)
+        inputs = [latest, *controls.inputs]
+        zeroed = tab.zero.click(self.zero, None, [controls.curves, *weights], **CHEAP)
+        zeroed.then(preview, inputs, tab.next_words, **PREVIEW)
+        for place, button in enumerate(tab.examples):
+            loaded = button.click(
+                partial(self.load_example, place),
+                latest,
+                [tab.live, tab.next_words, tab.fusion, tab.contribution, progress, *tab.restored],
+                **CHEAP,
+            )
+            if self._context.recordings[place] is None:
+                loaded.then(preview, inputs, tab.next_words, **PREVIEW)
+
+    def zero(self) -> list:
+        """Every slider at 0, without curves and schedules."""
+        return [curves.value(Composition()), *[0.0] * len(self._context.slots)]
+
+    def switch(self, per_adapter: bool, *values) -> list:
+        """Slider updates when the visitor changes between two-way sliders and one per adapter."""
+        context = self._context
+        weights = to_weights(context.slots, values, not per_adapter, context.runner.added)
+        return self._show(to_values(context.slots, weights, context.runner.added), per_adapter)
+
+    def load_example(self, place: int, latest: Latest) -> list:
+        """A preset: its recording if there is one, and all controls as it has them.
+
+        Everything that the visitor may have moved returns to its initial value, so that the preset's note is
+        true. Returns the live view, the next words, both figures, the progress and ComposeTab.restored.
+        """
+        context = self._context
+        latest.begin()
+        example, recording = context.examples[place], context.recordings[place]
+        composition = context.composition_of(example)
+        if recording is None:
+            skip = gr.skip()
+            shown = [status_update(example.note, "idle"), skip, skip, skip, None]
+            sampling = Sampling(seed=example.seed)
+        else:
+            shown, sampling = self.recorded(recording, example.note), recording.request.sampling
+        return [*shown, *self.restore(example.prompt, composition, sampling)]
+
+    def recorded(self, recording: Recording, note: str) -> list:
+        """The live view, the next words, both figures and the progress of a recording."""
+        context = self._context
+        progress = recorded_progress(context, recording)
+        words = gr.skip()
+        if recording.next_tokens is not None:
+            weights = recording.request.composition.weights
+            words = next_words.view(recording.next_tokens, context.by_name(), weights)
+        return [
+            recorded_view(progress, recording, note),
+            words,
+            progress.fusion_figure(recording.fusion),
+            progress.contribution_figure(),
+            progress,
+        ]
+
+    def restore(self, prompt: str, composition: Composition, sampling: Sampling) -> list:
+        """Updates of every control, in the order of ComposeTab.restored."""
+        context = self._context
+        per_adapter = needs_per_adapter(context.slots, composition.weights)
+        values = to_values(context.slots, composition.weights, context.runner.added)
+        most = context.settings.max_new_tokens
+        tokens = min(sampling.max_new_tokens, most)
+        return [
+            prompt,
+            composition.method,
+            *parameter_updates(composition.method, composition),
+            composition.strength,
+            *composition.bands,
+            *(tokens if name == "max_new_tokens" else getattr(sampling, name) for name in SAMPLING),
+            sampling.seed,
+            per_adapter,
+            curves.value(composition),
+            *self._show(values, per_adapter),
+        ]
+
+    def _show(self, values: list[float], per_adapter: bool) -> list:
+        added = len(self._context.runner.added)
+        return [
+            gr.update(value=value, visible=is_shown(slot, per_adapter, added))
+            for slot, value in zip(self._context.slots, values, strict=True)
+        ]
+
+
+def recorded_progress(context: PageContext, recording: Recording) -> Progress:
+    """The recording as a generation that has ended."""
+    request = recording.request
+    engine = context.runner.engine
+    return Progress(
+        request,
+        engine.names,
+        context.lanes(request.composition),
+        engine.model.layers,
+        steps=list(recording.steps),
+        read=recording.reading,
+        fused=True,
+        meters=context.meters,
+    )
+
+
+def recorded_view(progress: Progress, recording: Recording, note: str = "") -> dict[str, object]:
+    """The live view that plays a recording."""
+    seed = recording.request.sampling.seed
+    how = f"Recorded by python -m composer record ({recording.machine}). Generate repeats it live."
+    badge = {"label": f"Recorded, seed {seed}", "hint": how, "note": note}
+    return progress.finished() | {"recorded": badge}

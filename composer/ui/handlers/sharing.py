@@ -1,0 +1,108 @@
+"""Share: a link and a file of what the controls say, and back from either."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+
+from composer.adapters.recipe import LONGEST_YAML, Recipe, parse_recipe, recipe_yaml
+from composer.core.errors import ComposerError
+from composer.engine.recipes import check_recipe, recipe_of
+from composer.ui.components.share import ShareCard
+from composer.ui.context import PageContext
+from composer.ui.error_messages import error_message
+from composer.ui.handlers.generating import CHEAP, status_update
+from composer.ui.handlers.mixing import Mixing
+from composer.ui.sharing import PARAMETER, decode, encode, given
+from composer.ui.tabs.compose import ComposeTab, Controls
+from composer.ui.validation import check_method
+
+RESTORED = "Everything stands as in the link. Press Generate."
+LOADED = "The recipe is loaded."
+
+
+class Sharing:
+    """The handlers of the share card and of a link that was opened."""
+
+    def __init__(self, context: PageContext, mixing: Mixing):
+        self._context, self._mixing = context, mixing
+
+    def connect(
+        self, blocks: gr.Blocks, tabs: gr.Tabs, chosen: gr.State, compose: ComposeTab, card: ShareCard
+    ) -> None:
+        """chosen: the name of the tab that is shown."""
+        self._nothing = [gr.skip()] * len(compose.restored)
+        make = partial(self.make, compose.controls)
+        card.open.click(
+            make,
+            [chosen, *compose.controls.inputs],
+            [card.group, card.link, card.recipe, card.message],
+            **CHEAP,
+        )
+        card.close.click(lambda: gr.update(visible=False), None, card.group, **CHEAP)
+        back = [tabs, compose.live, card.message, *compose.restored]
+        card.load.click(self.load, card.recipe, back, **CHEAP)
+        card.upload.upload(self.upload, card.upload, [card.recipe, *back], **CHEAP)
+        blocks.load(self.opened, None, [tabs, compose.live, *compose.restored], **CHEAP)
+
+    def make(self, controls: Controls, tab: str, *values) -> tuple:
+        """The card with the link and the YAML of what the controls say."""
+        try:
+            request = self._context.request(controls.read(values))
+            engine = self._context.runner.engine
+            recipe = recipe_of(engine, request.prompt, request.composition, request.sampling, tab)
+            link = f"?{PARAMETER}={encode(recipe)}"
+            return gr.update(visible=True), {"link": link}, recipe_yaml(recipe), ""
+        except Exception as fault:
+            return gr.update(visible=True), {"link": ""}, gr.skip(), error_message(fault)
+
+    def load(self, text: str) -> list:
+        """The controls as a pasted recipe has them. Returns the tab, the live view, a message, the controls.
+        """
+        try:
+            recipe = parse_recipe(text or "")
+            shown, notes, controls = self._restore(recipe)
+            sentence = " ".join([LOADED, *notes])
+            return [shown, status_update(sentence, "idle"), sentence, *controls]
+        except Exception as fault:
+            return [gr.skip(), gr.skip(), error_message(fault), *self._nothing]
+
+    def upload(self, path: str | None) -> list:
+        """As `load`, of a file; first its text."""
+        try:
+            file = Path(path or "")
+            if not file.is_file() or file.stat().st_size > LONGEST_YAML:
+                raise ComposerError("Choose a recipe's YAML file; this one is too large.")
+            text = file.read_text("utf-8")
+        except (ComposerError, OSError, UnicodeDecodeError) as fault:
+            words = error_message(fault) if isinstance(fault, ComposerError) else "The file is no YAML text."
+            return [gr.skip(), gr.skip(), gr.skip(), words, *self._nothing]
+        return [text, *self.load(text)]
+
+    def opened(self, request: gr.Request) -> list:
+        """The controls as the link has them, if the page was opened by one. Returns the tab, the live view
+        and the controls.
+        """
+        parameter = given(dict(request.query_params))
+        if parameter is None:
+            return [gr.skip(), gr.skip(), *self._nothing]
+        try:
+            shown, notes, controls = self._restore(decode(parameter))
+            return [shown, status_update(" ".join([RESTORED, *notes]), "idle"), *controls]
+        except Exception as fault:
+            return [gr.skip(), status_update(error_message(fault)), *self._nothing]
+
+    def _restore(self, recipe: Recipe) -> tuple[dict, list[str], list]:
+        """The tab's update, sentences on what is other here, and the controls. Raises ComposerError."""
+        context = self._context
+        notes = check_recipe(context.runner.engine, recipe)
+        if len(recipe.prompt) > context.settings.max_prompt_chars:
+            raise ComposerError(
+                f"The recipe's prompt is longer than {context.settings.max_prompt_chars} characters."
+            )
+        check_method(recipe.composition.method)
+        controls = self._mixing.restore(recipe.prompt, recipe.composition, recipe.sampling)
+        tab = recipe.tab if recipe.tab in ("compose", "compare") else "compose"
+        return gr.update(selected=tab), notes, controls
