@@ -8,6 +8,7 @@ const painter = {
   schedule: { ...(props.value?.schedule ?? {}) },
   painting: false,
 };
+
 const paintFlat = () => [...props.presets.all];
 const paintCount = () => paintFlat().length;
 
@@ -86,10 +87,10 @@ function paintButtons() {
       button = makeNode("button", "curve-button");
       button.type = "button";
       button.append(makeNode("canvas"));
-      button.addEventListener("click", () => paintOpen(button.slot));
+      button.addEventListener("click", () => paintOpen(button.opens));
       slider.append(button);
     }
-    button.slot = slot;
+    button.opens = slot;
     const scheduled = Boolean(painter.schedule[slot.names[0]]);
     const flat = paintAnchors(slot.names[0]).every((value) => value === 1);
     button.setAttribute("aria-label", `Curve over the layers of ${slot.names.join(" and ")}${flat ? "" : ", painted"}`);

@@ -52,12 +52,6 @@ class LiveData {
     return column ? column.values[layer * this.adapters.length + adapter] : 0;
   }
 
-  total(token, layer) {
-    let sum = 0;
-    for (let k = 0; k < this.adapters.length; k++) sum += this.value(token, layer, k);
-    return sum;
-  }
-
   // The text of each token. A character split over tokens can shift an earlier end: never step back.
   pieces() {
     const out = [];
@@ -75,12 +69,20 @@ class LiveData {
     return this.adapters.map((_, k) => k).filter((k) => this.columns.some((column) => column.means[k] > 0));
   }
 
-  // The largest cell of the picture: brightness 1.
-  peak(cell) {
-    let peak = 0;
+  // Active adapters with a weight of their own; all active ones where none has (a merged adapter).
+  used() {
+    const active = this.active();
+    const own = active.filter((k) => this.adapters[k].used);
+    return own.length ? own : active;
+  }
+
+  // The largest cell of the picture, and what is drawn at full brightness: a few outliers would dim the rest.
+  peaks(cell) {
+    const values = [];
     for (let t = 0; t < this.columns.length; t++) {
-      for (let layer = 0; layer < this.layers; layer++) peak = Math.max(peak, cell(t, layer));
+      for (let layer = 0; layer < this.layers; layer++) values.push(cell(t, layer));
     }
-    return peak;
+    values.sort((a, b) => a - b);
+    return { peak: values.at(-1) ?? 0, full: values[Math.floor(0.985 * (values.length - 1))] || (values.at(-1) ?? 0) };
   }
 }

@@ -9,16 +9,18 @@ function liveRgb(hex) {
   return isDark() ? rgb.map((value) => Math.round(0.68 * value + 0.32 * 255)) : rgb;
 }
 
-// Colours averaged by share: two adapters that pull equally give the colour between theirs.
+// Colours averaged by share, the larger ones sharpened so that hues stay apart: two adapters that pull equally
+// give the colour between theirs, and one that pulls half again as much has the cell nearly to itself.
 function liveMix(weights, colors) {
-  const sum = weights.reduce((a, b) => a + b, 0);
+  const shares = weights.map((w) => w ** 4);
+  const sum = shares.reduce((a, b) => a + b, 0);
   if (!(sum > 0)) return null;
-  return [0, 1, 2].map((c) => Math.round(weights.reduce((acc, w, k) => acc + w * colors[k][c], 0) / sum));
+  return [0, 1, 2].map((c) => Math.round(shares.reduce((acc, w, k) => acc + w * colors[k][c], 0) / sum));
 }
 
 // Contributions are a few per cent with a long tail; this exponent lets small ones be seen.
 function liveBrightness(value, peak) {
-  return peak > 0 ? Math.pow(value / peak, 0.7) : 0;
+  return peak > 0 ? Math.min(1, Math.pow(value / peak, 0.9)) : 0;
 }
 
 class LiveMap {
@@ -72,12 +74,11 @@ class LiveMap {
     const { data } = this;
     const colors = data.adapters.map((adapter) => liveRgb(adapter.color));
     const shown = this.mode === "lanes" ? data.active() : [null];
-    const all = data.adapters.map((_, k) => k);
+    const used = data.used();
+    const total = (t, layer) => used.reduce((sum, k) => sum + data.value(t, layer, k), 0);
     const cell = (t, layer) =>
-      this.mode === "lanes"
-        ? Math.max(0, ...shown.map((k) => data.value(t, layer, k)))
-        : data.total(t, layer);
-    const peak = data.peak(cell);
+      this.mode === "lanes" ? Math.max(0, ...shown.map((k) => data.value(t, layer, k))) : total(t, layer);
+    const { peak, full } = data.peaks(cell);
     const snap = (value) => Math.round(value * ratio) / ratio;
     const space = geometry.step >= 5 ? 1 : 0;
     shown.forEach((only, lane) => {
@@ -87,12 +88,12 @@ class LiveMap {
         const left = snap(geometry.area.x + t * geometry.step);
         const right = snap(geometry.area.x + (t + 1) * geometry.step) - space;
         for (let layer = 0; layer < data.layers; layer++) {
-          const amount = only === null ? data.total(t, layer) : data.value(t, layer, only);
-          const rgb = only === null ? liveMix(all.map((k) => data.value(t, layer, k)), colors) : colors[only];
+          const amount = only === null ? total(t, layer) : data.value(t, layer, only);
+          const rgb = only === null ? liveMix(used.map((k) => data.value(t, layer, k)), used.map((k) => colors[k])) : colors[only];
           if (!(amount > 0) || !rgb) continue;
           const low = snap(top + geometry.laneHeight * (1 - (layer + 1) / data.layers));
           const high = snap(top + geometry.laneHeight * (1 - layer / data.layers));
-          context.fillStyle = `rgba(${rgb.join(",")},${liveBrightness(amount, peak).toFixed(3)})`;
+          context.fillStyle = `rgba(${rgb.join(",")},${liveBrightness(amount, full).toFixed(3)})`;
           context.fillRect(left, low, right - left, high - low);
         }
       }

@@ -15,8 +15,9 @@ class LiveWords {
   tint(t, peak) {
     const { data } = this;
     if (this.mode === "loudness") {
-      const means = data.columns[t]?.means;
-      const rgb = means && liveMix(means, data.adapters.map((adapter) => liveRgb(adapter.color)));
+      const used = data.used();
+      const means = data.columns[t] && used.map((k) => data.columns[t].means[k]);
+      const rgb = means && liveMix(means, used.map((k) => liveRgb(data.adapters[k].color)));
       if (!rgb || !(peak > 0)) return null;
       return [`rgb(${rgb.join(",")})`, 0.45 * (means.reduce((a, b) => a + b, 0) / peak) ** 3];
     }
@@ -55,13 +56,14 @@ class LiveWords {
     for (const k of order.slice(0, 4)) {
       const item = makeNode("span", "live-push");
       item.append(makeChip(reading.adapters[k].color), `${reading.adapters[k].label} `);
-      item.append(makeNode("b", "", signed(reading.push[t][k])));
+      item.append(makeNode("b", "", signed(reading.push[t][k])), " nats");
+      item.title = "What this adapter alone, with its weight in the mix, adds to the word's log-probability";
       parts.push(item);
     }
     const chance = (log) => livePercent(Math.exp(log));
     const odds = makeNode("span", "", `chance ${chance(reading.base[t])} for the base, `);
     odds.append(makeNode("b", "", chance(reading.composed[t])), " for the mix");
-    parts.push(odds, makeNode("span", "live-soft live-unit", "nats that each adapter alone adds to this word"));
+    parts.push(odds);
     return parts;
   }
 

@@ -18,7 +18,8 @@ function liveShowText() {
   live.find("prompt").textContent = data.prompt;
   live.find("hint").hidden = Boolean(data.run);
   live.find("caret").hidden = !["reading", "writing"].includes(data.status.phase);
-  const sums = data.columns.map((column) => column.means.reduce((a, b) => a + b, 0));
+  const used = data.used();
+  const sums = data.columns.map((column) => used.reduce((sum, k) => sum + column.means[k], 0));
   const peak = sums.reduce((a, b) => Math.max(a, b), 0); // skips columns not here yet, where spread would not
   const spans = data.pieces().map((piece, t) => {
     const span = makeNode("span", "live-token", piece);
@@ -61,11 +62,17 @@ function liveShowMeters() {
 }
 
 function liveShowLegend() {
-  const items = live.data.active().map((k) => {
+  const used = live.data.used();
+  const others = live.data.active().filter((k) => !used.includes(k));
+  const items = used.map((k) => {
     const item = makeNode("li");
     item.append(makeChip(live.data.adapters[k].color), live.data.adapters[k].label);
     return item;
   });
+  if (others.length) {
+    const names = others.map((k) => live.data.adapters[k].label).join(", ");
+    items.push(makeNode("li", "live-soft", `minus opposites (${names})`));
+  }
   const peak = Number(liveCanvas.dataset.peak);
   live.find("legend").replaceChildren(...items);
   live.find("scale").textContent = peak > 0 ? `The brightest cell is ${livePercent(peak)} of the base's own output.` : "";

@@ -78,7 +78,7 @@ def read_recipe(document: object) -> Recipe:
     version = given.get("version")
     if version != VERSION or isinstance(version, bool):
         raise ComposerError(
-            f"The recipe has version {sanitize(version, 20)}, and version {VERSION} is read here; make it anew."
+            f"The recipe has version {sanitize(version, 20)}, and {VERSION} is read here; make it anew."
         )
     adapters = given.get("adapters", {})
     if not isinstance(adapters, Mapping) or len(adapters) > MOST_ADAPTERS:

@@ -14,7 +14,19 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from composer.cli import bench, check, evaluate, explain, fuse, generate, judges, methods, record, study, train
+from composer.cli import (
+    bench,
+    check,
+    evaluate,
+    explain,
+    fuse,
+    generate,
+    judges,
+    methods,
+    record,
+    study,
+    train,
+)
 from composer.core.fault_messages import sentence
 from composer.core.shell import USAGE, Parser, give_up, open_closed, show_anything, tell
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -18,14 +19,14 @@ def recipe_of(
     engine: Engine, prompt: str, composition: Composition, sampling: Sampling, tab: str = ""
 ) -> Recipe:
     """The recipe of a text of this engine, with the commits that were loaded."""
-    names = [name for name, weight in composition.weights.items() if weight]
-    base = engine.base.spec
+    used = {name: weight for name, weight in composition.weights.items() if weight}
+    composition, base = replace(composition, weights=used), engine.base.spec
     return Recipe(
         Source(base.id, base.revision),
         prompt,
         composition,
         sampling,
-        MappingProxyType({name: source_of(engine, name) for name in names}),
+        MappingProxyType({name: source_of(engine, name) for name in used}),
         tab,
     )
 

@@ -88,12 +88,22 @@ class Progress:
 
     def fusion_figure(self, fusion: Fusion) -> go.Figure:
         """Fusion weights among the adapters taking part, or among all when fewer than two do."""
+        part = self._part()
+        shared = fuse(fusion.kl, part)
+        return fusion_figure(Fusion(shared.kl[:, part], shared.alpha[:, part]), self._series(part))
+
+    def shared(self, fusion: Fusion) -> dict[str, np.ndarray]:
+        """Each adapter's fusion weights [L] among those that the figure shows."""
+        part = self._part()
+        alpha = fuse(fusion.kl, part).alpha  # [L, N]
+        return {name: alpha[:, index] for index, name in enumerate(self.names) if part[index]}
+
+    def _part(self) -> np.ndarray:
         weights = self.request.composition.weights
         part = np.array([weights.get(name, 0.0) != 0 for name in self.names], bool)  # [N]
         if part.sum() < 2:
             part[:] = True
-        shared = fuse(fusion.kl, part)
-        return fusion_figure(Fusion(shared.kl[:, part], shared.alpha[:, part]), self._series(part))
+        return part
 
     def contribution_figure(self) -> go.Figure:
         """Contribution by layer and adapter over the text so far."""
@@ -128,7 +138,7 @@ class Progress:
             self.run,
             self.request.prompt,
             self.steps,
-            self.adapters,
+            [{**each, "used": bool(weights.get(each["name"]))} for each in self.adapters],
             self.layers,
             status,
             room=self.room or self.request.sampling.max_new_tokens,

@@ -69,7 +69,6 @@ class Page:
                         context.examples,
                         adapters_page.unavailable(engine.reports, engine.names),
                         opening,
-                        studied.follows_prompt(engine.base.id),
                         self.settings,
                         engine.model.layers,
                     )
@@ -80,7 +79,7 @@ class Page:
                 with gr.Tab("Adapters", id="adapters"):
                     adapters_tab = adapters_page.build(self.adding.cards(), self.settings)
                 with gr.Tab("How it works", id="learn"):
-                    learn.build(studied.standings(engine.base.id))
+                    learn.build(studied.follows_prompt(engine.base.id), studied.standings(engine.base.id))
                 build_extra_tabs(self.runner, self.settings)
             for each, name in ((compose_tab, "compose"), (compare_tab, "compare")):
                 each.select(lambda name=name: name, None, chosen, queue=False, api_visibility="private")
@@ -142,6 +141,7 @@ class Page:
             request.prompt,
             progress.fusion_figure(recording.fusion),
             progress.contribution_figure(),
+            progress.shared(recording.fusion),
         )
 
 

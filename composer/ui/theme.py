@@ -79,8 +79,8 @@ def make_theme() -> gr.themes.Base:
 
 
 def make_css(slots: Sequence[WeightSlider], examples: Sequence[Example] = ()) -> str:
-    """The style sheet, with each slot's colours (#rrggbb by construction), the place of its 0, and the dots on
-    the presets' cards."""
+    """The style sheet, with each slot's colours (#rrggbb by construction), the place of its 0, and the dots
+    on the presets' cards."""
     sheets = [_font_face(*font) for font in FONTS]
     sheets += [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.css"))]
     for slot in slots:
@@ -89,7 +89,14 @@ def make_css(slots: Sequence[WeightSlider], examples: Sequence[Example] = ()) ->
         sheets.append(
             f"#{slot.key} {{ --left: {slot.colors[0]}; --right: {slot.colors[-1]}; --zero: {zero:.2f}%; }}"
         )
+        left, right = (_twin(color) for color in (slot.colors[0], slot.colors[-1]))
+        sheets.append(f".dark #{slot.key} {{ --left: {left}; --right: {right}; }}")
     return "\n".join([*sheets, *_example_dots(slots, examples)])
+
+
+def _twin(color: str) -> str:
+    """An adapter's lighter twin for the dark, as node.js has it."""
+    return f"color-mix(in srgb, {color} 68%, white)"
 
 
 def _example_dots(slots: Sequence[WeightSlider], examples: Sequence[Example]) -> list[str]:

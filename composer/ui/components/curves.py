@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import gradio as gr
+import numpy as np
 
 from composer.core.composition import Composition
 from composer.core.curves import PRESETS, Curve
 from composer.core.errors import ComposerError
-from composer.core.results import Fusion
 from composer.ui.components import template
 from composer.ui.components.weight_sliders import WeightSlider
 
@@ -18,8 +18,8 @@ HIGHEST = 2
 ANCHORS = len(PRESETS["all"])
 
 
-def component(pool: Sequence[WeightSlider], layers: int) -> gr.HTML:
-    """The painter without curves. Its value is what `value` makes."""
+def component(pool: Sequence[WeightSlider], layers: int, alpha: Mapping[str, np.ndarray]) -> gr.HTML:
+    """The painter without curves. Its value is what `value` makes. alpha: as for `alpha_curves`."""
     return template.component(
         "curves",
         value(Composition()),
@@ -28,7 +28,7 @@ def component(pool: Sequence[WeightSlider], layers: int) -> gr.HTML:
         layers=layers,
         highest=HIGHEST,
         presets={name: list(anchors) for name, anchors in PRESETS.items()},
-        alpha={},
+        alpha=alpha_curves(alpha),
     )
 
 
@@ -49,15 +49,16 @@ def slots(pool: Sequence[WeightSlider], added: Sequence[str]) -> list[dict[str, 
     return shown
 
 
-def alpha_curves(fusion: Fusion, names: Sequence[str]) -> dict[str, list[float]]:
+def alpha_curves(alpha: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
     """For each adapter the preset "from KL": N times its fusion weight at each anchor's depth.
 
-    fusion.alpha: [L, N]. A layer that gives all the same share has 1.
+    alpha: each adapter's fusion weights [L]. A layer that gives all N the same share has 1.
     """
-    layers, count = fusion.alpha.shape
-    depths = [round(place * (layers - 1) / (ANCHORS - 1)) for place in range(ANCHORS)]
-    shares = (fusion.alpha[depths] * count).clip(0, HIGHEST)  # [anchors, N]
-    return {name: shares[:, index].round(3).tolist() for index, name in enumerate(names)}
+    shown = {}
+    for name, own in alpha.items():
+        depths = [round(place * (len(own) - 1) / (ANCHORS - 1)) for place in range(ANCHORS)]
+        shown[name] = (own[depths] * len(alpha)).clip(0, HIGHEST).round(2).tolist()
+    return shown
 
 
 def read(given: object, loaded: Sequence[str]) -> dict[str, Mapping[str, object]]:

@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 
 from composer.core.results import Fusion
 
+HEIGHT = 300
 GREY = "#868c98"
 GRID = "rgba(134,140,152,0.22)"
 FONT = "ui-sans-serif, system-ui, sans-serif"
@@ -64,7 +65,7 @@ def fusion_figure(fusion: Fusion, series: Sequence[Series]) -> go.Figure:
             row=2,
             col=1,
         )
-    _style(figure, height=380)
+    _style(figure, height=HEIGHT)
     figure.update_layout(barmode="stack", bargap=0.18)
     figure.update_yaxes(title="fusion weight", range=[0, 1], tickformat=".0%", row=1, col=1)
     figure.update_yaxes(title="KL (nats)", rangemode="tozero", row=2, col=1)
@@ -96,7 +97,7 @@ def contribution_figure(contribution: np.ndarray, series: Sequence[Series]) -> g
             customdata=np.stack([low, high], axis=-1),
             hovertemplate="%{y:.1%} (most tokens %{customdata[0]:.1%} to %{customdata[1]:.1%})",
         )
-    _style(figure, height=380)
+    _style(figure, height=HEIGHT)
     figure.update_yaxes(title="share of the base's output", tickformat=".0%", rangemode="tozero")
     figure.update_xaxes(title="layer", range=[0.4, depth + 0.6])
     if not active:

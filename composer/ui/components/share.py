@@ -14,7 +14,7 @@ class ShareCard:
     """Everything of the card that events connect."""
 
     open: gr.Button
-    group: gr.Group
+    group: gr.Column
     link: gr.HTML
     recipe: gr.Textbox
     load: gr.Button
@@ -26,7 +26,7 @@ class ShareCard:
 def build() -> ShareCard:
     """Lays the button and the card out in the current Blocks context. Connects no events."""
     opened = gr.Button("Share", size="sm", elem_id="share-open")
-    with gr.Group(visible=False, elem_id="share") as group:
+    with gr.Column(visible=False, elem_id="share") as group:
         link = template.component("share", {"link": ""}, "share-link")
         recipe = gr.Textbox(
             label="Recipe: keep it, run it with composer generate --recipe FILE, or paste one and load it",

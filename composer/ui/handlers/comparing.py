@@ -40,8 +40,8 @@ class Comparing:
         self._nothing = [gr.skip()] * (1 + len(compose.restored))
         comparison = gr.State(None, time_to_live=3600)
         quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
-        inputs = [tab.prompt, tab.seed, tab.count, tab.methods, *compose.controls.inputs]
-        outputs = [tab.results, comparison, tab.stop, tab.again]
+        inputs = [tab.prompt, tab.seed, tab.count, tab.methods, tab.others, *compose.controls.inputs]
+        outputs = [tab.results, comparison, tab.stop]
         tab.tab.select(
             self.take_over,
             [compose.controls.prompt, compose.controls.sampling["seed"]],
@@ -60,15 +60,22 @@ class Comparing:
         return prompt, seed
 
     async def compare(
-        self, controls: Controls, prompt: str, seed: int, count: int, methods: Sequence[str], *values
+        self,
+        controls: Controls,
+        prompt: str,
+        seed: int,
+        count: int,
+        methods: Sequence[str],
+        others: Sequence[str],
+        *values,
     ) -> AsyncIterator[tuple]:
-        """Yields (results, comparison, Stop button, Another seed)."""
+        """Yields (results, comparison, Stop button)."""
         skip, context = gr.skip(), self._context
-        off, shown = gr.update(interactive=False), gr.update(visible=True)
+        off = gr.update(interactive=False)
         try:
-            comparison = self._comparison(controls, prompt, seed, count, methods, values)
+            comparison = self._comparison(controls, prompt, seed, count, [*methods, *others], values)
             began = time.monotonic()
-            yield comparison.message("Reading the prompt…"), comparison, gr.update(interactive=True), skip
+            yield comparison.message("Reading the prompt…"), comparison, gr.update(interactive=True)
             items = context.runner.run_many(comparison.requests, context.runner.engine.names)
             async with aclosing(
                 throttled(_without_none(items), context.settings.updates_per_second)
@@ -77,13 +84,13 @@ class Comparing:
                     for index, news in group:
                         comparison.add(index, news if isinstance(news, Step) else error_message(news))
                     if group:
-                        yield comparison.message("Writing…"), skip, skip, skip
+                        yield comparison.message("Writing…"), skip, skip
             seconds = time.monotonic() - began
-            yield comparison.message("Reading the texts under the base…"), skip, skip, skip
+            yield comparison.message("Reading the texts under the base…"), skip, skip
             comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
-            yield comparison.message(_summary(comparison, seconds)), comparison, off, shown
+            yield comparison.message(_summary(comparison, seconds)), comparison, off
         except Exception as fault:
-            yield {"columns": [], "message": error_message(fault), "error": True}, None, off, skip
+            yield {"columns": [], "message": error_message(fault), "error": True}, None, off
 
     def _comparison(
         self, controls: Controls, prompt: str, seed: int, count: int, methods: Sequence[str], values: tuple
@@ -91,7 +98,7 @@ class Comparing:
         context = self._context
         request = context.request({**controls.read(values), "prompt": prompt})
         check_prompt(prompt, context.settings.max_prompt_chars)
-        if not isinstance(methods, list) or not set(methods) <= set(METHODS):
+        if not set(methods) <= set(METHODS):
             raise ComposerError("Tick methods of the list.")
         if count not in [number for _, number in COUNTS]:
             raise ComposerError("Choose how many texts from the list.")

@@ -13,11 +13,12 @@ import numpy as np
 from composer.analysis.text_reading import TextReading
 from composer.core.results import Fusion, Step
 from composer.engine.scheduler import QueueUpdate
+from composer.ui.components import curves, next_words
 from composer.ui.components.contribution_map import Status
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.generation_view import Progress
-from composer.ui.handlers.previewing import Latest, Previewing
+from composer.ui.handlers.previewing import PREVIEW, Latest, Previewing
 from composer.ui.runners.base import MergeStarted
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
@@ -40,21 +41,14 @@ class Generating:
     ) -> None:
         """model: the concurrency of events that occupy the model."""
         tab.generate.click(None, None, [tab.stop, tab.live], js=ON_CLICK, **CHEAP)
-        figures = [tab.live, tab.fusion, tab.contribution, progress, tab.stop]
+        figures = [tab.live, tab.fusion, tab.contribution, progress, tab.stop, tab.controls.curves]
         quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
         run = tab.generate.click(partial(self.generate, tab.controls), tab.controls.inputs, figures, **quiet)
-        step = tab.step.click(
-            partial(self.step, tab.controls),
-            [progress, latest, *tab.controls.inputs],
-            [tab.live, tab.next_words, progress],
-            **quiet,
-        )
-        tab.back.click(
-            partial(self.back, tab.controls),
-            [progress, latest, *tab.controls.inputs],
-            [tab.live, tab.next_words, progress],
-            **quiet,
-        )
+        shown, inputs = [tab.live, progress], [progress, *tab.controls.inputs]
+        step = tab.step.click(partial(self.step, tab.controls), inputs, shown, **quiet)
+        back = tab.back.click(self.back, progress, shown, **CHEAP)
+        for moved in (step, back):
+            moved.then(partial(self.following, tab.controls), [latest, *inputs], tab.next_words, **PREVIEW)
         tab.stop.click(
             self.stopped,
             [progress],
@@ -65,29 +59,27 @@ class Generating:
         tab.dice.click(new_seed, None, tab.controls.sampling["seed"], **CHEAP)
 
     async def generate(self, controls: Controls, *values) -> AsyncIterator[tuple]:
-        """Yields (live view, fusion figure, contribution figure, progress, Stop button)."""
+        """Yields (live view, fusion figure, contribution figure, progress, Stop button, curves)."""
         skip, off = gr.skip(), gr.update(**OFF)
         context = self._context
         try:
             request = context.request(controls.read(values))
             progress = self._progress(request)
-            yield progress.reading(), skip, skip, progress, gr.update(interactive=True)
+            yield progress.reading(), skip, skip, progress, gr.update(interactive=True), skip
             items = context.runner.run(request, progress.names)
             async with aclosing(throttled(items, context.settings.updates_per_second)) as groups:
                 async for group in groups:
                     if progress.stopped:
                         return  # the last picture is on its way: nothing may follow it
-                    yield *self._tell(progress, group), skip, skip
+                    view, fusion, contribution, presets = self._tell(progress, group)
+                    yield view, fusion, contribution, skip, skip, presets
             contribution = skip if progress.drawn else progress.contribution_figure()
-            yield progress.finished(), skip, contribution, progress, off
+            yield progress.finished(), skip, contribution, progress, off, skip
         except Exception as fault:  # the last place that can tell the visitor anything
-            yield status_update(error_message(fault)), skip, skip, None, off
+            yield status_update(error_message(fault)), skip, skip, None, off, skip
 
-    async def step(
-        self, controls: Controls, progress: Progress | None, latest: Latest, *values
-    ) -> AsyncIterator[tuple]:
-        """One more token, under what the controls say now. Yields (live view, next words, progress)."""
-        skip = gr.skip()
+    async def step(self, controls: Controls, progress: Progress | None, *values) -> tuple:
+        """One more token, under what the controls say now. Returns (live view, progress)."""
         try:
             request = self._context.request(controls.read(values))
             room = request.sampling.max_new_tokens
@@ -102,32 +94,30 @@ class Generating:
             async with aclosing(throttled(items, self._context.settings.updates_per_second)) as groups:
                 async for group in groups:
                     progress.steps += [each for each in group if isinstance(each, Step)]
-            ended = _ended(progress.steps)
-            yield progress.finished() if ended else progress.paused(), skip, progress
-            if not ended:
-                async for words in self._previewing.words(request, latest, progress.tokens):
-                    yield skip, words, skip
+            return progress.finished() if _ended(progress.steps) else progress.paused(), progress
         except Exception as fault:
-            yield status_update(error_message(fault)), skip, skip
+            return status_update(error_message(fault)), gr.skip()
 
-    async def back(
-        self, controls: Controls, progress: Progress | None, latest: Latest, *values
-    ) -> AsyncIterator[tuple]:
-        """One token less. Yields as `step`."""
-        skip = gr.skip()
+    def back(self, progress: Progress | None) -> tuple:
+        """One token less. Returns as `step`."""
+        if progress is None or not progress.steps:
+            return status_update("There is no token to take back.", "idle"), gr.skip()
+        shorter = self._progress(progress.request, room=progress.room)
+        shorter.steps = [replace(each, finish=None) for each in progress.steps[:-1]]
+        return shorter.paused(), shorter
+
+    async def following(
+        self, controls: Controls, latest: Latest, progress: Progress | None, *values
+    ) -> AsyncIterator[dict[str, object]]:
+        """The words that can follow the text so far."""
         try:
             request = self._context.request(controls.read(values))
-            if progress is None or not progress.steps:
-                yield status_update("There is no token to take back.", "idle"), skip, skip
-                return
-            shorter = self._progress(progress.request, room=progress.room)
-            shorter.steps = progress.steps[:-1]
-            yield shorter.paused(), skip, shorter
-            if request.prompt == shorter.request.prompt:
-                async for words in self._previewing.words(request, latest, shorter.tokens):
-                    yield skip, words, skip
         except Exception as fault:
-            yield status_update(error_message(fault)), skip, skip
+            yield next_words.message(error_message(fault))
+            return
+        written = progress.tokens if progress and progress.request.prompt == request.prompt else ()
+        async for words in self._previewing.words(request, latest, written):
+            yield words
 
     async def stopped(self, progress: Progress | None) -> tuple:
         """The final view after Stop. Runs in the event loop, so never inside a burst."""
@@ -152,8 +142,8 @@ class Generating:
     def _tell(
         self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted | TextReading]
     ) -> tuple:
-        """Live view, fusion figure and contribution figure after a burst."""
-        view = fusion = contribution = gr.skip()
+        """Live view, fusion figure, contribution figure and the curves' presets after a burst."""
+        view = fusion = contribution = presets = gr.skip()
         for event in group:
             if isinstance(event, QueueUpdate):
                 view = progress.waiting(event.position, self._context.settings.slots)
@@ -161,6 +151,7 @@ class Generating:
                 view = progress.making()
             elif isinstance(event, Fusion):
                 fusion, progress.fused = progress.fusion_figure(event), True
+                presets = gr.update(alpha=curves.alpha_curves(progress.shared(event)))
             elif isinstance(event, TextReading):
                 progress.read = event
         if steps := [event for event in group if isinstance(event, Step)]:
@@ -171,7 +162,7 @@ class Generating:
             if steps[-1].finish is not None:
                 view, contribution = progress.fusing(), progress.contribution_figure()
                 progress.drawn = True
-        return view, fusion, contribution
+        return view, fusion, contribution, presets
 
 
 def _ended(steps: Sequence[Step]) -> bool:

@@ -70,7 +70,11 @@ class Mixing:
             sampling = Sampling(seed=example.seed)
         else:
             shown, sampling = self.recorded(recording, example.note), recording.request.sampling
-        return [*shown, *self.restore(example.prompt, composition, sampling)]
+        restored = self.restore(example.prompt, composition, sampling)
+        if recording is not None:
+            presets = curves.alpha_curves(recorded_progress(context, recording).shared(recording.fusion))
+            restored[-1 - len(context.slots)] = gr.update(value=curves.value(composition), alpha=presets)
+        return [*shown, *restored]
 
     def recorded(self, recording: Recording, note: str) -> list:
         """The live view, the next words, both figures and the progress of a recording."""

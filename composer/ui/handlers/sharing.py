@@ -59,7 +59,9 @@ class Sharing:
             return gr.update(visible=True), {"link": ""}, gr.skip(), error_message(fault)
 
     def load(self, text: str) -> list:
-        """The controls as a pasted recipe has them. Returns the tab, the live view, a message, the controls.
+        """The controls as a pasted recipe has them.
+
+        Returns the tab, the live view, a message and the controls.
         """
         try:
             recipe = parse_recipe(text or "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gradio as gr
+import numpy as np
 import plotly.graph_objects as go
 from gradio.components import Component
 
@@ -20,14 +21,10 @@ from composer.ui.components.weight_sliders import WeightSlider, is_shown, needs_
 from composer.ui.settings import Settings
 
 FUSION_CAPTION = (
-    "**Fusion weights of this prompt.** Top: how the KL rule shares each layer among the adapters whose "
-    "slider is not 0 (among all when fewer than two are). Bottom: how far each adapter alone moves the "
-    "model's next-word prediction at that layer. An adapter with a larger norm moves it further, whatever "
-    "the prompt says."
+    "**KL fusion weights.** How this prompt shares each layer; below, how far each adapter moves it."
 )
 CONTRIBUTION_CAPTION = (
-    "**Contribution by layer.** Each line is one adapter: the size of its output relative to the base's own, "
-    "averaged over the text. Two lines at the same height are equally large, but may point apart."
+    "**Contribution by layer.** Each adapter's output beside the base's own, over the text."
 )
 BANDS = ("early", "middle", "late")
 # Sliders that stay open at 0, beside those of added adapters; the others fold away while they are not used.
@@ -136,6 +133,8 @@ class Opening:
     prompt: str = ""
     fusion: go.Figure | None = None
     contribution: go.Figure | None = None
+    # Each adapter's fusion weights, [L].
+    alpha: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def build(
@@ -143,13 +142,12 @@ def build(
     examples: tuple[Example, ...],
     unavailable: str,
     opening: Opening,
-    studied: str,
     settings: Settings,
     layers: int,
 ) -> ComposeTab:
     """Lays the tab out in the current Blocks context. Connects no events.
 
-    studied: a sentence on what the study found of the fusion weights, or nothing. layers: the base's.
+    layers: the base's.
     """
     composition = opening.composition
     separate = needs_per_adapter(slots, composition.weights)
@@ -185,7 +183,7 @@ def build(
                     _weight(slot, value, separate, lead=slot in shown[:LEADING] or slot.spare is not None)
                     for slot, value in zip(slots, values, strict=True)
                 )
-                painter = curves.component(slots, layers)
+                painter = curves.component(slots, layers, opening.alpha)
                 gr.Button("More adapters", size="sm", elem_id="more-adapters")
                 unavailable = gr.HTML(
                     unavailable,
@@ -208,13 +206,13 @@ def build(
         with gr.Column(scale=7, min_width=330, elem_id="stage"):
             view = live.component(opening.live)
             words = next_words.component(opening.next_words)
-    with gr.Row(elem_id="figures"):
-        with gr.Column(min_width=330):
-            fusion = gr.Plot(opening.fusion, show_label=False, elem_id="fusion")
-            gr.Markdown(f"{FUSION_CAPTION} {studied}".strip(), elem_classes="caption")
-        with gr.Column(min_width=330):
-            contribution = gr.Plot(opening.contribution, show_label=False, elem_id="contribution")
-            gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
+            with gr.Row(elem_id="figures"):
+                with gr.Column(min_width=280):
+                    fusion = gr.Plot(opening.fusion, show_label=False, elem_id="fusion")
+                    gr.Markdown(FUSION_CAPTION, elem_classes="caption")
+                with gr.Column(min_width=330):
+                    contribution = gr.Plot(opening.contribution, show_label=False, elem_id="contribution")
+                    gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
     controls = Controls(prompt, method, strength, bands, own, sampling, per_adapter, painter, weights)
     return ComposeTab(
         controls,

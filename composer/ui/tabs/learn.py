@@ -6,6 +6,7 @@ import gradio as gr
 
 from composer.methods import METHODS
 
+FOLLOWS = "@follows"
 WORDS = r"""
 ### What happens when you press Generate
 
@@ -30,7 +31,8 @@ the next word. With every slider at 0 the base writes alone, bit for bit.
 - **Words** are tinted by the same numbers, averaged over layers.
 - **Fusion weights** compare, at each layer, the model's guess for the next word without an adapter ($p$) and
   with adapter $i$ alone ($q_i$): $\alpha_i = KL(p\|q_i) / \sum_j KL(p\|q_j)$. Hatched layers are undecided:
-  no adapter moved them, all get the same share.
+  no adapter moved them, all get the same share. An adapter with a larger norm moves the guess further,
+  whatever the prompt says. @follows
 - **Contribution by layer** is the map's average over the text, with numbers one can hover and zoom.
 
 ### Things to try
@@ -45,11 +47,15 @@ the next word. With every slider at 0 the base writes alone, bit for bit.
 """
 
 
-def build(standings: str) -> None:
-    """Lay the tab out inside the current Blocks context. standings: what the study found, or nothing."""
+def build(follows: str, standings: str) -> None:
+    """Lay the tab out inside the current Blocks context.
+
+    follows, standings: what the study found of the fusion weights and of the methods, or nothing.
+    """
+    words = WORDS.replace(FOLLOWS, follows)
     methods = "\n".join(f"- **{each.label}.** {each.help} *{each.source}.*" for each in METHODS.values())
     gr.Markdown(
-        f"{WORDS}{methods}\n\n{standings}",
+        f"{words}{methods}\n\n{standings}",
         latex_delimiters=[
             {"left": "$$", "right": "$$", "display": True},
             {"left": "$", "right": "$", "display": False},
