@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -213,7 +214,8 @@ def test_a_port_taken_during_loading_is_reported(taken, monkeypatch):
     """Gradio's own sentence names a variable that is not read here."""
 
     class Page:
-        slots, events = (), 1
+        events = 1
+        context = SimpleNamespace(slots=(), examples=())
         blocks = staticmethod(lambda: Page)
 
         def launch(**options):

@@ -51,14 +51,14 @@ class Recipe:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values; what is at its default is left out, and the time limit is the server's."""
-        plain, usual = self.composition.as_dict(), Composition().as_dict()
+        plain, untouched = self.composition.as_dict(), Composition().as_dict()
         sampling, default = asdict(self.sampling), asdict(Sampling())
         whole = {
             "version": VERSION,
-            "base": _given(asdict(self.base)),
-            "adapters": {name: _given(asdict(each)) for name, each in self.adapters.items()},
+            "base": _without_none(asdict(self.base)),
+            "adapters": {name: _without_none(asdict(each)) for name, each in self.adapters.items()},
             "prompt": self.prompt,
-            "composition": {name: plain[name] for name in plain if plain[name] != usual[name]},
+            "composition": {name: plain[name] for name in plain if plain[name] != untouched[name]},
             "sampling": {
                 name: sampling[name]
                 for name in sampling
@@ -68,7 +68,7 @@ class Recipe:
         return whole | ({"tab": self.tab} if self.tab else {})
 
 
-def _given(values: Mapping[str, object]) -> dict[str, object]:
+def _without_none(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 

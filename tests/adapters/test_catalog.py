@@ -106,7 +106,7 @@ FAULTS = {
     ),
     "an unknown key of a slider": (("step: 0.1", "steps: 0.1"), "loud.slider.steps is no key"),
     "an unknown key of an attribute": (("label: Mood", "title: Mood"), "attributes.mood.title is no key"),
-    "an unknown key of an example": (("note: Both.", "seed: 1"), "examples.1.seed is no key"),
+    "an unknown key of an example": (("note: Both.", "title: 1"), "examples.1.title is no key"),
     "an unknown key of a wheel": (
         ("id: me/tiny", "id: me/tiny\n    wheel: {package: a, version: '1', gguf: b, url: c}"),
         "wheel.url is no key",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
@@ -91,11 +91,14 @@ def chromium():
 
 @pytest.fixture
 def visit(server, chromium):
-    """visit(width, height, theme, at) -> a page with the composer ready, of the common server or of the one
-    at that address. Fails the test for any console error, script error and request to another host."""
+    """visit(width, height, theme, at, opened, query) -> a page with the composer ready, of the common server
+    or of the one at that address. Fails the test for any console error, script error and request to another
+    host.
+
+    opened: leave the page as it opens, on its recording; else every slider is at 0, as most tests want it."""
     contexts, faults = [], []
 
-    def open_page(width=1280, height=800, theme="light", at=server):
+    def open_page(width=1280, height=800, theme="light", at=server, opened=False, query=""):
         context = chromium.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
@@ -103,14 +106,28 @@ def visit(server, chromium):
         page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
         page.on("console", lambda line: faults.append(f"console: {line.text}") if _is_error(line) else None)
         page.on("request", lambda sent: None if _is_ours(sent.url, at) else faults.append(f"to {sent.url}"))
-        page.goto(f"{at}/?__theme={theme}")
-        page.wait_for_selector(".live-status:has-text('Ready')")
+        page.goto(f"{at}/?__theme={theme}{query}")
+        page.wait_for_selector(".live-status[data-phase]")
+        if not opened:
+            blank(page)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
     assert not faults
+
+
+def blank(page):
+    """Every slider at 0 and the usual sampling, so that a test says itself what it sets."""
+    page.click("#zero")
+    for field in ("pair-sentiment", "one-sports"):
+        expect(page.locator(f"#{field} input[type=number]")).to_have_value("0")
+    seed = page.locator("#seed input")
+    seed.evaluate(
+        "(field) => { field.value = '0'; field.dispatchEvent(new Event('input', {bubbles: true})); }"
+    )
+    seed.dispatch_event("blur")
 
 
 def _is_error(line) -> bool:

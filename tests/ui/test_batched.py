@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
 
+from composer.analysis.text_reading import TextReading, read_text
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
@@ -16,6 +18,7 @@ from composer.engine import scheduler
 from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
+from composer.evaluation.scoring import perplexities
 from composer.methods import fuse
 from composer.ui.runners.base import MergeStarted
 from composer.ui.runners.batched import BatchedRunner
@@ -44,8 +47,8 @@ def batched(engine, monkeypatch):
     made.close()
 
 
-def run(batched, request):
-    return batched.run(request, batched.engine.names)
+def run(batched, request, read=False):
+    return batched.run(request, batched.engine.names, read)
 
 
 def follow(items):
@@ -78,6 +81,76 @@ def test_alone_the_fusion_weights_come_first(engine, batched):
     np.testing.assert_allclose(told[0].kl, engine.fusion(SHORT.prompt).kl, atol=1e-5)
     assert all(isinstance(item, Step) for item in told[1:])
     assert expected(engine, SHORT, told)
+
+
+def test_the_finished_text_is_read_once_more(engine, batched):
+    *before, reading = follow(run(batched, SHORT, read=True))
+    steps = [item for item in before if isinstance(item, Step)]
+    assert isinstance(reading, TextReading) and reading.adapters == ("plain", "rslora")
+    tokens = [step.token for step in steps]
+    alone = read_text(engine, SHORT.prompt, tokens, SHORT.composition)
+    np.testing.assert_allclose(reading.attribution.raised, alone.attribution.raised, atol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [{"schedule": {"plain": [2, 3]}}, {"method": "kl", "live": 2}])
+def test_a_text_whose_weights_changed_is_whole_without_a_reading(batched, asked):
+    request = Request("Who?", Composition({"rslora": 1, "plain": 1}, **asked), Sampling(5, seed=4))
+    told = follow(run(batched, request, read=True))
+    assert sum(isinstance(item, Step) for item in told) == 5
+    assert not any(isinstance(item, TextReading) for item in told)
+
+
+def test_a_text_goes_on_from_what_is_written(engine, batched):
+    whole = list(engine.generate(SHORT.prompt, SHORT.composition, SHORT.sampling))
+    rest = replace(SHORT, written=tuple(step.token for step in whole[:3]))
+    rest = replace(rest, sampling=replace(SHORT.sampling, max_new_tokens=2))
+    steps = [item for item in follow(run(batched, rest)) if isinstance(item, Step)]
+    assert [(step.index, step.token) for step in steps] == [(s.index, s.token) for s in whole[3:]]
+    assert steps[-1].text == whole[-1].text
+
+
+def test_several_run_as_rows_of_everybodys_batch(engine, batched):
+    bad = Request("Hi", Composition({"nobody": 1}), Sampling())
+    requests, told = [SHORT, KL, bad, SHORT], {}
+    for index, news in batched.run_many(requests, engine.names):
+        if news is not None:
+            told.setdefault(index, []).append(news)
+    for index in (0, 1, 3):
+        assert expected(engine, requests[index], told[index])
+    (fault,) = told[2]
+    assert isinstance(fault, ComposerError) and "nobody" in str(fault)
+
+
+def test_leaving_a_comparison_frees_its_slots(batched):
+    items = batched.run_many([LONG, LONG, LONG], batched.engine.names)
+    assert any(isinstance(news, Step) for _, news in items)
+    items.close()
+    assert expected(batched.engine, SHORT, list(run(batched, SHORT)))
+
+
+def test_next_words_that_nobody_waits_for_are_withdrawn(batched):
+    held = Event()
+    batched.scheduler.submit_task(held.wait)
+    with pytest.raises(CancelledError):
+        batched.next_tokens("Who?", Composition({"plain": 1}), left=lambda: True)
+    held.set()
+    assert batched.next_tokens("Who?", Composition({"plain": 1})).adapters == ("plain",)
+
+
+def test_next_words_after_what_is_written(engine, batched):
+    composition = Composition({"plain": 1})
+    after = batched.next_tokens("Who?", composition, (65, 66))
+    np.testing.assert_allclose(
+        after.composed, batched.next_tokens("Who?AB"[:4], composition, [65, 66]).composed, atol=1e-6
+    )
+    assert after.tokens != batched.next_tokens("Who?", composition).tokens
+
+
+def test_perplexities_are_the_engines(engine, batched):
+    texts = [("Who?", " Me"), ("Hi", ""), ("Hi", " there")]
+    got = batched.perplexities(texts)
+    assert got[1] is None
+    np.testing.assert_allclose([got[0], got[2]], [perplexities(engine, texts)[i] for i in (0, 2)], rtol=1e-4)
 
 
 def test_in_a_busy_batch_fusion_weights_come_after_the_text(engine, batched):

@@ -16,8 +16,9 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion
 from composer.ui.api import make_endpoints
+from composer.ui.handlers.previewing import Latest
 from composer.ui.page import Page
-from composer.ui.runners.base import Runner
+from composer.ui.runners.base import Runner, never
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
@@ -44,17 +45,34 @@ class Broken(Runner):
         super().__init__(engine)
         self.fault: Exception | None = None
 
-    def next_tokens(self, prompt, composition):
+    def next_tokens(self, prompt, composition, written=(), left=never):
         if self.fault:
             raise self.fault
-        return NextTokenReader(self.engine)(prompt, composition)
+        return NextTokenReader(self.engine)(prompt, composition, written=written)
 
-    def run(self, request, names):
+    def run_many(self, requests, names):
+        for index, request in enumerate(requests):
+            if self.fault:
+                yield index, self.fault
+                continue
+            for step in self.engine.generate(request.prompt, request.composition, request.sampling):
+                yield index, step
+
+    def perplexities(self, texts):
+        return [1.0] * len(texts)
+
+    def run(self, request, names, read=True):
         fusion = self.engine.fusion(request.prompt, names, composition=request.composition)
         yield fusion
         if self.fault:
             raise self.fault
-        yield from self.engine.generate(request.prompt, request.composition, request.sampling, fusion=fusion)
+        yield from self.engine.generate(
+            request.prompt,
+            request.composition,
+            request.sampling,
+            fusion=fusion,
+            written=request.written,
+        )
 
     def fuse(self, prompt, names, norm, tokens) -> Fusion:
         if self.fault:
@@ -96,8 +114,14 @@ def everything(events):
         return thread.submit(asyncio.run, collected()).result()
 
 
-def generated(page):
-    """What the page shows one after the other."""
+class Values(SimpleNamespace):
+    """Controls that say what they were given."""
+
+    def read(self, _):
+        return dict(self.values)
+
+
+def controls(page):
     values = {
         "prompt": "The",
         "method": "sum",
@@ -105,10 +129,15 @@ def generated(page):
         "parameters": {},
         "sampling": {"max_new_tokens": 2},
         "per_adapter": True,
-        "sliders": [0.0] * len(page.slots),
+        "curves": {"curves": {}, "schedule": {}},
+        "sliders": [1.0] + [0.0] * (len(page.context.slots) - 1),
     }
-    controls = SimpleNamespace(read=lambda _: dict(values))
-    return everything(page.generate(controls))
+    return Values(values=values)
+
+
+def generated(page):
+    """What the page shows one after the other."""
+    return everything(page.generating.generate(controls(page)))
 
 
 def is_kept_private(told: str, fault: Exception, log: str) -> None:
@@ -120,7 +149,7 @@ def is_kept_private(told: str, fault: Exception, log: str) -> None:
 @faults
 def test_a_generation_on_the_page_ends_with_a_sentence(fault, words, page, runner, caplog):
     runner.fault = fault
-    live, *_, progress, stop = generated(page)[-1]
+    live, *_, progress, stop, _ = generated(page)[-1]
     told = live["status"]["message"]
     assert live["status"]["phase"] == "error" and words in told
     assert progress is None and stop["interactive"] is False
@@ -132,9 +161,52 @@ def test_a_generation_on_the_page_ends_with_a_sentence(fault, words, page, runne
 @faults
 def test_an_adapter_that_cannot_be_added_is_a_sentence(fault, words, page, runner, caplog, tmp_path):
     runner.fault = fault
-    report, *_ = page.add(str(tmp_path))
+    report, *_ = page.adding.add(str(tmp_path))
     assert report["value"]["ok"] is False and words in report["value"]["headline"]
     is_kept_private(report["value"]["headline"], fault, caplog.text)
+
+
+@faults
+def test_next_words_that_fail_are_a_sentence(fault, words, page, runner, caplog):
+    runner.fault = fault
+    (panel,) = everything(page.previewing.preview(controls(page), Latest()))
+    assert words in panel["message"] and panel["words"] == []
+    is_kept_private(panel["message"], fault, caplog.text)
+    runner.fault = None
+    assert len(everything(page.previewing.preview(controls(page), Latest()))[-1]["words"]) == 10
+
+
+@faults
+def test_a_step_that_fails_is_a_sentence_and_takes_nothing_away(fault, words, page, runner, caplog):
+    def step(progress):
+        (pair,) = everything(_once(page.generating.step(controls(page), progress)))
+        return pair
+
+    _, progress = step(None)
+    assert len(progress.steps) == 1
+    runner.fault = fault
+    live, kept = step(progress)
+    assert words in live["status"]["message"] and kept == gr.skip()
+    is_kept_private(live["status"]["message"], fault, caplog.text)
+    runner.fault = None
+    assert len(step(progress)[1].steps) == 2
+
+
+async def _once(awaited):
+    yield await awaited
+
+
+@faults
+def test_a_column_that_fails_says_so_beside_the_others(fault, words, page, runner, caplog):
+    runner.fault = fault
+    asked = (controls(page), "The", 3, 1, ["sum"], [])
+    results, _, stop = everything(page.comparing.compare(*asked))[-1]
+    assert all(words in column["fault"] for column in results["columns"])
+    assert stop["interactive"] is False
+    is_kept_private(results["columns"][0]["fault"], fault, caplog.text)
+    runner.fault = None
+    results, *_ = everything(page.comparing.compare(*asked))[-1]
+    assert not any(column["fault"] for column in results["columns"]) and results["columns"][0]["text"]
 
 
 @faults

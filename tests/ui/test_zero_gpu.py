@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import closing
+from dataclasses import replace
 
 import gradio as gr
 import numpy as np
@@ -13,9 +14,10 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.validation import Request
+from tests.tools import tiny
 
 FUSION = Fusion(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
-REQUEST = Request("The", Composition({"a": 0.5}, "kl", blend=0.25), Sampling(3, seed=7))
+REQUEST = Request("The", Composition({"a": 0.5}, "kl", blend=0.25), Sampling(3, seed=7), written=(5,))
 
 
 def here(work):
@@ -40,8 +42,8 @@ class RecordingEngine:
         self.asked.append(("fusion", prompt, composition, names))
         return FUSION
 
-    def generate(self, prompt, composition, sampling, fusion):
-        self.asked.append(("generate", prompt, composition, sampling, fusion))
+    def generate(self, prompt, composition, sampling, fusion, written):
+        self.asked.append(("generate", prompt, composition, sampling, fusion, written))
         try:
             yield from steps(sampling.max_new_tokens)
         finally:
@@ -58,18 +60,18 @@ class RecordingEngine:
 
 def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
     engine = RecordingEngine()
-    items = list(ZeroGpuRunner(engine, here).run(REQUEST, engine.names))
+    items = list(ZeroGpuRunner(engine, here).run(REQUEST, engine.names, read=False))
     assert items[0] is FUSION
     assert [item.index for item in items[1:]] == [0, 1, 2]
     assert engine.asked == [
         ("fusion", "The", REQUEST.composition, ("a",)),
-        ("generate", "The", REQUEST.composition, REQUEST.sampling, FUSION),
+        ("generate", "The", REQUEST.composition, REQUEST.sampling, FUSION, (5,)),
     ]
 
 
 def test_closing_a_run_closes_the_engines_iterator():
     engine = RecordingEngine()
-    with closing(ZeroGpuRunner(engine, here).run(REQUEST, ("a",))) as items:
+    with closing(ZeroGpuRunner(engine, here).run(REQUEST, ("a",), read=False)) as items:
         next(items), next(items)
     assert engine.closed
 
@@ -95,7 +97,7 @@ def test_everything_that_crosses_to_a_worker_can_be_pickled():
     engine = RecordingEngine()
     runner = ZeroGpuRunner(engine, on_gpu)
     runner.add("owner/extra")
-    assert len(list(runner.run(REQUEST, engine.names))) == 4
+    assert len(list(runner.run(REQUEST, engine.names, read=False))) == 4
     assert engine.asked[-1][2] == REQUEST.composition
     assert len(crossed) == 1
 
@@ -105,8 +107,8 @@ def test_a_worker_that_was_forked_earlier_loads_the_added_adapter_at_the_same_co
     runner = ZeroGpuRunner(main, lambda _: ZeroGpuRunner(worker, here)._work)
     runner.add("owner/extra")
     assert runner.added == ("extra",)
-    list(runner.run(REQUEST, main.names))
-    list(runner.run(REQUEST, main.names))
+    list(runner.run(REQUEST, main.names, read=False))
+    list(runner.run(REQUEST, main.names, read=False))
     assert [each for each in worker.asked if each[0] == "add"] == [("add", "owner/extra", "c" * 40, "extra")]
 
 
@@ -121,3 +123,27 @@ def test_fuse_says_how_to_read_and_writes_nothing():
     assert ZeroGpuRunner(engine, here).fuse("The", ("a",), False, "all") is FUSION
     asked = Composition(method="kl", norm=False, tokens="all")
     assert engine.asked == [("fusion", "The", asked, ("a",))]
+
+
+def test_a_real_engine_gives_through_the_worker_what_it_gives_here(tmp_path):
+    def on_gpu(work):
+        def fork(*arguments):
+            for item in work(*pickle.loads(pickle.dumps(arguments))):
+                yield pickle.loads(pickle.dumps(item))
+
+        return fork
+
+    engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"))
+    runner = ZeroGpuRunner(engine, on_gpu)
+    composition = Composition({"plain": 1}, curves={"plain": [0, 1]}, schedule={"rslora": [2, 3]})
+    request = Request("Who?", replace(composition, schedule={}), Sampling(4, seed=2))
+    fusion, *steps, reading = runner.run(request, engine.names)
+    alone = [step.token for step in engine.generate("Who?", request.composition, request.sampling)]
+    assert [step.token for step in steps] == alone and fusion.kl.shape == (3, 3)
+    assert reading.adapters == ("plain",) and len(reading.attribution.base) == len(alone)
+    many = list(runner.run_many([request, request], engine.names))
+    assert {index for index, _ in many} == {0, 1}
+    assert [step.token for index, step in many if index == 1] == alone
+    words = runner.next_tokens("Who?", composition, alone[:2])
+    assert len(words.tokens) == 10
+    assert runner.perplexities([("Who?", " me")])[0] > 1

@@ -83,10 +83,10 @@ class BatchedRunner(Runner):
     ) -> Iterator[tuple[int, Step | Exception | None]]:
         """See Runner. They are rows of everybody's batch, at most TOGETHER at a time."""
         news: SimpleQueue[tuple[int, Step | Exception | None]] = SimpleQueue()
-        left = Event()
+        left, handles = Event(), list[RequestHandle]()
         pool = ThreadPoolExecutor(min(len(requests), TOGETHER), thread_name_prefix="comparing")
         try:
-            work = partial(self._follow_one, names=names, news=news, left=left)
+            work = partial(self._follow_one, names=names, news=news, handles=handles, left=left)
             running = [pool.submit(work, index, request) for index, request in enumerate(requests)]
             while not (all(each.done() for each in running) and news.empty()):
                 try:
@@ -96,9 +96,17 @@ class BatchedRunner(Runner):
         finally:
             left.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            for handle in list(handles):
+                handle.close()
 
     def _follow_one(
-        self, index: int, request: Request, names: Sequence[str], news: SimpleQueue, left: Event
+        self,
+        index: int,
+        request: Request,
+        names: Sequence[str],
+        news: SimpleQueue,
+        handles: list[RequestHandle],
+        left: Event,
     ) -> None:
         """Post a request's steps, or what ended it."""
 
@@ -110,6 +118,7 @@ class BatchedRunner(Runner):
         try:
             resolved = self.engine.resolve(request.composition, execute)
             handle = self.scheduler.submit(request.prompt, resolved, request.sampling)
+            handles.append(handle)
             with closing(_follow(handle, names)) as events:
                 for event in events:
                     if left.is_set():
@@ -129,8 +138,8 @@ class BatchedRunner(Runner):
             partial(self._read_next, prompt, composition, written=tuple(written))
         )
         while not wait([future], POLL / 5).done:
-            if left():
-                future.cancel()
+            if left() and future.cancel():
+                break  # `wait` would go on until the scheduler comes by
         return future.result()
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
