@@ -48,7 +48,7 @@ class Parameter:
         if value is None and self.optional:
             return None
         if self.choices is not None:
-            if value not in self.choices:
+            if not isinstance(value, str) or value not in self.choices:
                 raise ComposerError(f"{subject} must be {' or '.join(map(repr, self.choices))}.")
             return value
         if self.kind is int:
