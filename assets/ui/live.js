@@ -6,7 +6,9 @@ const live = {
   find: (name) => element.querySelector(`.live-${name}`),
   pinned: null, // a token's index
   hovered: null,
-  player: null,
+  player: null, // the timer of a recording, and what shows its next token or all of them
+  show: null,
+  finish: null,
 };
 const liveCanvas = live.root.querySelector("canvas");
 live.map = new LiveMap(liveCanvas, live.data);
@@ -179,7 +181,7 @@ function livePlay(message) {
   let ended = 0;
   live.data.run = null;
   live.data.apply({ ...quiet, status });
-  const tick = () => {
+  live.show = () => {
     if (next >= message.columns.length) {
       liveStop();
       live.data.apply({ ...message, status: { phase: "recorded", message: message.recorded.note } });
@@ -191,11 +193,15 @@ function livePlay(message) {
     next += 1;
     liveRefresh();
   };
+  live.finish = () => {
+    next = message.columns.length;
+    live.show();
+  };
   badge.hidden = false;
   badge.textContent = message.recorded.label;
   badge.title = message.recorded.hint;
-  live.player = setInterval(tick, 85);
-  tick();
+  live.player = setInterval(live.show, 85);
+  live.show();
 }
 
 // --- events ---
@@ -283,6 +289,9 @@ function liveTake(message) {
     // On a phone the text is below the sliders: bring it into view once, then leave scrolling alone.
     if (begins && window.innerWidth < 700) live.root.scrollIntoView({ behavior: "smooth" });
   } else if (message.status) {
+    // The click's own sentence can come after the first words.
+    if (message.status.phase === "reading" && live.data.status.phase === "writing") return;
+    if (live.player) live.finish();
     live.data.status = message.status; // only the status line changes
     liveShowStatus();
   }

@@ -95,16 +95,21 @@ def visit(server, chromium):
     or of the one at that address. Fails the test for any console error, script error and request to another
     host.
 
-    opened: leave the page as it opens, on its recording; else every slider is at 0, as most tests want it."""
+    drops: the connection will be cut, of which Gradio tells the console. opened: leave the page as it opens,
+    on its recording; else every slider is at 0, as most tests want it."""
     contexts, faults = [], []
 
-    def open_page(width=1280, height=800, theme="light", at=server, opened=False, query=""):
-        context = chromium.new_context(viewport={"width": width, "height": height})
+    def open_page(width=1280, height=800, theme="light", at=server, opened=False, query="", drops=False):
+        motion = "no-preference" if opened else "reduce"  # reduced motion shows a recording at once
+        context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion=motion)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
-        page.on("console", lambda line: faults.append(f"console: {line.text}") if _is_error(line) else None)
+        if not drops:
+            page.on(
+                "console", lambda line: faults.append(f"console: {line.text}") if _is_error(line) else None
+            )
         page.on("request", lambda sent: None if _is_ours(sent.url, at) else faults.append(f"to {sent.url}"))
         page.goto(f"{at}/?__theme={theme}{query}")
         page.wait_for_selector(".live-status[data-phase]")
@@ -119,15 +124,10 @@ def visit(server, chromium):
 
 
 def blank(page):
-    """Every slider at 0 and the usual sampling, so that a test says itself what it sets."""
+    """Every slider at 0, so that a test says itself what it sets."""
     page.click("#zero")
     for field in ("pair-sentiment", "one-sports"):
         expect(page.locator(f"#{field} input[type=number]")).to_have_value("0")
-    seed = page.locator("#seed input")
-    seed.evaluate(
-        "(field) => { field.value = '0'; field.dispatchEvent(new Event('input', {bubbles: true})); }"
-    )
-    seed.dispatch_event("blur")
 
 
 def _is_error(line) -> bool:

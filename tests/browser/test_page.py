@@ -68,7 +68,7 @@ def test_type_move_sliders_generate_and_watch(visit, catalog):
     assert pixels["drawn"] >= 5, "the first column of the map has no colours"
 
     status = page.inner_text(".live-status")
-    for words in (f"{count} tokens", "tokens/s", "first token after", "seed 0"):
+    for words in (f"{count} tokens", "tokens/s", "first token after", "seed 3"):
         assert words in status
 
     page.wait_for_selector("#fusion .js-plotly-plot .scatterlayer")
@@ -112,7 +112,10 @@ def test_stop_ends_early_and_shows_what_there_is(visit):
     set_slider(page, "one-world", 1)
     set_tokens(page, 150)
     page.click("#generate")
-    page.wait_for_function("document.querySelector('#live canvas').composer.columns.length >= 2")
+    page.wait_for_function(
+        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
+        "(document.querySelector('#live canvas').composer)"
+    )
     page.click("#stop")
     page.wait_for_selector(".live-status[data-phase=stopped]")
     count = data(page, "d.count")
@@ -143,9 +146,11 @@ def test_an_example_loads_prompt_weights_method_and_its_dials(visit, catalog, me
     page.locator("#examples button").nth(index).click()
     expect(page.locator("#prompt textarea")).to_have_value(example.prompt)
     expect(page.locator(".live-status")).to_have_text(example.note)
+    both = {"positive", "negative"} <= set(example.weights)
     for name, weight in example.weights.items():
-        slot = "pair-sentiment" if name in ("positive", "negative") else f"one-{name}"
-        value = -weight if name == "negative" else weight
+        paired = name in ("positive", "negative") and not both
+        slot = "pair-sentiment" if paired else f"one-{name}"
+        value = -weight if paired and name == "negative" else weight
         expect(page.locator(f"#{slot} input[type=number]")).to_have_value(f"{value:g}")
     parameters = {"sum": (), "contrast": ("contrast",), "kl": ("blend", "scale", "more")}[method]
     for dial in ("contrast", "blend", "scale", "more"):
@@ -237,11 +242,13 @@ def test_dark_and_light_are_readable_and_nothing_sticks_out(visit, width, height
     for theme in ("light", "dark"):
         page = visit(width, height, theme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        grounds[theme] = page.eval_on_selector("#live canvas", PIXELS.replace("ROOM", "40"))["ground"]
+        grounds[theme] = page.eval_on_selector(
+            "#live canvas", "(canvas) => getComputedStyle(canvas).getPropertyValue('--live-ground').trim()"
+        )
         ink = page.evaluate(LUMINANCE, ".live-text")
         assert ink > 0.6 if theme == "dark" else ink < 0.4
         page.screenshot(path=tmp_path / f"{theme}.png")
-    light, dark = (int(grounds[theme].split(",")[0]) for theme in ("light", "dark"))
+    light, dark = (int(grounds[theme][1:3], 16) for theme in ("light", "dark"))
     assert light > 200 > 60 > dark, "the map's ground does not follow the theme"
 
 

@@ -177,7 +177,7 @@ def opened(page, query):
 
 
 def test_a_link_that_is_opened_puts_everything_back(page):
-    tab, view, *controls = opened(page, {"recipe": encode(recipe(page, "compose"))})
+    tab, view, _, *controls = opened(page, {"recipe": encode(recipe(page, "compose"))})
     assert restored(page, controls)[0] == "Who" and tab["selected"] == "compose"
     assert "Press Generate" in view["status"]["message"]
 
@@ -188,7 +188,7 @@ def test_a_page_that_is_opened_without_a_link_stays_as_it_is(page):
 
 @pytest.mark.parametrize("query", ["", "x", "e30", "W10", "%00", "A" * 9000, "bnVsbA"])
 def test_a_damaged_link_opens_the_page_as_usual_with_a_sentence(page, query):
-    tab, view, *controls = opened(page, {"recipe": query})
+    tab, view, _, *controls = opened(page, {"recipe": query})
     assert view["status"]["phase"] == "error" and view["status"]["message"].endswith(".")
     assert all(update == gr.skip() for update in (tab, *controls))
 
@@ -197,7 +197,7 @@ def test_a_link_to_adapters_that_are_not_here_says_which(page):
     from dataclasses import replace
 
     other = replace(recipe(page), composition=Composition({"mine": 1}), adapters={})
-    _, view, *controls = opened(page, {"recipe": encode(other)})
+    _, view, _, *controls = opened(page, {"recipe": encode(other)})
     assert "mine" in view["status"]["message"] and controls[0] == gr.skip()
 
 
@@ -221,7 +221,7 @@ def test_an_uploaded_file_is_loaded_or_refused(page, tmp_path):
 def test_what_is_shared_is_what_is_restored(page):
     _, link, text, message = page.sharing.make(Controls(page, method="kl"), "compose")
     assert message == "" and text.startswith("version: 1")
-    _, _, *controls = opened(page, {"recipe": link["link"].removeprefix("?recipe=")})
+    _, _, _, *controls = opened(page, {"recipe": link["link"].removeprefix("?recipe=")})
     assert controls[:2] == ["Who goes", "kl"]
 
 

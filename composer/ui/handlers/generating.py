@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from composer.analysis.text_reading import TextReading
 from composer.core.results import Fusion, Step
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.components import curves, next_words
-from composer.ui.components.contribution_map import Status
+from composer.ui.components.contribution_map import Status, message
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.generation_view import Progress
@@ -187,3 +188,10 @@ def _fitting(steps: Sequence[Step], progress: Progress) -> list[Step]:
 def status_update(sentence: str, phase: str = "error") -> dict[str, object]:
     """A message that changes the status line and leaves the pictures."""
     return {"status": asdict(Status(phase, sentence))}
+
+
+def empty_view(context: PageContext, prompt: str, sentence: str) -> dict[str, object]:
+    """The live view with a prompt, no text yet and a sentence."""
+    layers = context.runner.engine.model.layers
+    run, status = secrets.token_hex(6), Status("idle", sentence)
+    return message(run, prompt, (), context.legend(), layers, status, room=40)

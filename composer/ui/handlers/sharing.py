@@ -10,10 +10,11 @@ import gradio as gr
 from composer.adapters.recipe import LONGEST_YAML, Recipe, parse_recipe, recipe_yaml
 from composer.core.errors import ComposerError
 from composer.engine.recipes import check_recipe, recipe_of
+from composer.ui.components import next_words
 from composer.ui.components.share import ShareCard
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
-from composer.ui.handlers.generating import CHEAP, status_update
+from composer.ui.handlers.generating import CHEAP, empty_view, status_update
 from composer.ui.handlers.mixing import Mixing
 from composer.ui.sharing import PARAMETER, decode, encode, given
 from composer.ui.tabs.compose import ComposeTab, Controls
@@ -45,7 +46,7 @@ class Sharing:
         back = [tabs, compose.live, card.message, *compose.restored]
         card.load.click(self.load, card.recipe, back, **CHEAP)
         card.upload.upload(self.upload, card.upload, [card.recipe, *back], **CHEAP)
-        blocks.load(self.opened, None, [tabs, compose.live, *compose.restored], **CHEAP)
+        blocks.load(self.opened, None, [tabs, compose.live, compose.next_words, *compose.restored], **CHEAP)
 
     def make(self, controls: Controls, tab: str, *values) -> tuple:
         """The card with the link and the YAML of what the controls say."""
@@ -89,12 +90,14 @@ class Sharing:
         """
         parameter = given(dict(request.query_params))
         if parameter is None:
-            return [gr.skip(), gr.skip(), *self._nothing]
+            return [gr.skip(), gr.skip(), gr.skip(), *self._nothing]
         try:
-            shown, notes, controls = self._restore(decode(parameter))
-            return [shown, status_update(" ".join([RESTORED, *notes]), "idle"), *controls]
+            recipe = decode(parameter)
+            shown, notes, controls = self._restore(recipe)
+            view = empty_view(self._context, recipe.prompt, " ".join([RESTORED, *notes]))
+            return [shown, view, next_words.message(next_words.EMPTY), *controls]
         except Exception as fault:
-            return [gr.skip(), status_update(error_message(fault)), *self._nothing]
+            return [gr.skip(), status_update(error_message(fault)), gr.skip(), *self._nothing]
 
     def _restore(self, recipe: Recipe) -> tuple[dict, list[str], list]:
         """The tab's update, sentences on what is other here, and the controls. Raises ComposerError."""
