@@ -18,7 +18,7 @@ sum  = $(shell cat $(1) /dev/null | cksum | cut -d' ' -f1)
 RUN := $(VENV)/.run-$(call sum,requirements.txt Makefile)
 DEV := $(VENV)/.dev-$(call sum,requirements.txt requirements-dev.txt Makefile)
 
-.PHONY: help demo test check lint types format train evaluate study bench chromium clean
+.PHONY: film help demo test check lint types format train evaluate study bench chromium clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ test: $(DEV) chromium ## install, then run every test, the browser's too (ARGS g
 
 check: lint types ## lint, types and the quick tests: what to run before a commit
 	$(PY) -m pytest $(WORKERS) -q -m quick $(ARGS)
+
+film: $(DEV) chromium ## make the README's pictures anew
+	$(PY) -m benchmarks.film assets
 
 types: $(DEV) ## mypy: strict for what others build on
 	$(PY) -m mypy

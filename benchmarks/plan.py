@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 
-SECTIONS = ("single", "fusion", "users", "preview", "start", "contention", "gpu")
+SECTIONS = ("single", "fusion", "users", "preview", "page", "start", "contention", "gpu")
 
 TEXT = (
     "On the morning of the fair the whole town came down to the river, where boats with painted sails lay "
@@ -37,6 +37,9 @@ class Plan:
     user_rounds: int = 3
     previews: int = 60
     preview_prompt: int = 20
+    # Openings of the page, and moves of one of its sliders.
+    page_opens: int = 7
+    page_moves: int = 40
     # Processes, of which the first only warms the system's cache unless it is the only one.
     starts: int = 6
     # As rounds, beside busy processes.
@@ -46,7 +49,17 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(tokens=16, rounds=2, user_tokens=12, user_rounds=1, previews=20, starts=2, contention_rounds=1)
+QUICK = Plan(
+    tokens=16,
+    rounds=2,
+    user_tokens=12,
+    user_rounds=1,
+    previews=20,
+    page_opens=2,
+    page_moves=10,
+    starts=2,
+    contention_rounds=1,
+)
 
 
 def greedy(tokens: int) -> Sampling:

@@ -96,6 +96,7 @@ def _sections(sections: Mapping) -> Iterator[Block]:
         ("fusion", _fusion),
         ("users", _users),
         ("preview", _preview),
+        ("page", _page),
         ("start", _start),
         ("contention", _contention),
     ):
@@ -213,6 +214,30 @@ def _preview(preview: Mapping) -> Iterator[Block]:
     yield Heading(f"Slider to next-token preview, prompt of {preview['prompt_tokens']} tokens", 3)
     figures = [_ms(preview["p50"]), _ms(preview["p95"]), _ms(preview["cpu"]), str(preview["count"])]
     yield table(("p50 ms", "p95 ms", "CPU ms", "moves"), [figures])
+
+
+def _page(page: Mapping) -> Iterator[Block]:
+    yield Heading("The page in headless Chromium, 1280 x 800, server warm and uncompiled", 3)
+    rows = [
+        [
+            "opened until its controls are usable",
+            _ms(page["open_p50"]),
+            _ms(page["open_p95"]),
+            str(page["opens"]),
+        ],
+        [
+            "slider released until the next words",
+            _ms(page["move_p50"]),
+            _ms(page["move_p95"]),
+            str(page["moves"]),
+        ],
+    ]
+    yield table(("what", "p50 ms", "p95 ms", "times"), rows)
+    yield Paragraph(
+        f"While {page['tokens']} tokens were written at {page['tokens_per_second']:.0f} a second, each took "
+        f"{_ms(page['main_thread'])} ms of the page's main thread. Files of our own: "
+        f"{page['assets'] / 1e6:.2f} MB."
+    )
 
 
 def _start(start: Mapping) -> Iterator[Block]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import contention, fusion, gpu, preview, single_stream, start, throughput
+from benchmarks import contention, fusion, gpu, page, preview, single_stream, start, throughput
 from benchmarks.fixture import BenchFixture
 from benchmarks.plan import Plan
 from composer.adapters.catalog import load_catalog
@@ -27,6 +27,7 @@ MEASURES = {
     "fusion": fusion.measure,
     "users": throughput.measure,
     "preview": preview.measure,
+    "page": page.measure,
     "start": start.measure,
     "contention": contention.measure,
 }

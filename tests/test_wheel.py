@@ -65,15 +65,15 @@ print(sum(Path(adapter.source).is_dir() for adapter in base.adapters))
 FIND_FILES = """
 from composer.evaluation import prompts
 from composer.evaluation.judges import serialization
-from composer.ui import study_results
+from composer.ui import recordings, study_results
 from composer.ui.components import template
-files = prompts.BUNDLED, serialization.BUNDLED, study_results.REPORT, template.FOLDER
+files = prompts.BUNDLED, serialization.BUNDLED, study_results.REPORT, template.FOLDER, recordings.RECORDINGS
 print(sum(file.exists() for file in files))
 """
 MAIN = "import sys; from composer.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
-@pytest.mark.parametrize(("code", "count"), [(READ_CATALOG, 12), (FIND_FILES, 4)])
+@pytest.mark.parametrize(("code", "count"), [(READ_CATALOG, 12), (FIND_FILES, 5)])
 def test_bundled_files_are_found_outside_a_checkout(code, count, installed, tmp_path):
     done = run(installed, tmp_path, code)
     assert done.stdout.strip() == str(count), done.stderr

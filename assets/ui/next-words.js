@@ -42,6 +42,10 @@ document.addEventListener("composer:pin", (event) => {
 new MutationObserver(nextShow).observe(document.body, { attributeFilter: ["class"] });
 nextShow();
 watch("value", () => {
+  if (props.value?.keep) {
+    element.querySelector(".next-message").textContent = props.value.message;
+    return; // the words stay until others come
+  }
   nextPinned = null; // news of the mix
   nextShow();
 });

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from composer.analysis.branches import active_lanes, lanes_alone
+from composer.analysis.branches import lanes_alone
 from composer.core.composition import Composition, Sampling
 from composer.engine.engine import Engine
 from composer.model.gated_model import gates_tensor
@@ -29,7 +29,7 @@ class NextTokens:
 
     tokens: tuple[int, ...]
     pieces: tuple[str, ...]  # each token as text
-    adapters: tuple[str, ...]  # the n that take part
+    adapters: tuple[str, ...]  # the n with a weight
     base: np.ndarray  # probabilities, [K]
     composed: np.ndarray  # [K]
     # How much each adapter alone, with the gates it has in the composition, raises a token's log-probability
@@ -63,7 +63,8 @@ class NextTokenReader:
         composition that cannot be used.
         """
         row = self._engine.row(0, prompt, composition, Sampling(), written=written)
-        part = active_lanes(row.resolved, row.mixture.gates)
+        # Opposites that a method subtracts would each cost a row for every move of a slider.
+        part = np.flatnonzero(row.resolved.weights)
         columns = row.resolved.columns[part]
         mixtures = [*lanes_alone(row.mixture, columns), row.mixture]
         *alone, base, composed = self._log_probs(row.ids, mixtures, row.router)

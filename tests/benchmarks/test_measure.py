@@ -24,7 +24,7 @@ from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.model.runtime.llama.onednn_linear import pack
 
-MEASURED = ("single", "fusion", "users", "preview", "start", "contention")
+MEASURED = ("single", "fusion", "users", "preview", "page", "start", "contention")
 TOLERANCE = 1e-5
 SHAPE = gpu.Shape(1, 64, 96, 4, 2, 300)
 
@@ -197,6 +197,16 @@ def test_preview(result, toy):
     preview = result["preview"]
     assert 0 < preview["p50"] <= preview["p95"]
     assert (preview["prompt_tokens"], preview["count"]) == (toy.preview_prompt, toy.previews)
+
+
+def test_page(result, toy):
+    measured = result["page"]
+    assert (measured["opens"], measured["moves"]) == (toy.page_opens, toy.page_moves)
+    assert (
+        0 < measured["open_p50"] <= measured["open_p95"] and 0 < measured["move_p50"] <= measured["move_p95"]
+    )
+    assert measured["tokens"] > 5 and 0 < measured["main_thread"] < 1
+    assert 2e5 < measured["assets"] < 1e6, "the page's own files are to stay under 1 MB"
 
 
 def test_start_up(result):

@@ -68,6 +68,18 @@ def sections() -> dict:
         },
         "users": {"tokens": 32, "prompt_tokens": 32, "slots": 32, "counts": {"1": one, "32": many}},
         "preview": {"prompt_tokens": 20, "p50": 0.09, "p95": 0.25, "cpu": 0.1, "count": 60},
+        "page": {
+            "opens": 7,
+            "open_p50": 0.9,
+            "open_p95": 1.5,
+            "moves": 40,
+            "move_p50": 0.13,
+            "move_p95": 0.16,
+            "tokens": 56,
+            "tokens_per_second": 11.0,
+            "main_thread": 0.028,
+            "assets": 260_000,
+        },
         "start": {"adapters": 3, "first_token": taken(6.5), "memory": 9e8, "adapter_load": taken(0.05)},
         "contention": {"cores": 2, "tokens": 48, "loads": contention},
     }
@@ -117,6 +129,9 @@ def test_bars_are_ratios_of_what_was_measured():
         "32 users' total tokens/s / one user's": (9.0, "yes"),
         "32 users, first token p95": (2.5, "yes"),
         "slider to preview p95": (0.25, "no"),
+        "page opened until usable p95": (1.5, "yes"),
+        "slider to panel, in the browser p95": (0.16, "yes"),
+        "main thread per written token": (0.028, "yes"),
         "start to first token, files in cache": (6.5, "yes"),
         "decoding on a quiet machine / with the best way of waiting": (0.99, "yes"),
         "decoding beside a busy process on each core / quiet": (0.33, "no"),
@@ -154,7 +169,7 @@ def test_the_worst_fusion_counts():
     assert words({"cpu": made}, "CPU")["KL fusion with N adapters / (N+1)-row base prefill"] == (2.0, "no")
 
 
-@pytest.mark.parametrize("key", ["single", "fusion", "users", "preview", "start"])
+@pytest.mark.parametrize("key", ["single", "fusion", "users", "preview", "page", "start"])
 def test_a_section_that_was_not_run_is_not_yet_measured(key):
     made = results()
     del made[key]

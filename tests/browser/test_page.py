@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from playwright.sync_api import expect
 
@@ -77,21 +75,6 @@ def test_type_move_sliders_generate_and_watch(visit, catalog):
     assert fusion == [{"type": kind, "points": layers} for kind in ("bar", "bar", "scatter", "scatter")]
     contribution = page.eval_on_selector("#contribution .js-plotly-plot", TRACES)
     assert contribution == [{"type": "scatter", "points": layers}] * len(opposites)
-
-    if os.environ.get("COMPOSER_SCREENSHOT"):
-        photograph(page, os.environ["COMPOSER_SCREENSHOT"])
-
-
-def photograph(page, path):
-    """The README's picture: a longer text, and the sampling controls folded away."""
-    set_slider(page, "max-new-tokens", 60)
-    page.locator("#sampling button").first.click()
-    page.click("#generate")
-    page.wait_for_selector(".live-status[data-phase=writing]")
-    page.wait_for_selector(".live-status[data-phase=done]")
-    page.wait_for_function("document.querySelector('#live canvas').composer.count > 12")
-    page.mouse.move(0, 0)
-    page.screenshot(path=path, full_page=True)
 
 
 def test_weights_at_0_are_the_base_alone(visit):

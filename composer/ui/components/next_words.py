@@ -23,6 +23,11 @@ def message(sentence: str) -> dict[str, object]:
     return {"title": "Next word", "words": [], "message": sentence}
 
 
+def waiting(sentence: str) -> dict[str, object]:
+    """The panel with a sentence under the words that it has."""
+    return message(sentence) | {"keep": True}
+
+
 def view(
     found: NextTokens,
     legend: Mapping[str, Mapping[str, str]],

@@ -26,8 +26,8 @@ PREVIEW = {
     "trigger_mode": "multiple",
 }
 # Seconds after which a visitor is told why nothing moves.
-PATIENCE = 0.3
-WAITS = "Other texts come first. The next words follow as soon as there is room."
+PATIENCE = 0.5
+WAITS = "Reading the next words. Texts that are being written come first."
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Previewing:
         )
         try:
             if not (await asyncio.wait({work}, timeout=PATIENCE))[0]:
-                yield next_words.message(WAITS)
+                yield next_words.waiting(WAITS)
             found = await work
             yield next_words.view(found, context.by_name(), request.composition.weights, bool(written))
         except CancelledError:

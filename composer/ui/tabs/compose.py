@@ -265,7 +265,12 @@ def _weight(slot: WeightSlider, value: float, per_adapter: bool, lead: bool) -> 
         visible=is_shown(slot, per_adapter, added=0),
         buttons=[],
         elem_id=slot.key,
-        elem_classes=["weight", "two-way" if slot.pair else "one-way", *(["lead"] if lead else [])],
+        # Folded away from the first frame on; mix.js takes over from there.
+        elem_classes=[
+            "weight",
+            "two-way" if slot.pair else "one-way",
+            *(["lead"] if lead else ["idle"] if value == 0 else []),
+        ],
     )
 
 

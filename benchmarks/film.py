@@ -1,0 +1,73 @@
+"""The README's pictures: python -m benchmarks.film assets
+
+A headless Chromium opens the page, lets the recording play, points at words and moves a slider: page.webp.
+Then it compares: compare.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.chromium import chromium, serving
+
+MOVING, COMPARED = "page.webp", "compare.png"
+SIZE = (1280, 800)
+SHOWN = (960, 600)
+FRAME_MS = 140
+QUALITY = 62
+
+
+def film(folder: Path) -> int:
+    """Make both files; returns how many frames the moving one has."""
+    frames: list[Image.Image] = []
+    with serving() as address, chromium() as browser:
+        page = browser.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}).new_page()
+
+        def shoot(count: int = 1) -> None:
+            for _ in range(count):
+                picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+                frames.append(picture.resize(SHOWN, Image.Resampling.LANCZOS))
+
+        page.goto(address)
+        page.wait_for_function("document.querySelectorAll('.live-token').length > 1")
+        while page.get_attribute(".live-status", "data-phase") == "playing":
+            shoot()
+        shoot(3)
+        for word in (2, 9):
+            page.locator(".live-token").nth(word).click()
+            shoot(7)
+        page.locator(".live-token").nth(9).click()
+        for weight in (0.75, 0.25, 0, 0.5, 1.25):
+            field = page.locator("#one-sports input[type=number]")
+            field.fill(str(weight))
+            field.press("Tab")
+            page.locator("#one-sports input[type=range]").dispatch_event("pointerup")
+            page.wait_for_timeout(300)
+            shoot(3)
+        page.get_by_role("tab", name="Compare").click()
+        page.click("#compare-go")
+        page.wait_for_selector(".compare-files:not([hidden])", timeout=120_000)
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / COMPARED, full_page=True)
+    first, *rest = frames
+    options = {"duration": FRAME_MS, "loop": 0, "quality": QUALITY, "method": 4}
+    first.save(folder / MOVING, save_all=True, append_images=rest, **options)
+    return len(frames)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.film", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    count = film(folder)
+    print(f"{MOVING}: {count} frames, {(folder / MOVING).stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
