@@ -1,4 +1,8 @@
 () => {
+  // What is typed into the list of methods filters it; without this it would be added to the name that stands there.
+  document.addEventListener("click", (event) => {
+    if (event.target.matches?.("#method input")) event.target.select();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") {
       for (const stop of document.querySelectorAll("button#stop, button#compare-stop")) {

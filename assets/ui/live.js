@@ -120,7 +120,9 @@ function liveShowTip() {
 function liveShowWhy() {
   const t = live.hovered ?? live.pinned;
   const known = t !== null && live.data.columns[t];
-  const hint = live.data.reading ? "Point at a word to see who pushed it; click to pin it." : "";
+  const over = live.data.status.phase === "done" && live.data.columns.length > 0;
+  const unread = over ? "Who pushed is not known here: the weights changed while this text was written." : "";
+  const hint = live.data.reading ? "Point at a word to see who pushed it; click to pin it." : unread;
   live.find("why").replaceChildren(...(known ? live.words.explain(t) : [makeNode("span", "live-soft", hint)]));
 }
 

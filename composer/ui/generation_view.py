@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -79,7 +79,9 @@ class Progress:
 
     def paused(self) -> dict[str, object]:
         """The live view between two steps of a text that is written token by token."""
-        return self._message(self._status("paused", "Step writes the next token."), fresh=None)
+        # Its tokens come one by one, so there is no speed to speak of.
+        status = replace(self._status("paused", "Step writes the next token."), per_second=0.0, first_ms=0.0)
+        return self._message(status, fresh=None)
 
     def finished(self) -> dict[str, object]:
         """The live view at the end, with every column; also after a cancel."""

@@ -81,6 +81,7 @@ def test_steps_write_what_generate_writes(page):
     # Half a character at the end is shown as it stands while the text pauses there.
     assert view["text"].rstrip("\ufffd") == whole[3].text and view["status"]["phase"] == "paused"
     assert [column["i"] for column in view["columns"]] == [0, 1, 2, 3] and view["room"] == 6
+    assert view["status"]["per_second"] == 0
 
 
 def test_a_step_takes_the_sliders_as_they_are_now(page):

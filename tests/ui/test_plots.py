@@ -63,6 +63,15 @@ def test_a_label_cannot_bring_markup_into_a_figure():
     assert all("<" not in trace.name for trace in fusion_figure(FUSION, SERIES).data)
 
 
+def test_a_legend_of_many_lines_leaves_the_plot_its_place():
+    few, many = ([Series(str(i), "#123456") for i in range(count)] for count in (3, 12))
+    shown = [
+        fusion_figure(Fusion(np.ones((4, len(own))), np.ones((4, len(own))) / len(own)), own)
+        for own in (few, many)
+    ]
+    assert [figure.layout.showlegend for figure in shown] == [True, False]
+
+
 @pytest.mark.parametrize("figure", [fusion_figure(FUSION, SERIES), contribution_figure(TEXT, SERIES)])
 def test_figures_suit_light_and_dark_and_stay_small(figure):
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"

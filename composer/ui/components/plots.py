@@ -16,6 +16,7 @@ from plotly.subplots import make_subplots
 from composer.core.results import Fusion
 
 HEIGHT = 300
+LEGEND = 6
 GREY = "#868c98"
 GRID = "rgba(134,140,152,0.22)"
 FONT = "ui-sans-serif, system-ui, sans-serif"
@@ -66,7 +67,8 @@ def fusion_figure(fusion: Fusion, series: Sequence[Series]) -> go.Figure:
             col=1,
         )
     _style(figure, height=HEIGHT)
-    figure.update_layout(barmode="stack", bargap=0.18)
+    # A legend of several lines would take the plot's place; hovering names every adapter.
+    figure.update_layout(barmode="stack", bargap=0.18, showlegend=len(series) <= LEGEND)
     figure.update_yaxes(title="fusion weight", range=[0, 1], tickformat=".0%", row=1, col=1)
     figure.update_yaxes(title="KL (nats)", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(range=[0.4, len(layers) + 0.6])
