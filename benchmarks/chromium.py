@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,36 +17,54 @@ from typing import Any
 from composer.core.errors import ComposerError
 
 ROOT = Path(__file__).parents[1]
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 300  # seconds for a loaded machine to load the base and serve
+# Seconds for a loaded machine to import torch, load the base and serve; waiting ends earlier when it can.
+PATIENCE = 400
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """The address of app.py with the catalog of this repository, until the end of the block."""
+def serving(**settings: str) -> Iterator[str]:
+    """The address of app.py with these environment variables, until the end of the block.
+
+    Raises ComposerError, with the end of its log, where it does not start.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port), "COMPOSER_COMPILE": "0"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, **quiet)
-    try:
-        _wait(process, port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    # A compiler beside the browser would slow down everything that is waited for.
+    ours = {"HOST": "127.0.0.1", "PORT": str(port), "COMPOSER_COMPILE": "0"}
+    env = {**os.environ, **ours, **settings}
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
+        try:
+            if not _answers(process, port):
+                log.seek(0)
+                raise ComposerError(f"The page did not start:\n{log.read()[-3000:]}")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
-def _wait(process: subprocess.Popen, port: int) -> None:
-    """Return when the server answers on its port."""
+def _answers(process: subprocess.Popen, port: int) -> bool:
+    """Whether the server answers on its port, as soon as it does."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-            return
-        time.sleep(0.2)
-    raise ComposerError("The page did not start; see why with: python app.py --verbose.")
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+            return False
+    return False
 
 
 @contextmanager
@@ -53,9 +72,12 @@ def chromium() -> Iterator[Any]:
     """A running headless Chromium. Raises ComposerError where there is none."""
     from playwright.sync_api import sync_playwright
 
-    path = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", ""), *NAMES))), None)
+    path = next(filter(None, map(shutil.which, (os.environ.get("CHROMIUM", "chromium"), *NAMES))), None)
     if path is None:
-        raise ComposerError("This needs Chromium: install it, or name it in the variable CHROMIUM.")
+        raise ComposerError(
+            "This needs Chromium: on Debian `sudo apt-get install chromium`, elsewhere install Chromium or "
+            "Chrome and name it in the variable CHROMIUM."
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield browser

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +13,7 @@ from composer.core.results import Step
 from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import bootstrap, distinct
 from composer.methods import METHODS
+from composer.ui.comparison_files import files
 from composer.ui.validation import Request
 
 MOST_COLUMNS = 8
@@ -171,7 +169,7 @@ class Comparison:
                 }
                 for place, (column, own) in enumerate(zip(self.columns, self.own, strict=True))
             ],
-            "files": self.files(rows) if self.scored else {},
+            "files": files(self, rows) if self.scored else {},
         }
 
     def rows(self) -> list[Row]:
@@ -251,54 +249,6 @@ class Comparison:
         right = [place for place in mixes if all((row.values[place] or 0) > 0.5 for row in judges)]
         return min((p for p in right if perplexity[p] is not None), key=lambda p: perplexity[p], default=-1)
 
-    # --- files ---------------------------------------------------------------------------------
-
-    def files(self, rows: Sequence[Row]) -> dict[str, str]:
-        """The results as CSV, JSON and Markdown."""
-        head = [
-            "column",
-            "method",
-            "weights",
-            *(row.label for row in rows),
-            *(f"text, seed {s}" for s in self.seeds),
-        ]
-        table = [
-            [
-                column.title,
-                column.composition.method,
-                json.dumps(dict(column.composition.weights)),
-                *(row.shown[place] for row in rows),
-                *own.texts,
-            ]
-            for place, (column, own) in enumerate(zip(self.columns, self.own, strict=True))
-        ]
-        return {"csv": _csv([head, *table]), "json": self._json(rows), "md": self._markdown(head, table)}
-
-    def _json(self, rows: Sequence[Row]) -> str:
-        document = {
-            "prompt": self.prompt,
-            "seeds": list(self.seeds),
-            "columns": [
-                {
-                    "title": column.title,
-                    "composition": column.composition.as_dict(),
-                    "texts": own.texts,
-                    "scores": {row.label: row.shown[place] for row in rows},
-                    "perplexities": own.perplexities,
-                }
-                for place, (column, own) in enumerate(zip(self.columns, self.own, strict=True))
-            ],
-        }
-        return json.dumps(document, ensure_ascii=False, indent=1)
-
-    def _markdown(self, head: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-        def line(cells: Sequence[str]) -> str:
-            return "| " + " | ".join(_cell(each) for each in cells) + " |"
-
-        return "\n".join(
-            [f"Prompt: {_cell(self.prompt)}", "", line(head), "|" + "---|" * len(head), *map(line, table), ""]
-        )
-
 
 @dataclass(frozen=True)
 class Row:
@@ -333,25 +283,3 @@ def _with_interval(values: Sequence[float], form: str) -> str:
     """The mean and its 95% bootstrap interval over the texts."""
     low, high = bootstrap([[value] for value in values])
     return f"{np.mean(values):{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _csv(table: Sequence[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerows([[_inert(cell) for cell in row] for row in table])
-    return out.getvalue()
-
-
-def _inert(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-
-
-def _cell(text: str) -> str:
-    """Text inside a Markdown table."""
-    return (
-        text.replace("\\", "\\\\")
-        .replace("|", "\\|")
-        .replace("\r", " ")
-        .replace("\n", " ")
-        .replace("<", "&lt;")
-    )

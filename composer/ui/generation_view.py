@@ -18,6 +18,9 @@ from composer.ui.components.plots import Series, contribution_figure, fusion_fig
 from composer.ui.components.token_reading import reading_view
 from composer.ui.validation import Request
 
+# Tokens after which the judges are asked again: many visitors' texts share one event loop.
+JUDGE_EVERY = 6
+
 FINISHES: Mapping[str | None, tuple[str, str]] = {
     "length": ("done", "Done"),
     "end": ("done", "The model ended its text"),
@@ -50,6 +53,8 @@ class Progress:
     read: TextReading | None = None
     # What the judges say of a text.
     meters: Callable[[str], list[dict[str, object]]] = lambda text: []
+    # What they said last, and of how many tokens.
+    judged: tuple[int, list[dict[str, object]]] = (0, [])
 
     def reading(self) -> dict[str, object]:
         """The live view while the prompt is read."""
@@ -145,7 +150,15 @@ class Progress:
             status,
             room=self.room or self.request.sampling.max_new_tokens,
             fresh=fresh,
-        ) | {"reading": reading, "meters": self.meters(self.request.prompt + self.text)}
+        ) | {"reading": reading, "meters": self._meters(last=fresh is None)}
+
+    def _meters(self, last: bool) -> list[dict[str, object]]:
+        """What the judges say, asked after every few tokens and of the whole text."""
+        count, said = self.judged
+        if last or len(self.steps) - count >= JUDGE_EVERY:
+            said = self.meters(self.request.prompt + self.text) if self.steps else []
+            self.judged = (len(self.steps), said)
+        return said
 
     @property
     def text(self) -> str:

@@ -3,90 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+
+from benchmarks.chromium import chromium, serving
 
 ROOT = Path(__file__).parents[2]
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PATIENCE = (
-    400  # seconds for a loaded machine to import torch, load the base and serve; ends earlier when it can
-)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def server():
     """The address of app.py, started as a visitor would start it."""
-    with serving(tmp_path_factory.mktemp("server") / "log", COMPOSER_MAX_NEW_TOKENS="150") as address:
+    with serving(COMPOSER_MAX_NEW_TOKENS="150") as address:
         yield address
 
 
-@contextmanager
-def serving(log: Path, **settings: str) -> Iterator[str]:
-    """app.py with these environment variables, until the end of the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # A compiler beside the browser would slow down everything these tests wait for.
-    ours = {"HOST": "127.0.0.1", "PORT": str(port), "COMPOSER_COMPILE": "0"}
-    env = {**os.environ, **ours, **settings}
-    with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=out, stderr=out)
-        try:
-            yield _when_ready(process, f"http://127.0.0.1:{port}", log)
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _when_ready(process: subprocess.Popen, address: str, log: Path) -> str:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return address
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            pass
-        try:
-            process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            continue
-        pytest.fail(f"app.py ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-    pytest.fail(f"app.py did not answer within {PATIENCE} s:\n{log.read_text()[-3000:]}")
-
-
-@pytest.fixture(scope="session")
-def chromium():
+@pytest.fixture(scope="session", name="chromium")
+def running_chromium():
     """A running headless Chromium."""
-    names = (os.environ.get("CHROMIUM", "chromium"), "chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.fail(
-            "The browser tests need Chromium: on Debian `sudo apt-get install chromium`, "
-            "elsewhere install Chromium or Chrome and name it in CHROMIUM."
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

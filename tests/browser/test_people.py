@@ -9,8 +9,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
+from benchmarks.chromium import serving
 from composer import Composition, Sampling
-from tests.browser.conftest import serving
 from tests.browser.hands import set_slider
 
 WRITING = (
@@ -22,7 +22,7 @@ LONG = 1000
 
 
 @pytest.fixture(scope="module")
-def small_house(tmp_path_factory):
+def small_house():
     """A server that writes one text at a time and lets one visitor wait."""
     settings = {
         "COMPOSER_SLOTS": "1",
@@ -30,7 +30,7 @@ def small_house(tmp_path_factory):
         "COMPOSER_MAX_NEW_TOKENS": str(LONG),
         "COMPOSER_TIME_LIMIT": "3600",
     }
-    with serving(tmp_path_factory.mktemp("small") / "log", **settings) as address:
+    with serving(**settings) as address:
         yield address
 
 

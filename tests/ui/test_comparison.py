@@ -12,6 +12,7 @@ import pytest
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
+from composer.ui import comparison_files
 from composer.ui.comparison import MOST_COLUMNS, Comparison, make_columns
 
 LEGEND = {
@@ -123,7 +124,7 @@ def test_a_column_that_failed_says_why_and_the_others_are_scored():
 def test_files_hold_every_text_and_no_formula():
     made = filled()
     made.add(0, step(1, '=HYPERLINK("x")|<b>\nnext', 1.0))
-    files = made.files(made.rows())
+    files = comparison_files.files(made, made.rows())
     rows = list(csv.reader(io.StringIO(files["csv"])))
     assert rows[0][:3] == ["column", "method", "weights"] and len(rows) == 6
     assert rows[1][-1] == '\'=HYPERLINK("x")|<b>\nnext'
