@@ -9,6 +9,7 @@ const live = {
   player: null, // the timer of a recording, and what shows its next token or all of them
   show: null,
   finish: null,
+  replaced: null,
 };
 const liveCanvas = live.root.querySelector("canvas");
 live.map = new LiveMap(liveCanvas, live.data);
@@ -275,12 +276,14 @@ new MutationObserver(liveRefresh).observe(document.body, { attributeFilter: ["cl
 function liveTake(message) {
   if (message.recorded) {
     live.pinned = live.map.pinned = live.hovered = null;
+    live.replaced = live.data.run; // a text that was being written when the preset was clicked
     livePlay(message);
     return;
   }
   if (message.run) {
     // What was on its way when Stop was pressed may come after the last picture.
     if (message.run === live.data.run && ["done", "stopped"].includes(live.data.status.phase)) return;
+    if (message.run === live.replaced) return;
     liveStop();
     live.find("badge").hidden = true;
     const begins = message.run !== live.data.run;

@@ -84,9 +84,9 @@ class Page:
             for each, name in ((compose_tab, "compose"), (compare_tab, "compare")):
                 each.select(lambda name=name: name, None, chosen, queue=False, api_visibility="private")
             model = self._model
-            self.generating.connect(tab, progress, latest, model)
+            running = self.generating.connect(tab, progress, latest, model)
             self.previewing.connect(tab, latest)
-            self.mixing.connect(tab, progress, latest)
+            self.mixing.connect(tab, progress, latest, running)
             self.adding.connect(blocks, tab, adapters_tab)
             self.comparing.connect(tabs, tab, compared, model)
             self.sharing.connect(blocks, tabs, chosen, tab, card)

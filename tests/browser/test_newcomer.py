@@ -266,6 +266,24 @@ def test_two_visitors_never_see_each_others_weights(visit):
     assert "world: -0.5" in theirs and "sports" not in theirs
 
 
+def test_a_preset_ends_a_text_that_is_being_written(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The government announced")
+    set_slider(page, "one-world", 1)
+    page.click("#generate")
+    page.wait_for_function(
+        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
+        "(document.querySelector('#live canvas').composer)"
+    )
+    page.locator("#examples button", has_text="One mood").click()
+    phase(page, "recorded")
+    expect(page.locator(".live-prompt")).to_have_text("The movie")
+    expect(page.locator("#stop")).to_be_disabled()
+    page.locator("#examples button", has_text="Tug of war").click()
+    expect(page.locator("#one-negative input[type=number]")).to_have_value("1")
+    assert page.text_content(".live-prompt") == "The movie", "the text that was ended comes back"
+
+
 def test_a_filter_finds_an_adapter_among_many(visit):
     page = visit()
     page.click("#more-adapters")

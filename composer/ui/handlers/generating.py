@@ -39,8 +39,8 @@ class Generating:
 
     def connect(
         self, tab: ComposeTab, progress: gr.State, latest: gr.State, model: dict[str, object]
-    ) -> None:
-        """model: the concurrency of events that occupy the model."""
+    ) -> list:
+        """Returns the events that write texts. model: the concurrency of events that occupy the model."""
         tab.generate.click(None, None, [tab.stop, tab.live], js=ON_CLICK, **CHEAP)
         figures = [tab.live, tab.fusion, tab.contribution, progress, tab.stop, tab.controls.curves]
         quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
@@ -58,6 +58,7 @@ class Generating:
             **CHEAP,
         )
         tab.dice.click(new_seed, None, tab.controls.sampling["seed"], **CHEAP)
+        return [run, step]
 
     async def generate(self, controls: Controls, *values) -> AsyncIterator[tuple]:
         """Yields (live view, fusion figure, contribution figure, progress, Stop button, curves)."""

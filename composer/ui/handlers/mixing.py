@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import gradio as gr
@@ -23,8 +24,10 @@ class Mixing:
     def __init__(self, context: PageContext, previewing: Previewing):
         self._context, self._previewing = context, previewing
 
-    def connect(self, tab: ComposeTab, progress: gr.State, latest: gr.State) -> None:
-        """Connect the method, the switch, "All to 0" and the presets."""
+    def connect(
+        self, tab: ComposeTab, progress: gr.State, latest: gr.State, running: Sequence[object]
+    ) -> None:
+        """Connect the method, the switch, "All to 0" and the presets. running: events that a preset ends."""
         controls = tab.controls
         weights = list(controls.weights)
         shown = [tab.method_help, *controls.parameters.values(), tab.more]
@@ -38,7 +41,8 @@ class Mixing:
             loaded = button.click(
                 partial(self.load_example, place),
                 latest,
-                [tab.live, tab.next_words, tab.fusion, tab.contribution, progress, *tab.restored],
+                [tab.live, tab.next_words, tab.fusion, tab.contribution, progress, tab.stop, *tab.restored],
+                cancels=running,
                 **CHEAP,
             )
             if self._context.recordings[place] is None:
@@ -58,7 +62,7 @@ class Mixing:
         """A preset: its recording if there is one, and all controls as it has them.
 
         Everything that the visitor may have moved returns to its initial value, so that the preset's note is
-        true. Returns the live view, the next words, both figures, the progress and ComposeTab.restored.
+        true. Returns the live view, the next words, both figures, the progress, Stop and ComposeTab.restored.
         """
         context = self._context
         latest.begin()
@@ -74,7 +78,7 @@ class Mixing:
         if recording is not None:
             presets = curves.alpha_curves(recorded_progress(context, recording).shared(recording.fusion))
             restored[-1 - len(context.slots)] = gr.update(value=curves.value(composition), alpha=presets)
-        return [*shown, *restored]
+        return [*shown, gr.update(interactive=False), *restored]
 
     def recorded(self, recording: Recording, note: str) -> list:
         """The live view, the next words, both figures and the progress of a recording."""
