@@ -6,7 +6,7 @@ import time
 
 from benchmarks.chromium import chromium, serving
 from benchmarks.fixture import BenchFixture
-from benchmarks.plan import Plan
+from benchmarks.plan import Plan, prompt_of
 from benchmarks.timing import quantile
 from composer.core.assets import ASSETS
 
@@ -36,13 +36,17 @@ WRITTEN = "document.querySelector('#live canvas').composer.count"
 
 
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
-    """Seconds to open, milliseconds of a move, main-thread milliseconds a token. The fixture is not used: the
-    page is that of this repository's catalog, uncompiled."""
+    """Seconds to open, of a move under a prompt of some tokens, and of the main thread a token.
+
+    The fixture only counts the prompt's tokens: the page is that of this repository's catalog, uncompiled.
+    """
+    prompt = prompt_of(fixture.count_tokens, plan.preview_prompt)
     with serving() as address, chromium() as browser:
         opens = [_opened(browser, address) for _ in range(plan.page_opens + 1)][1:]
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.goto(address)
         page.wait_for_selector(".live-status[data-phase=recorded]", timeout=60_000)
+        page.fill("#prompt textarea", prompt)
         moves = [
             page.evaluate(MOVE, f"{0.5 + 0.05 * (move % 29):.2f}") for move in range(plan.page_moves + 1)
         ][1:]
@@ -51,6 +55,7 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
             "open_p50": quantile(opens, 0.5),
             "open_p95": quantile(opens, 0.95),
             "moves": len(moves),
+            "prompt_tokens": fixture.count_tokens(prompt),
             "move_p50": quantile(moves, 0.5) / 1000,
             "move_p95": quantile(moves, 0.95) / 1000,
             **_writing(page),

@@ -226,7 +226,7 @@ def _page(page: Mapping) -> Iterator[Block]:
             str(page["opens"]),
         ],
         [
-            "slider released until the next words",
+            f"slider released until the next words, prompt of {page['prompt_tokens']} tokens",
             _ms(page["move_p50"]),
             _ms(page["move_p95"]),
             str(page["moves"]),

@@ -19,6 +19,7 @@ from composer.cli import (
     check,
     evaluate,
     explain,
+    export,
     fuse,
     generate,
     judges,
@@ -32,7 +33,20 @@ from composer.core.shell import USAGE, Parser, give_up, open_closed, show_anythi
 
 log = logging.getLogger(__name__)
 
-SUBCOMMANDS = (generate, explain, fuse, check, methods, record, train, judges, study, evaluate, bench)
+SUBCOMMANDS = (
+    generate,
+    explain,
+    fuse,
+    check,
+    methods,
+    export,
+    record,
+    train,
+    judges,
+    study,
+    evaluate,
+    bench,
+)
 
 INTERRUPTED = 130
 

@@ -73,6 +73,7 @@ def sections() -> dict:
             "open_p50": 0.9,
             "open_p95": 1.5,
             "moves": 40,
+            "prompt_tokens": 20,
             "move_p50": 0.13,
             "move_p95": 0.16,
             "tokens": 56,
