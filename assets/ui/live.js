@@ -9,7 +9,7 @@ const live = {
   player: null, // the timer of a recording, and what shows its next token or all of them
   show: null,
   finish: null,
-  replaced: null,
+  replaced: new Set(), // runs whose place another has taken: what is still on its way of them is too late
 };
 const liveCanvas = live.root.querySelector("canvas");
 live.map = new LiveMap(liveCanvas, live.data);
@@ -276,17 +276,18 @@ new MutationObserver(liveRefresh).observe(document.body, { attributeFilter: ["cl
 function liveTake(message) {
   if (message.recorded) {
     live.pinned = live.map.pinned = live.hovered = null;
-    live.replaced = live.data.run; // a text that was being written when the preset was clicked
+    live.replaced.add(live.data.run); // a text that was being written when the preset was clicked
     livePlay(message);
     return;
   }
   if (message.run) {
     // What was on its way when Stop was pressed may come after the last picture.
     if (message.run === live.data.run && ["done", "stopped"].includes(live.data.status.phase)) return;
-    if (message.run === live.replaced) return;
+    if (live.replaced.has(message.run)) return;
     liveStop();
     live.find("badge").hidden = true;
     const begins = message.run !== live.data.run;
+    if (begins) live.replaced.add(live.data.run);
     if (begins && live.pinned !== null) livePin(null);
     live.hovered = null;
     live.data.apply(message);

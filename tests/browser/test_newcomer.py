@@ -284,6 +284,24 @@ def test_a_preset_ends_a_text_that_is_being_written(visit):
     assert page.text_content(".live-prompt") == "The movie", "the text that was ended comes back"
 
 
+def test_step_goes_on_from_a_text_that_is_being_written(visit):
+    page = visit()
+    page.fill("#prompt textarea", "The government announced")
+    set_slider(page, "one-world", 1)
+    page.click("#generate")
+    page.wait_for_function(
+        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
+        "(document.querySelector('#live canvas').composer)"
+    )
+    written = page.text_content(".live-tokens")
+    page.click("#step")
+    phase(page, "paused")
+    assert page.text_content(".live-tokens").startswith(written)
+    count = page.evaluate("document.querySelector('#live canvas').composer.count")
+    page.click("#step")
+    page.wait_for_function(f"document.querySelector('#live canvas').composer.count === {count + 1}")
+
+
 def test_a_filter_finds_an_adapter_among_many(visit):
     page = visit()
     page.click("#more-adapters")

@@ -46,7 +46,8 @@ class Generating:
         quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
         run = tab.generate.click(partial(self.generate, tab.controls), tab.controls.inputs, figures, **quiet)
         shown, inputs = [tab.live, progress], [progress, *tab.controls.inputs]
-        step = tab.step.click(partial(self.step, tab.controls), inputs, shown, **quiet)
+        # A text that is being written ends here, and goes on step by step.
+        step = tab.step.click(partial(self.step, tab.controls), inputs, shown, cancels=[run], **quiet)
         back = tab.back.click(self.back, progress, shown, **CHEAP)
         for moved in (step, back):
             moved.then(partial(self.following, tab.controls), [latest, *inputs], tab.next_words, **PREVIEW)
