@@ -1,7 +1,8 @@
 """Figures of the page: numpy in, plotly Figure out. The only place besides the catalog that knows a colour.
 
-Backgrounds are transparent and text is mid-grey, so that the same figure reads in light and in dark
-mode. Traces are bars and lines only, numbers go as float32 and no template is sent: a few kB each.
+Backgrounds are transparent and text is mid-grey, so that the same figure reads in light and in dark mode; the
+page's style sheet puts its own ink on it. Traces are bars and lines only, numbers go as float32 and no template
+is sent: a few kB each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ HEIGHT = 300
 LEGEND = 6
 GREY = "#868c98"
 GRID = "rgba(134,140,152,0.22)"
-FONT = "ui-sans-serif, system-ui, sans-serif"
+FONT = "Inter, ui-sans-serif, system-ui, sans-serif"
 
 
 class Series(NamedTuple):
