@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from threading import Event
@@ -20,7 +20,7 @@ from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.evaluation.scoring import perplexities
 from composer.methods import fuse
-from composer.ui.runners.base import MergeStarted
+from composer.ui.runners.base import MergeStarted, Withdrawn
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
@@ -131,7 +131,7 @@ def test_leaving_a_comparison_frees_its_slots(batched):
 def test_next_words_that_nobody_waits_for_are_withdrawn(batched):
     held = Event()
     batched.scheduler.submit_task(held.wait)
-    with pytest.raises(CancelledError):
+    with pytest.raises(Withdrawn):
         batched.next_tokens("Who?", Composition({"plain": 1}), left=lambda: True)
     held.set()
     assert batched.next_tokens("Who?", Composition({"plain": 1})).adapters == ("plain",)

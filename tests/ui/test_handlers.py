@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Event
 from types import SimpleNamespace
 
 import gradio as gr
@@ -110,38 +111,45 @@ def test_back_takes_a_token_away_until_there_is_none(page):
 
 def test_the_words_that_follow_are_those_after_the_text_so_far(page):
     _, progress = step(page, None)
-    panels = everything(page.generating.following(Controls(page), Latest(), progress))
+    panel = everything(page.generating.following(Controls(page), Latest(), progress))
     alone = page.runner.next_tokens("Who goes", Composition({"plain": 1}), progress.tokens)
-    assert panels[-1]["title"] == "Next word"
-    assert [word["composed"] for word in panels[-1]["words"]] == pytest.approx(alone.composed, abs=1e-4)
+    assert panel["title"] == "Next word"
+    assert [word["composed"] for word in panel["words"]] == pytest.approx(alone.composed, abs=1e-4)
+
+
+def held(page) -> Event:
+    """Keeps the decoding thread busy until it is set."""
+    free = Event()
+    page.runner.scheduler.submit_task(lambda: free.wait(20))
+    return free
 
 
 def test_a_newer_preview_withdraws_an_older_one(page):
-    latest = Latest()
-    older = page.previewing.preview(Controls(page), latest)
-    everything(older)
-    assert latest.number == 1
-    latest.begin()
-    request = page.context.request(Controls(page).read(None))
-    withdrawn = page.previewing.words(request, latest)
-    latest_number = latest.number
-    assert everything(withdrawn)[-1]["words"] and latest.number == latest_number + 1
+    async def moved_twice():
+        free, latest = held(page), Latest()
+        older = asyncio.ensure_future(page.previewing.preview(Controls(page), latest))
+        await asyncio.wait({older}, timeout=0.05)
+        newer = asyncio.ensure_future(page.previewing.preview(Controls(page, prompt="Other"), latest))
+        withdrawn = await older
+        free.set()
+        shown = await newer
+        return withdrawn, shown, await page.previewing.rest(latest)
+
+    withdrawn, shown, rest = everything(moved_twice())
+    assert withdrawn == gr.skip()
+    assert shown["words"] or rest["words"]
 
 
-def test_under_load_the_panel_says_that_it_waits(page):
-    from threading import Event
+def test_under_load_the_panel_says_that_it_waits_and_then_has_its_words(page):
+    async def under_load():
+        free, latest = held(page), Latest()
+        first = await page.previewing.preview(Controls(page), latest)
+        free.set()
+        return first, await page.previewing.rest(latest), await page.previewing.rest(latest)
 
-    held = Event()
-    page.runner.scheduler.submit_task(lambda: held.wait(5))
-    events = page.previewing.preview(Controls(page), Latest())
-
-    async def first_then_rest():
-        first = await anext(events)
-        held.set()
-        return [first, *[each async for each in events]]
-
-    first, *rest = everything(first_then_rest())
-    assert "come first" in first["message"] and rest[-1]["words"]
+    first, rest, nothing = everything(under_load())
+    assert "come first" in first["message"] and first["keep"]
+    assert len(rest["words"]) == 10 and nothing == gr.skip()
 
 
 # --- recipes and links ---------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Figures of the page: numpy in, plotly Figure out. The only place besides the catalog that knows a colour.
 
 Backgrounds are transparent and text is mid-grey, so that the same figure reads in light and in dark mode; the
-page's style sheet puts its own ink on it. Traces are bars and lines only, numbers go as float32 and no template
-is sent: a few kB each.
+page's style sheet puts its own ink on it. Traces are bars and lines only, numbers go as float32 and no
+template is sent: a few kB each.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from composer.ui.components.contribution_map import Status, message
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.generation_view import Progress
-from composer.ui.handlers.previewing import PREVIEW, Latest, Previewing
+from composer.ui.handlers.previewing import AT_ONCE, LATER, Latest, Previewing
 from composer.ui.runners.base import MergeStarted
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
@@ -50,7 +50,10 @@ class Generating:
         step = tab.step.click(partial(self.step, tab.controls), inputs, shown, cancels=[run], **quiet)
         back = tab.back.click(self.back, progress, shown, **CHEAP)
         for moved in (step, back):
-            moved.then(partial(self.following, tab.controls), [latest, *inputs], tab.next_words, **PREVIEW)
+            asked = moved.then(
+                partial(self.following, tab.controls), [latest, *inputs], tab.next_words, **AT_ONCE
+            )
+            asked.then(self._previewing.rest, latest, tab.next_words, **LATER)
         tab.stop.click(
             self.stopped,
             [progress],
@@ -111,16 +114,14 @@ class Generating:
 
     async def following(
         self, controls: Controls, latest: Latest, progress: Progress | None, *values
-    ) -> AsyncIterator[dict[str, object]]:
+    ) -> dict[str, object]:
         """The words that can follow the text so far."""
         try:
             request = self._context.request(controls.read(values))
         except Exception as fault:
-            yield next_words.message(error_message(fault))
-            return
+            return next_words.message(error_message(fault))
         written = progress.tokens if progress and progress.request.prompt == request.prompt else ()
-        async for words in self._previewing.words(request, latest, written):
-            yield words
+        return await self._previewing.words(request, latest, written)
 
     async def stopped(self, progress: Progress | None) -> tuple:
         """The final view after Stop. Runs in the event loop, so never inside a burst."""

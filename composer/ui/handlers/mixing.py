@@ -13,7 +13,7 @@ from composer.ui.components.weight_sliders import is_shown, needs_per_adapter, t
 from composer.ui.context import PageContext
 from composer.ui.generation_view import Progress
 from composer.ui.handlers.generating import CHEAP, status_update
-from composer.ui.handlers.previewing import PREVIEW, Latest, Previewing
+from composer.ui.handlers.previewing import Latest, Previewing
 from composer.ui.recordings import Recording
 from composer.ui.tabs.compose import SAMPLING, ComposeTab, parameter_updates
 
@@ -33,10 +33,8 @@ class Mixing:
         shown = [tab.method_help, *controls.parameters.values(), tab.more]
         controls.method.input(parameter_updates, controls.method, shown, **CHEAP)
         controls.per_adapter.input(self.switch, [controls.per_adapter, *weights], weights, **CHEAP)
-        preview = partial(self._previewing.preview, controls)
-        inputs = [latest, *controls.inputs]
         zeroed = tab.zero.click(self.zero, None, [controls.curves, *weights], **CHEAP)
-        zeroed.then(preview, inputs, tab.next_words, **PREVIEW)
+        self._previewing.after(zeroed, tab, latest)
         for place, button in enumerate(tab.examples):
             loaded = button.click(
                 partial(self.load_example, place),
@@ -46,7 +44,7 @@ class Mixing:
                 **CHEAP,
             )
             if self._context.recordings[place] is None:
-                loaded.then(preview, inputs, tab.next_words, **PREVIEW)
+                self._previewing.after(loaded, tab, latest)
 
     def zero(self) -> list:
         """Every slider at 0, without curves and schedules."""

@@ -29,6 +29,10 @@ Left = Callable[[], bool]
 RunEvent = Fusion | Step | QueueUpdate | MergeStarted | TextReading | None
 
 
+class Withdrawn(Exception):
+    """The answer is no longer wanted, and its work had not begun."""
+
+
 def never() -> bool:
     """Nobody has left."""
     return False
@@ -89,7 +93,7 @@ class Runner(ABC):
         """The likeliest next tokens after a prompt and what is written. Raises as `run` does, and for methods
         that merge adapters: a merge takes seconds, and each position of a slider would need its own.
 
-        left: whether nobody waits for the answer any more; then what has not begun is withdrawn.
+        left: whether nobody waits for the answer any more; then what has not begun raises Withdrawn.
         """
 
     @abstractmethod

@@ -23,7 +23,7 @@ from composer.engine.engine import AnyComposition, Engine
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.evaluation.scoring import perplexities
-from composer.ui.runners.base import Left, MergeStarted, RunEvent, Runner, check_unmerged, never
+from composer.ui.runners.base import Left, MergeStarted, RunEvent, Runner, Withdrawn, check_unmerged, never
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 
@@ -139,7 +139,7 @@ class BatchedRunner(Runner):
         )
         while not wait([future], POLL / 5).done:
             if left() and future.cancel():
-                break  # `wait` would go on until the scheduler comes by
+                raise Withdrawn
         return future.result()
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
