@@ -44,6 +44,7 @@ nextShow();
 watch("value", () => {
   if (props.value?.keep) {
     element.querySelector(".next-message").textContent = props.value.message;
+    trigger("edit"); // asks for the rest
     return; // the words stay until others come
   }
   nextPinned = null; // news of the mix

@@ -302,6 +302,20 @@ def test_step_goes_on_from_a_text_that_is_being_written(visit):
     page.wait_for_function(f"document.querySelector('#live canvas').composer.count === {count + 1}")
 
 
+def test_next_words_that_take_long_say_so_and_then_come(visit):
+    page = visit()
+    set_slider(page, "one-sports", 1)
+    page.evaluate(
+        "() => { window.said = []; const line = document.querySelector('.next-message');"
+        " new MutationObserver(() => window.said.push(line.textContent)).observe(line, {childList: true}); }"
+    )
+    page.fill("#prompt textarea", "The match last night was long. " * 100)
+    page.press("#prompt textarea", "Tab")
+    page.wait_for_function("window.said.some((each) => each.includes('come first'))", timeout=20_000)
+    page.wait_for_function("window.said.at(-1).includes('nats')", timeout=60_000)
+    assert page.locator("#next .next-list li").count() == 10
+
+
 def test_a_filter_finds_an_adapter_among_many(visit):
     page = visit()
     page.click("#more-adapters")

@@ -19,7 +19,7 @@ from composer.ui.components.contribution_map import Status, message
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.generation_view import Progress
-from composer.ui.handlers.previewing import AT_ONCE, LATER, Latest, Previewing
+from composer.ui.handlers.previewing import AT_ONCE, Latest, Previewing
 from composer.ui.runners.base import MergeStarted
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
@@ -50,10 +50,7 @@ class Generating:
         step = tab.step.click(partial(self.step, tab.controls), inputs, shown, cancels=[run], **quiet)
         back = tab.back.click(self.back, progress, shown, **CHEAP)
         for moved in (step, back):
-            asked = moved.then(
-                partial(self.following, tab.controls), [latest, *inputs], tab.next_words, **AT_ONCE
-            )
-            asked.then(self._previewing.rest, latest, tab.next_words, **LATER)
+            moved.then(partial(self.following, tab.controls), [latest, *inputs], tab.next_words, **AT_ONCE)
         tab.stop.click(
             self.stopped,
             [progress],

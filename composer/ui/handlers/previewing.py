@@ -61,16 +61,14 @@ class Previewing:
         """Connect everything after which the next words are others."""
         controls = tab.controls
         inputs = [latest, *controls.inputs]
-        asked = gr.on(
-            controls.preview_triggers, partial(self.preview, controls), inputs, tab.next_words, **AT_ONCE
-        )
-        asked.then(self.rest, latest, tab.next_words, **LATER)
+        gr.on(controls.preview_triggers, partial(self.preview, controls), inputs, tab.next_words, **AT_ONCE)
+        # The panel itself asks for the rest when it was told to wait.
+        tab.next_words.edit(self.rest, latest, tab.next_words, **LATER)
 
     def after(self, event: gr.events.Dependency, tab: ComposeTab, latest: gr.State) -> None:
         """Show the next words of the controls after an event that has changed them."""
         inputs = [latest, *tab.controls.inputs]
-        asked = event.then(partial(self.preview, tab.controls), inputs, tab.next_words, **AT_ONCE)
-        asked.then(self.rest, latest, tab.next_words, **LATER)
+        event.then(partial(self.preview, tab.controls), inputs, tab.next_words, **AT_ONCE)
 
     async def preview(self, controls: Controls, latest: Latest, *values) -> dict[str, object]:
         """The panel for what the controls say now, or for now a sentence if it takes long."""
