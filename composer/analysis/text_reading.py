@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from composer.engine.materialize import Executor, run_inline
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.teacher_forcing import forced
 
-T = TypeVar("T")
 # Likeliest tokens of a position.
 COUNT = 10
 
@@ -68,7 +67,7 @@ def read_text(
         return found.scores[0]
 
     *alone, bare = lanes_alone(row.mixture, row.resolved.columns[part])
-    composed, base = execute(lambda: scores(row.mixture)), execute(lambda: scores(bare))  # [T, V]
+    composed, base = (execute(partial(scores, each)) for each in (row.mixture, bare))  # [T, V]
     sampled = torch.tensor(tokens, device=composed.device)[:, None]  # [T, 1]
     likeliest = _with_sampled(composed, base, sampled, count)  # [T, K]
     wanted = torch.cat([sampled, likeliest], dim=1)  # [T, 1 + K]
@@ -77,7 +76,7 @@ def read_text(
         return _pick(scores(mixture), wanted)
 
     own = np.stack([_pick(composed, wanted), _pick(base, wanted)])  # [2, T, 1 + K]
-    each = [execute(_bound(picked, mixture)) for mixture in alone]
+    each = [execute(partial(picked, mixture)) for mixture in alone]
     others = np.stack(each) if each else np.zeros((0, *own.shape[1:]), np.float32)  # [n, T, 1 + K]
     decode = engine.base.tokenizer.decode
     return TextReading(
@@ -103,7 +102,3 @@ def _with_sampled(
 
 def _pick(scores: torch.Tensor, wanted: torch.Tensor) -> np.ndarray:
     return scores.gather(1, wanted).cpu().numpy()
-
-
-def _bound(work: Callable[[LogitMixture], T], mixture: LogitMixture) -> Callable[[], T]:
-    return lambda: work(mixture)

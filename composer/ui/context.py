@@ -10,6 +10,7 @@ from composer.ui.components import contribution_map as live
 from composer.ui.components import curves
 from composer.ui.components.meters import Meters
 from composer.ui.components.weight_sliders import WeightSlider, make_pool, to_weights
+from composer.ui.generation_view import Progress
 from composer.ui.recordings import RECORDINGS, Recording, load_recordings
 from composer.ui.runners.base import Runner
 from composer.ui.settings import Settings
@@ -48,13 +49,19 @@ class PageContext:
             asked["strength"] = example.strength
         return Composition(**asked)
 
-    def request(self, read: dict, written: tuple[int, ...] = ()) -> Request:
+    def request(self, read: dict) -> Request:
         """The request of the controls' values, as Controls.read gives them. Raises ComposerError."""
         read = dict(read)
         per_adapter, sliders = read.pop("per_adapter"), read.pop("sliders")
         weights = to_weights(self.slots, sliders, per_adapter, self.runner.added)
         read |= curves.read(read["curves"], self.runner.engine.names)
-        return make_request(weights=weights, settings=self.settings, written=written, **read)
+        return make_request(weights=weights, settings=self.settings, **read)
+
+    def progress(self, request: Request, **known: object) -> Progress:
+        """A generation of the request over the adapters that are loaded now. known: fields that it has."""
+        engine = self.runner.engine
+        lanes = self.lanes(request.composition)
+        return Progress(request, engine.names, lanes, engine.model.layers, meters=self.meters, **known)
 
     def lanes(self, composition: Composition) -> list[dict[str, str]]:
         """The legend of a run: every adapter, and after them the merged one if the method makes one."""

@@ -19,7 +19,7 @@ from composer.ui.context import PageContext
 from composer.ui.handlers.adding import Adding
 from composer.ui.handlers.comparing import Comparing
 from composer.ui.handlers.generating import Generating
-from composer.ui.handlers.mixing import Mixing, recorded_progress, recorded_view
+from composer.ui.handlers.mixing import Mixing, recorded_progress
 from composer.ui.handlers.previewing import Latest, Previewing
 from composer.ui.handlers.sharing import Sharing
 from composer.ui.runners.base import Runner
@@ -129,18 +129,18 @@ class Page:
             return Opening(
                 live, next_words.message(next_words.EMPTY), context.default_composition, Sampling()
             )
-        progress, request = recorded_progress(context, recording), recording.request
-        words = next_words.message(next_words.EMPTY)
-        if recording.next_tokens is not None:
-            words = next_words.view(recording.next_tokens, context.by_name(), request.composition.weights)
+        request = recording.request
+        live, words, fusion, contribution, progress = self.mixing.recorded(
+            recording, context.examples[0].note
+        )
         return Opening(
-            recorded_view(progress, recording, context.examples[0].note),
+            live,
             words,
             request.composition,
             request.sampling,
             request.prompt,
-            progress.fusion_figure(recording.fusion),
-            progress.contribution_figure(),
+            fusion,
+            contribution,
             progress.shared(recording.fusion),
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
 
 from composer.adapters.recipe import Recipe, read_recipe
 from composer.core.errors import ComposerError
@@ -35,8 +34,3 @@ def decode(encoded: object) -> Recipe:
     except (binascii.Error, ValueError, RecursionError) as fault:
         raise ComposerError(BROKEN) from fault
     return read_recipe(document)
-
-
-def given(query: Mapping[str, str]) -> str | None:
-    """The recipe's parameter of an address, if it has one."""
-    return query.get(PARAMETER)

@@ -57,7 +57,6 @@ def make_request(
     settings: Settings,
     curves: object = MappingProxyType({}),
     schedule: object = MappingProxyType({}),
-    written: tuple[int, ...] = (),
 ) -> Request:
     """Check everything at once. Raises ComposerError with one sentence about the first fault.
 
@@ -76,7 +75,7 @@ def make_request(
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")
-    return Request(text, composition, chosen, written)
+    return Request(text, composition, chosen)
 
 
 def check_source(source: object, folders: bool) -> str:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
+# The page has the first words of a text that is being written.
+WRITING = (
+    "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
+    "(document.querySelector('#live canvas').composer)"
+)
+
 
 def set_slider(page, name, value):
     """Type a slider's number; again, where a page that was still loading put its own back."""

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.browser.hands import set_slider
+from tests.browser.hands import WRITING, set_slider
 
 ATTACK = "<img src=x onerror='window.hacked=1'>${window.hacked=1}{{7*7}}"
 SERIOUS = ("serious", "critical")
@@ -25,6 +25,14 @@ def few_tokens(page, number=8):
     page.locator("#sampling button").first.click()
     set_slider(page, "max-new-tokens", number)
     page.locator("#sampling button").first.click()
+
+
+def begin_a_text(page):
+    """Generate, up to the first words."""
+    page.fill("#prompt textarea", "The government announced")
+    set_slider(page, "one-world", 1)
+    page.click("#generate")
+    page.wait_for_function(WRITING)
 
 
 def paint(page, slider, start, end):
@@ -208,10 +216,7 @@ def test_escape_stops_and_the_keyboard_does_everything(visit):
         page.keyboard.press("ArrowRight")
     expect(page.locator("#one-sports input[type=number]")).to_have_value("1")
     page.keyboard.press("Control+Enter")
-    page.wait_for_function(
-        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
-        "(document.querySelector('#live canvas').composer)"
-    )
+    page.wait_for_function(WRITING)
     page.keyboard.press("Escape")
     phase(page, "stopped")
     few_tokens(page, 6)
@@ -233,13 +238,7 @@ def test_escape_stops_and_the_keyboard_does_everything(visit):
 
 def test_a_connection_that_drops_leaves_the_text_and_another_try_works(visit):
     page = visit(drops=True)
-    page.fill("#prompt textarea", "The government announced")
-    set_slider(page, "one-world", 1)
-    page.click("#generate")
-    page.wait_for_function(
-        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
-        "(document.querySelector('#live canvas').composer)"
-    )
+    begin_a_text(page)
     page.context.set_offline(True)
     written = page.text_content(".live-tokens")
     page.context.set_offline(False)
@@ -268,13 +267,7 @@ def test_two_visitors_never_see_each_others_weights(visit):
 
 def test_a_preset_ends_a_text_that_is_being_written(visit):
     page = visit()
-    page.fill("#prompt textarea", "The government announced")
-    set_slider(page, "one-world", 1)
-    page.click("#generate")
-    page.wait_for_function(
-        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
-        "(document.querySelector('#live canvas').composer)"
-    )
+    begin_a_text(page)
     page.locator("#examples button", has_text="One mood").click()
     phase(page, "recorded")
     expect(page.locator(".live-prompt")).to_have_text("The movie")
@@ -286,13 +279,7 @@ def test_a_preset_ends_a_text_that_is_being_written(visit):
 
 def test_step_goes_on_from_a_text_that_is_being_written(visit):
     page = visit()
-    page.fill("#prompt textarea", "The government announced")
-    set_slider(page, "one-world", 1)
-    page.click("#generate")
-    page.wait_for_function(
-        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
-        "(document.querySelector('#live canvas').composer)"
-    )
+    begin_a_text(page)
     written = page.text_content(".live-tokens")
     page.click("#step")
     phase(page, "paused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.hands import set_slider
+from tests.browser.hands import WRITING, set_slider
 
 WATCH_TEXT = """() => {
   const tokens = document.querySelector(".live-tokens");
@@ -95,10 +95,7 @@ def test_stop_ends_early_and_shows_what_there_is(visit):
     set_slider(page, "one-world", 1)
     set_tokens(page, 150)
     page.click("#generate")
-    page.wait_for_function(
-        "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
-        "(document.querySelector('#live canvas').composer)"
-    )
+    page.wait_for_function(WRITING)
     page.click("#stop")
     page.wait_for_selector(".live-status[data-phase=stopped]")
     count = data(page, "d.count")

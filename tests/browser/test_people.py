@@ -11,12 +11,8 @@ from playwright.sync_api import expect
 
 from benchmarks.chromium import serving
 from composer import Composition, Sampling
-from tests.browser.hands import set_slider
+from tests.browser.hands import WRITING, set_slider
 
-WRITING = (
-    "(({status, columns}) => status.phase === 'writing' && columns.length >= 2)"
-    "(document.querySelector('#live canvas').composer)"
-)
 PHASE = "document.querySelector('.live-status').dataset.phase"
 LONG = 1000
 

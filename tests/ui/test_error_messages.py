@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -23,6 +20,7 @@ from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 from tests.tools import tiny
+from tests.tools.handlers import Controls, everything
 
 SECRET = "/srv/private/weights.bin"
 FAULTS = [
@@ -104,40 +102,9 @@ def page(runner):
     return Page(runner, Settings(folders=True))
 
 
-def everything(events):
-    """All that comes, by another thread's event loop: the browser tests leave one running in this thread."""
-
-    async def collected():
-        return [event async for event in events]
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, collected()).result()
-
-
-class Values(SimpleNamespace):
-    """Controls that say what they were given."""
-
-    def read(self, _):
-        return dict(self.values)
-
-
-def controls(page):
-    values = {
-        "prompt": "The",
-        "method": "sum",
-        "bands": (1.0, 1.0, 1.0),
-        "parameters": {},
-        "sampling": {"max_new_tokens": 2},
-        "per_adapter": True,
-        "curves": {"curves": {}, "schedule": {}},
-        "sliders": [1.0] + [0.0] * (len(page.context.slots) - 1),
-    }
-    return Values(values=values)
-
-
 def generated(page):
     """What the page shows one after the other."""
-    return everything(page.generating.generate(controls(page)))
+    return everything(page.generating.generate(Controls(page)))
 
 
 def is_kept_private(told: str, fault: Exception, log: str) -> None:
@@ -169,19 +136,18 @@ def test_an_adapter_that_cannot_be_added_is_a_sentence(fault, words, page, runne
 @faults
 def test_next_words_that_fail_are_a_sentence(fault, words, page, runner, caplog):
     runner.fault = fault
-    (panel,) = everything(_once(page.previewing.preview(controls(page), Latest())))
+    panel = everything(page.previewing.preview(Controls(page), Latest()))
     assert words in panel["message"] and panel["words"] == []
     is_kept_private(panel["message"], fault, caplog.text)
     runner.fault = None
-    (panel,) = everything(_once(page.previewing.preview(controls(page), Latest())))
+    panel = everything(page.previewing.preview(Controls(page), Latest()))
     assert len(panel["words"]) == 10
 
 
 @faults
 def test_a_step_that_fails_is_a_sentence_and_takes_nothing_away(fault, words, page, runner, caplog):
     def step(progress):
-        (pair,) = everything(_once(page.generating.step(controls(page), progress)))
-        return pair
+        return everything(page.generating.step(Controls(page), progress))
 
     _, progress = step(None)
     assert len(progress.steps) == 1
@@ -193,14 +159,10 @@ def test_a_step_that_fails_is_a_sentence_and_takes_nothing_away(fault, words, pa
     assert len(step(progress)[1].steps) == 2
 
 
-async def _once(awaited):
-    yield await awaited
-
-
 @faults
 def test_a_column_that_fails_says_so_beside_the_others(fault, words, page, runner, caplog):
     runner.fault = fault
-    asked = (controls(page), "The", 3, 1, ["sum"], [])
+    asked = (Controls(page), "The", 3, 1, ["sum"], [])
     results, _, stop = everything(page.comparing.compare(*asked))[-1]
     assert all(words in column["fault"] for column in results["columns"])
     assert stop["interactive"] is False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from threading import Event
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
 from composer.ui.sharing import encode
 from tests.tools import tiny
+from tests.tools.handlers import Controls, everything
 
 
 @pytest.fixture(scope="module")
@@ -40,37 +40,15 @@ def page(tmp_path_factory):
         yield made
 
 
-class Controls:
-    """Controls that say what they were given."""
-
-    def __init__(self, page, **values):
-        slots = page.context.slots
-        self.values = {
-            "prompt": "Who goes",
-            "method": "sum",
-            "bands": (1.0, 1.0, 1.0),
-            "parameters": {},
-            "sampling": {"max_new_tokens": 6, "seed": 3},
-            "per_adapter": True,
-            "curves": {"curves": {}, "schedule": {}},
-            "sliders": [1.0 if slot.key == "one-plain" else 0.0 for slot in slots],
-            **values,
-        }
-
-    def read(self, _):
-        return dict(self.values)
-
-
-def everything(events):
-    async def collected():
-        return [event async for event in events] if hasattr(events, "__aiter__") else await events
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, collected()).result()
+def one_adapter(page, **values):
+    """One adapter at 1, six tokens, seed 3."""
+    sliders = [1.0 if slot.key == "one-plain" else 0.0 for slot in page.context.slots]
+    sampling = {"max_new_tokens": 6, "seed": 3}
+    return Controls(page, **{"prompt": "Who goes", "sampling": sampling, "sliders": sliders, **values})
 
 
 def step(page, progress, **values):
-    return everything(page.generating.step(Controls(page, **values), progress))
+    return everything(page.generating.step(one_adapter(page, **values), progress))
 
 
 def test_steps_write_what_generate_writes(page):
@@ -111,7 +89,7 @@ def test_back_takes_a_token_away_until_there_is_none(page):
 
 def test_the_words_that_follow_are_those_after_the_text_so_far(page):
     _, progress = step(page, None)
-    panel = everything(page.generating.following(Controls(page), Latest(), progress))
+    panel = everything(page.generating.following(one_adapter(page), Latest(), progress))
     alone = page.runner.next_tokens("Who goes", Composition({"plain": 1}), progress.tokens)
     assert panel["title"] == "Next word"
     assert [word["composed"] for word in panel["words"]] == pytest.approx(alone.composed, abs=1e-4)
@@ -127,9 +105,9 @@ def held(page) -> Event:
 def test_a_newer_preview_withdraws_an_older_one(page):
     async def moved_twice():
         free, latest = held(page), Latest()
-        older = asyncio.ensure_future(page.previewing.preview(Controls(page), latest))
+        older = asyncio.ensure_future(page.previewing.preview(one_adapter(page), latest))
         await asyncio.wait({older}, timeout=0.05)
-        newer = asyncio.ensure_future(page.previewing.preview(Controls(page, prompt="Other"), latest))
+        newer = asyncio.ensure_future(page.previewing.preview(one_adapter(page, prompt="Other"), latest))
         withdrawn = await older
         free.set()
         shown = await newer
@@ -143,7 +121,7 @@ def test_a_newer_preview_withdraws_an_older_one(page):
 def test_under_load_the_panel_says_that_it_waits_and_then_has_its_words(page):
     async def under_load():
         free, latest = held(page), Latest()
-        first = await page.previewing.preview(Controls(page), latest)
+        first = await page.previewing.preview(one_adapter(page), latest)
         free.set()
         return first, await page.previewing.rest(latest), await page.previewing.rest(latest)
 
@@ -228,7 +206,7 @@ def test_an_uploaded_file_is_loaded_or_refused(page, tmp_path):
 
 
 def test_what_is_shared_is_what_is_restored(page):
-    _, link, text, message = page.sharing.make(Controls(page, method="kl"), "compose")
+    _, link, text, message = page.sharing.make(one_adapter(page, method="kl"), "compose")
     assert message == "" and text.startswith("version: 1")
     _, _, _, *controls = opened(page, {"recipe": link["link"].removeprefix("?recipe=")})
     assert controls[:2] == ["Who goes", "kl"]

@@ -10,7 +10,7 @@ import torch
 from composer.adapters.bank import Adapter
 from composer.core.errors import ComposerError
 from composer.methods.merging.base import Merge, Merged, Options
-from composer.methods.merging.factor_ops import MergedFactors, WeightedDelta, balanced, each_site, spectrum
+from composer.methods.merging.factor_ops import MergedFactors, WeightedDelta, cut, each_site, stacked
 
 
 def _added(parts: list[WeightedDelta], share: float = 1.0) -> MergedFactors:
@@ -26,22 +26,6 @@ def _added(parts: list[WeightedDelta], share: float = 1.0) -> MergedFactors:
     return MergedFactors(share * a, share * b)
 
 
-def _stacked(parts: list[WeightedDelta]) -> MergedFactors:
-    """sum of weight_i scaling_i B_i A_i exactly, the ranks side by side."""
-    halves = [part.halves for part in parts]
-    return MergedFactors(torch.cat([a for a, _ in halves]), torch.cat([b for _, b in halves], dim=1))
-
-
-def _cut(parts: list[WeightedDelta], rank: int | None) -> MergedFactors:
-    """The best approximation of the sum at `rank` (usual: the largest input's): two QRs and an R x R SVD."""
-    whole = _stacked(parts)
-    basis_out, b = torch.linalg.qr(whole.B)  # [d_out, k], [k, R]
-    basis_in, a = torch.linalg.qr(whole.A.T)  # [d_in, m], [m, R]
-    u, sigma, vh = spectrum(b @ a.T)  # of [k, m]
-    largest = max(part.rank for part in parts)
-    return balanced(basis_out @ u, sigma, vh @ basis_in.T, rank or largest, float(sigma.square().sum()))
-
-
 def _factor_average(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
     return each_site(adapters, weights, lambda parts: _added(parts, 1 / len(adapters)))
 
@@ -49,8 +33,8 @@ def _factor_average(adapters: Sequence[Adapter], weights: Sequence[float], optio
 def _delta_average(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
     shares = [weight / len(weights) for weight in weights]
     if options.rank is None:
-        return each_site(adapters, shares, _stacked)
-    return each_site(adapters, shares, lambda parts: _cut(parts, options.rank))
+        return each_site(adapters, shares, stacked)
+    return each_site(adapters, shares, lambda parts: cut(parts, options.rank))
 
 
 def _linear(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
@@ -58,11 +42,11 @@ def _linear(adapters: Sequence[Adapter], weights: Sequence[float], options: Opti
 
 
 def _cat(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    return each_site(adapters, weights, _stacked)
+    return each_site(adapters, weights, stacked)
 
 
 def _svd(adapters: Sequence[Adapter], weights: Sequence[float], options: Options) -> Merged:
-    return each_site(adapters, weights, lambda parts: _cut(parts, options.rank))
+    return each_site(adapters, weights, lambda parts: cut(parts, options.rank))
 
 
 FACTOR_AVERAGE = Merge("factor-average", _factor_average)

@@ -103,5 +103,21 @@ def balanced(
     )
 
 
+def stacked(parts: list[WeightedDelta]) -> MergedFactors:
+    """sum of weight_i scaling_i B_i A_i exactly, the ranks side by side."""
+    halves = [part.halves for part in parts]
+    return MergedFactors(torch.cat([a for a, _ in halves]), torch.cat([b for _, b in halves], dim=1))
+
+
+def cut(parts: list[WeightedDelta], rank: int | None) -> MergedFactors:
+    """The best approximation of the sum at `rank` (usual: the largest input's): two QRs and an R x R SVD."""
+    whole = stacked(parts)
+    basis_out, b = torch.linalg.qr(whole.B)  # [d_out, k], [k, R]
+    basis_in, a = torch.linalg.qr(whole.A.T)  # [d_in, m], [m, R]
+    u, sigma, vh = spectrum(b @ a.T)  # of [k, m]
+    largest = max(part.rank for part in parts)
+    return balanced(basis_out @ u, sigma, vh @ basis_in.T, rank or largest, float(sigma.square().sum()))
+
+
 def _too_large() -> ComposerError:
     return ComposerError("The merged weights are too large to be stored; lower the weights or leave one out.")

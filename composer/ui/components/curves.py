@@ -66,9 +66,8 @@ def read(given: object, loaded: Sequence[str]) -> dict[str, Mapping[str, object]
 
     loaded: the adapters there are. Raises ComposerError for anything but an object.
     """
-    if not isinstance(given, Mapping):
-        raise ComposerError("The curves are broken; reload the page.")
-    curves, schedule = given.get("curves"), given.get("schedule")
+    whole = given if isinstance(given, Mapping) else {}
+    curves, schedule = whole.get("curves"), whole.get("schedule")
     if not isinstance(curves, Mapping) or not isinstance(schedule, Mapping):
         raise ComposerError("The curves are broken; reload the page.")
     return {

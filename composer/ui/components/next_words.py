@@ -10,6 +10,8 @@ from composer.analysis.next_token import NextTokens
 from composer.ui.components import template
 
 BASE_COLOR = "#8d887c"
+# Fewer nats are no push.
+LEAST = 0.005
 EMPTY = "Move a slider: the likeliest next words show here before anything is generated."
 
 
@@ -64,7 +66,7 @@ def _word(
         "text": shown_piece(found.pieces[place]),
         "base": round(float(found.base[place]), 5),
         "composed": round(float(found.composed[place]), 5),
-        "color": strongest["color"] if strongest and abs(strongest["nats"]) >= 0.005 else BASE_COLOR,
+        "color": strongest["color"] if strongest and abs(strongest["nats"]) >= LEAST else BASE_COLOR,
         "pushes": pushes,
     }
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from composer.analysis.text_reading import TextReading
-from composer.ui.components.next_words import shown_piece
+from composer.ui.components.next_words import LEAST, shown_piece
 
-# Fewer nats are no push.
-LEAST = 0.005
 FALLBACK = "#888888"
 
 

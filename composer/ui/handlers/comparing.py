@@ -22,7 +22,6 @@ from composer.ui.handlers.mixing import Mixing
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compare import COUNTS, CompareTab
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
-from composer.ui.validation import check_prompt
 
 ON_CLICK = (
     """() => [{__type__: "update", interactive: true}, {columns: [], message: "Waiting for the model…"}]"""
@@ -97,7 +96,6 @@ class Comparing:
     ) -> Comparison:
         context = self._context
         request = context.request({**controls.read(values), "prompt": prompt})
-        check_prompt(prompt, context.settings.max_prompt_chars)
         if not set(methods) <= set(METHODS):
             raise ComposerError("Tick methods of the list.")
         if count not in [number for _, number in COUNTS]:

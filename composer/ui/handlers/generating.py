@@ -67,7 +67,7 @@ class Generating:
         context = self._context
         try:
             request = context.request(controls.read(values))
-            progress = self._progress(request)
+            progress = context.progress(request)
             yield progress.reading(), skip, skip, progress, gr.update(interactive=True), skip
             items = context.runner.run(request, progress.names)
             async with aclosing(throttled(items, context.settings.updates_per_second)) as groups:
@@ -91,7 +91,7 @@ class Generating:
                 before = ()
             written = tuple(each.token for each in before)
             request = replace(request, sampling=replace(request.sampling, max_new_tokens=1), written=written)
-            progress = self._progress(request, room=max(room, len(written) + 1))
+            progress = self._context.progress(request, room=max(room, len(written) + 1))
             progress.steps = [replace(each, finish=None) for each in _fitting(before, progress)]
             items = self._context.runner.run(request, progress.names, read=False)
             async with aclosing(throttled(items, self._context.settings.updates_per_second)) as groups:
@@ -105,7 +105,7 @@ class Generating:
         """One token less. Returns as `step`."""
         if progress is None or not progress.steps:
             return status_update("There is no token to take back.", "idle"), gr.skip()
-        shorter = self._progress(progress.request, room=progress.room)
+        shorter = self._context.progress(progress.request, room=progress.room)
         shorter.steps = [replace(each, finish=None) for each in progress.steps[:-1]]
         return shorter.paused(), shorter
 
@@ -127,18 +127,6 @@ class Generating:
             return status_update("Stopped before the model began.", "stopped"), gr.skip(), None, off
         progress.stopped = True
         return progress.finished(), progress.contribution_figure(), progress, off
-
-    def _progress(self, request, room: int = 0) -> Progress:
-        context = self._context
-        engine = context.runner.engine
-        return Progress(
-            request,
-            engine.names,
-            context.lanes(request.composition),
-            engine.model.layers,
-            room=room,
-            meters=context.meters,
-        )
 
     def _tell(
         self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted | TextReading]

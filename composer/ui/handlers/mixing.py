@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import gradio as gr
+import numpy as np
 
 from composer.core.composition import Composition, Sampling
 from composer.ui.components import curves, next_words
@@ -66,23 +67,22 @@ class Mixing:
         latest.begin()
         example, recording = context.examples[place], context.recordings[place]
         composition = context.composition_of(example)
+        alpha = None
         if recording is None:
             skip = gr.skip()
             shown = [status_update(example.note, "idle"), skip, skip, skip, None]
             sampling = Sampling(seed=example.seed)
         else:
             shown, sampling = self.recorded(recording, example.note), recording.request.sampling
-        restored = self.restore(example.prompt, composition, sampling)
-        if recording is not None:
-            presets = curves.alpha_curves(recorded_progress(context, recording).shared(recording.fusion))
-            restored[-1 - len(context.slots)] = gr.update(value=curves.value(composition), alpha=presets)
+            alpha = shown[-1].shared(recording.fusion)
+        restored = self.restore(example.prompt, composition, sampling, alpha)
         return [*shown, gr.update(interactive=False), *restored]
 
     def recorded(self, recording: Recording, note: str) -> list:
         """The live view, the next words, both figures and the progress of a recording."""
         context = self._context
         progress = recorded_progress(context, recording)
-        words = gr.skip()
+        words = next_words.message(next_words.EMPTY)
         if recording.next_tokens is not None:
             weights = recording.request.composition.weights
             words = next_words.view(recording.next_tokens, context.by_name(), weights)
@@ -94,8 +94,17 @@ class Mixing:
             progress,
         ]
 
-    def restore(self, prompt: str, composition: Composition, sampling: Sampling) -> list:
-        """Updates of every control, in the order of ComposeTab.restored."""
+    def restore(
+        self,
+        prompt: str,
+        composition: Composition,
+        sampling: Sampling,
+        alpha: Mapping[str, np.ndarray] | None = None,
+    ) -> list:
+        """Updates of every control, in the order of ComposeTab.restored. alpha: see curves.alpha_curves."""
+        painter = curves.value(composition)
+        if alpha is not None:
+            painter = gr.update(value=painter, alpha=curves.alpha_curves(alpha))
         context = self._context
         per_adapter = needs_per_adapter(context.slots, composition.weights)
         values = to_values(context.slots, composition.weights, context.runner.added)
@@ -110,7 +119,7 @@ class Mixing:
             *(tokens if name == "max_new_tokens" else getattr(sampling, name) for name in SAMPLING),
             sampling.seed,
             per_adapter,
-            curves.value(composition),
+            painter,
             *self._show(values, per_adapter),
         ]
 
@@ -124,17 +133,8 @@ class Mixing:
 
 def recorded_progress(context: PageContext, recording: Recording) -> Progress:
     """The recording as a generation that has ended."""
-    request = recording.request
-    engine = context.runner.engine
-    return Progress(
-        request,
-        engine.names,
-        context.lanes(request.composition),
-        engine.model.layers,
-        steps=list(recording.steps),
-        read=recording.reading,
-        fused=True,
-        meters=context.meters,
+    return context.progress(
+        recording.request, steps=list(recording.steps), read=recording.reading, fused=True
     )
 
 

@@ -16,7 +16,7 @@ from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.handlers.generating import CHEAP, empty_view, status_update
 from composer.ui.handlers.mixing import Mixing
-from composer.ui.sharing import PARAMETER, decode, encode, given
+from composer.ui.sharing import PARAMETER, decode, encode
 from composer.ui.tabs.compose import ComposeTab, Controls
 from composer.ui.validation import check_method
 
@@ -85,10 +85,11 @@ class Sharing:
         return [text, *self.load(text)]
 
     def opened(self, request: gr.Request) -> list:
-        """The controls as the link has them, if the page was opened by one. Returns the tab, the live view
-        and the controls.
+        """The controls as the link has them, if the page was opened by one.
+
+        Returns the tab, the live view, the next words and the controls.
         """
-        parameter = given(dict(request.query_params))
+        parameter = request.query_params.get(PARAMETER)
         if parameter is None:
             return [gr.skip(), gr.skip(), gr.skip(), *self._nothing]
         try:

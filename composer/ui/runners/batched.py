@@ -20,6 +20,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.core.threads import run_in_short_lived_thread
 from composer.engine.engine import AnyComposition, Engine
+from composer.engine.materialize import Executor
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.evaluation.scoring import perplexities
@@ -110,13 +111,8 @@ class BatchedRunner(Runner):
     ) -> None:
         """Post a request's steps, or what ended it."""
 
-        def execute(work: Callable[[], T]) -> T:
-            if left.is_set():
-                raise ComposerError("Merge cancelled.")
-            return self.scheduler.submit_task(work).result()
-
         try:
-            resolved = self.engine.resolve(request.composition, execute)
+            resolved = self.engine.resolve(request.composition, self._executor(left, "Merge cancelled."))
             handle = self.scheduler.submit(request.prompt, resolved, request.sampling)
             handles.append(handle)
             with closing(_follow(handle, names)) as events:
@@ -164,25 +160,29 @@ class BatchedRunner(Runner):
         """End the scheduler's thread. Generations in progress end with a ComposerError."""
         self.scheduler.close()
 
+    def _executor(self, left: Event, cancelled: str) -> Executor:
+        """Runs work between two passes. Once `left` is set, a ComposerError says `cancelled`."""
+
+        def execute(work: Callable[[], T]) -> T:
+            if left.is_set():
+                raise ComposerError(cancelled)
+            return self.scheduler.submit_task(work).result()
+
+        return execute
+
     def _materialized(
         self, composition: Composition
     ) -> Generator[MergeStarted | None, None, ResolvedComposition]:
         """Merges or calibrates adapters, piece by piece between two passes."""
         left = Event()
 
-        def execute(work: Callable[[], T]) -> T:
-            if left.is_set():
-                raise ComposerError("Merge cancelled.")
-            return self.scheduler.submit_task(work).result()
-
         with ThreadPoolExecutor(1, thread_name_prefix="merging") as pool:
+            execute = self._executor(left, "Merge cancelled.")
             future = pool.submit(self.engine.resolve, composition, execute)
             try:
                 if not wait([future], POLL).done:
                     yield MergeStarted()
-                while not wait([future], POLL).done:
-                    yield None
-                return future.result()
+                return (yield from _polled(future))
             finally:
                 left.set()
 
@@ -194,9 +194,7 @@ class BatchedRunner(Runner):
             partial(self.engine.fusion, prompt, names, composition=composition)
         )
         try:
-            while not wait([future], POLL).done:
-                yield None
-            yield future.result()
+            yield (yield from _polled(future))
         finally:
             future.cancel()
 
@@ -205,22 +203,23 @@ class BatchedRunner(Runner):
     ) -> Iterator[TextReading | None]:
         """The finished text read once more, a way at a time between two passes."""
 
-        def execute(work: Callable[[], T]) -> T:
-            if left.is_set():
-                raise ComposerError("The visitor has left.")
-            return self.scheduler.submit_task(work).result()
-
         left = Event()
         with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
+            execute = self._executor(left, "The visitor has left.")
             future = pool.submit(read_text, self.engine, prompt, tokens, composition, execute)
             try:
-                while not wait([future], POLL).done:
-                    yield None
-                yield future.result()
+                yield (yield from _polled(future))
             except ComposerError as fault:
                 log.info("not read once more: %s", fault)  # the text itself is whole
             finally:
                 left.set()
+
+
+def _polled(future: Future[T]) -> Generator[None, None, T]:
+    """The future's result, after a None for every POLL seconds until it is there."""
+    while not wait([future], POLL).done:
+        yield None
+    return future.result()
 
 
 def _follow(handle: RequestHandle, names: Sequence[str]) -> Generator[Step | QueueUpdate | None]:
