@@ -50,6 +50,11 @@ class SiteFactors:
         )
 
     @cached_property
+    def filled(self) -> torch.Tensor:
+        """[R] bool: the columns that hold something. A slot may have more than its adapter needs."""
+        return self.A.any(dim=1) | self.B.any(dim=0)
+
+    @cached_property
     def gram(self) -> torch.Tensor:
         b = self.B.float()
         same = self.adapter_index[:, None] == self.adapter_index[None, :]  # [R, R]
@@ -102,30 +107,44 @@ class AdapterBank:
         )
 
     def adapter(self, name: str) -> Adapter:
-        """An adapter's own factors, read back out of the stack."""
+        """An adapter's own factors, read back out of the stack, without the padding of a slot."""
         index, own = self.names.index(name), {}
         for path, site in self.sites.items():
-            mine = site.adapter_index == index  # [R]
+            mine = (site.adapter_index == index) & site.filled  # [R]
             if mine.any():
                 own[path] = LoraFactors(site.A[mine], site.B[:, mine], float(site.scaling[mine][0]))
         return own
 
-    def allocate_slot(self, name: str, rank: int) -> AdapterBank:
+    def allocate_slot(self, name: str, rank: int, like: Adapter | None = None) -> AdapterBank:
         """A bank with an adapter of zeros, of this rank at every site, for `write_slot`.
 
-        A name that is in the bank keeps its column and loses its factors; with rank 0 it has no site.
+        like: the adapter whose sites it has; None: every site of the bank. A name that is in the bank keeps
+        its column and loses its factors; with rank 0 it has no site.
         """
+        shapes: Mapping[str, SiteFactors | LoraFactors] = self.sites if like is None else like
         empty = {
             path: LoraFactors(
                 site.A.new_zeros(rank, site.A.shape[1]), site.B.new_zeros(site.B.shape[0], rank), 1.0
             )
-            for path, site in self.sites.items()
+            for path, site in shapes.items()
+            if rank or path in self.sites
         }
         if name not in self.names:
             return self.add(name, empty)
         index = self.names.index(name)
         others = {path: site.select(site.adapter_index != index) for path, site in self.sites.items()}
+        # A site that no adapter has any more goes, unless the slot has it again.
+        others = {path: site for path, site in others.items() if len(site.adapter_index)}
+        empty = {path: own for path, own in empty.items() if rank or path in others}
         return AdapterBank(self.names, others, self.norms)._with(name, index, empty)
+
+    def rename(self, old: str, new: str) -> AdapterBank:
+        """A bank with another name for a column. Raises ComposerError for a name already there."""
+        if new in self.names:
+            raise ComposerError(f"There is already an adapter called {new}; give the new one another name.")
+        names = tuple(new if name == old else name for name in self.names)
+        norms = {new if name == old else name: own for name, own in self.norms.items()}
+        return AdapterBank(names, self.sites, norms)
 
     def write_slot(self, name: str, adapter: Adapter) -> AdapterBank:
         """A bank of the same shape with other factors in an adapter's column, padded with zeros.

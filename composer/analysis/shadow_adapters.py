@@ -13,7 +13,7 @@ def subset_bank(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
     """A bank of only these adapters, in this order, without norms."""
     sites = {}
     for path, site in bank.sites.items():
-        places = [torch.nonzero(site.adapter_index == column).flatten() for column in columns]
+        places = [torch.nonzero((site.adapter_index == column) & site.filled).flatten() for column in columns]
         keep = torch.cat(places) if places else site.adapter_index[:0]  # [R]
         if len(keep):
             adapter_index = torch.cat([torch.full_like(place, new) for new, place in enumerate(places)])

@@ -15,6 +15,7 @@ from composer.adapters.bank import AdapterBank
 from composer.adapters.catalog import load_catalog
 from composer.adapters.files import weights_limit
 from composer.adapters.fit.mapping import base_names
+from composer.adapters.hub import Fetch
 from composer.adapters.reading import Reader, refused
 from composer.core.catalog_types import AdapterSpec, Attribute, Catalog, FitReport
 from composer.core.composition import Composition, Sampling
@@ -137,43 +138,76 @@ class Engine:
                 groups.append(replace(group, members=members, poles=poles))
         return tuple(groups)
 
-    def check(self, source: str, revision: str | None = None) -> FitReport:
+    def check(self, source: str, revision: str | None = None, fetch: Fetch = Fetch()) -> FitReport:
         """Whether the adapter in a Hub repository or folder fits this base. Downloads no weights."""
-        return self._reader.check(AdapterSpec(unique_name(source, self.names), source, revision))
+        return self._reader.check(AdapterSpec(unique_name(source, ()), source, revision), fetch)
 
-    def add_adapter(self, source: str, revision: str | None = None, name: str | None = None) -> FitReport:
+    def download(self, source: str, revision: str | None = None, fetch: Fetch = Fetch()) -> FitReport:
+        """As `check`; the weights of an adapter that fits are in the cache afterwards, and not loaded."""
+        return self._reader.download(AdapterSpec(unique_name(source, ()), source, revision), fetch)
+
+    def add_adapter(
+        self,
+        source: str,
+        revision: str | None = None,
+        name: str | None = None,
+        *,
+        removable: bool = False,
+        fetch: Fetch = Fetch(),
+    ) -> FitReport:
         """Load one more adapter from a Hub repository ("owner/name") or a folder, if it fits.
 
-        Never raises for what the source holds or how the Hub answers: the report's `ok` and `reasons` say
-        what happened, and the engine keeps the adapters it has.
+        removable: `remove_adapter` may take it away again, and `reports` has nothing of it. fetch: how it is
+        downloaded. Never raises for what the source holds or how the Hub answers: the report's `ok` and
+        `reasons` say what happened, and the engine keeps the adapters it has.
         """
-        return self._add(AdapterSpec(name or unique_name(source, self.names), source, revision))
+        spec = AdapterSpec(name or unique_name(source, self.names), source, revision)
+        return self._add(spec, removable=removable, fetch=fetch)
 
-    def _add(self, spec: AdapterSpec, own: bool = False) -> FitReport:
+    def remove_adapter(self, name: str) -> None:
+        """Take away an adapter that was added as removable. Texts that are being written keep it.
+
+        Raises ComposerError for any other.
+        """
+        self._pool.remove(name)
+
+    def _add(
+        self, spec: AdapterSpec, own: bool = False, removable: bool = False, fetch: Fetch = Fetch()
+    ) -> FitReport:
         with self._adding:
-            report, factors = self._reader.read(spec, own)
+            report, factors = self._reader.read(spec, own, fetch)
             if report.ok:
+                loaded = replace(spec, label=spec.label or spec.name)
+                if removable:
+                    loaded = replace(loaded, revision=report.revision)
                 try:
-                    self._pool.add(replace(spec, label=spec.label or spec.name), factors)
+                    self._pool.add(loaded, factors, removable)
                 except ComposerError as fault:
                     report = refused(report, fault)
             log.info("%s", report)
-            self.reports = (*self.reports, report)
+            if not removable:
+                self.reports = (*self.reports, report)
         return report
 
     # --- generating ----------------------------------------------------------------------------
 
-    def resolve(self, composition: AnyComposition, execute: Executor = run_inline) -> ResolvedComposition:
+    def resolve(
+        self,
+        composition: AnyComposition,
+        execute: Executor = run_inline,
+        among: Sequence[str] | None = None,
+    ) -> ResolvedComposition:
         """Look up a composition's method, columns and weights, and materialize merged adapters.
 
-        While the result is held, merged adapters stay in the bank. execute: runs each of many small pieces of
-        work where adapters have to be merged, which can take half a minute. Raises ComposerError for an
-        unknown name or method, and for adapters that cannot be merged.
+        While the result is held, merged and removed adapters stay in the bank. execute: runs each of many
+        small pieces of work where adapters have to be merged, which can take half a minute. among: the
+        adapters there are for whoever asks, in the order of the result's lanes (None: all). Raises
+        ComposerError for an unknown name or method, and for adapters that cannot be merged.
         """
         if isinstance(composition, ResolvedComposition):
             return composition
         opposites = [group.members for group in self.base.spec.attributes]
-        return resolve(self._pool, composition, opposites, self.model, execute)
+        return resolve(self._pool, composition, opposites, self.model, execute, among)
 
     def generate(
         self,
@@ -333,14 +367,19 @@ class Engine:
         """
         snapshot = self.snapshot
         names = snapshot.names if names is None else names
-        columns, calibrated = [snapshot.column(name) for name in names], False
+        resolved, calibrated = None, False
         if composition is not None:
             asked = composition if isinstance(composition, Composition) else composition.composition
             norm, tokens = asked.norm, "last"
             if find_method(asked).needs_kl:
                 resolved, tokens = self.resolve(composition), asked.tokens
                 calibrated = resolved.calibrated
-                columns = [int(resolved.columns[lane]) for lane in resolved.lane_indices(names)]
+            elif isinstance(composition, ResolvedComposition) and not composition.calibrated:
+                resolved = composition  # its adapters may have been removed by now
+        if resolved is None:
+            columns = [snapshot.column(name) for name in names]
+        else:
+            columns = [int(resolved.columns[resolved.lanes.index(name)]) for name in names]
         kl = self._analyzer.divergence(snapshot, self.base.encode(prompt), columns, norm, tokens == "all")
         return fuse(kl)._replace(norm=norm, tokens=tokens, calibrated=calibrated)
 

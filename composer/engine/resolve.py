@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from composer.adapters.bank import Adapter
 from composer.core.composition import Composition
 from composer.core.curves import changes, is_on, over_layers
 from composer.core.errors import ComposerError
 from composer.core.names import merged_name, unknown_name_message
 from composer.core.results import Fusion
-from composer.engine.adapter_pool import AdapterPool, SlotLease
-from composer.engine.adapter_snapshot import AdapterSnapshot
+from composer.engine.adapter_pool import AdapterPool, MergeKey, SlotLease
 from composer.engine.materialize import Executor, materialize, run_inline
 from composer.methods import METHODS, Method
 from composer.model.gated_model import GatedModel
@@ -24,13 +24,14 @@ from composer.model.runtime.token_routing import RouterConfig
 class ResolvedComposition:
     """A composition with its method, bank columns and weights looked up. Immutable.
 
-    It stays valid under any newer bank: columns are only ever appended, and those of materialized adapters
-    are kept while `leases` are held.
+    It stays valid under any newer bank: columns are only ever appended, and those of materialized and of
+    removed adapters are kept while `leases` and `held` are.
     """
 
     composition: Composition
     method: Method
-    # The N axis of its contributions: the loaded adapters, then the merged adapter if the method makes one.
+    # The N axis of its contributions: the adapters that it was resolved among, then the merged adapter if the
+    # method makes one.
     lanes: tuple[str, ...]
     columns: np.ndarray  # [N] int, each lane's column of the bank
     weights: np.ndarray  # [N]
@@ -40,6 +41,8 @@ class ResolvedComposition:
     # Multipliers of the weights, [L, N]; None: 1 everywhere.
     curves: np.ndarray | None = None
     leases: tuple[SlotLease, ...] = ()
+    # Of the lanes that can be removed.
+    held: tuple[SlotLease, ...] = ()
 
     @property
     def merged(self) -> bool:
@@ -133,56 +136,80 @@ def resolve(
     opposites: Sequence[Sequence[str]],
     model: GatedModel,
     execute: Executor = run_inline,
+    among: Sequence[str] | None = None,
 ) -> ResolvedComposition:
     """Look everything up, and materialize the adapters that the method makes of others.
 
     opposites: groups of adapters that exclude each other. execute: runs each of many small pieces of work.
-    Raises ComposerError for an unknown name or method, for adapters that cannot be merged, and for a schedule
-    with a method that cannot follow it.
+    among: the adapters there are for whoever asks (None: all that are loaded). Raises ComposerError for an
+    unknown name or method, for adapters that cannot be merged, and for a schedule with a method that cannot
+    follow it.
     """
+    # Held first, so that what is found after it stays.
+    held = pool.hold(pool.snapshot.names if among is None else among)
     snapshot, method = pool.snapshot, find_method(composition)
-    weights = _weights(snapshot, composition)  # [N]
-    curves = _curves(snapshot, composition, model.layers)  # [L, N]
-    _check_schedule(snapshot, method, composition)
-    columns = np.array([snapshot.column(name) for name in snapshot.names], int)
-    lanes, leases = snapshot.names, tuple[SlotLease, ...]()
+    lanes, leases = snapshot.names if among is None else tuple(among), tuple[SlotLease, ...]()
+    weights = _weights(lanes, composition)  # [N]
+    curves = _curves(lanes, composition, model.layers)  # [L, N]
+    _check_schedule(lanes, method, composition)
+    columns = np.array([snapshot.column(name) for name in lanes], int)
     if requires_materialization(composition):
-        leases = _materialize(pool, snapshot, method, composition, weights, curves, model.layer_of, execute)
+        active = [lanes[lane] for lane in np.flatnonzero(weights)]
+        adapters = [snapshot.bank.adapter(name) for name in active]
+        own = None if curves is None else curves[:, weights != 0]  # [L, n]
+        shares = weights[weights != 0].tolist()
+        leases = _materialize(
+            pool,
+            method,
+            composition,
+            dict(zip(active, adapters, strict=True)),
+            shares,
+            own,
+            model.layer_of,
+            execute,
+        )
         made = [pool.snapshot.bank.names.index(lease.name) for lease in leases]
         if method.merge is None:
             columns[np.flatnonzero(weights)] = made
         else:
-            lanes = lane_names(composition, snapshot.names)
+            lanes = lane_names(composition, lanes)
             columns = np.array([*columns, *made], int)
             weights, curves = np.array([*np.zeros_like(weights), 1.0]), None
     found = (tuple(lanes.index(name) for name in group if name in lanes) for group in opposites)
     groups = tuple(group for group in found if len(group) > 1)
     return ResolvedComposition(
-        composition, method, lanes, columns, weights, groups, model.layers, curves, leases
+        composition, method, lanes, columns, weights, groups, model.layers, curves, leases, held
     )
 
 
-def _weights(snapshot: AdapterSnapshot, composition: Composition) -> np.ndarray:
-    """[N]: each loaded adapter's weight, 0 for those not named. Raises ComposerError for an unknown name."""
-    weights = np.zeros(len(snapshot.names))
+def _index(lanes: Sequence[str], name: str) -> int:
+    """The lane of an adapter. Raises ComposerError for an unknown name."""
+    if name not in lanes:
+        raise ComposerError(unknown_name_message("adapter", name, lanes))
+    return lanes.index(name)
+
+
+def _weights(lanes: Sequence[str], composition: Composition) -> np.ndarray:
+    """[N]: each adapter's weight, 0 for those not named."""
+    weights = np.zeros(len(lanes))
     for name, weight in composition.weights.items():
-        weights[snapshot.index(name)] = weight
+        weights[_index(lanes, name)] = weight
     return weights
 
 
-def _curves(snapshot: AdapterSnapshot, composition: Composition, layers: int) -> np.ndarray | None:
+def _curves(lanes: Sequence[str], composition: Composition, layers: int) -> np.ndarray | None:
     """[L, N] multipliers; None without curves."""
     if not composition.curves:
         return None
-    curves = np.ones((layers, len(snapshot.names)))
+    curves = np.ones((layers, len(lanes)))
     for name, anchors in composition.curves.items():
-        curves[:, snapshot.index(name)] = over_layers(anchors, layers)
+        curves[:, _index(lanes, name)] = over_layers(anchors, layers)
     return curves
 
 
-def _check_schedule(snapshot: AdapterSnapshot, method: Method, composition: Composition) -> None:
+def _check_schedule(lanes: Sequence[str], method: Method, composition: Composition) -> None:
     for name in composition.schedule:
-        snapshot.index(name)
+        _index(lanes, name)
     if composition.schedule and (method.on_logits or method.merge is not None):
         raise ComposerError(
             f"{method.label} cannot follow a schedule over tokens; choose a method that adds outputs, such "
@@ -192,25 +219,24 @@ def _check_schedule(snapshot: AdapterSnapshot, method: Method, composition: Comp
 
 def _materialize(
     pool: AdapterPool,
-    snapshot: AdapterSnapshot,
     method: Method,
     composition: Composition,
-    weights: np.ndarray,
+    adapters: Mapping[str, Adapter],
+    shares: Sequence[float],
     curves: np.ndarray | None,
     layer_of: Mapping[str, int],
     execute: Executor,
 ) -> tuple[SlotLease, ...]:
-    active = np.flatnonzero(weights).tolist()
-    names, shares = [snapshot.names[index] for index in active], weights[active].tolist()
+    """adapters: the n active ones. shares: their weights. curves: their multipliers, [L, n]."""
+    names = tuple(adapters)
     parameters = tuple(getattr(composition, name) for name in method.parameters)
-    keys: list[Hashable] = [("calibrated", tuple(names), name) for name in names]
-    own = None if curves is None else curves[:, active]  # [L, n]
+    keys = [MergeKey(names, ("calibrated", name)) for name in names]
     if method.merge is not None:
-        shape = None if own is None else own.tobytes()
-        keys = [(method.merge, parameters, tuple(zip(names, shares, strict=True)), shape)]
-    adapters = [snapshot.bank.adapter(name) for name in names]
+        shape = None if curves is None else curves.tobytes()
+        keys = [MergeKey(names, (method.merge, parameters, tuple(shares), shape))]
 
-    def weights_at(path: str) -> list[float]:
-        return shares if own is None else (np.array(shares) * own[layer_of[path]]).tolist()
+    def weights_at(path: str) -> Sequence[float]:
+        return shares if curves is None else (np.array(shares) * curves[layer_of[path]]).tolist()
 
-    return pool.made(keys, lambda: materialize(method, adapters, weights_at, composition, execute))
+    own = list(adapters.values())
+    return pool.made(keys, lambda: materialize(method, own, weights_at, composition, execute))
