@@ -10,7 +10,7 @@ import numpy as np
 
 from composer.analysis.branches import lanes_alone
 from composer.core.composition import Composition, Sampling
-from composer.engine.engine import Engine
+from composer.engine.engine import AnyComposition, Engine
 from composer.model.gated_model import gates_tensor
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture
@@ -53,7 +53,7 @@ class NextTokenReader:
     def __call__(
         self,
         prompt: str,
-        composition: Composition = Composition(),
+        composition: AnyComposition = Composition(),
         count: int = COUNT,
         written: Sequence[int] = (),
     ) -> NextTokens:

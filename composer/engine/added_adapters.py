@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
@@ -28,7 +28,7 @@ class AddedAdapter:
     # A commit; None for a folder.
     revision: str | None
     report: FitReport
-    card: ModelCard = ModelCard()
+    card: ModelCard = field(default_factory=ModelCard)
     # Bytes of its factors.
     memory: int = 0
 
@@ -103,7 +103,7 @@ class AddedAdapters:
             prune(self._cache, self._disk, keep={source})
         return known.report, known
 
-    def use(self, adapters: Sequence[AddedAdapter]) -> None:
+    def use(self, adapters: Collection[AddedAdapter]) -> None:
         """Load those again that have left. Raises ComposerError where one cannot be had any more."""
         missing = [each for each in adapters if each.name not in self._engine.names]
         for each in missing:  # the download takes long, and others need not wait for it

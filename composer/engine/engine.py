@@ -43,9 +43,9 @@ from composer.model.runtime.scoring import token_log_probs
 
 log = logging.getLogger(__name__)
 
-GenerationRequest = tuple[str, Composition, Sampling]
 # Whoever has resolved a composition already passes the result on.
 AnyComposition = Composition | ResolvedComposition
+GenerationRequest = tuple[str, AnyComposition, Sampling]
 
 
 class Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +17,17 @@ from composer.engine.engine import Engine
 
 
 def recipe_of(
-    engine: Engine, prompt: str, composition: Composition, sampling: Sampling, tab: str = ""
+    engine: Engine,
+    prompt: str,
+    composition: Composition,
+    sampling: Sampling,
+    tab: str = "",
+    sources: Mapping[str, Source] = MappingProxyType({}),
 ) -> Recipe:
-    """The recipe of a text of this engine, with the commits that were loaded."""
+    """The recipe of a text of this engine, with the commits that were loaded.
+
+    sources: where adapters are from that need not be loaded now.
+    """
     used = {name: weight for name, weight in composition.weights.items() if weight}
     composition, base = replace(composition, weights=used), engine.base.spec
     return Recipe(
@@ -26,19 +35,24 @@ def recipe_of(
         prompt,
         composition,
         sampling,
-        MappingProxyType({name: source_of(engine, name) for name in used}),
+        MappingProxyType({name: sources.get(name) or source_of(engine, name) for name in used}),
         tab,
     )
 
 
 def source_of(engine: Engine, name: str) -> Source:
-    """Where a loaded adapter is from. A folder's path stays private: its weights are named by their hash."""
+    """Where a loaded adapter is from, as `adapter_source` says it."""
     spec = engine.snapshot.adapters[engine.snapshot.index(name)]
-    weights = Path(spec.source) / WEIGHTS
+    report = next((each for each in engine.reports if each.name == name and each.ok), None)
+    return adapter_source(spec.source, spec.revision or (report.revision if report else None))
+
+
+def adapter_source(source: str, revision: str | None) -> Source:
+    """Where an adapter is from. A folder's path stays private: its weights are named by their hash."""
+    weights = Path(source) / WEIGHTS
     if weights.is_file():
         return Source(sha256=_hash(weights, weights.stat().st_mtime_ns))
-    report = next((each for each in engine.reports if each.name == name and each.ok), None)
-    return Source(spec.source, spec.revision or (report.revision if report else None))
+    return Source(source, revision)
 
 
 @lru_cache(maxsize=256)
@@ -47,8 +61,15 @@ def _hash(path: Path, changed: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def check_recipe(engine: Engine, recipe: Recipe) -> list[str]:
+def check_recipe(
+    engine: Engine,
+    recipe: Recipe,
+    names: Sequence[str] | None = None,
+    sources: Mapping[str, Source] = MappingProxyType({}),
+) -> list[str]:
     """Sentences on what is other here than where the recipe was made; empty if nothing is.
+
+    names: the adapters that there are (None: all that are loaded). sources: of others that there are too.
 
     Raises ComposerError for a recipe of another base, and for one with an adapter that is not loaded.
     """
@@ -60,7 +81,8 @@ def check_recipe(engine: Engine, recipe: Recipe) -> list[str]:
         )
     composition = recipe.composition
     named = {*composition.weights, *composition.curves, *composition.schedule}
-    missing = sorted(named - set(engine.names))
+    names = engine.names if names is None else names
+    missing = sorted(named - {*names, *sources})
     if missing:
         first = missing[0]
         source = recipe.adapters.get(first, Source()).id
@@ -69,7 +91,8 @@ def check_recipe(engine: Engine, recipe: Recipe) -> list[str]:
     return [
         f"The adapter {sanitize(name)} has other weights here."
         for name, source in recipe.adapters.items()
-        if name in engine.names and _differs(source, source_of(engine, name))
+        if (name in names or name in sources)
+        and _differs(source, sources.get(name) or source_of(engine, name))
     ]
 
 

@@ -18,15 +18,15 @@ from composer.core.results import Fusion, Step
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.components.weight_sliders import read_weights
+from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
-from composer.ui.runners.base import Runner
 from composer.ui.runners.throttle import throttled
-from composer.ui.settings import Settings
 from composer.ui.validation import check_prompt, make_request
 
 
-def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callable]:
-    """The two functions that `gr.api` publishes. Faults reach the caller as one sentence."""
+def make_endpoints(context: PageContext) -> tuple[Callable, Callable]:
+    """The functions that `gr.api` publishes. Faults reach the caller as one sentence."""
+    runner, settings = context.runner, context.settings
 
     async def generate(*given: Any, **named: Any) -> dict[str, Any]:
         """Continue a prompt under a composition. Streams {"text", "count", "place"}: of the text so far, and
@@ -36,10 +36,11 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
         bound = SIGNATURE.bind(*given, **named)
         bound.apply_defaults()
         asked = bound.arguments
+        visitor = context.callers(_session(asked["request"]))
         with _sentences():
             request = make_request(
                 asked["prompt"],
-                read_weights(_as_object(asked["weights"]), runner.engine.names),
+                read_weights(_as_object(asked["weights"]), context.names(visitor.own)),
                 asked["method"],
                 _as_bands(asked["bands"]),
                 {name: asked[name] for name in parameters_of(Composition)},
@@ -47,8 +48,9 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
                 settings,
                 curves=_as_object(asked["curves"]),
                 schedule=_as_object(asked["schedule"]),
+                visitor=visitor,
             )
-            names = runner.engine.names
+            names = context.names(request.added)
             adapters = list(lane_names(request.composition, names))
             steps, fusion, position = [], None, 0
             async with aclosing(
@@ -76,12 +78,15 @@ def make_endpoints(runner: Runner, settings: Settings) -> tuple[Callable, Callab
     generate.__annotations__ = {name: each.annotation for name, each in SIGNATURE.parameters.items()}
 
     def fuse(
-        prompt: str, adapters: list[str] | None = None, norm: bool = True, tokens: str = "last"
+        prompt: str,
+        adapters: list[str] | None = None,
+        norm: bool = True,
+        tokens: str = "last",
     ) -> dict[str, Any]:
         """The prompt's fusion weights: adapters [N], kl [L][N] in nats, alpha [L][N], undecided [L]."""
         with _sentences():
             text = check_prompt(prompt, settings.max_prompt_chars)
-            names = _as_names(adapters, runner.engine.names)
+            names = _as_names(adapters, runner.catalog_names)
             asked = Composition(norm=bool(norm), tokens=tokens)
             fusion = runner.fuse(text, names, asked.norm, asked.tokens)
         return {"adapters": list(names), **_plain(fusion), "undecided": fusion.undecided.tolist()}
@@ -107,6 +112,8 @@ def _signature() -> inspect.Signature:
         arguments.setdefault(name, (kind, each.default))
     arguments["curves"] = (dict[str, list[float]], {})
     arguments["schedule"] = (dict[str, list[int | None]], {})
+    # Gradio fills it in and does not show it to callers.
+    arguments["request"] = (gr.Request, None)
     return inspect.Signature(
         [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
@@ -117,6 +124,10 @@ def _signature() -> inspect.Signature:
 
 
 SIGNATURE = _signature()
+
+
+def _session(request: gr.Request | None) -> str | None:
+    return None if request is None else request.session_hash
 
 
 class _sentences:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from composer.core.catalog_types import Example
+from collections.abc import Sequence
+
+from composer.core.catalog_types import AdapterSpec, Example
 from composer.core.composition import Composition
 from composer.engine.resolve import lane_names
 from composer.methods import METHODS
@@ -10,11 +12,12 @@ from composer.ui.components import contribution_map as live
 from composer.ui.components import curves
 from composer.ui.components.meters import Meters
 from composer.ui.components.weight_sliders import WeightSlider, make_pool, to_weights
-from composer.ui.generation_view import Progress
 from composer.ui.recordings import RECORDINGS, Recording, load_recordings
 from composer.ui.runners.base import Runner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request, check_method, make_request
+from composer.ui.views.generation import Progress
+from composer.ui.visitors import Budget, Callers, Own, Visitor
 
 
 class PageContext:
@@ -23,9 +26,11 @@ class PageContext:
     def __init__(self, runner: Runner, settings: Settings):
         engine = runner.engine
         self.runner, self.settings = runner, settings
-        self.slots: tuple[WeightSlider, ...] = make_pool(
-            engine.snapshot.adapters, engine.attributes, settings.max_added
-        )
+        # Of the catalog; everybody has them.
+        self.adapters: tuple[AdapterSpec, ...] = engine.snapshot.adapters
+        self.slots: tuple[WeightSlider, ...] = make_pool(self.adapters, engine.attributes, settings.max_added)
+        self.budget = Budget(settings.max_added, settings.visitor_mb * 1e6)
+        self.callers = Callers(runner.added)
         self.examples: tuple[Example, ...] = tuple(
             each for each in engine.catalog.examples if set(each.weights) <= set(engine.names)
         )
@@ -53,27 +58,35 @@ class PageContext:
         """The request of the controls' values, as Controls.read gives them. Raises ComposerError."""
         read = dict(read)
         per_adapter, sliders = read.pop("per_adapter"), read.pop("sliders")
-        weights = to_weights(self.slots, sliders, per_adapter, self.runner.added)
-        read |= curves.read(read["curves"], self.runner.engine.names)
+        visitor: Visitor = read["visitor"]
+        weights = to_weights(self.slots, sliders, per_adapter, self.added(visitor))
+        read |= curves.read(read["curves"], [*self.runner.catalog_names, *(own.name for own in visitor.own)])
         return make_request(weights=weights, settings=self.settings, **read)
+
+    def added(self, visitor: Visitor) -> list[str | None]:
+        """The visitor's adapter of each spare slider, as weight_sliders.is_shown takes them."""
+        return visitor.names(self.settings.max_added)
+
+    def names(self, added: Sequence[Own] = ()) -> tuple[str, ...]:
+        """The adapters there are for a visitor who uses these of their own, in the order of every N axis."""
+        return (*self.runner.catalog_names, *(own.name for own in added))
 
     def progress(self, request: Request, **known: object) -> Progress:
         """A generation of the request over the adapters that are loaded now. known: fields that it has."""
-        engine = self.runner.engine
-        lanes = self.lanes(request.composition)
-        return Progress(request, engine.names, lanes, engine.model.layers, meters=self.meters, **known)
+        layers, names = self.runner.engine.model.layers, self.names(request.added)
+        return Progress(request, names, self.lanes(request), layers, meters=self.meters, **known)
 
-    def lanes(self, composition: Composition) -> list[dict[str, str]]:
-        """The legend of a run: every adapter, and after them the merged one if the method makes one."""
-        names = self.runner.engine.names
-        if made := lane_names(composition, names)[len(names) :]:
-            return [*self.legend(), live.merged(METHODS[composition.method], made[0])]
-        return self.legend()
+    def lanes(self, request: Request) -> list[dict[str, str]]:
+        """The legend of a run: its adapters, and after them the merged one if the method makes one."""
+        names, legend = self.names(request.added), self.legend(request.added)
+        if made := lane_names(request.composition, names)[len(names) :]:
+            return [*legend, live.merged(METHODS[request.composition.method], made[0])]
+        return legend
 
-    def legend(self) -> list[dict[str, str]]:
-        """Label and colour of every loaded adapter, in the order of every N axis."""
-        return live.legend(self.runner.engine.snapshot.adapters, self.runner.catalog_names)
+    def legend(self, added: Sequence[Own] = ()) -> list[dict[str, str]]:
+        """Label and colour of the adapters of `names`, in their order."""
+        return [*live.legend(self.adapters), *(own.shown for own in added)]
 
-    def by_name(self) -> dict[str, dict[str, str]]:
+    def by_name(self, added: Sequence[Own] = ()) -> dict[str, dict[str, str]]:
         """The legend's entries by adapter."""
-        return {each["name"]: each for each in self.legend()}
+        return {each["name"]: each for each in self.legend(added)}

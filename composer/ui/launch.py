@@ -6,7 +6,9 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from threading import Event
 
+from composer.adapters.hub import added_cache
 from composer.core.errors import ComposerError
+from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import Engine
 from composer.ui.address import check_address
 from composer.ui.page import Page
@@ -21,7 +23,9 @@ def launch(engine: Engine, settings: Settings, on_gpu: Callable[[Callable], Call
 
     on_gpu: on ZeroGPU, what wraps the one function that touches the model; None: it runs in this process.
     """
-    runner = ZeroGpuRunner(engine, on_gpu) if on_gpu else BatchedRunner(engine, settings)
+    memory, disk = settings.added_mb * 1e6, settings.added_disk_mb * 1e6
+    added = AddedAdapters(engine, memory, disk, added_cache())
+    runner = ZeroGpuRunner(engine, on_gpu, added) if on_gpu else BatchedRunner(engine, settings, added)
     page = Page(runner, settings)
     with closing(runner):
         blocks = page.blocks()

@@ -10,7 +10,6 @@ import gradio as gr
 from composer.core.catalog_types import BaseSpec
 from composer.core.composition import Sampling
 from composer.engine.engine import Engine
-from composer.ui import study_results as studied
 from composer.ui.api import make_endpoints
 from composer.ui.components import next_words, share
 from composer.ui.components.contribution_map import Status
@@ -27,6 +26,8 @@ from composer.ui.settings import Settings
 from composer.ui.tabs import adapters as adapters_page
 from composer.ui.tabs import build_extra_tabs, compare, compose, learn
 from composer.ui.tabs.compose import Opening
+from composer.ui.views import study_results as studied
+from composer.ui.visitors import Visitor
 
 HEADER = (FOLDER / "header.html").read_text(encoding="utf-8")
 SOURCES = {
@@ -49,7 +50,7 @@ class Page:
         self.previewing = Previewing(self.context)
         self.generating = Generating(self.context, self.previewing)
         self.mixing = Mixing(self.context, self.previewing)
-        self.adding = Adding(self.context)
+        self.adding = Adding(self.context, self.mixing, self.previewing)
         self.comparing = Comparing(self.context, self.mixing)
         self.sharing = Sharing(self.context, self.mixing)
 
@@ -60,6 +61,7 @@ class Page:
         with gr.Blocks(title="Adapter Composer", analytics_enabled=False) as blocks:
             gr.HTML(header(engine, context.legend()), html_template=HEADER, elem_id="header")
             card = share.build()
+            visitor = gr.State(Visitor(), delete_callback=self._left)
             progress = gr.State(None, time_to_live=3600)
             latest, chosen = gr.State(Latest()), gr.State("compose")
             with gr.Tabs(selected="compose", elem_id="tabs") as tabs:
@@ -71,13 +73,15 @@ class Page:
                         opening,
                         self.settings,
                         engine.model.layers,
+                        visitor,
                     )
                 with gr.Tab("Compare", id="compare") as compare_tab:
                     compared = compare.build(
                         compare_tab, opening.prompt, opening.sampling.seed, self.settings
                     )
                 with gr.Tab("Adapters", id="adapters"):
-                    adapters_tab = adapters_page.build(self.adding.cards(), self.settings)
+                    base = engine.base.spec.label or engine.base.id
+                    adapters_tab = adapters_page.build(self.adding.cards(Visitor()), base, self.settings)
                 with gr.Tab("How it works", id="learn"):
                     learn.build(studied.follows_prompt(engine.base.id), studied.standings(engine.base.id))
                 build_extra_tabs(self.runner, self.settings)
@@ -87,16 +91,19 @@ class Page:
             running = self.generating.connect(tab, progress, latest, model)
             self.previewing.connect(tab, latest)
             self.mixing.connect(tab, progress, latest, running)
-            self.adding.connect(blocks, tab, adapters_tab)
+            self.adding.connect(blocks, tabs, tab, adapters_tab, latest)
             self.comparing.connect(tabs, tab, compared, model)
             self.sharing.connect(blocks, tabs, chosen, tab, card)
             # So that Step and Back go on from the recording.
             blocks.load(self._opening_progress, None, progress, queue=False, api_visibility="private")
-            generate, fuse = make_endpoints(self.runner, self.settings)
+            generate, fuse = make_endpoints(self.context)
             gr.api(generate, api_name="generate", **model)
             gr.api(fuse, api_name="fuse", concurrency_id="fuse", concurrency_limit=1)
         # Where the runner has people wait, all must come through to it: Gradio's queue tells them nothing.
         return blocks.queue(max_size=self.events if self.runner.limit is None else self.settings.queue_size)
+
+    def _left(self, visitor: Visitor) -> None:
+        visitor.leave(self.runner.added)
 
     @property
     def events(self) -> int:

@@ -90,7 +90,7 @@ def record(runner: Runner, request: Request, machine: str) -> Recording:
     if fusion is None or reading is None:
         raise ComposerError("This run cannot be recorded: its weights change within the text.")
     try:
-        following = runner.next_tokens(request.prompt, request.composition)
+        following = runner.next_tokens(request, names)
     except ComposerError:
         following = None
     merged = steps[0].contribution.shape[1] - len(names)

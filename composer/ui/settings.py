@@ -78,7 +78,25 @@ class Settings:
         4,
         "COMPOSER_MAX_ADDED",
         _number(int, 0, 16),
-        "adapters that visitors may add until a restart (4; 0 = none)",
+        "adapters that each visitor may add (4; 0 = none)",
+    )
+    visitor_mb: float = _setting(
+        400,
+        "COMPOSER_VISITOR_MB",
+        _number(float, 1, 1_000_000),
+        "megabytes of memory that one visitor's adapters may take (400)",
+    )
+    added_mb: float = _setting(
+        2000,
+        "COMPOSER_ADDED_MB",
+        _number(float, 1, 1_000_000),
+        "megabytes of memory for all visitors' adapters; the least recently used make room (2000)",
+    )
+    added_disk_mb: float = _setting(
+        4000,
+        "COMPOSER_ADDED_DISK_MB",
+        _number(float, 1, 1_000_000),
+        "megabytes of disk for all visitors' adapters; the least recently used make room (4000)",
     )
     # Only sensible where the visitor is the machine's owner.
     folders: bool = _setting(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from composer.adapters.files import local_folder
-from composer.adapters.hub import valid_repo_id
+from composer.adapters.hub import parse_address, valid_repo_id
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 from composer.methods import METHODS
 from composer.ui.settings import Settings
+from composer.ui.visitors import Own, Visitor
+
+LONGEST_SOURCE = 300
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Request:
     sampling: Sampling
     # Tokens of the continuation that are there already.
     written: tuple[int, ...] = ()
+    # The adapters in use that the visitor brought.
+    added: tuple[Own, ...] = ()
 
 
 def check_prompt(prompt: object, limit: int) -> str:
@@ -57,6 +61,7 @@ def make_request(
     settings: Settings,
     curves: object = MappingProxyType({}),
     schedule: object = MappingProxyType({}),
+    visitor: Visitor | None = None,
 ) -> Request:
     """Check everything at once. Raises ComposerError with one sentence about the first fault.
 
@@ -75,15 +80,30 @@ def make_request(
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")
-    return Request(text, composition, chosen)
+    used = [name for name, weight in composition.weights.items() if weight]
+    return Request(text, composition, chosen, added=() if visitor is None else visitor.using(used))
 
 
-def check_source(source: object, folders: bool) -> str:
-    """A repo id, or a folder where that is allowed. Raises ComposerError otherwise."""
-    text = source.strip() if isinstance(source, str) else ""
-    if valid_repo_id(text) and not os.path.exists(text):
-        return text
-    if folders and isinstance(source, str) and local_folder(source):
-        return str(local_folder(source))
-    kinds = "a Hub repo id such as owner/name" + (" or an existing folder" if folders else "")
-    raise ComposerError(f"Give {kinds}.")
+def read_source(source: object, folders: bool) -> tuple[str, str | None] | None:
+    """A repo id and its revision, or a folder where that is allowed; None for any other text.
+
+    A repository may be given as its id, with @ and a revision, or as its address in a browser.
+    """
+    if not isinstance(source, str) or len(source) > LONGEST_SOURCE:
+        return None
+    text = source.strip()
+    if folders and (folder := local_folder(source)):
+        return str(folder), None
+    repo, _, revision = text.partition("@")
+    found = parse_address(text) or (repo, revision or None)
+    # A folder that is called like a repository would be read in its place.
+    return found if valid_repo_id(found[0]) and local_folder(found[0]) is None else None
+
+
+def check_source(source: object, folders: bool) -> tuple[str, str | None]:
+    """As `read_source`. Raises ComposerError for any other text."""
+    found = read_source(source, folders)
+    if found is None:
+        kinds = "a Hub repo id such as owner/name" + (" or an existing folder" if folders else "")
+        raise ComposerError(f"Give {kinds}.")
+    return found

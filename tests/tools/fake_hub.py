@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 Files = Mapping[str, bytes]
 
@@ -33,6 +33,8 @@ class FakeHub:
 
     url: str
     repos: dict[str, dict[str, Files]] = field(default_factory=dict)
+    # What a search answers about a repository, beside its id: tags, downloads and the like.
+    about: dict[str, dict[str, object]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -71,6 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.on in line:
                 return self._fail(fault)
         parts = line.split(" ", 1)[1].strip("/").split("/")
+        if parts == ["api", "models"]:
+            return self._search(parse_qs(urlsplit(self.path).query))
         if parts[:2] == ["api", "models"]:
             return self._api("/".join(parts[2:4]), parts[4:])
         if parts[2:3] != ["resolve"]:
@@ -116,6 +120,18 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
         info = {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
         return self._answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        """Repositories with all tags of `filter`, whose ids have the words of `search`."""
+        words, wanted = query.get("search", [""])[0].lower(), set(query.get("filter", []))
+        found = [
+            {"id": repo, "_id": repo, **about}
+            for repo, about in self.hub.about.items()
+            if words in repo.lower() and wanted <= set(about.get("tags", ()))
+        ]
+        found.sort(key=lambda each: str(each.get("downloads", 0)), reverse=True)
+        body = json.dumps(found[: int(query.get("limit", ["100"])[0])]).encode()
+        self._answer(200, body, {"Content-Type": "application/json"})
 
     def _resolve(self, repo: str, revision: str, file: str) -> None:
         if repo not in self.hub.repos:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+from composer.ui.visitors import Visitor
+
 
 class Controls:
     """Controls that say what they were given."""
 
     def __init__(self, page, **values):
         self.values = {
+            "visitor": Visitor(),
             "prompt": "The",
             "method": "sum",
             "bands": (1.0, 1.0, 1.0),

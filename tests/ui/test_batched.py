@@ -51,6 +51,10 @@ def run(batched, request, read=False):
     return batched.run(request, batched.engine.names, read)
 
 
+def ask(prompt, composition, written=()):
+    return Request(prompt, composition, Sampling(), tuple(written))
+
+
 def follow(items):
     """What a visitor is told, without the moments to leave."""
     return [item for item in items if item is not None and item != QueueUpdate(0)]
@@ -132,18 +136,22 @@ def test_next_words_that_nobody_waits_for_are_withdrawn(batched):
     held = Event()
     batched.scheduler.submit_task(held.wait)
     with pytest.raises(Withdrawn):
-        batched.next_tokens("Who?", Composition({"plain": 1}), left=lambda: True)
+        batched.next_tokens(ask("Who?", Composition({"plain": 1})), batched.engine.names, lambda: True)
     held.set()
-    assert batched.next_tokens("Who?", Composition({"plain": 1})).adapters == ("plain",)
+    assert batched.next_tokens(ask("Who?", Composition({"plain": 1})), batched.engine.names).adapters == (
+        "plain",
+    )
 
 
 def test_next_words_after_what_is_written(engine, batched):
     composition = Composition({"plain": 1})
-    after = batched.next_tokens("Who?", composition, (65, 66))
+    after = batched.next_tokens(ask("Who?", composition, (65, 66)), engine.names)
     np.testing.assert_allclose(
-        after.composed, batched.next_tokens("Who?AB"[:4], composition, [65, 66]).composed, atol=1e-6
+        after.composed,
+        batched.next_tokens(ask("Who?AB"[:4], composition, [65, 66]), engine.names).composed,
+        atol=1e-6,
     )
-    assert after.tokens != batched.next_tokens("Who?", composition).tokens
+    assert after.tokens != batched.next_tokens(ask("Who?", composition), engine.names).tokens
 
 
 def test_perplexities_are_the_engines(engine, batched):
@@ -252,7 +260,7 @@ def test_an_adapter_that_comes_in_has_no_part_in_what_was_asked_before(tmp_path,
     monkeypatch.setattr(scheduler, "POLL", 0.01)
     with closing(BatchedRunner(engine, Settings())) as batched:
         items = run(batched, SHORT)
-        assert batched.add(str(late)).ok and batched.added == ("patterned",)
+        assert batched.added.add(str(late))[0].ok and engine.names[-1] == "patterned"
         told = follow(items)
     assert told[0].kl.shape[1] == 2
     assert {item.contribution.shape[1] for item in told[1:]} == {2}
@@ -296,10 +304,10 @@ def test_a_merge_is_announced_and_can_be_cancelled(engine, batched, monkeypatch)
     begun, go = Event(), Event()
     resolve = engine.resolve
 
-    def slow(composition, execute=None):
+    def slow(composition, *given, **named):
         begun.set()
         go.wait(10)
-        return resolve(composition, execute)
+        return resolve(composition, *given, **named)
 
     monkeypatch.setattr(engine, "resolve", slow)
     request = Request("Who?", Composition({"rslora": 1, "plain": -0.3}, "ties"), Sampling(5))

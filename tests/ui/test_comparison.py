@@ -12,8 +12,8 @@ import pytest
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
-from composer.ui import comparison_files
-from composer.ui.comparison import MOST_COLUMNS, Comparison, make_columns
+from composer.ui.views import comparison_files
+from composer.ui.views.comparison import MOST_COLUMNS, Comparison, make_columns
 
 LEGEND = {
     name: {"name": name, "label": name.capitalize(), "color": "#112233"}

@@ -8,7 +8,6 @@ import pytest
 from composer.core.catalog_types import AdapterSpec
 from composer.core.results import Step
 from composer.ui.components.contribution_map import TAIL, Status, column, legend, message
-from composer.ui.components.weight_sliders import SPARE_COLORS
 
 
 def step(index, text="", contribution=((0.0, 0.0), (0.0, 0.0))):
@@ -61,8 +60,8 @@ def test_added_adapters_take_the_colours_of_their_sliders():
         AdapterSpec("b", "y"),
         AdapterSpec("c", "z"),
     )
-    assert legend(adapters, catalog=("a",)) == [
+    assert legend(adapters) == [
         {"name": "a", "label": "A", "color": "#123456"},
-        {"name": "b", "label": "b", "color": SPARE_COLORS[0]},
-        {"name": "c", "label": "c", "color": SPARE_COLORS[1]},
+        {"name": "b", "label": "b", "color": "#888888"},
+        {"name": "c", "label": "c", "color": "#888888"},
     ]

@@ -19,6 +19,7 @@ from composer.ui.runners.base import Runner, never
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
+from composer.ui.visitors import Visitor
 from tests.tools import tiny
 from tests.tools.handlers import Controls, everything
 
@@ -43,10 +44,10 @@ class Broken(Runner):
         super().__init__(engine)
         self.fault: Exception | None = None
 
-    def next_tokens(self, prompt, composition, written=(), left=never):
+    def next_tokens(self, request, names, left=never):
         if self.fault:
             raise self.fault
-        return NextTokenReader(self.engine)(prompt, composition, written=written)
+        return NextTokenReader(self.engine)(request.prompt, request.composition, written=request.written)
 
     def run_many(self, requests, names):
         for index, request in enumerate(requests):
@@ -76,11 +77,6 @@ class Broken(Runner):
         if self.fault:
             raise self.fault
         return self.engine.fusion(prompt, names, norm, tokens)
-
-    def add(self, source):
-        if self.fault:
-            raise self.fault
-        return super().add(source)
 
     def close(self) -> None: ...
 
@@ -126,11 +122,23 @@ def test_a_generation_on_the_page_ends_with_a_sentence(fault, words, page, runne
 
 
 @faults
-def test_an_adapter_that_cannot_be_added_is_a_sentence(fault, words, page, runner, caplog, tmp_path):
-    runner.fault = fault
-    report, *_ = page.adding.add(str(tmp_path))
-    assert report["value"]["ok"] is False and words in report["value"]["headline"]
-    is_kept_private(report["value"]["headline"], fault, caplog.text)
+@pytest.mark.parametrize("action", ["check", "download"])
+def test_an_adapter_that_cannot_be_had_is_a_sentence(
+    fault, words, action, page, runner, caplog, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise fault
+
+    folder = str(tiny.adapter(tmp_path / "more", "llama", 5, r=2))
+    visitor, checked = Visitor(), everything(page.adding.find(folder))[-1][1]
+    monkeypatch.setattr(runner.engine, action, fail)
+    if action == "check":
+        (shown, _) = everything(page.adding.find(folder))[-1]
+    else:
+        shown, *others = everything(page.adding.add(checked, visitor))[-1]
+        assert all(each == gr.skip() for each in others)
+    assert shown["error"] and words in shown["message"] and visitor.own == ()
+    is_kept_private(shown["message"], fault, caplog.text)
 
 
 @faults
@@ -176,7 +184,7 @@ def test_a_column_that_fails_says_so_beside_the_others(fault, words, page, runne
 @pytest.mark.parametrize("endpoint", ["generate", "fuse"])
 def test_a_call_ends_with_a_sentence(endpoint, fault, words, runner, caplog):
     runner.fault = fault
-    generate, fuse = make_endpoints(runner, Settings())
+    generate, fuse = make_endpoints(Page(runner, Settings()).context)
 
     def call():
         if endpoint == "fuse":

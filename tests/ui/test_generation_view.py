@@ -5,8 +5,8 @@ import pytest
 
 from composer.core.composition import Composition, Sampling
 from composer.core.results import Fusion, Step
-from composer.ui.generation_view import Progress
 from composer.ui.validation import Request
+from composer.ui.views.generation import Progress
 
 ADAPTERS = [{"name": name, "label": name.upper(), "color": "#112233"} for name in ("a", "b", "c")]
 KL = np.array([[1.0, 3.0, 4.0]], np.float32)

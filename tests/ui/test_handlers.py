@@ -25,6 +25,8 @@ from composer.ui.page import Page
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
 from composer.ui.sharing import encode
+from composer.ui.validation import Request
+from composer.ui.visitors import Visitor
 from tests.tools import tiny
 from tests.tools.handlers import Controls, everything
 
@@ -90,7 +92,9 @@ def test_back_takes_a_token_away_until_there_is_none(page):
 def test_the_words_that_follow_are_those_after_the_text_so_far(page):
     _, progress = step(page, None)
     panel = everything(page.generating.following(one_adapter(page), Latest(), progress))
-    alone = page.runner.next_tokens("Who goes", Composition({"plain": 1}), progress.tokens)
+    alone = page.runner.next_tokens(
+        Request("Who goes", Composition({"plain": 1}), Sampling(), progress.tokens), page.context.names()
+    )
     assert panel["title"] == "Next word"
     assert [word["composed"] for word in panel["words"]] == pytest.approx(alone.composed, abs=1e-4)
 
@@ -150,7 +154,7 @@ def restored(page, updates):
 
 
 def test_a_recipe_that_is_pasted_puts_everything_back(page):
-    tab, view, sentence, *controls = page.sharing.load(recipe_yaml(recipe(page)))
+    tab, view, sentence, *controls = page.sharing.load(Visitor(), recipe_yaml(recipe(page)))
     prompt, method, sliders, painter, per_adapter = restored(page, controls)
     assert (prompt, method, per_adapter) == ("Who", "kl", True) and tab["selected"] == "compare"
     assert sentence == "The recipe is loaded." == view["status"]["message"]
@@ -160,7 +164,7 @@ def test_a_recipe_that_is_pasted_puts_everything_back(page):
 
 
 def opened(page, query):
-    return page.sharing.opened(SimpleNamespace(query_params=query))
+    return page.sharing.opened(Visitor(), SimpleNamespace(query_params=query))
 
 
 def test_a_link_that_is_opened_puts_everything_back(page):
@@ -190,19 +194,19 @@ def test_a_link_to_adapters_that_are_not_here_says_which(page):
 
 @pytest.mark.parametrize("text", ["", None, "[", "version: 7", "x" * 200_000])
 def test_a_pasted_text_that_is_no_recipe_changes_nothing(page, text):
-    tab, view, sentence, *controls = page.sharing.load(text)
+    tab, view, sentence, *controls = page.sharing.load(Visitor(), text)
     assert sentence.endswith(".") and all(update == gr.skip() for update in (tab, view, *controls))
 
 
 def test_an_uploaded_file_is_loaded_or_refused(page, tmp_path):
     file = tmp_path / "r.yaml"
     file.write_text(recipe_yaml(recipe(page)), "utf-8")
-    text, _, _, sentence, *controls = page.sharing.upload(str(file))
+    text, _, _, sentence, *controls = page.sharing.upload(Visitor(), str(file))
     assert text.startswith("version: 1") and controls[0] == "Who" and "loaded" in sentence
     file.write_bytes(b"\xff\xfe")
-    *_, sentence = page.sharing.upload(str(file))[:4]
+    *_, sentence = page.sharing.upload(Visitor(), str(file))[:4]
     assert "no YAML text" in sentence
-    assert "Choose" in page.sharing.upload(None)[3]
+    assert "Choose" in page.sharing.upload(Visitor(), None)[3]
 
 
 def test_what_is_shared_is_what_is_restored(page):

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from composer.analysis.next_token import NextTokens
-from composer.core.composition import Composition
+from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.ui.components.next_words import BASE_COLOR, view
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.settings import Settings
+from composer.ui.validation import Request
 from tests.tools import tiny
 
 LEGEND = {"sports": {"name": "sports", "label": "Sports", "color": "#123456"}}
+
+
+def ask(composition):
+    return Request("The movie", composition, Sampling())
 
 
 def found(**changes):
@@ -59,9 +64,9 @@ def test_every_runner_gives_the_same_words_and_refuses_merges(kind, tmp_path):
         BatchedRunner(engine, Settings()) if kind == "batched" else ZeroGpuRunner(engine, lambda work: work)
     )
     try:
-        words = runner.next_tokens("The movie", Composition({"plain": 1.0}))
+        words = runner.next_tokens(ask(Composition({"plain": 1.0})), engine.names)
         assert words.adapters == ("plain",) and len(words.tokens) == 10
         with pytest.raises(ComposerError, match="press Generate"):
-            runner.next_tokens("The movie", Composition({"plain": 1.0, "rslora": 1.0}, "ties"))
+            runner.next_tokens(ask(Composition({"plain": 1.0, "rslora": 1.0}, "ties")), engine.names)
     finally:
         runner.close()

@@ -23,6 +23,9 @@ def test_every_variable_is_read():
         "COMPOSER_SLOTS": "7",
         "COMPOSER_QUEUE_SIZE": "3",
         "COMPOSER_MAX_ADDED": "0",
+        "COMPOSER_VISITOR_MB": "10",
+        "COMPOSER_ADDED_MB": "20",
+        "COMPOSER_ADDED_DISK_MB": "30",
         "COMPOSER_LOCAL_FOLDERS": "yes",
         "COMPOSER_UPDATES": "5",
         "COMPOSER_INT8": "1",
@@ -31,7 +34,7 @@ def test_every_variable_is_read():
     }
     assert set(env) == set(VARIABLES)
     assert Settings.from_env(env) == Settings(
-        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, True, 5.0, True, False, 310.5
+        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, 10, 20, 30, True, 5.0, True, False, 310.5
     )
 
 

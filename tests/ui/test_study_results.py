@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from composer.ui.study_results import follows_prompt, standings
+from composer.ui.views.study_results import follows_prompt, standings
 
 
 def report(folder, patterns, base="me/tiny"):

@@ -63,8 +63,44 @@ def test_a_bad_form_is_refused_with_one_sentence(changes, words):
 
 
 def test_an_adapter_is_named_by_repo_or_where_allowed_by_folder(tmp_path):
-    assert check_source(" owner/name ", folders=False) == "owner/name"
-    assert check_source(str(tmp_path), folders=True) == str(tmp_path)
+    assert check_source(" owner/name ", folders=False) == ("owner/name", None)
+    assert check_source("owner/name@v1.0", folders=False) == ("owner/name", "v1.0")
+    assert check_source(str(tmp_path), folders=True) == (str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("https://huggingface.co/owner/name", ("owner/name", None)),
+        ("huggingface.co/owner/name/", ("owner/name", None)),
+        ("https://hf.co/owner/name?library=peft#x", ("owner/name", None)),
+        ("https://huggingface.co/owner/name/tree/main", ("owner/name", "main")),
+        ("https://huggingface.co/owner/name/blob/abc/adapter_config.json", ("owner/name", "abc")),
+        ("https://huggingface.co/models/owner/name", ("owner/name", None)),
+    ],
+)
+def test_an_address_from_the_browser_is_read(address, found):
+    assert check_source(address, folders=False) == found
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.org/owner/name",
+        "https://huggingface.co.evil.org/owner/name",
+        "https://huggingface.co/owner",
+        "file:///etc/passwd",
+        "https://huggingface.co/../../etc",
+        "https://huggingface.co/owner/%2e%2e",
+        "https://[huggingface.co/owner/name",
+        "x" * 400,
+        None,
+        7,
+    ],
+)
+def test_other_addresses_are_refused(address):
+    with pytest.raises(ComposerError, match="Hub repo id"):
+        check_source(address, folders=False)
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,11 @@ def test_a_group_without_poles_gives_every_adapter_its_own_slider():
 @pytest.mark.parametrize(
     ("per_adapter", "added", "shown"),
     [
-        (False, 0, {"pair-sentiment", "one-sports"}),
-        (True, 0, {"one-negative", "one-positive", "one-sports"}),
-        (False, 1, {"pair-sentiment", "one-sports", "spare-0"}),
-        (True, 2, {"one-negative", "one-positive", "one-sports", "spare-0", "spare-1"}),
+        (False, (), {"pair-sentiment", "one-sports"}),
+        (True, (None, None), {"one-negative", "one-positive", "one-sports"}),
+        (False, ("poems",), {"pair-sentiment", "one-sports", "spare-0"}),
+        (False, (None, "poems"), {"pair-sentiment", "one-sports", "spare-1"}),
+        (True, ("a", "b"), {"one-negative", "one-positive", "one-sports", "spare-0", "spare-1"}),
     ],
 )
 def test_what_is_shown(per_adapter, added, shown):

@@ -12,12 +12,17 @@ from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
+from composer.engine.added_adapters import AddedAdapter
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.validation import Request
+from composer.ui.visitors import Own
 from tests.tools import tiny
 
 FUSION = Fusion(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
 REQUEST = Request("The", Composition({"a": 0.5}, "kl", blend=0.25), Sampling(3, seed=7), written=(5,))
+
+EXTRA = FitReport("owner/extra", "owner/extra", ok=True, revision="c" * 40)
+OWN = Own(0, AddedAdapter("owner/extra", "owner/extra", "c" * 40, EXTRA))
 
 
 def here(work):
@@ -49,13 +54,17 @@ class RecordingEngine:
         finally:
             self.closed = True
 
-    def add_adapter(self, source, revision=None, name=None):
+    def resolve(self, composition, among):
+        return composition
+
+    def download(self, source, revision=None, fetch=None):
+        self.asked.append(("download", source, revision))
+        return FitReport(source, source, ok=True, revision="c" * 40)
+
+    def add_adapter(self, source, revision=None, name=None, *, removable, fetch):
         self.asked.append(("add", source, revision, name))
-        name = name or source.split("/")[1]
-        if source.startswith("bad/"):
-            return FitReport(name, source, ok=False, reasons=("It is bad.",))
         self.names = (*self.names, name)
-        return FitReport(name, source, ok=True, revision="c" * 40)
+        return FitReport(name, source, ok=True, revision=revision)
 
 
 def test_a_run_reads_the_prompt_once_and_hands_its_fusion_on():
@@ -96,26 +105,20 @@ def test_everything_that_crosses_to_a_worker_can_be_pickled():
 
     engine = RecordingEngine()
     runner = ZeroGpuRunner(engine, on_gpu)
-    runner.add("owner/extra")
-    assert len(list(runner.run(REQUEST, engine.names, read=False))) == 4
+    assert len(list(runner.run(replace(REQUEST, added=(OWN,)), engine.names, read=False))) == 4
     assert engine.asked[-1][2] == REQUEST.composition
     assert len(crossed) == 1
 
 
-def test_a_worker_that_was_forked_earlier_loads_the_added_adapter_at_the_same_commit():
+def test_a_worker_loads_the_visitors_adapters_at_their_commit_once():
     main, worker = RecordingEngine(), RecordingEngine()
     runner = ZeroGpuRunner(main, lambda _: ZeroGpuRunner(worker, here)._work)
-    runner.add("owner/extra")
-    assert runner.added == ("extra",)
-    list(runner.run(REQUEST, main.names, read=False))
-    list(runner.run(REQUEST, main.names, read=False))
-    assert [each for each in worker.asked if each[0] == "add"] == [("add", "owner/extra", "c" * 40, "extra")]
-
-
-def test_an_adapter_that_does_not_fit_is_not_added():
-    runner = ZeroGpuRunner(RecordingEngine(), here)
-    assert not runner.add("bad/one").ok
-    assert runner.added == ()
+    asked = replace(REQUEST, added=(OWN,))
+    for _ in range(2):
+        list(runner.run(asked, main.names, read=False))
+    added = [each for each in worker.asked if each[0] == "add"]
+    assert added == [("add", "owner/extra", "c" * 40, "owner/extra")]
+    assert not [each for each in main.asked if each[0] == "add"]
 
 
 def test_fuse_says_how_to_read_and_writes_nothing():
@@ -144,6 +147,7 @@ def test_a_real_engine_gives_through_the_worker_what_it_gives_here(tmp_path):
     many = list(runner.run_many([request, request], engine.names))
     assert {index for index, _ in many} == {0, 1}
     assert [step.token for index, step in many if index == 1] == alone
-    words = runner.next_tokens("Who?", composition, alone[:2])
+    ahead = Request("Who?", composition, Sampling(), tuple(alone[:2]))
+    words = runner.next_tokens(ahead, engine.names)
     assert len(words.tokens) == 10
     assert runner.perplexities([("Who?", " me")])[0] > 1

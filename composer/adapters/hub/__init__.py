@@ -6,7 +6,7 @@ Tokens, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what huggingf
 from composer.adapters.files import AdapterFiles, TensorInfo
 from composer.adapters.hub.adapters import download, inspect
 from composer.adapters.hub.bases import base_snapshot
-from composer.adapters.hub.cache import prune
+from composer.adapters.hub.cache import added_cache, prune
 from composer.adapters.hub.cards import read_card
 from composer.adapters.hub.errors import HubError
 from composer.adapters.hub.fetch import Fetch
@@ -20,6 +20,7 @@ __all__ = [
     "Found",
     "HubError",
     "TensorInfo",
+    "added_cache",
     "base_snapshot",
     "download",
     "inspect",

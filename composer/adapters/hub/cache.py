@@ -6,10 +6,15 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from huggingface_hub import scan_cache_dir
+from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
 log = logging.getLogger(__name__)
+
+
+def added_cache() -> Path:
+    """The folder for adapters that visitors bring, apart from the Hub's own cache, which is the owner's."""
+    return Path(constants.HF_HOME) / "adapter-composer" / "added"
 
 
 def prune(cache: Path, limit: float, keep: Collection[str] = ()) -> None:

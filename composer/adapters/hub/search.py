@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from composer.adapters.hub.errors import Unreachable, translate_hub_errors
+from composer.adapters.hub.fetch import list_files
 from composer.adapters.hub.ids import valid_repo_id
 
 # Seconds for an answer. The client itself would wait and retry for minutes.
@@ -45,7 +46,9 @@ def search(base: str, words: str = "") -> list[Found]:
 
 
 def _search(base: str, words: str) -> list[Found]:
-    with translate_hub_errors(f"adapters of {base}", None):
+    with translate_hub_errors(base, None):
+        # Asked first, since a search is retried for minutes where the Hub cannot be reached.
+        list_files(base, None)
         models = HfApi().list_models(
             filter=[f"base_model:adapter:{base}", "peft", "safetensors"],
             search=words or None,

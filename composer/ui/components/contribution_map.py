@@ -18,7 +18,7 @@ from composer.core.catalog_types import AdapterSpec
 from composer.core.results import Step
 from composer.methods import Method
 from composer.ui.components import template
-from composer.ui.components.weight_sliders import SPARE_COLORS, safe_color
+from composer.ui.components.weight_sliders import safe_color
 
 TAIL = 12
 # Of no adapter of the catalog, and readable on white and on black.
@@ -49,17 +49,12 @@ def merged(method: Method, name: str) -> dict[str, str]:
     return {"name": name, "label": f"{method.label}, merged", "color": MERGED_COLOR}
 
 
-def legend(adapters: Sequence[AdapterSpec], catalog: Sequence[str]) -> list[dict[str, str]]:
-    """Label and colour of each adapter; those added after start-up get their slot's colour."""
-    shown = []
-    added = 0
-    for adapter in adapters:
-        color = safe_color(adapter.color)
-        if adapter.name not in catalog:
-            color = SPARE_COLORS[added % len(SPARE_COLORS)]
-            added += 1
-        shown.append({"name": adapter.name, "label": adapter.label or adapter.name, "color": color})
-    return shown
+def legend(adapters: Sequence[AdapterSpec]) -> list[dict[str, str]]:
+    """Name, label and colour of each adapter."""
+    return [
+        {"name": each.name, "label": each.label or each.name, "color": safe_color(each.color)}
+        for each in adapters
+    ]
 
 
 def column(step: Step) -> dict[str, object]:

@@ -38,13 +38,13 @@ def value(composition: Composition) -> dict[str, object]:
     return {"curves": whole["curves"], "schedule": whole["schedule"]}
 
 
-def slots(pool: Sequence[WeightSlider], added: Sequence[str]) -> list[dict[str, object]]:
-    """For each slider its key, its adapters (two for a pair) and their colours."""
+def slots(pool: Sequence[WeightSlider], added: Sequence[str | None]) -> list[dict[str, object]]:
+    """For each slider its key, its adapters (two for a pair) and their colours. added: see is_shown."""
     shown = []
     for slot in pool:
         names = slot.adapters
         if slot.spare is not None:
-            names = added[slot.spare : slot.spare + 1]
+            names = tuple(name for name in added[slot.spare : slot.spare + 1] if name)
         shown.append({"key": slot.key, "names": list(names), "colors": list(slot.colors)})
     return shown
 

@@ -105,22 +105,29 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def is_shown(slot: WeightSlider, per_adapter: bool, added: int) -> bool:
-    """Whether a slot is on the page now. every: one slider per adapter. added: adapters added so far."""
+def is_shown(slot: WeightSlider, per_adapter: bool, added: Sequence[str | None] = ()) -> bool:
+    """Whether a slot is on the page now. added: the adapter of each spare slot, None for a free one."""
     if slot.spare is not None:
-        return slot.spare < added
+        return _spare_name(slot, added) is not None
     if slot.pair:
         return not per_adapter
     return per_adapter or not slot.member
 
 
+def _spare_name(slot: WeightSlider, added: Sequence[str | None]) -> str | None:
+    return added[slot.spare] if slot.spare < len(added) else None
+
+
 def to_weights(
-    slots: Sequence[WeightSlider], values: Sequence[float | None], per_adapter: bool, added: Sequence[str]
+    slots: Sequence[WeightSlider],
+    values: Sequence[float | None],
+    per_adapter: bool,
+    added: Sequence[str | None],
 ) -> dict[str, float]:
     """Weight per adapter from the sliders that are shown; an empty field counts as 0."""
     weights: dict[str, float] = {}
     for slot, value in zip(slots, values, strict=True):
-        if not is_shown(slot, per_adapter, len(added)):
+        if not is_shown(slot, per_adapter, added):
             continue
         weight = 0.0 if value is None else value
         if slot.pair:
@@ -134,7 +141,7 @@ def to_weights(
 
 
 def to_values(
-    slots: Sequence[WeightSlider], weights: Mapping[str, float], added: Sequence[str]
+    slots: Sequence[WeightSlider], weights: Mapping[str, float], added: Sequence[str | None]
 ) -> list[float]:
     """The value of every slot, shown or not, that stands for `weights` (a pair: right minus left)."""
     values = []
@@ -145,7 +152,7 @@ def to_values(
         elif slot.adapters:
             value = weights.get(slot.adapters[0], 0.0)
         else:
-            value = weights.get(added[slot.spare], 0.0) if slot.spare < len(added) else 0.0
+            value = weights.get(_spare_name(slot, added) or "", 0.0)
         low, high = slot.slider.minimum, slot.slider.maximum
         values.append(round(min(max(value, low), high), 6))
     return values

@@ -14,7 +14,6 @@ import gradio as gr
 from composer.core.errors import ComposerError
 from composer.core.results import Step
 from composer.methods import METHODS
-from composer.ui.comparison import Comparison, make_columns
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.handlers.generating import CHEAP
@@ -22,6 +21,8 @@ from composer.ui.handlers.mixing import Mixing
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compare import COUNTS, CompareTab
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
+from composer.ui.views.comparison import Comparison, make_columns
+from composer.ui.visitors import Visitor
 
 ON_CLICK = (
     """() => [{__type__: "update", interactive: true}, {columns: [], message: "Waiting for the model…"}]"""
@@ -52,7 +53,8 @@ class Comparing:
         drawn = tab.again.click(new_seed, None, tab.seed, **CHEAP)
         again = drawn.then(partial(self.compare, compose.controls), inputs, outputs, **quiet)
         tab.stop.click(self.stopped, comparison, [tab.results, tab.stop], cancels=[run, again], **CHEAP)
-        tab.results.select(self.use, [comparison], [tabs, *compose.restored], **CHEAP)
+        inputs = [compose.controls.visitor, comparison]
+        tab.results.select(self.use, inputs, [tabs, *compose.restored], **CHEAP)
 
     def take_over(self, prompt: str, seed: int) -> tuple[str, int]:
         """The prompt and the seed of Compose."""
@@ -75,7 +77,7 @@ class Comparing:
             comparison = self._comparison(controls, prompt, seed, count, [*methods, *others], values)
             began = time.monotonic()
             yield comparison.message("Reading the prompt…"), comparison, gr.update(interactive=True)
-            items = context.runner.run_many(comparison.requests, context.runner.engine.names)
+            items = context.runner.run_many(comparison.requests, context.names(comparison.added))
             async with aclosing(
                 throttled(_without_none(items), context.settings.updates_per_second)
             ) as groups:
@@ -103,8 +105,10 @@ class Comparing:
         sampling = replace(request.sampling, seed=seed)
         seeds = tuple((sampling.seed + place) % 2**32 for place in range(count))
         ordered = [name for name in METHODS if name in methods]
-        columns = make_columns(request.composition, ordered, context.by_name())
-        return Comparison(request.prompt, columns, seeds, sampling, context.meters.judges, context.by_name())
+        legend = context.by_name(request.added)
+        columns = make_columns(request.composition, ordered, legend)
+        judges = context.meters.judges
+        return Comparison(request.prompt, columns, seeds, sampling, judges, legend, request.added)
 
     async def stopped(self, comparison: Comparison | None) -> tuple:
         """What there is after Stop."""
@@ -113,7 +117,7 @@ class Comparing:
             return {"columns": [], "message": "Stopped."}, off
         return comparison.message("Stopped."), off
 
-    def use(self, comparison: Comparison | None, event: gr.EventData) -> list:
+    def use(self, visitor: Visitor, comparison: Comparison | None, event: gr.EventData) -> list:
         """Load a column into Compose. Returns the tab to show and ComposeTab.restored."""
         place = (event._data or {}).get("index")
         if comparison is None or not isinstance(place, int) or not 0 <= place < len(comparison.columns):
@@ -122,7 +126,7 @@ class Comparing:
         sampling = replace(comparison.sampling, seed=comparison.seeds[0])
         return [
             gr.update(selected="compose"),
-            *self._mixing.restore(comparison.prompt, composition, sampling),
+            *self._mixing.restore(visitor, comparison.prompt, composition, sampling),
         ]
 
 

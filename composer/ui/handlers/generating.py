@@ -18,11 +18,11 @@ from composer.ui.components import curves, next_words
 from composer.ui.components.contribution_map import Status, message
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
-from composer.ui.generation_view import Progress
 from composer.ui.handlers.previewing import AT_ONCE, Latest, Previewing
-from composer.ui.runners.base import MergeStarted
+from composer.ui.runners.base import LoadingStarted, MergeStarted, RunEvent
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
+from composer.ui.views.generation import Progress
 
 CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 # In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
@@ -87,12 +87,14 @@ class Generating:
             request = self._context.request(controls.read(values))
             room = request.sampling.max_new_tokens
             before = () if progress is None else progress.steps
+            progress_before = progress
             if progress is None or progress.request.prompt != request.prompt or _ended(before):
                 before = ()
             written = tuple(each.token for each in before)
             request = replace(request, sampling=replace(request.sampling, max_new_tokens=1), written=written)
             progress = self._context.progress(request, room=max(room, len(written) + 1))
-            progress.steps = [replace(each, finish=None) for each in _fitting(before, progress)]
+            before = [] if progress_before is None else _fitting(progress_before, len(before), progress)
+            progress.steps = [replace(each, finish=None) for each in before]
             items = self._context.runner.run(request, progress.names, read=False)
             async with aclosing(throttled(items, self._context.settings.updates_per_second)) as groups:
                 async for group in groups:
@@ -128,9 +130,7 @@ class Generating:
         progress.stopped = True
         return progress.finished(), progress.contribution_figure(), progress, off
 
-    def _tell(
-        self, progress: Progress, group: Sequence[Fusion | Step | QueueUpdate | MergeStarted | TextReading]
-    ) -> tuple:
+    def _tell(self, progress: Progress, group: Sequence[RunEvent]) -> tuple:
         """Live view, fusion figure, contribution figure and the curves' presets after a burst."""
         view = fusion = contribution = presets = gr.skip()
         for event in group:
@@ -138,6 +138,8 @@ class Generating:
                 view = progress.waiting(event.position, self._context.settings.slots)
             elif isinstance(event, MergeStarted):
                 view = progress.making()
+            elif isinstance(event, LoadingStarted):
+                view = progress.loading(event.names)
             elif isinstance(event, Fusion):
                 fusion, progress.fused = progress.fusion_figure(event), True
                 presets = gr.update(alpha=curves.alpha_curves(progress.shared(event)))
@@ -159,18 +161,22 @@ def _ended(steps: Sequence[Step]) -> bool:
     return bool(steps) and steps[-1].finish == "end"
 
 
-def _fitting(steps: Sequence[Step], progress: Progress) -> list[Step]:
-    """Steps of an earlier run over the lanes of this one: those of a merged adapter may differ."""
-    lanes = len(progress.adapters)
+def _fitting(earlier: Progress, count: int, progress: Progress) -> list[Step]:
+    """The first steps of an earlier run over the lanes of this one, whose adapters may be others."""
+    lanes = [each["name"] for each in progress.adapters]
+    common = [
+        (place, lanes.index(each["name"]))
+        for place, each in enumerate(earlier.adapters)
+        if each["name"] in lanes
+    ]
 
     def over(step: Step) -> Step:
-        own = step.contribution
-        whole = own[:, :lanes]
-        if own.shape[1] < lanes:
-            whole = np.pad(own, ((0, 0), (0, lanes - own.shape[1])))
+        whole = np.zeros((len(step.contribution), len(lanes)), step.contribution.dtype)  # [L, N]
+        for old, new in common:
+            whole[:, new] = step.contribution[:, old]
         return replace(step, contribution=whole)
 
-    return [over(each) for each in steps]
+    return [over(each) for each in earlier.steps[:count]]
 
 
 def status_update(sentence: str, phase: str = "error") -> dict[str, object]:

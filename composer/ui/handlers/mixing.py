@@ -12,11 +12,12 @@ from composer.core.composition import Composition, Sampling
 from composer.ui.components import curves, next_words
 from composer.ui.components.weight_sliders import is_shown, needs_per_adapter, to_values, to_weights
 from composer.ui.context import PageContext
-from composer.ui.generation_view import Progress
 from composer.ui.handlers.generating import CHEAP, status_update
 from composer.ui.handlers.previewing import Latest, Previewing
 from composer.ui.recordings import Recording
 from composer.ui.tabs.compose import SAMPLING, ComposeTab, parameter_updates
+from composer.ui.views.generation import Progress
+from composer.ui.visitors import Visitor
 
 
 class Mixing:
@@ -33,13 +34,14 @@ class Mixing:
         weights = list(controls.weights)
         shown = [tab.method_help, *controls.parameters.values(), tab.more]
         controls.method.input(parameter_updates, controls.method, shown, **CHEAP)
-        controls.per_adapter.input(self.switch, [controls.per_adapter, *weights], weights, **CHEAP)
+        switched = [controls.visitor, controls.per_adapter, *weights]
+        controls.per_adapter.input(self.switch, switched, weights, **CHEAP)
         zeroed = tab.zero.click(self.zero, None, [controls.curves, *weights], **CHEAP)
         self._previewing.after(zeroed, tab, latest)
         for place, button in enumerate(tab.examples):
             loaded = button.click(
                 partial(self.load_example, place),
-                latest,
+                [controls.visitor, latest],
                 [tab.live, tab.next_words, tab.fusion, tab.contribution, progress, tab.stop, *tab.restored],
                 cancels=running,
                 **CHEAP,
@@ -51,13 +53,13 @@ class Mixing:
         """Every slider at 0, without curves and schedules."""
         return [curves.value(Composition()), *[0.0] * len(self._context.slots)]
 
-    def switch(self, per_adapter: bool, *values) -> list:
+    def switch(self, visitor: Visitor, per_adapter: bool, *values) -> list:
         """Slider updates when the visitor changes between two-way sliders and one per adapter."""
-        context = self._context
-        weights = to_weights(context.slots, values, not per_adapter, context.runner.added)
-        return self._show(to_values(context.slots, weights, context.runner.added), per_adapter)
+        slots, added = self._context.slots, self._context.added(visitor)
+        weights = to_weights(slots, values, not per_adapter, added)
+        return self._show(to_values(slots, weights, added), per_adapter, added)
 
-    def load_example(self, place: int, latest: Latest) -> list:
+    def load_example(self, place: int, visitor: Visitor, latest: Latest) -> list:
         """A preset: its recording if there is one, and all controls as it has them.
 
         Everything that the visitor may have moved returns to its initial value, so that the preset's note is
@@ -75,7 +77,7 @@ class Mixing:
         else:
             shown, sampling = self.recorded(recording, example.note), recording.request.sampling
             alpha = shown[-1].shared(recording.fusion)
-        restored = self.restore(example.prompt, composition, sampling, alpha)
+        restored = self.restore(visitor, example.prompt, composition, sampling, alpha)
         return [*shown, gr.update(interactive=False), *restored]
 
     def recorded(self, recording: Recording, note: str) -> list:
@@ -96,6 +98,7 @@ class Mixing:
 
     def restore(
         self,
+        visitor: Visitor,
         prompt: str,
         composition: Composition,
         sampling: Sampling,
@@ -105,9 +108,9 @@ class Mixing:
         painter = curves.value(composition)
         if alpha is not None:
             painter = gr.update(value=painter, alpha=curves.alpha_curves(alpha))
-        context = self._context
+        context, added = self._context, self._context.added(visitor)
         per_adapter = needs_per_adapter(context.slots, composition.weights)
-        values = to_values(context.slots, composition.weights, context.runner.added)
+        values = to_values(context.slots, composition.weights, added)
         most = context.settings.max_new_tokens
         tokens = min(sampling.max_new_tokens, most)
         return [
@@ -120,11 +123,10 @@ class Mixing:
             sampling.seed,
             per_adapter,
             painter,
-            *self._show(values, per_adapter),
+            *self._show(values, per_adapter, added),
         ]
 
-    def _show(self, values: list[float], per_adapter: bool) -> list:
-        added = len(self._context.runner.added)
+    def _show(self, values: list[float], per_adapter: bool, added: Sequence[str | None]) -> list:
         return [
             gr.update(value=value, visible=is_shown(slot, per_adapter, added))
             for slot, value in zip(self._context.slots, values, strict=True)

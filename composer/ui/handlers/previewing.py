@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import gradio as gr
@@ -102,13 +102,13 @@ class Previewing:
         try:
             found = await asyncio.to_thread(
                 context.runner.next_tokens,
-                request.prompt,
-                request.composition,
-                written,
+                replace(request, written=tuple(written)),
+                context.names(request.added),
                 lambda: latest.number != number,
             )
         except Withdrawn:
             return gr.skip()  # a newer one is on its way
         except Exception as fault:
             return next_words.message(error_message(fault))
-        return next_words.view(found, context.by_name(), request.composition.weights, bool(written))
+        legend = context.by_name(request.added)
+        return next_words.view(found, legend, request.composition.weights, bool(written))

@@ -9,7 +9,7 @@ import gradio as gr
 
 from composer.adapters.recipe import LONGEST_YAML, Recipe, parse_recipe, recipe_yaml
 from composer.core.errors import ComposerError
-from composer.engine.recipes import check_recipe, recipe_of
+from composer.engine.recipes import adapter_source, check_recipe, recipe_of
 from composer.ui.components import next_words
 from composer.ui.components.share import ShareCard
 from composer.ui.context import PageContext
@@ -19,6 +19,7 @@ from composer.ui.handlers.mixing import Mixing
 from composer.ui.sharing import PARAMETER, decode, encode
 from composer.ui.tabs.compose import ComposeTab, Controls
 from composer.ui.validation import check_method
+from composer.ui.visitors import Visitor
 
 RESTORED = "Everything stands as in the link. Press Generate."
 LOADED = "The recipe is loaded."
@@ -43,36 +44,41 @@ class Sharing:
             **CHEAP,
         )
         card.close.click(lambda: gr.update(visible=False), None, card.group, **CHEAP)
-        back = [tabs, compose.live, card.message, *compose.restored]
-        card.load.click(self.load, card.recipe, back, **CHEAP)
-        card.upload.upload(self.upload, card.upload, [card.recipe, *back], **CHEAP)
-        blocks.load(self.opened, None, [tabs, compose.live, compose.next_words, *compose.restored], **CHEAP)
+        back, visitor = [tabs, compose.live, card.message, *compose.restored], compose.controls.visitor
+        card.load.click(self.load, [visitor, card.recipe], back, **CHEAP)
+        card.upload.upload(self.upload, [visitor, card.upload], [card.recipe, *back], **CHEAP)
+        blocks.load(
+            self.opened, visitor, [tabs, compose.live, compose.next_words, *compose.restored], **CHEAP
+        )
 
     def make(self, controls: Controls, tab: str, *values) -> tuple:
         """The card with the link and the YAML of what the controls say."""
         try:
             request = self._context.request(controls.read(values))
             engine = self._context.runner.engine
-            recipe = recipe_of(engine, request.prompt, request.composition, request.sampling, tab)
+            sources = {
+                own.name: adapter_source(own.adapter.source, own.adapter.revision) for own in request.added
+            }
+            recipe = recipe_of(engine, request.prompt, request.composition, request.sampling, tab, sources)
             link = f"?{PARAMETER}={encode(recipe)}"
             return gr.update(visible=True), {"link": link}, recipe_yaml(recipe), ""
         except Exception as fault:
             return gr.update(visible=True), {"link": ""}, gr.skip(), error_message(fault)
 
-    def load(self, text: str) -> list:
+    def load(self, visitor: Visitor, text: str) -> list:
         """The controls as a pasted recipe has them.
 
         Returns the tab, the live view, a message and the controls.
         """
         try:
             recipe = parse_recipe(text or "")
-            shown, notes, controls = self._restore(recipe)
+            shown, notes, controls = self._restore(visitor, recipe)
             sentence = " ".join([LOADED, *notes])
             return [shown, status_update(sentence, "idle"), sentence, *controls]
         except Exception as fault:
             return [gr.skip(), gr.skip(), error_message(fault), *self._nothing]
 
-    def upload(self, path: str | None) -> list:
+    def upload(self, visitor: Visitor, path: str | None) -> list:
         """As `load`, of a file; first its text."""
         try:
             file = Path(path or "")
@@ -82,9 +88,9 @@ class Sharing:
         except (ComposerError, OSError, UnicodeDecodeError) as fault:
             words = error_message(fault) if isinstance(fault, ComposerError) else "The file is no YAML text."
             return [gr.skip(), gr.skip(), gr.skip(), words, *self._nothing]
-        return [text, *self.load(text)]
+        return [text, *self.load(visitor, text)]
 
-    def opened(self, request: gr.Request) -> list:
+    def opened(self, visitor: Visitor, request: gr.Request) -> list:
         """The controls as the link has them, if the page was opened by one.
 
         Returns the tab, the live view, the next words and the controls.
@@ -94,21 +100,22 @@ class Sharing:
             return [gr.skip(), gr.skip(), gr.skip(), *self._nothing]
         try:
             recipe = decode(parameter)
-            shown, notes, controls = self._restore(recipe)
+            shown, notes, controls = self._restore(visitor, recipe)
             view = empty_view(self._context, recipe.prompt, " ".join([RESTORED, *notes]))
             return [shown, view, next_words.message(next_words.EMPTY), *controls]
         except Exception as fault:
             return [gr.skip(), status_update(error_message(fault)), gr.skip(), *self._nothing]
 
-    def _restore(self, recipe: Recipe) -> tuple[dict, list[str], list]:
+    def _restore(self, visitor: Visitor, recipe: Recipe) -> tuple[dict, list[str], list]:
         """The tab's update, sentences on what is other here, and the controls. Raises ComposerError."""
         context = self._context
-        notes = check_recipe(context.runner.engine, recipe)
+        own = {each.name: adapter_source(each.adapter.source, each.adapter.revision) for each in visitor.own}
+        notes = check_recipe(context.runner.engine, recipe, context.runner.catalog_names, own)
         if len(recipe.prompt) > context.settings.max_prompt_chars:
             raise ComposerError(
                 f"The recipe's prompt is longer than {context.settings.max_prompt_chars} characters."
             )
         check_method(recipe.composition.method)
-        controls = self._mixing.restore(recipe.prompt, recipe.composition, recipe.sampling)
+        controls = self._mixing.restore(visitor, recipe.prompt, recipe.composition, recipe.sampling)
         tab = recipe.tab if recipe.tab in ("compose", "compare") else "compose"
         return gr.update(selected=tab), notes, controls

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from composer.analysis.next_token import NextTokens
 from composer.analysis.text_reading import TextReading
-from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
+from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import Engine
 from composer.engine.resolve import requires_materialization
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.validation import Request
-
-Added = tuple[tuple[str, str, str | None], ...]  # (adapter name, repo or folder, commit)
+from composer.ui.visitors import Own
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,15 @@ class MergeStarted:
     """A merge for this text has begun, which takes a while."""
 
 
+@dataclass(frozen=True)
+class LoadingStarted:
+    """Adapters of the visitor's that had to make room are being loaded again."""
+
+    names: tuple[str, ...]
+
+
 Left = Callable[[], bool]
-RunEvent = Fusion | Step | QueueUpdate | MergeStarted | TextReading | None
+RunEvent = Fusion | Step | QueueUpdate | MergeStarted | LoadingStarted | TextReading | None
 
 
 class Withdrawn(Exception):
@@ -46,22 +53,18 @@ class Runner(ABC):
 
     limit: int | None = None
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, added: AddedAdapters | None = None):
         self.engine = engine
+        # Those of the catalog, which everybody has.
         self.catalog_names = tuple(engine.names)
-        self._added: Added = ()
+        self.added = added or AddedAdapters(engine, math.inf, math.inf)
 
-    @property
-    def added(self) -> tuple[str, ...]:
-        """Names of the adapters that visitors added, in order."""
-        return tuple(name for name, _, _ in self._added)
-
-    def add(self, source: str) -> FitReport:
-        """Loads one more adapter for all visitors, if it fits; returns its fit report."""
-        report = self.engine.add_adapter(source)
-        if report.ok:
-            self._added = (*self._added, (report.name, source, report.revision))
-        return report
+    def loading(self, added: Sequence[Own]) -> Iterator[LoadingStarted]:
+        """Load the visitor's adapters in use, after an event where that takes a while. Raises ComposerError
+        where one cannot be had any more."""
+        if missing := tuple(each.name for each in added if each.name not in self.engine.names):
+            yield LoadingStarted(missing)
+        self.added.use([each.adapter for each in added])
 
     @abstractmethod
     def run(self, request: Request, names: Sequence[str], read: bool = True) -> Iterator[RunEvent]:
@@ -69,11 +72,11 @@ class Runner(ABC):
 
         read: at the end comes the text's TextReading, where the text can be read once more.
 
-        names: the N adapters that the caller knows; fusion and contributions have their order, and a merged
-        adapter's contribution comes last (engine.resolve.lane_names). MergeStarted comes before a merge. A
-        QueueUpdate holds a new position in the queue (0: no longer in it). None carries nothing and lets the
-        caller leave. Closing the iterator stops the generation. Raises ComposerError, or gr.Error with the
-        sentence of one.
+        names: the N adapters that there are for the visitor; fusion and contributions have their order, and a
+        merged adapter's contribution comes last (engine.resolve.lane_names). LoadingStarted and MergeStarted
+        come before what takes a while. A QueueUpdate holds a new position in the queue (0: no longer in it).
+        None carries nothing and lets the caller leave. Closing the iterator stops the generation. Raises
+        ComposerError, or gr.Error with the sentence of one.
         """
 
     @abstractmethod
@@ -87,13 +90,12 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def next_tokens(
-        self, prompt: str, composition: Composition, written: Sequence[int] = (), left: Left = never
-    ) -> NextTokens:
+    def next_tokens(self, request: Request, names: Sequence[str], left: Left = never) -> NextTokens:
         """The likeliest next tokens after a prompt and what is written. Raises as `run` does, and for methods
         that merge adapters: a merge takes seconds, and each position of a slider would need its own.
 
-        left: whether nobody waits for the answer any more; then what has not begun raises Withdrawn.
+        names: as for `run`. left: whether nobody waits for the answer any more; then what has not begun
+        raises Withdrawn.
         """
 
     @abstractmethod

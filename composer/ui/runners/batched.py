@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -14,11 +13,10 @@ from typing import TypeVar
 
 from composer.analysis.next_token import NextTokenReader, NextTokens
 from composer.analysis.text_reading import TextReading, read_text
-from composer.core.catalog_types import FitReport
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
-from composer.core.threads import run_in_short_lived_thread
+from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.materialize import Executor
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
@@ -42,8 +40,8 @@ log = logging.getLogger(__name__)
 class BatchedRunner(Runner):
     """Feeds a scheduler. Any number of threads may run generations."""
 
-    def __init__(self, engine: Engine, settings: Settings):
-        super().__init__(engine)
+    def __init__(self, engine: Engine, settings: Settings, added: AddedAdapters | None = None):
+        super().__init__(engine, added)
         longest = engine.base.prompt_limit + settings.max_new_tokens
         self.scheduler = Scheduler(engine, settings.slots, settings.queue_size, longest)
         self._read_next = NextTokenReader(engine)
@@ -54,17 +52,19 @@ class BatchedRunner(Runner):
         prompt, composition, tokens = request.prompt, request.composition, list(request.written)
         self.engine.base.encode(prompt)
         self.scheduler.check_capacity()
-        # Held until the row holds it, so that merged adapters stay in the bank.
-        resolved: AnyComposition = composition
+        yield from self.loading(request.added)
+        # Held until the row holds it, so that its adapters stay in the bank.
         if requires_materialization(composition):
-            resolved = yield from self._materialized(composition)
+            resolved = yield from self._materialized(composition, names)
+        else:
+            resolved = self.engine.resolve(composition, among=names)
         fusion = None
         if find_method(composition).needs_kl or self._idle():
             for fusion in self._read(prompt, resolved, names):
                 yield fusion
         handle = self.scheduler.submit(prompt, resolved, request.sampling, fusion, request.written)
         try:
-            for event in _follow(handle, names):
+            for event in _follow(handle):
                 if isinstance(event, Step):
                     tokens.append(event.token)
                 yield event
@@ -84,6 +84,7 @@ class BatchedRunner(Runner):
     ) -> Iterator[tuple[int, Step | Exception | None]]:
         """See Runner. They are rows of everybody's batch, at most TOGETHER at a time."""
         news: SimpleQueue[tuple[int, Step | Exception | None]] = SimpleQueue()
+        self.added.use({own.name: own.adapter for each in requests for own in each.added}.values())
         left, handles = Event(), list[RequestHandle]()
         pool = ThreadPoolExecutor(min(len(requests), TOGETHER), thread_name_prefix="comparing")
         try:
@@ -112,10 +113,11 @@ class BatchedRunner(Runner):
         """Post a request's steps, or what ended it."""
 
         try:
-            resolved = self.engine.resolve(request.composition, self._executor(left, "Merge cancelled."))
+            execute = self._executor(left, "Merge cancelled.")
+            resolved = self.engine.resolve(request.composition, execute, names)
             handle = self.scheduler.submit(request.prompt, resolved, request.sampling)
             handles.append(handle)
-            with closing(_follow(handle, names)) as events:
+            with closing(_follow(handle)) as events:
                 for event in events:
                     if left.is_set():
                         return
@@ -124,14 +126,15 @@ class BatchedRunner(Runner):
         except Exception as fault:  # whoever compares is told, and the other columns go on
             news.put((index, fault))
 
-    def next_tokens(
-        self, prompt: str, composition: Composition, written: Sequence[int] = (), left: Left = never
-    ) -> NextTokens:
+    def next_tokens(self, request: Request, names: Sequence[str], left: Left = never) -> NextTokens:
         """See Runner. It is computed between two passes of the running texts."""
-        check_unmerged(composition)
+        check_unmerged(request.composition)
+        for _ in self.loading(request.added):
+            pass
+        resolved = self.engine.resolve(request.composition, among=names)
         # Another visitor's call may put its own in the attribute before this one is read.
         future = self._preview = self.scheduler.submit_task(
-            partial(self._read_next, prompt, composition, written=tuple(written))
+            partial(self._read_next, request.prompt, resolved, written=request.written)
         )
         while not wait([future], POLL / 5).done:
             if left() and future.cancel():
@@ -145,10 +148,6 @@ class BatchedRunner(Runner):
             for text in texts
             for score in self.scheduler.submit_task(partial(perplexities, self.engine, [text])).result()
         ]
-
-    def add(self, source: str) -> FitReport:
-        """See Runner."""
-        return run_in_short_lived_thread(partial(super().add, source))
 
     def _idle(self) -> bool:
         """Whether no text and no other work is running. Next words are let through first."""
@@ -171,14 +170,14 @@ class BatchedRunner(Runner):
         return execute
 
     def _materialized(
-        self, composition: Composition
+        self, composition: Composition, names: Sequence[str]
     ) -> Generator[MergeStarted | None, None, ResolvedComposition]:
         """Merges or calibrates adapters, piece by piece between two passes."""
         left = Event()
 
         with ThreadPoolExecutor(1, thread_name_prefix="merging") as pool:
             execute = self._executor(left, "Merge cancelled.")
-            future = pool.submit(self.engine.resolve, composition, execute)
+            future = pool.submit(self.engine.resolve, composition, execute, names)
             try:
                 if not wait([future], POLL).done:
                     yield MergeStarted()
@@ -222,12 +221,11 @@ def _polled(future: Future[T]) -> Generator[None, None, T]:
     return future.result()
 
 
-def _follow(handle: RequestHandle, names: Sequence[str]) -> Generator[Step | QueueUpdate | None]:
-    position, lanes = 0, handle.row.resolved.lane_indices(names)
+def _follow(handle: RequestHandle) -> Generator[Step | QueueUpdate | None]:
+    position = 0
     for event in handle.events():
         if isinstance(event, Step):
-            # Adapters that were added after the visitor's request are left out.
-            yield replace(event, contribution=event.contribution[:, lanes])
+            yield event
         else:
             yield event if event.position != position else None
             position = event.position

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -18,10 +18,11 @@ from composer.analysis.text_reading import TextReading, read_text
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
+from composer.engine.added_adapters import AddedAdapter, AddedAdapters
 from composer.engine.engine import Engine
 from composer.evaluation.scoring import perplexities
 from composer.ui.error_messages import error_message
-from composer.ui.runners.base import Added, Left, Runner, check_unmerged, never
+from composer.ui.runners.base import Left, Runner, check_unmerged, never
 from composer.ui.validation import Request
 
 
@@ -30,35 +31,36 @@ class ZeroGpuRunner(Runner):
 
     limit = 1
 
-    def __init__(self, engine: Engine, on_gpu: Callable[[Callable], Callable]):
-        super().__init__(engine)
+    def __init__(
+        self, engine: Engine, on_gpu: Callable[[Callable], Callable], added: AddedAdapters | None = None
+    ):
+        super().__init__(engine, added)
         self._work = on_gpu(self._work_here)
 
     def run(
         self, request: Request, names: Sequence[str], read: bool = True
     ) -> Iterator[Fusion | Step | TextReading]:
         """See Runner. The fusion weights come first."""
-        yield from self._work("run", {**_plain(request), "names": tuple(names), "read": read}, self._added)
+        given = {**_plain(request), "names": tuple(names), "read": read}
+        yield from self._work("run", given, _adapters([request]))
 
     def run_many(
         self, requests: Sequence[Request], names: Sequence[str]
     ) -> Iterator[tuple[int, Step | Exception | None]]:
         """See Runner. All rows decode in one batch of the worker."""
         given = {"requests": [_plain(each) for each in requests], "names": tuple(names)}
-        yield from self._work("run_many", given, self._added)
+        yield from self._work("run_many", given, _adapters(requests))
 
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
         asked = {"method": "kl", "norm": norm, "tokens": tokens}
         return self._first("fuse", {"prompt": prompt, "names": tuple(names), "composition": asked})
 
-    def next_tokens(
-        self, prompt: str, composition: Composition, written: Sequence[int] = (), left: Left = never
-    ) -> NextTokens:
+    def next_tokens(self, request: Request, names: Sequence[str], left: Left = never) -> NextTokens:
         """See Runner."""
-        check_unmerged(composition)
-        given = {"prompt": prompt, "composition": composition.as_dict(), "written": tuple(written)}
-        return self._first("next_tokens", given)
+        check_unmerged(request.composition)
+        given = _plain(request) | {"names": tuple(names)}
+        return self._first("next_tokens", given, _adapters([request]))
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner."""
@@ -67,8 +69,8 @@ class ZeroGpuRunner(Runner):
     def close(self) -> None:
         """Nothing of this runner's stays behind."""
 
-    def _first(self, kind: str, given: Mapping[str, object]) -> Any:
-        work = self._work(kind, given, self._added)
+    def _first(self, kind: str, given: Mapping[str, object], added: tuple[AddedAdapter, ...] = ()) -> Any:
+        work = self._work(kind, given, added)
         try:
             return next(work)
         finally:
@@ -76,12 +78,12 @@ class ZeroGpuRunner(Runner):
 
     # --- in the worker -------------------------------------------------------------------------
 
-    def _work_here(self, kind: str, given: Mapping[str, Any], added: Added) -> Iterator[Any]:
-        """kind: the method that it works for."""
+    def _work_here(
+        self, kind: str, given: Mapping[str, Any], added: tuple[AddedAdapter, ...]
+    ) -> Iterator[Any]:
+        """kind: the method that it works for. added: the visitor's adapters that it needs."""
         try:
-            for name, source, commit in added:
-                if name not in self.engine.names:
-                    self.engine.add_adapter(source, commit, name)
+            self.added.use(added)
             yield from getattr(self, f"_{kind}_here")(**given)
         except Exception as fault:
             raise gr.Error(error_message(fault), print_exception=False) from None
@@ -89,14 +91,14 @@ class ZeroGpuRunner(Runner):
     def _run_here(
         self, prompt: str, composition: Mapping, sampling: Mapping, written: Sequence[int], names, read: bool
     ) -> Iterator[Fusion | Step | TextReading]:
-        wanted, tokens = Composition(**composition), list(written)
+        wanted, tokens = self.engine.resolve(Composition(**composition), among=names), list(written)
         fusion = self.engine.fusion(prompt, names, composition=wanted)
         yield fusion
         steps = self.engine.generate(prompt, wanted, Sampling(**sampling), fusion=fusion, written=written)
         with closing(steps):
             for step in steps:
                 tokens.append(step.token)
-                yield self._known(step, names)
+                yield step
         if read:
             # The text is whole, whether or not it can be read once more.
             with suppress(ComposerError):
@@ -104,34 +106,34 @@ class ZeroGpuRunner(Runner):
 
     def _run_many_here(self, requests: Sequence[Mapping], names: Sequence[str]) -> Iterator[tuple[int, Step]]:
         asked = [
-            (each["prompt"], Composition(**each["composition"]), Sampling(**each["sampling"]))
+            (
+                each["prompt"],
+                self.engine.resolve(Composition(**each["composition"]), among=names),
+                Sampling(**each["sampling"]),
+            )
             for each in requests
         ]
         steps = self.engine.generate_rows(asked)
         with closing(steps):
             for step in steps:
-                yield int(step.row), self._known(step, names)
+                yield int(step.row), step
 
     def _fuse_here(self, prompt: str, names: Sequence[str], composition: Mapping) -> Iterator[Fusion]:
         yield self.engine.fusion(prompt, names, composition=Composition(**composition))
 
     def _next_tokens_here(
-        self, prompt: str, composition: Mapping, written: Sequence[int]
+        self, prompt: str, composition: Mapping, sampling: Mapping, written: Sequence[int], names
     ) -> Iterator[NextTokens]:
-        yield NextTokenReader(self.engine)(prompt, Composition(**composition), written=written)
+        resolved = self.engine.resolve(Composition(**composition), among=names)
+        yield NextTokenReader(self.engine)(prompt, resolved, written=written)
 
     def _perplexities_here(self, texts: Sequence[tuple[str, str]]) -> Iterator[list[float | None]]:
         yield perplexities(self.engine, texts)
 
-    def _known(self, step: Step, names: Sequence[str]) -> Step:
-        """The step with the contributions of these adapters and of the merged adapter after them."""
-        here = self.engine.names
-        if tuple(names) == tuple(here):
-            return step
-        places = [here.index(name) for name in names]
-        return replace(
-            step, contribution=step.contribution[:, [*places, *range(len(here), step.contribution.shape[1])]]
-        )
+
+def _adapters(requests: Sequence[Request]) -> tuple[AddedAdapter, ...]:
+    """The visitors' adapters that these requests use."""
+    return tuple({own.name: own.adapter for each in requests for own in each.added}.values())
 
 
 def _plain(request: Request) -> dict[str, object]:

@@ -35,6 +35,8 @@ LEADING = 3
 class Controls:
     """The widgets of a request, in the order in which handlers receive their values."""
 
+    # The visitor's own adapters (Visitor).
+    visitor: gr.State
     prompt: gr.Textbox
     method: gr.Dropdown
     strength: gr.Slider
@@ -49,7 +51,7 @@ class Controls:
     def inputs(self) -> list:
         shape = [self.strength, *self.bands, *self.parameters.values()]
         mix = [self.per_adapter, self.curves, *self.weights]
-        return [self.prompt, self.method, *shape, *self.sampling.values(), *mix]
+        return [self.visitor, self.prompt, self.method, *shape, *self.sampling.values(), *mix]
 
     @property
     def preview_triggers(self) -> list:
@@ -63,12 +65,13 @@ class Controls:
         ]
 
     def read(self, values: tuple) -> dict:
-        """Handler arguments back by name: prompt, method, bands, parameters, sampling, per_adapter, curves,
-        sliders."""
-        prompt, method, strength, early, middle, late, *rest = values
+        """Handler arguments back by name: visitor, prompt, method, bands, parameters, sampling, per_adapter,
+        curves, sliders."""
+        visitor, prompt, method, strength, early, middle, late, *rest = values
         own, rest = rest[: len(self.parameters)], rest[len(self.parameters) :]
         cut = len(self.sampling)
         return {
+            "visitor": visitor,
             "prompt": prompt,
             "method": method,
             "bands": (early, middle, late),
@@ -144,10 +147,11 @@ def build(
     opening: Opening,
     settings: Settings,
     layers: int,
+    visitor: gr.State,
 ) -> ComposeTab:
     """Lays the tab out in the current Blocks context. Connects no events.
 
-    layers: the base's.
+    layers: the base's. visitor: see Controls.
     """
     composition = opening.composition
     separate = needs_per_adapter(slots, composition.weights)
@@ -178,7 +182,7 @@ def build(
                         separate, label="One slider per adapter", container=False, elem_id="every"
                     )
                     zero = gr.Button("All to 0", size="sm", elem_id="zero")
-                shown = [slot for slot in slots if is_shown(slot, separate, added=0)]
+                shown = [slot for slot in slots if is_shown(slot, separate)]
                 weights = tuple(
                     _weight(slot, value, separate, lead=slot in shown[:LEADING] or slot.spare is not None)
                     for slot, value in zip(slots, values, strict=True)
@@ -213,7 +217,9 @@ def build(
                 with gr.Column(min_width=330):
                     contribution = gr.Plot(opening.contribution, show_label=False, elem_id="contribution")
                     gr.Markdown(CONTRIBUTION_CAPTION, elem_classes="caption")
-    controls = Controls(prompt, method, strength, bands, own, sampling, per_adapter, painter, weights)
+    controls = Controls(
+        visitor, prompt, method, strength, bands, own, sampling, per_adapter, painter, weights
+    )
     return ComposeTab(
         controls,
         generate,
@@ -262,7 +268,7 @@ def _weight(slot: WeightSlider, value: float, per_adapter: bool, lead: bool) -> 
         step=slot.slider.step,
         label=slot.label,
         info=slot.description or None,
-        visible=is_shown(slot, per_adapter, added=0),
+        visible=is_shown(slot, per_adapter),
         buttons=[],
         elem_id=slot.key,
         # Folded away from the first frame on; mix.js takes over from there.

@@ -13,8 +13,9 @@ from composer.core.results import Step
 from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import bootstrap, distinct
 from composer.methods import METHODS
-from composer.ui.comparison_files import files
 from composer.ui.validation import Request
+from composer.ui.views.comparison_files import files
+from composer.ui.visitors import Own
 
 MOST_COLUMNS = 8
 LOWER_IS_BETTER = {"perplexity"}
@@ -98,6 +99,8 @@ class Comparison:
     sampling: Sampling
     judges: tuple[NgramJudge, ...]
     legend: Mapping[str, Mapping[str, str]]
+    # The visitor's adapters in use.
+    added: tuple[Own, ...] = ()
     own: list[Texts] = field(default_factory=list)
     scored: bool = False
 
@@ -111,7 +114,7 @@ class Comparison:
     def requests(self) -> list[Request]:
         """A request for each column and seed, column by column."""
         return [
-            Request(self.prompt, column.composition, replace(self.sampling, seed=seed))
+            Request(self.prompt, column.composition, replace(self.sampling, seed=seed), added=self.added)
             for column in self.columns
             for seed in self.seeds
         ]

@@ -65,6 +65,11 @@ class Progress:
         words = "Preparing the adapters for this method; once for these weights, up to half a minute…"
         return self._message(Status("reading", words), fresh=0)
 
+    def loading(self, names: Sequence[str]) -> dict[str, object]:
+        """The live view while adapters that had to make room are loaded again."""
+        words = f"Loading {', '.join(names)} again, which had made room for others…"
+        return self._message(Status("reading", words), fresh=0)
+
     def waiting(self, place: int, slots: int) -> dict[str, object]:
         """The live view of a visitor in the queue; place 0: no longer in it."""
         if place == 0:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from composer.ui.comparison import Comparison, Row
+    from composer.ui.views.comparison import Comparison, Row
 
 
 def files(comparison: Comparison, rows: Sequence[Row]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What a visitor is shown of a run, as plain values: no widgets here."""

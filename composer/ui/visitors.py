@@ -1,0 +1,112 @@
+"""What belongs to a visitor alone: the adapters that they brought, each with a slider of its own."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from composer.core.errors import ComposerError
+from composer.engine.added_adapters import AddedAdapter, AddedAdapters
+from composer.ui.components.weight_sliders import SPARE_COLORS
+
+
+@dataclass(frozen=True)
+class Own:
+    """A visitor's adapter, and which of the spare sliders is its own."""
+
+    slot: int
+    adapter: AddedAdapter
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Its entry in the legend."""
+        color = SPARE_COLORS[self.slot % len(SPARE_COLORS)]
+        return {"name": self.name, "label": self.adapter.label, "color": color}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one visitor may bring: so many adapters, and so many bytes of memory."""
+
+    adapters: int
+    memory: float
+
+
+@dataclass
+class Visitor:
+    """The state of one visitor's page. A visitor is known by it alone."""
+
+    own: tuple[Own, ...] = ()
+
+    def at(self, slot: int) -> Own | None:
+        """What the slider has; None for one that is free."""
+        return next((each for each in self.own if each.slot == slot), None)
+
+    def names(self, slots: int) -> list[str | None]:
+        """The adapter's name of each of so many spare sliders."""
+        found = [self.at(slot) for slot in range(slots)]
+        return [None if own is None else own.name for own in found]
+
+    def using(self, names: Sequence[str]) -> tuple[Own, ...]:
+        """The visitor's own among these adapters."""
+        return tuple(each for each in self.own if each.name in names)
+
+    def check_room(self, budget: Budget, memory: int = 0) -> None:
+        """Raise ComposerError where one more adapter of so many bytes is too much."""
+        if len(self.own) >= budget.adapters:
+            raise ComposerError(
+                f"You have {budget.adapters} adapters, which is all there is room for; remove one first."
+            )
+        if sum(each.adapter.memory for each in self.own) + memory > budget.memory:
+            raise ComposerError(
+                f"This adapter takes {memory / 1e6:,.0f} MB, and yours together may take "
+                f"{budget.memory / 1e6:,.0f} MB; remove one first, or choose one of a lower rank."
+            )
+
+    def add(self, adapter: AddedAdapter, slots: int) -> Own:
+        """Give the adapter the first free slider."""
+        free = next(slot for slot in range(slots) if self.at(slot) is None)
+        own = Own(free, adapter)
+        self.own = (*self.own, own)
+        return own
+
+    def remove(self, name: str) -> Own:
+        """Take an adapter's slider away. Raises ComposerError for one that is not the visitor's."""
+        found = next((each for each in self.own if each.name == name), None)
+        if found is None:
+            raise ComposerError("This adapter is not one of yours.")
+        self.own = tuple(each for each in self.own if each is not found)
+        return found
+
+    def leave(self, added: AddedAdapters) -> None:
+        """Give up all of them."""
+        own, self.own = self.own, ()
+        for each in own:
+            added.release(each.adapter)
+
+
+class Callers:
+    """The visitors that are programs, by the session of their client. The ones heard of last are kept."""
+
+    def __init__(self, added: AddedAdapters, most: int = 200):
+        self._added, self._most = added, most
+        self._known: OrderedDict[str, Visitor] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, session: str | None) -> Visitor:
+        """The visitor of a session; without one, a new visitor each time."""
+        if session is None:
+            return Visitor()
+        with self._lock:
+            visitor = self._known.pop(session, None) or Visitor()
+            self._known[session] = visitor
+            gone = [self._known.popitem(last=False)[1] for _ in range(len(self._known) - self._most)]
+        for each in gone:
+            each.leave(self._added)
+        return visitor
