@@ -53,11 +53,7 @@ function compareShow() {
 for (const button of element.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => {
     const kind = button.dataset.file;
-    const link = makeNode("a");
-    link.href = URL.createObjectURL(new Blob([props.value.files[kind]], { type: compareKinds[kind] }));
-    link.download = `comparison.${kind}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    saveFile(new Blob([props.value.files[kind]], { type: compareKinds[kind] }), `comparison.${kind}`);
   });
 }
 new MutationObserver(compareShow).observe(document.body, { attributeFilter: ["class"] });

@@ -26,3 +26,12 @@ function adapterColor(hex) {
 function signed(nats, digits = 1) {
   return `${nats >= 0 ? "+" : "−"}${Math.abs(nats).toFixed(digits)}`;
 }
+
+// Hands the visitor a file that the page made.
+function saveFile(blob, name) {
+  const link = makeNode("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

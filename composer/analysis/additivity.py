@@ -20,3 +20,8 @@ def additivity(base: np.ndarray, alone: np.ndarray, composed: np.ndarray) -> flo
     # Two rows of one batch that compute the same thing may round differently.
     rounding = ROUNDING * float(np.linalg.norm(base.astype(np.float64)))
     return 1 - float(np.linalg.norm(change - parts)) / size if size > rounding else float("nan")
+
+
+def additivity_by_token(base: np.ndarray, alone: np.ndarray, composed: np.ndarray) -> np.ndarray:
+    """[T]: as `additivity` at each token of a text. base, composed: [T, V]. alone: [n, T, V]."""
+    return np.array([additivity(base[t], alone[:, t], composed[t]) for t in range(len(base))])

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from composer.analysis.additivity import additivity
+from composer.adapters.bank import AdapterBank
+from composer.analysis.additivity import additivity_by_token
 from composer.analysis.branches import active_lanes, with_part
 from composer.analysis.explanation import Explanation
 from composer.analysis.layer_ablation import LayerAblation, divergence, leave_out
@@ -20,7 +20,8 @@ from composer.analysis.token_attribution import Attribution
 from composer.analysis.weight_deltas import compare_deltas
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.engine.engine import Engine
+from composer.engine.engine import AnyComposition, Engine
+from composer.engine.materialize import Executor, run_inline
 from composer.methods.base import band_profile
 from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import Layout
@@ -33,10 +34,17 @@ from composer.model.weight_norms import weight_norms
 LONGEST = 512
 
 
+# Tokens of the text at which additivity is measured: each takes the vocabulary's logits of every branch.
+LONGEST_ADDITIVITY = 64
+# Tells what is being computed now.
+Tell = Callable[[str], None]
+
+
 class Rows(NamedTuple):
     """The results of B teacher-forced rows."""
 
-    first: np.ndarray  # [B, V], logits after the prompt
+    # Logits of the first tokens of the text, [B, T', V]; only the first one where no more were asked for.
+    logits: np.ndarray
     log_probs: np.ndarray  # [B, T], of the text
     # One per pass.
     observers: list[SiteObserver | None]
@@ -52,53 +60,72 @@ class Text(NamedTuple):
 def explain(
     engine: Engine,
     prompt: str,
-    composition: Composition = Composition(),
+    composition: AnyComposition = Composition(),
     sampling: Sampling = Sampling(temperature=0),
-    text: str | None = None,
+    text: str | Sequence[int] | None = None,
+    execute: Executor = run_inline,
+    tell: Tell = lambda stage: None,
+    weights: bool = True,
 ) -> Explanation:
     """Measure what a composition does to this prompt and its continuation.
 
-    text: the continuation; None: generated under the composition and `sampling`. Raises ComposerError for a
-    prompt, a text or a composition that cannot be used.
+    text: the continuation, or its tokens; None: generated under the composition and `sampling`. execute: runs
+    each of many pieces of work. tell: is told of each stage. weights: also compare the adapters' weights,
+    whatever the prompt. Raises ComposerError for a prompt, a text or a composition that cannot be used.
     """
     if sampling.max_new_tokens > LONGEST and text is None:
         raise ComposerError(f"At most {LONGEST} tokens can be explained; ask for fewer new tokens.")
-    if composition.schedule:
+    asked = composition if isinstance(composition, Composition) else composition.composition
+    if asked.schedule:
         raise ComposerError("What is explained has the same weights throughout; leave the schedule out.")
-    row = engine.row(0, prompt, composition, sampling)
+    row = execute(lambda: engine.row(0, prompt, composition, sampling))
     part = active_lanes(row.resolved, row.mixture.gates)
     columns = row.resolved.columns[part].tolist()
     own = LogitMixture(row.mixture.mix, row.mixture.gates[:, :, columns])  # gates [K, L, n]
-    said = (
-        _generated(engine, prompt, composition, sampling)
-        if text is None
-        else _allocate(engine, row.ids, text)
-    )
+    if text is None:
+        tell("Writing the text")
+        said = execute(lambda: _generated(engine, prompt, composition, sampling))
+    else:
+        said = _tokenized(engine, row.ids, text) if isinstance(text, str) else _shown(engine, row.ids, text)
 
     layer_of, layers, count = engine.model.layer_of, engine.model.layers, len(columns)
     bank = subset_bank(engine.snapshot.bank, columns)
     # An adapter alone keeps the share that it has among the active ones. Shadow copies have none.
     route = row.router and replace(row.router, part=row.router.part[columns])
-    read = _reader(engine, row.ids, said.tokens, route)
+    read = _reader(engine, row.ids, said.tokens, route, execute)
     # Rows: the base, each adapter alone, the composition. Their shadow copies record at gate 1.
     alone = [with_part(own, part) for part in np.eye(count)]
     rows = [with_part(own, np.zeros(count)), *alone, own]
     shadowed = [replace(each, gates=_with_shadows(each.gates)) for each in rows]
+    tell("Reading the text under the base, each adapter alone and the mix")
     whole = read(
-        with_shadow_adapters(bank), shadowed, lambda: OutputGramObserver(bank, layer_of, layers, len(row.ids))
+        with_shadow_adapters(bank),
+        shadowed,
+        lambda: OutputGramObserver(bank, layer_of, layers, len(row.ids)),
+        LONGEST_ADDITIVITY,
     )
     gram = _joined_grams(whole.observers if bank.sites else [], sum(map(len, rows)), layers, count)
     gates, own_gram = own.overall, gram if len(own) == 1 else _empty_gram(1, layers, count)
 
     keeps = leave_out(np.ones((layers, count), np.float32), band_profile((0, 1, 2), layers))
     composed, shape = whole.log_probs[-1], keeps.shape[:2]  # keeps [3, n + 1, L, n]
+    tell("Reading it without a third of the layers")
     without = read(bank, [with_part(own, each) for band in keeps for each in band])
+    additivity = np.full(len(said.tokens), np.nan)
+    measured = additivity_by_token(whole.logits[0], whole.logits[1:-1], whole.logits[-1])
+    additivity[: len(measured)] = measured
+    deltas = subspaces = None
+    if weights:
+        tell("Comparing the adapters' weights")
+        norms = execute(lambda: weight_norms(engine.model, bank.sites))
+        deltas = execute(lambda: compare_deltas(bank, layer_of, layers, norms))
+        subspaces = execute(lambda: compare_subspaces(bank, layer_of, layers))
 
     return Explanation(
         base=engine.base.id,
         prompt=prompt,
         text="".join(said.pieces),
-        composition=composition,
+        composition=asked,
         adapters=tuple(row.resolved.lanes[place] for place in part),
         layers=layers,
         tokens=said.tokens,
@@ -106,14 +133,15 @@ def explain(
         gates=gates,
         conflict_last=apply_gate_sign(own_gram.last[-1], gates),
         conflict_mean=apply_gate_sign(own_gram.mean[-1], gates),
-        deltas=compare_deltas(bank, layer_of, layers, weight_norms(engine.model, bank.sites)),
-        subspaces=compare_subspaces(bank, layer_of, layers),
+        deltas=deltas,
+        subspaces=subspaces,
         leakage=leakage(gram.size[_first_active_branch(rows)[1:-1]]),
-        additivity=additivity(whole.first[0], whole.first[1:-1], whole.first[-1]),
+        outputs=own_gram.size[-1] * np.abs(gates),
+        additivity_by_token=additivity,
         attribution=Attribution(whole.log_probs[0], whole.log_probs[1:-1], composed),
         bands=LayerAblation(
             change=(without.log_probs - composed).mean(axis=1).reshape(shape),
-            kl=divergence(whole.first[-1], without.first).reshape(shape),
+            kl=divergence(whole.logits[-1, 0], without.logits[:, 0]).reshape(shape),
         ),
         notes=row.resolved.notes,
     )
@@ -132,12 +160,12 @@ def _first_active_branch(rows: Sequence[LogitMixture]) -> list[int]:
     ]
 
 
-def _generated(engine: Engine, prompt: str, composition: Composition, sampling: Sampling) -> Text:
+def _generated(engine: Engine, prompt: str, composition: AnyComposition, sampling: Sampling) -> Text:
     steps = list(engine.generate(prompt, composition, sampling))
     return Text(tuple(step.token for step in steps), tuple(step.piece for step in steps))
 
 
-def _allocate(engine: Engine, prompt: Sequence[int], text: str) -> Text:
+def _tokenized(engine: Engine, prompt: Sequence[int], text: str) -> Text:
     """The tokens of a text somebody brings, after a prompt's tokens."""
     if not isinstance(text, str) or not text.strip():
         raise ComposerError("The text to explain is empty; leave it out to have one generated.")
@@ -151,24 +179,40 @@ def _allocate(engine: Engine, prompt: Sequence[int], text: str) -> Text:
         ) from fault
     if len(tokens) > room:
         raise ComposerError(f"The text to explain is too long; after this prompt it may have {room} tokens.")
+    return _shown(engine, prompt, tokens)
+
+
+def _shown(engine: Engine, prompt: Sequence[int], tokens: Sequence[int]) -> Text:
     shown = Continuation(engine.base.tokenizer, prompt, frozenset())
+    tokens = tokens[:LONGEST]
     pieces = [shown.push(token, last=place == len(tokens)) for place, token in enumerate(tokens, start=1)]
     return Text(tuple(tokens), tuple(pieces))
 
 
 def _reader(
-    engine: Engine, prompt: Sequence[int], text: Sequence[int], route: RouterConfig | None
+    engine: Engine,
+    prompt: Sequence[int],
+    text: Sequence[int],
+    route: RouterConfig | None,
+    execute: Executor,
 ) -> Callable[..., Rows]:
-    """A function of a bank and rows over it that reads prompt + text once per branch."""
+    """A function of a bank and rows over it that reads prompt + text once per branch, a pass at a time."""
 
-    def read(bank, rows: Sequence[LogitMixture], observe: Callable[[], SiteObserver] | None = None) -> Rows:
+    def read(
+        bank: AdapterBank,
+        rows: Sequence[LogitMixture],
+        observe: Callable[[], SiteObserver] | None = None,
+        positions: int = 1,
+    ) -> Rows:
         layout: Layout = engine.model.layout(bank)
-        passes = list(forced(engine.model, layout, prompt, text, rows, observe, route))
-        return Rows(
-            torch.cat([each.first for each in passes]).cpu().numpy(),
-            torch.cat([each.log_probs for each in passes]).cpu().numpy(),
-            [each.observer for each in passes],
-        )
+        passes = forced(engine.model, layout, prompt, text, rows, observe, route, whole=positions > 1)
+        logits, log_probs, observers = [], [], []
+        while (each := execute(lambda: next(passes, None))) is not None:
+            first = each.first[:, None] if each.logits is None else each.logits[:, :positions]
+            logits.append(first.cpu().numpy())
+            log_probs.append(each.log_probs.cpu().numpy())
+            observers.append(each.observer)
+        return Rows(np.concatenate(logits), np.concatenate(log_probs), observers)
 
     return read
 

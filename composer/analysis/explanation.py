@@ -38,21 +38,33 @@ class Explanation:
     # averaged over its tokens.
     conflict_last: np.ndarray
     conflict_mean: np.ndarray
-    deltas: Deltas
-    subspaces: Subspaces
+    # Of the adapters' weights; None where they were not asked for.
+    deltas: Deltas | None
+    subspaces: Subspaces | None
     # [L, n, n] |y_j| / |y_i| at gate 1, in the pass with i alone on the prompt.
     leakage: np.ndarray
-    # Of the logits after the prompt.
-    additivity: float
+    # [L, n] |gate y_i|, each adapter's output as it is added, averaged over the prompt's tokens.
+    outputs: np.ndarray
+    # Of the logits of each token, [T]; NaN after the first LONGEST_ADDITIVITY tokens.
+    additivity_by_token: np.ndarray
     attribution: Attribution
     bands: LayerAblation
     notes: Mapping[str, float]
+
+    @property
+    def additivity(self) -> float:
+        """Of the logits after the prompt."""
+        return float(self.additivity_by_token[0])
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Every pair of adapters, as indices of `adapters`."""
         count = len(self.adapters)
         return tuple((i, j) for i in range(count) for j in range(i + 1, count))
+
+    def subtracts(self, adapter: int) -> bool:
+        """Whether the adapter has gates below 0 on the whole."""
+        return bool(self.gates[:, adapter].mean() < 0)
 
     @property
     def winners(self) -> tuple[str | None, ...]:
@@ -73,10 +85,12 @@ class Explanation:
             "pieces": self.pieces,
             "gates": self.gates,
             "conflict": {"last": self.conflict_last, "mean": self.conflict_mean},
-            "deltas": asdict(self.deltas),
-            "subspaces": asdict(self.subspaces),
+            "deltas": self.deltas and asdict(self.deltas),
+            "subspaces": self.subspaces and asdict(self.subspaces),
             "leakage": self.leakage,
+            "outputs": self.outputs,
             "additivity": self.additivity,
+            "additivity_by_token": self.additivity_by_token,
             "log_probs": asdict(self.attribution),
             "winners": self.winners,
             "bands": {"names": BANDS, "left_out": (*self.adapters, "all"), **asdict(self.bands)},

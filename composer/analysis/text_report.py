@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from composer.analysis.explanation import Explanation
+from composer.analysis.findings import findings
 from composer.analysis.layer_ablation import BANDS
 from composer.core.document import Block, Paragraph, plain_text, table
 from composer.methods import METHODS
@@ -23,9 +24,11 @@ def as_text(found: Explanation) -> str:
 
 def blocks(found: Explanation) -> list[Block]:
     """A few tables, each after how to read it. Layers are averaged per third."""
-    sections = [_head, _tokens, _superposition, _bands, _sizes]
+    sections = [_head, _findings, _tokens, _superposition, _bands]
+    if found.deltas is not None:
+        sections.append(_sizes)
     if found.pairs:
-        sections += [_conflict, _leakage, _pairs]
+        sections += [_conflict, _leakage, *([_pairs] if found.deltas is not None else [])]
     return [block for section in sections for block in section(found)]
 
 
@@ -50,6 +53,11 @@ def _head(found: Explanation) -> Iterator[Block]:
         yield Paragraph(
             "Read with the gates of the prompt alone; while it was written they were read anew (live)."
         )
+
+
+def _findings(found: Explanation) -> Iterator[Block]:
+    for sentence in findings(found, {name: name for name in found.adapters}).values():
+        yield Paragraph(sentence)
 
 
 def _tokens(found: Explanation) -> Iterator[Block]:

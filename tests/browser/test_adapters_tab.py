@@ -66,7 +66,9 @@ def test_there_is_a_card_for_every_adapter(visit, catalog):
             expect(card).to_contain_text(heading)
 
 
-@pytest.mark.parametrize("source", ["no/such/folder", "<img src=x/onerror=window.hacked=1>", "a/" + "b" * 200])
+@pytest.mark.parametrize(
+    "source", ["no/such/folder", "<img src=x/onerror=window.hacked=1>", "a/" + "b" * 200]
+)
 def test_what_cannot_be_an_adapter_is_refused(visit, address, source):
     page = visit(at=address)
     open_tab(page)

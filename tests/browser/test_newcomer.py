@@ -200,7 +200,7 @@ def test_hostile_text_in_every_field_stays_text(visit):
     page.get_by_role("tab", name="Adapters").click()
     page.fill("#add-source textarea", ATTACK)
     page.click("#add-button")
-    expect(page.locator("#add-report")).to_contain_text("Give a Hub repo id")
+    expect(page.locator(".finder-message.fault")).to_contain_text("Give a Hub repo id")
     assert page.evaluate("window.hacked") is None
     assert page.locator("main img[src=x], main script").count() == 0
 

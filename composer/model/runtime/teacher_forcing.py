@@ -33,7 +33,8 @@ class Forced(NamedTuple):
     log_probs: torch.Tensor
     # The observer of this pass.
     observer: SiteObserver | None
-    # Log-probabilities of the whole vocabulary, [G, T, V]; None where they were not asked for.
+    # Logits and log-probabilities of the whole vocabulary, [G, T, V]; None where they were not asked for.
+    logits: torch.Tensor | None = None
     scores: torch.Tensor | None = None
 
 
@@ -50,7 +51,7 @@ def forced(
     """Read prompt + text once per branch of each row, a few thousand tokens per pass, in the rows' order.
 
     text: at least one token. observe: makes the observer of a pass, which sees all branches. route: the token
-    router of every row. whole: also yield the scores, which take T * V numbers a row.
+    router of every row. whole: also yield logits and scores, which take T * V numbers a row each.
 
     Raises ComposerError where logits are not finite.
     """
@@ -74,4 +75,5 @@ def forced(
         scores = logits.log_softmax(dim=-1)  # [G, T, V]
         log_probs = scores.gather(2, picked).squeeze(-1)  # [G, T]
         # A copy: a view would keep every token's logits alive.
-        yield Forced(logits[:, 0].clone(), log_probs, observer, scores if whole else None)
+        every = (logits, scores) if whole else (None, None)
+        yield Forced(logits[:, 0].clone(), log_probs, observer, *every)

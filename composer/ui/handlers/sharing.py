@@ -22,6 +22,8 @@ from composer.ui.validation import check_method
 from composer.ui.visitors import Visitor
 
 RESTORED = "Everything stands as in the link. Press Generate."
+# Those that a link can open.
+TABS = ("compose", "compare", "conflict", "dose")
 LOADED = "The recipe is loaded."
 
 
@@ -117,5 +119,5 @@ class Sharing:
             )
         check_method(recipe.composition.method)
         controls = self._mixing.restore(visitor, recipe.prompt, recipe.composition, recipe.sampling)
-        tab = recipe.tab if recipe.tab in ("compose", "compare") else "compose"
+        tab = recipe.tab if recipe.tab in TABS else "compose"
         return gr.update(selected=tab), notes, controls

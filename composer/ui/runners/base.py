@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from composer.analysis.explanation import Explanation
 from composer.analysis.next_token import NextTokens
 from composer.analysis.text_reading import TextReading
 from composer.core.composition import Composition
@@ -96,6 +97,16 @@ class Runner(ABC):
 
         names: as for `run`. left: whether nobody waits for the answer any more; then what has not begun
         raises Withdrawn.
+        """
+
+    @abstractmethod
+    def explain(
+        self, request: Request, names: Sequence[str]
+    ) -> Iterator[str | MergeStarted | LoadingStarted | Explanation | None]:
+        """What the composition does to the prompt and what is written after it, without the weights' own
+        comparison: sentences on what is computed now, and at the end the Explanation.
+
+        Without anything written, a text is written first. names, None, and what it raises: as for `run`.
         """
 
     @abstractmethod

@@ -11,6 +11,8 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
 
+from composer.analysis.explain import explain
+from composer.analysis.explanation import Explanation
 from composer.analysis.next_token import NextTokenReader, NextTokens
 from composer.analysis.text_reading import TextReading, read_text
 from composer.core.composition import Composition
@@ -22,7 +24,16 @@ from composer.engine.materialize import Executor
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.evaluation.scoring import perplexities
-from composer.ui.runners.base import Left, MergeStarted, RunEvent, Runner, Withdrawn, check_unmerged, never
+from composer.ui.runners.base import (
+    Left,
+    LoadingStarted,
+    MergeStarted,
+    RunEvent,
+    Runner,
+    Withdrawn,
+    check_unmerged,
+    never,
+)
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 
@@ -140,6 +151,35 @@ class BatchedRunner(Runner):
             if left() and future.cancel():
                 raise Withdrawn
         return future.result()
+
+    def explain(
+        self, request: Request, names: Sequence[str]
+    ) -> Iterator[str | MergeStarted | LoadingStarted | Explanation | None]:
+        """See Runner. A text is written as a row of everybody's batch, and read a pass at a time."""
+        prompt, composition, tokens = request.prompt, request.composition, list(request.written)
+        yield from self.loading(request.added)
+        if requires_materialization(composition):
+            resolved = yield from self._materialized(composition, names)
+        else:
+            resolved = self.engine.resolve(composition, among=names)
+        if not tokens:
+            yield "Writing a text"
+            with closing(_follow(self.scheduler.submit(prompt, resolved, request.sampling))) as events:
+                for event in events:
+                    if isinstance(event, Step):
+                        tokens.append(event.token)
+                    yield None
+        told, left = SimpleQueue[str](), Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="explaining") as pool:
+            execute = self._executor(left, "The visitor has left.")
+            work = partial(explain, text=tokens, execute=execute, tell=told.put, weights=False)
+            future = pool.submit(work, self.engine, prompt, resolved)
+            try:
+                while not (wait([future], POLL).done and told.empty()):
+                    yield None if told.empty() else told.get()
+                yield future.result()
+            finally:
+                left.set()
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner. One text between two passes."""

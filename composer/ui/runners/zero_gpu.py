@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import gradio as gr
 
+from composer.analysis.explain import explain
+from composer.analysis.explanation import Explanation
 from composer.analysis.next_token import NextTokenReader, NextTokens
 from composer.analysis.text_reading import TextReading, read_text
 from composer.core.composition import Composition, Sampling
@@ -61,6 +63,13 @@ class ZeroGpuRunner(Runner):
         check_unmerged(request.composition)
         given = _plain(request) | {"names": tuple(names)}
         return self._first("next_tokens", given, _adapters([request]))
+
+    def explain(self, request: Request, names: Sequence[str]) -> Iterator[str | Explanation]:
+        """See Runner."""
+        given = _plain(request) | {"names": tuple(names)}
+        for item in self._work("explain", given, _adapters([request])):
+            # A composition does not cross, since a mapping proxy does not pickle.
+            yield item if isinstance(item, str) else replace(item, composition=request.composition)
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner."""
@@ -126,6 +135,16 @@ class ZeroGpuRunner(Runner):
     ) -> Iterator[NextTokens]:
         resolved = self.engine.resolve(Composition(**composition), among=names)
         yield NextTokenReader(self.engine)(prompt, resolved, written=written)
+
+    def _explain_here(
+        self, prompt: str, composition: Mapping, sampling: Mapping, written: Sequence[int], names
+    ) -> Iterator[str | Explanation]:
+        yield "Reading the text under the base, each adapter alone and the mix"
+        resolved = self.engine.resolve(Composition(**composition), among=names)
+        found = explain(
+            self.engine, prompt, resolved, Sampling(**sampling), tuple(written) or None, weights=False
+        )
+        yield replace(found, composition=None)
 
     def _perplexities_here(self, texts: Sequence[tuple[str, str]]) -> Iterator[list[float | None]]:
         yield perplexities(self.engine, texts)
