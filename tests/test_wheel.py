@@ -65,7 +65,8 @@ print(sum(Path(adapter.source).is_dir() for adapter in base.adapters))
 FIND_FILES = """
 from composer.evaluation import prompts
 from composer.evaluation.judges import serialization
-from composer.ui import recordings, study_results
+from composer.ui import recordings
+from composer.ui.views import study_results
 from composer.ui.components import template
 files = prompts.BUNDLED, serialization.BUNDLED, study_results.REPORT, template.FOLDER, recordings.RECORDINGS
 print(sum(file.exists() for file in files))

@@ -17,6 +17,7 @@ from typing import TextIO
 from composer.cli import (
     bench,
     check,
+    dose,
     evaluate,
     explain,
     export,
@@ -38,6 +39,7 @@ SUBCOMMANDS = (
     explain,
     fuse,
     check,
+    dose,
     methods,
     export,
     record,

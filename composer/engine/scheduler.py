@@ -47,8 +47,8 @@ class QueueUpdate:
 class RequestHandle:
     """A request in the scheduler. Closing it, at any moment, frees its slots."""
 
-    def __init__(self, scheduler: Scheduler, row: SessionRow):
-        self.row = row
+    def __init__(self, scheduler: Scheduler, row: SessionRow, background: bool = False):
+        self.row, self.background = row, background
         self.gone = False
         self.outbox: SimpleQueue[Step | Exception] = SimpleQueue()
         self._scheduler = scheduler
@@ -91,6 +91,7 @@ class Scheduler:
         self.engine, self.slots, self.queue = engine, slots, queue
         self.max_seq_len = min(max_seq_len, engine.base.context)
         self._waiting: deque[RequestHandle] = deque()
+        self._background: deque[RequestHandle] = deque()
         # By their rows' keys. A row does not refer to its handle: in a cycle, the leases of its merged
         # adapters would wait for the garbage collector.
         self._running: dict[Hashable, RequestHandle] = {}
@@ -111,7 +112,8 @@ class Scheduler:
     def busy(self) -> int:
         """How many requests are running or waiting."""
         with self._changed:
-            return sum(not each.gone for each in (*self._running.values(), *self._waiting))
+            every = (*self._running.values(), *self._waiting, *self._background)
+            return sum(not each.gone for each in every)
 
     def generate(
         self,
@@ -140,14 +142,17 @@ class Scheduler:
         sampling: Sampling,
         fusion: Fusion | None = None,
         written: Sequence[int] = (),
+        background: bool = False,
     ) -> RequestHandle:
         """Queue a request. Raises ComposerError for one that cannot be generated, and when the queue is full.
 
-        fusion, written: as for Engine.row.
+        fusion, written: as for Engine.row. background: it waits, out of the queue, until no other request
+        does, and all of these together take at most half of the slots.
 
         Slots are given in the order of requests: a row with many branches is not overtaken while it waits.
         """
-        self.check_capacity()
+        if not background:
+            self.check_capacity()
         # Merged adapters are materialized first, a site at a time between two passes. The row holds them.
         resolved = self.engine.resolve(composition, lambda work: self.submit_task(work).result())
         make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion, written)
@@ -159,10 +164,13 @@ class Scheduler:
                 f"Prompt and continuation are longer than {self.max_seq_len} tokens, the length of a slot; "
                 "shorten the prompt or ask for fewer new tokens."
             )
-        handle = RequestHandle(self, row)
+        handle = RequestHandle(self, row, background)
         with self._changed:
-            self.check_capacity(len(row.mixture))
-            self._waiting.append(handle)
+            if self._closed:
+                raise ComposerError(CLOSING)
+            if not background:
+                self.check_capacity(len(row.mixture))
+            (self._background if background else self._waiting).append(handle)
             self._start()
         return handle
 
@@ -272,9 +280,10 @@ class Scheduler:
             while True:
                 self._running = {key: each for key, each in self._running.items() if not each.gone}
                 self._waiting = deque(each for each in self._waiting if not each.gone)
+                self._background = deque(each for each in self._background if not each.gone)
                 if self._closed:
                     return None
-                if self._waiting or self._running or self._tasks:
+                if self._waiting or self._background or self._running or self._tasks:
                     return self._admit()
                 self._changed.wait()
 
@@ -291,7 +300,22 @@ class Scheduler:
             free -= len(row.mixture)
             self._running[row.key] = handle
             joining.append(handle)
+        if not self._waiting and not joining:
+            joining = self._admit_background(free)
         return joining
+
+    def _admit_background(self, free: int) -> list[RequestHandle]:
+        """One request of low priority, as long as all of them leave half of the slots to others."""
+        if not self._background:
+            return []
+        handle, row = self._background[0], self._background[0].row
+        taken = sum(len(each.row.mixture) for each in self._running.values() if each.background)
+        need = len(row.mixture)
+        if need > free or (taken and taken + need > self.slots // 2):
+            return []
+        self._background.popleft()
+        self._running[row.key] = handle
+        return [handle]
 
     def _join(self, session: DecodeSession, joining: list[RequestHandle]) -> None:
         try:
@@ -314,7 +338,8 @@ class Scheduler:
 
     def _fail_all(self, fault: Exception) -> None:
         with self._changed:
-            handles = [*self._running.values(), *(self._waiting if self._closed else ())]
+            waiting = [*self._waiting, *self._background] if self._closed else []
+            handles = [*self._running.values(), *waiting]
             self._running.clear()
             tasks = list(self._tasks) if self._closed else []
         for handle in handles:

@@ -17,15 +17,16 @@ from composer.ui.components.template import FOLDER
 from composer.ui.context import PageContext
 from composer.ui.handlers.adding import Adding
 from composer.ui.handlers.comparing import Comparing
+from composer.ui.handlers.dosing import Dosing
 from composer.ui.handlers.explaining import Explaining
 from composer.ui.handlers.generating import Generating
 from composer.ui.handlers.mixing import Mixing, recorded_progress
 from composer.ui.handlers.previewing import Latest, Previewing
-from composer.ui.handlers.sharing import Sharing
+from composer.ui.handlers.sharing import TABS, Sharing
 from composer.ui.runners.base import Runner
 from composer.ui.settings import Settings
 from composer.ui.tabs import adapters as adapters_page
-from composer.ui.tabs import build_extra_tabs, compare, compose, conflict, learn
+from composer.ui.tabs import build_extra_tabs, compare, compose, conflict, dose, learn
 from composer.ui.tabs.compose import Opening
 from composer.ui.views import study_results as studied
 from composer.ui.visitors import Visitor
@@ -54,6 +55,7 @@ class Page:
         self.adding = Adding(self.context, self.mixing, self.previewing)
         self.comparing = Comparing(self.context, self.mixing)
         self.explaining = Explaining(self.context)
+        self.dosing = Dosing(self.context)
         self.sharing = Sharing(self.context, self.mixing)
 
     def blocks(self) -> gr.Blocks:
@@ -83,14 +85,16 @@ class Page:
                     )
                 with gr.Tab("Conflict", id="conflict") as conflict_tab:
                     measured = conflict.build()
+                with gr.Tab("Dose", id="dose") as dose_tab:
+                    swept = dose.build(dose_tab, self.dosing.choices)
                 with gr.Tab("Adapters", id="adapters"):
                     base = engine.base.spec.label or engine.base.id
                     adapters_tab = adapters_page.build(self.adding.cards(Visitor()), base, self.settings)
                 with gr.Tab("How it works", id="learn"):
                     learn.build(studied.follows_prompt(engine.base.id), studied.standings(engine.base.id))
                 build_extra_tabs(self.runner, self.settings)
-            shareable = ((compose_tab, "compose"), (compare_tab, "compare"), (conflict_tab, "conflict"))
-            for each, name in shareable:
+            tabs_of_links = (compose_tab, compare_tab, conflict_tab, dose_tab)
+            for each, name in zip(tabs_of_links, TABS, strict=True):
                 each.select(lambda name=name: name, None, chosen, queue=False, api_visibility="private")
             model = self._model
             running = self.generating.connect(tab, progress, latest, model)
@@ -99,6 +103,7 @@ class Page:
             self.adding.connect(blocks, tabs, tab, adapters_tab, latest)
             self.comparing.connect(tabs, tab, compared, model)
             self.explaining.connect(tab, measured, progress, model)
+            self.dosing.connect(tab, swept, model)
             self.sharing.connect(blocks, tabs, chosen, tab, card)
             # So that Step and Back go on from the recording.
             blocks.load(self._opening_progress, None, progress, queue=False, api_visibility="private")

@@ -262,6 +262,48 @@ def test_nothing_but_the_answer_is_seen_of_a_run_that_went_well(catalog):
     assert (done.returncode, done.stderr) == (0, "") and "loud" in done.stdout
 
 
+# --- dose ----------------------------------------------------------------------------------------
+
+SWEEP = ("dose", "--weights", "loud=1", "--max-new-tokens", "3")
+
+
+def prompts_file(folder) -> str:
+    file = folder / "prompts.txt"
+    file.write_text("The\nWho\n")
+    return str(file)
+
+
+def test_a_sweep_writes_its_table_and_its_texts(catalog, capsys, tmp_path):
+    given = ("--sweep", "quiet=0:1:3", "--prompts", prompts_file(tmp_path), "--catalog", catalog)
+    answer = run_json(capsys, *SWEEP, *given, "--seeds", "2", "--out", str(tmp_path / "out"))
+    assert [row[0] for row in answer["rows"]] == [0, 0.5, 1] and answer["sweet_spot"] is None
+    assert "No judge decides on quiet" in answer["sentence"]
+    assert [row[-1] for row in answer["rows"]] == [4, 4, 4]  # two prompts, two seeds
+    texts = (tmp_path / "out/texts.csv").read_text("utf-8").splitlines()
+    assert len(texts) == 13 and texts[0] == "quiet,prompt,seed,text,perplexity"
+    assert (tmp_path / "out/dose.csv").read_text("utf-8").startswith("weight of quiet,all right")
+
+
+def test_a_sweep_of_two_is_every_pair(catalog, capsys, tmp_path):
+    given = ("--sweep", "quiet=0:1:2", "--sweep", "loud=0:1:2", "--prompts", prompts_file(tmp_path))
+    answer = run_json(capsys, *SWEEP, *given, "--catalog", catalog)
+    assert [row[:2] for row in answer["rows"]] == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ("quiet", "name=low:high:count"),
+        ("quiet=0:1", "name=low:high:count"),
+        ("quiet=1:0:3", "name=low:high:count|lower"),
+        ("nobody=0:1:3", "no adapter called 'nobody'"),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_names_the_form(catalog, capsys, sweep, words):
+    assert main([*SWEEP, "--sweep", sweep, "--catalog", catalog]) == 2
+    assert any(each in capsys.readouterr().err for each in words.split("|"))
+
+
 def test_ctrl_c_exits_130_without_a_word(catalog):
     # Greedy, so that no end token is drawn before the signal arrives.
     process = start(catalog, "--max-new-tokens", "4000", "--temperature", "0")

@@ -260,3 +260,25 @@ def test_closing_ends_everything_with_a_sentence(engine):
         list(events)
     with pytest.raises(ComposerError, match="shutting down"):
         scheduler.submit("Late", Composition(), LONG)
+
+
+def test_background_requests_come_after_all_others_and_leave_them_room(engine, monkeypatch):
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
+    scheduler = Scheduler(engine, slots=4, queue=8)
+    free = Event()
+    scheduler.submit_task(lambda: free.wait(20))
+    later = [scheduler.submit("Later", Composition(), LONG, background=True) for _ in range(4)]
+    sooner = [scheduler.submit("Sooner", Composition(), Sampling(max_new_tokens=3)) for _ in range(3)]
+    free.set()
+    for each in sooner:
+        assert len([event for event in each.events() if isinstance(event, Step)]) == 3
+    first(later[0].events()), first(later[1].events())
+    running = sum(each.background for each in scheduler._running.values())
+    assert running == 2, "half of the slots"
+    assert first(scheduler.submit("Now", Composition(), LONG).events())
+    assert tokens(scheduler.generate("Quick", Composition(), Sampling(max_new_tokens=4, seed=1))) == tokens(
+        engine.generate("Quick", Composition(), Sampling(max_new_tokens=4, seed=1))
+    )
+    for each in later:
+        each.close()
+    scheduler.close()

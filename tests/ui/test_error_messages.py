@@ -8,6 +8,7 @@ import gradio as gr
 import pytest
 import torch
 
+from composer.analysis.explain import explain
 from composer.analysis.next_token import NextTokenReader
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
@@ -49,7 +50,13 @@ class Broken(Runner):
             raise self.fault
         return NextTokenReader(self.engine)(request.prompt, request.composition, written=request.written)
 
-    def run_many(self, requests, names):
+    def explain(self, request, names):
+        yield "Reading"
+        if self.fault:
+            raise self.fault
+        yield explain(self.engine, request.prompt, request.composition, request.sampling)
+
+    def run_many(self, requests, names, background=False):
         for index, request in enumerate(requests):
             if self.fault:
                 yield index, self.fault
@@ -165,6 +172,16 @@ def test_a_step_that_fails_is_a_sentence_and_takes_nothing_away(fault, words, pa
     is_kept_private(live["status"]["message"], fault, caplog.text)
     runner.fault = None
     assert len(step(progress)[1].steps) == 2
+
+
+@faults
+def test_a_measurement_that_fails_is_a_sentence(fault, words, page, runner, caplog):
+    runner.fault = fault
+    results, stop = everything(page.explaining.measure(Controls(page), None))[-1]
+    assert results["error"] and words in results["message"] and stop["interactive"] is False
+    is_kept_private(results["message"], fault, caplog.text)
+    runner.fault = None
+    assert everything(page.explaining.measure(Controls(page), None))[-1][0]["findings"]
 
 
 @faults

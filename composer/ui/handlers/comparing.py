@@ -79,7 +79,7 @@ class Comparing:
             yield comparison.message("Reading the prompt…"), comparison, gr.update(interactive=True)
             items = context.runner.run_many(comparison.requests, context.names(comparison.added))
             async with aclosing(
-                throttled(_without_none(items), context.settings.updates_per_second)
+                throttled(without_none(items), context.settings.updates_per_second)
             ) as groups:
                 async for group in groups:
                     for index, news in group:
@@ -139,7 +139,7 @@ def _summary(comparison: Comparison, seconds: float) -> str:
     )
 
 
-def _without_none(items):
+def without_none(items):
     """(index, news) pairs, and None where there is none, as `throttled` takes them."""
     with closing(items):
         for index, news in items:

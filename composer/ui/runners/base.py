@@ -82,9 +82,11 @@ class Runner(ABC):
 
     @abstractmethod
     def run_many(
-        self, requests: Sequence[Request], names: Sequence[str]
+        self, requests: Sequence[Request], names: Sequence[str], background: bool = False
     ) -> Iterator[tuple[int, Step | Exception | None]]:
         """Several generations at once: (index of the request, its step), as they come.
+
+        background: with low priority; other visitors' texts come first.
 
         An exception ends that request alone. (-1, None) carries nothing and lets the caller leave. Closing
         the iterator stops all. names: as for `run`.

@@ -91,7 +91,7 @@ class BatchedRunner(Runner):
         return self.scheduler.submit_task(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
 
     def run_many(
-        self, requests: Sequence[Request], names: Sequence[str]
+        self, requests: Sequence[Request], names: Sequence[str], background: bool = False
     ) -> Iterator[tuple[int, Step | Exception | None]]:
         """See Runner. They are rows of everybody's batch, at most TOGETHER at a time."""
         news: SimpleQueue[tuple[int, Step | Exception | None]] = SimpleQueue()
@@ -99,7 +99,8 @@ class BatchedRunner(Runner):
         left, handles = Event(), list[RequestHandle]()
         pool = ThreadPoolExecutor(min(len(requests), TOGETHER), thread_name_prefix="comparing")
         try:
-            work = partial(self._follow_one, names=names, news=news, handles=handles, left=left)
+            given = {"names": names, "news": news, "handles": handles, "left": left}
+            work = partial(self._follow_one, background=background, **given)
             running = [pool.submit(work, index, request) for index, request in enumerate(requests)]
             while not (all(each.done() for each in running) and news.empty()):
                 try:
@@ -120,13 +121,14 @@ class BatchedRunner(Runner):
         news: SimpleQueue,
         handles: list[RequestHandle],
         left: Event,
+        background: bool,
     ) -> None:
         """Post a request's steps, or what ended it."""
 
         try:
             execute = self._executor(left, "Merge cancelled.")
             resolved = self.engine.resolve(request.composition, execute, names)
-            handle = self.scheduler.submit(request.prompt, resolved, request.sampling)
+            handle = self.scheduler.submit(request.prompt, resolved, request.sampling, background=background)
             handles.append(handle)
             with closing(_follow(handle)) as events:
                 for event in events:

@@ -47,7 +47,7 @@ class ZeroGpuRunner(Runner):
         yield from self._work("run", given, _adapters([request]))
 
     def run_many(
-        self, requests: Sequence[Request], names: Sequence[str]
+        self, requests: Sequence[Request], names: Sequence[str], background: bool = False
     ) -> Iterator[tuple[int, Step | Exception | None]]:
         """See Runner. All rows decode in one batch of the worker."""
         given = {"requests": [_plain(each) for each in requests], "names": tuple(names)}
