@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -279,8 +280,9 @@ def test_a_sweep_writes_its_table_and_its_texts(catalog, capsys, tmp_path):
     assert [row[0] for row in answer["rows"]] == [0, 0.5, 1] and answer["sweet_spot"] is None
     assert "No judge decides on quiet" in answer["sentence"]
     assert [row[-1] for row in answer["rows"]] == [4, 4, 4]  # two prompts, two seeds
-    texts = (tmp_path / "out/texts.csv").read_text("utf-8").splitlines()
-    assert len(texts) == 13 and texts[0] == "quiet,prompt,seed,text,perplexity"
+    with (tmp_path / "out/texts.csv").open(encoding="utf-8", newline="") as file:
+        texts = list(csv.reader(file))
+    assert len(texts) == 13 and texts[0] == ["quiet", "prompt", "seed", "text", "perplexity"]
     assert (tmp_path / "out/dose.csv").read_text("utf-8").startswith("weight of quiet,all right")
 
 
@@ -295,13 +297,13 @@ def test_a_sweep_of_two_is_every_pair(catalog, capsys, tmp_path):
     [
         ("quiet", "name=low:high:count"),
         ("quiet=0:1", "name=low:high:count"),
-        ("quiet=1:0:3", "name=low:high:count|lower"),
+        ("quiet=1:0:3", "lower than the last"),
         ("nobody=0:1:3", "no adapter called 'nobody'"),
     ],
 )
 def test_a_sweep_that_cannot_be_read_names_the_form(catalog, capsys, sweep, words):
     assert main([*SWEEP, "--sweep", sweep, "--catalog", catalog]) == 2
-    assert any(each in capsys.readouterr().err for each in words.split("|"))
+    assert words in capsys.readouterr().err
 
 
 def test_ctrl_c_exits_130_without_a_word(catalog):
