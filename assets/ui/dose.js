@@ -86,7 +86,7 @@ function doseCards(value) {
       const both = value.together.map(([share]) => share);
       cards.push(chartCard("All right at once", doseHeat(value, both, "Share of texts that have every attribute", dosePercent, (share) => share), `A cell is a pair of weights: the share of its texts that have every attribute. Framed: the sweet spot.${decided}`, value.finding, "dose"));
     }
-    cards.push(chartCard("Fluency", doseHeat(value, value.perplexity, "Perplexity of the texts", round, (each) => Math.min(1, Math.max(0, (each / low - 1) / 2))), "The texts' perplexity under the base, the median: lower is more fluent. Darker: worse.", value.series.length ? "" : value.finding, "fluency"));
+    cards.push(chartCard("Fluency", doseHeat(value, value.perplexity, "Perplexity of the texts", round, (each) => Math.min(1, Math.max(0, (each / low - 1) / 2))), "The texts' perplexity under the base, the median: lower is more fluent. The stronger the colour, the worse.", value.series.length ? "" : value.finding, "fluency"));
     return cards;
   }
   if (value.series.length) {

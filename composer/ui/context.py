@@ -17,7 +17,7 @@ from composer.ui.runners.base import Runner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request, check_method, make_request
 from composer.ui.views.generation import Progress
-from composer.ui.visitors import Budget, Callers, Own, Visitor
+from composer.ui.visitors import Budget, Own, Programs, Visitor
 
 
 class PageContext:
@@ -30,7 +30,7 @@ class PageContext:
         self.adapters: tuple[AdapterSpec, ...] = engine.snapshot.adapters
         self.slots: tuple[WeightSlider, ...] = make_pool(self.adapters, engine.attributes, settings.max_added)
         self.budget = Budget(settings.max_added, settings.visitor_mb * 1e6)
-        self.callers = Callers(runner.added)
+        self.programs = Programs(runner.added, self.budget)
         self.examples: tuple[Example, ...] = tuple(
             each for each in engine.catalog.examples if set(each.weights) <= set(engine.names)
         )

@@ -42,6 +42,7 @@ def launch(engine: Engine, settings: Settings, on_gpu: Callable[[Callable], Call
                 ssr_mode=False,
                 enable_monitoring=False,
                 pwa=False,
+                mcp_server=True,
                 share=False,
                 max_file_size="1mb",
                 state_session_capacity=200,

@@ -19,6 +19,7 @@ from composer.ui.handlers.adding import Adding
 from composer.ui.handlers.comparing import Comparing
 from composer.ui.handlers.dosing import Dosing
 from composer.ui.handlers.explaining import Explaining
+from composer.ui.handlers.exporting import Exporting
 from composer.ui.handlers.generating import Generating
 from composer.ui.handlers.mixing import Mixing, recorded_progress
 from composer.ui.handlers.previewing import Latest, Previewing
@@ -38,6 +39,11 @@ SOURCES = {
     "wheel": "from its wheel",
     "hub": "from the Hub",
 }
+# Seconds for which a file that somebody exported can be downloaded.
+KEPT = 3600
+# Endpoints that write texts, and the concurrency of the others.
+LONG = ("generate", "compare", "dose", "explain", "export")
+SHORT = {"concurrency_id": "calls", "concurrency_limit": 4}
 # Events beside the generations: adapters, fusions, sliders, and requests that find the queue full.
 OTHERS = 16
 
@@ -56,13 +62,15 @@ class Page:
         self.comparing = Comparing(self.context, self.mixing)
         self.explaining = Explaining(self.context)
         self.dosing = Dosing(self.context)
+        self.exporting = Exporting(self.context)
         self.sharing = Sharing(self.context, self.mixing)
 
     def blocks(self) -> gr.Blocks:
         """The gradio app, not yet started."""
         engine, context = self.runner.engine, self.context
         opening = self.opening()
-        with gr.Blocks(title="Adapter Composer", analytics_enabled=False) as blocks:
+        kept = (KEPT, KEPT)
+        with gr.Blocks(title="Adapter Composer", analytics_enabled=False, delete_cache=kept) as blocks:
             gr.HTML(header(engine, context.legend()), html_template=HEADER, elem_id="header")
             card = share.build()
             visitor = gr.State(Visitor(), delete_callback=self._left)
@@ -105,11 +113,11 @@ class Page:
             self.explaining.connect(tab, measured, progress, model)
             self.dosing.connect(tab, swept, model)
             self.sharing.connect(blocks, tabs, chosen, tab, card)
+            self.exporting.connect(tab, card, progress, model)
             # So that Step and Back go on from the recording.
             blocks.load(self._opening_progress, None, progress, queue=False, api_visibility="private")
-            generate, fuse = make_endpoints(self.context)
-            gr.api(generate, api_name="generate", **model)
-            gr.api(fuse, api_name="fuse", concurrency_id="fuse", concurrency_limit=1)
+            for name, each in make_endpoints(self.context, self.dosing).items():
+                gr.api(each, api_name=name, **(model if name in LONG else SHORT))
         # Where the runner has people wait, all must come through to it: Gradio's queue tells them nothing.
         return blocks.queue(max_size=self.events if self.runner.limit is None else self.settings.queue_size)
 

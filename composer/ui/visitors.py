@@ -91,22 +91,38 @@ class Visitor:
             added.release(each.adapter)
 
 
-class Callers:
-    """The visitors that are programs, by the session of their client. The ones heard of last are kept."""
+class Programs:
+    """The adapters that programs use. A program has no page: it names an adapter by its Hub id in each call,
+    and the ones that were named last are kept."""
 
-    def __init__(self, added: AddedAdapters, most: int = 200):
-        self._added, self._most = added, most
-        self._known: OrderedDict[str, Visitor] = OrderedDict()
+    def __init__(self, added: AddedAdapters, budget: Budget, most: int = 8):
+        self._added, self._budget, self._most = added, budget, most
+        self._kept: OrderedDict[tuple[str, str | None], AddedAdapter] = OrderedDict()
         self._lock = Lock()
 
-    def __call__(self, session: str | None) -> Visitor:
-        """The visitor of a session; without one, a new visitor each time."""
-        if session is None:
-            return Visitor()
+    def visitor(self, ids: Sequence[str]) -> tuple[Visitor, dict[str, str]]:
+        """A visitor who has these adapters ("owner/name" or "owner/name@revision"), and what each is called.
+
+        Raises ComposerError for one that cannot be had, and for more than a visitor may have.
+        """
+        visitor, called = Visitor(), dict[str, str]()
         with self._lock:
-            visitor = self._known.pop(session, None) or Visitor()
-            self._known[session] = visitor
-            gone = [self._known.popitem(last=False)[1] for _ in range(len(self._known) - self._most)]
-        for each in gone:
-            each.leave(self._added)
-        return visitor
+            for text in ids:
+                visitor.check_room(self._budget)
+                adapter = self._adapter(text)
+                visitor.check_room(self._budget, adapter.memory)
+                called[text] = visitor.add(adapter, self._budget.adapters).name
+            while len(self._kept) > self._most:
+                self._added.release(self._kept.popitem(last=False)[1])
+        return visitor, called
+
+    def _adapter(self, text: str) -> AddedAdapter:
+        repo, _, revision = text.partition("@")
+        key = (repo, revision or None)
+        adapter = self._kept.pop(key, None)
+        if adapter is None:
+            report, adapter = self._added.add(*key)
+            if adapter is None:
+                raise ComposerError(report.reasons[0])
+        self._kept[key] = adapter
+        return adapter

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import urllib.request
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +143,103 @@ def test_half_a_character_in_a_call_gets_its_sentence(server, client):
     answer = last_message(server, body)
     assert not answer["success"]
     assert "broken characters" in answer["output"]["error"]
+
+
+# --- every action ------------------------------------------------------------------------------------
+
+MIX = {"prompt": "The match", "weights": {"positive": 1, "sports": 1}, "max_new_tokens": 4, "seed": 3}
+# One working call of each endpoint, and what its answer must have.
+CALLS = {
+    "generate": (MIX, "text"),
+    "fuse": ({"prompt": "The match"}, "alpha"),
+    "next_words": (MIX, "words"),
+    "compare": ({**MIX, "methods": ["sum", "ties"], "texts": 2}, "columns"),
+    "explain": (MIX, "findings"),
+    "dose": ({**MIX, "sweep": {"sports": [0, 1, 2]}}, "sweet_spot"),
+    "adapters": ({}, "adapters"),
+    "search_adapters": ({"words": "pirate"}, "found"),
+    "check_adapter": ({"source": "owner/name"}, "fits"),
+    "recipe": (MIX, "yaml"),
+    "export": ({**MIX, "export_rank": 4}, None),
+}
+OFFLINE = ("search_adapters", "check_adapter")
+
+
+def test_every_endpoint_is_here_with_types_and_words(client):
+    described = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(described) == {f"/{name}" for name in CALLS}
+    for each in described.values():
+        assert all(argument["type"] for argument in each["parameters"])
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in OFFLINE])
+def test_each_endpoint_works_for_a_program(client, name):
+    arguments, key = CALLS[name]
+    answer = client.predict(**arguments, api_name=f"/{name}")
+    if name == "export":
+        with zipfile.ZipFile(answer) as archive:
+            names = {Path(each).name for each in archive.namelist() if not each.endswith("/")}
+        assert names == {"adapter_config.json", "adapter_model.safetensors", "README.md", "recipe.yaml"}
+    else:
+        assert answer[key]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("compare", {"methods": ["nothing"]}, "list of names"),
+        ("compare", {"texts": 99}, "number of texts"),
+        ("compare", {"weights": {}}, "Every slider is at 0"),
+        ("dose", {"sweep": {}}, "one adapter, or two"),
+        ("dose", {"sweep": {"sports": [0, 2]}}, "three numbers"),
+        ("dose", {"sweep": "<img>"}, "as objects"),
+        ("dose", {"sweep": {"nobody": [0, 1, 2]}}, "not here"),
+        ("dose", {"sweep": {"sports": [0, 2, 25]}, "texts": 8, "prompts": ["a", "b", "c"]}, "at most 400"),
+        ("explain", {"schedule": {"sports": [2, 3]}}, "schedule"),
+        ("export", {"method": "arrow"}, "no single adapter"),
+        ("export", {"export_rank": -1}, "rank"),
+        ("next_words", {"method": "ties"}, "press Generate"),
+        ("generate", {"weights": {"owner/nothing": 1}}, "Hub"),
+        ("check_adapter", {"source": "../../etc"}, "owner/name"),
+        ("check_adapter", {"source": "assets/adapters"}, "owner/name"),
+    ],
+)
+def test_what_an_endpoint_cannot_do_is_a_sentence(client, name, changes, words):
+    with pytest.raises(AppError, match=words):
+        client.predict(**{**CALLS[name][0], **changes}, api_name=f"/{name}")
+
+
+def with_tools(server, work):
+    """What `work` returns of an MCP session with the page, in an event loop of its own."""
+
+    async def session():
+        at = streamablehttp_client(f"{server}/gradio_api/mcp/")
+        async with at as (read, write, _), ClientSession(read, write) as agent:
+            await agent.initialize()
+            return await work(agent)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, session()).result()
+
+
+def test_every_endpoint_is_a_tool_that_says_what_it_takes(server):
+    tools = with_tools(server, lambda agent: agent.list_tools()).tools
+    assert {tool.name for tool in tools} == set(CALLS)
+    for tool in tools:
+        assert len(tool.description) > 40
+        for argument in tool.inputSchema["properties"].values():
+            assert argument["description"]
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in OFFLINE])
+def test_each_tool_works_for_an_agent(server, name):
+    answer = with_tools(server, lambda agent: agent.call_tool(name, CALLS[name][0]))
+    assert not answer.isError
+    key, text = CALLS[name][1], answer.content[0].text
+    assert key is None or f'"{key}"' in text or f"'{key}'" in text
+
+
+def test_an_agent_hears_a_sentence(server):
+    asked = {**MIX, "weights": {"nobody": 1}}
+    answer = with_tools(server, lambda agent: agent.call_tool("generate", asked))
+    assert answer.isError and "no adapter called 'nobody'" in answer.content[0].text

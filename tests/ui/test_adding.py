@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from composer.core.catalog_types import FitReport
 from composer.core.errors import ComposerError
 from composer.ui.page import Page
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
-from composer.ui.visitors import Callers, Visitor
+from composer.ui.visitors import Programs, Visitor
 from tests.tools import tiny
 from tests.tools.handlers import Controls, everything
 
@@ -163,11 +164,25 @@ def test_one_that_made_room_is_loaded_again_where_it_is_used(page, folder):
     assert generated(page, visitor, 1.0)["text"] == expected and "mine" in page.runner.engine.names
 
 
-def test_programs_are_visitors_by_their_session(page, folder):
-    callers = Callers(page.runner.added, most=2)
-    one = callers("one")
-    _, adapter = page.runner.added.add(folder("mine"))
-    one.add(adapter, 2)
-    assert callers("one") is one and callers("two") is not one and callers(None) is not callers(None)
-    callers("three"), callers("four")
-    assert one.own == () and page.runner.engine.names == ("plain",)
+def test_programs_name_adapters_by_their_id(page, folder, monkeypatch):
+    programs, source = Programs(page.runner.added, page.context.budget, most=1), folder("mine")
+    add = page.runner.added.add
+    monkeypatch.setattr(page.runner.added, "add", lambda repo, revision=None: add(source))
+    visitor, called = programs.visitor(["owner/mine@main"])
+    assert called == {"owner/mine@main": "mine"} and [own.name for own in visitor.own] == ["mine"]
+    assert programs.visitor(["owner/mine@main"])[1] == called and page.runner.engine.names == (
+        "plain",
+        "mine",
+    )
+    source = folder("other", 9)
+    programs.visitor(["owner/other"])
+    assert page.runner.engine.names == ("plain", "other"), "the one that was named last is kept"
+    with pytest.raises(ComposerError, match="remove one first"):
+        programs.visitor(["a/1", "a/2", "a/3"])
+
+
+def test_a_program_hears_why_an_adapter_cannot_be_had(page, monkeypatch):
+    refused = FitReport("x", "owner/x", ok=False, reasons=("It uses DoRA.",))
+    monkeypatch.setattr(page.runner.added, "add", lambda *_: (refused, None))
+    with pytest.raises(ComposerError, match="DoRA"):
+        page.context.programs.visitor(["owner/x"])

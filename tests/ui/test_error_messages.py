@@ -13,6 +13,7 @@ from composer.analysis.next_token import NextTokenReader
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion
+from composer.engine.export import export
 from composer.ui.api import make_endpoints
 from composer.ui.handlers.previewing import Latest
 from composer.ui.page import Page
@@ -55,6 +56,11 @@ class Broken(Runner):
         if self.fault:
             raise self.fault
         yield explain(self.engine, request.prompt, request.composition, request.sampling)
+
+    def export(self, request, names, folder, rank):
+        if self.fault:
+            raise self.fault
+        return export(self.engine, request.composition, folder, request.prompt, rank).kept
 
     def run_many(self, requests, names, background=False):
         for index, request in enumerate(requests):
@@ -201,12 +207,13 @@ def test_a_column_that_fails_says_so_beside_the_others(fault, words, page, runne
 @pytest.mark.parametrize("endpoint", ["generate", "fuse"])
 def test_a_call_ends_with_a_sentence(endpoint, fault, words, runner, caplog):
     runner.fault = fault
-    generate, fuse = make_endpoints(Page(runner, Settings()).context)
+    page = Page(runner, Settings())
+    calls = make_endpoints(page.context, page.dosing)
 
     def call():
         if endpoint == "fuse":
-            return fuse("The")
-        return everything(generate("The", {"a": 1}, max_new_tokens=2))
+            return everything(calls["fuse"]("The"))
+        return everything(calls["generate"]("The", {"a": 1}, max_new_tokens=2))
 
     with pytest.raises(gr.Error) as told:
         call()

@@ -8,6 +8,9 @@ import gradio as gr
 
 from composer.ui.components import template
 
+# Ranks of an exported adapter; 0: as they come.
+RANKS = (("exact", 0), ("cut to rank 8", 8), ("cut to rank 16", 16), ("cut to rank 32", 32))
+
 
 @dataclass(frozen=True)
 class ShareCard:
@@ -19,6 +22,10 @@ class ShareCard:
     recipe: gr.Textbox
     load: gr.Button
     upload: gr.UploadButton
+    rank: gr.Dropdown
+    export: gr.Button
+    download: gr.Button
+    files: gr.File
     message: gr.Markdown
     close: gr.Button
 
@@ -42,5 +49,15 @@ def build() -> ShareCard:
                 "Load a file", file_types=[".yaml", ".yml"], size="sm", elem_id="share-upload"
             )
             close = gr.Button("Close", size="sm", elem_id="share-close")
+        with gr.Row(elem_id="share-files", equal_height=True):
+            download = gr.Button("Download this text and its figures", size="sm", elem_id="share-download")
+            export = gr.Button("Export the mix as a PEFT adapter", size="sm", elem_id="share-export")
+            rank = gr.Dropdown(
+                list(RANKS), value=0, label="Ranks", show_label=False, elem_id="share-rank", min_width=130
+            )
+        files = gr.File(
+            label="Files", file_count="multiple", visible=False, interactive=False, elem_id="share-out"
+        )
         message = gr.Markdown("", elem_id="share-message")
-    return ShareCard(opened, group, link, recipe, load, upload, message, close)
+    made = (rank, export, download, files)
+    return ShareCard(opened, group, link, recipe, load, upload, *made, message, close)

@@ -28,6 +28,7 @@ from composer.ui.visitors import Visitor
 
 # Tokens of a text, and texts of a sweep: more would keep a visitor waiting for minutes.
 LONGEST, MOST_TEXTS = 40, 400
+UPDATES = 2.0  # a second
 # How many of a sweep's values come before those of the controls: DoseTab.inputs.
 ASKED = 9
 ON_CLICK = """() => [{__type__: "update", interactive: true},
@@ -87,17 +88,31 @@ class Dosing:
             dose = self._dose(request, *asked)
             legend, began = self._legend(visitor), time.monotonic()
             yield dose_view.view(dose, legend, 0, "Reading the prompts"), dose, gr.update(interactive=True)
-            requests, names = self._requests(dose, request, visitor)
-            items = context.runner.run_many(requests, names, background=True)
-            async with aclosing(throttled(without_none(items), 2)) as groups:
-                async for group in groups:
-                    for index, news in group:
-                        await self._take(dose, index, news)
-                    if group:
-                        yield dose_view.view(dose, legend, time.monotonic() - began, "Writing"), skip, skip
+            async for _ in self.written(dose, request, visitor):
+                yield dose_view.view(dose, legend, time.monotonic() - began, "Writing"), skip, skip
             yield dose_view.view(dose, legend, time.monotonic() - began), skip, off
         except Exception as fault:
             yield dose_view.fault(error_message(fault)), None, off
+
+    async def written(self, dose: Dose, request: Request, visitor: Visitor) -> AsyncIterator[None]:
+        """Write the texts of a sweep and take them in; yields whenever some have come."""
+        requests, names = self._requests(dose, request, visitor)
+        items = self._context.runner.run_many(requests, names, background=True)
+        async with aclosing(throttled(without_none(items), UPDATES)) as groups:
+            async for group in groups:
+                for index, news in group:
+                    await self._take(dose, index, news)
+                if group:
+                    yield
+
+    def checked(self, plan: DosePlan) -> Dose:
+        """The sweep of a plan. Raises ComposerError for one that takes too long here."""
+        if len(plan.tasks) > MOST_TEXTS:
+            raise ComposerError(
+                f"That makes {len(plan.tasks)} texts and at most {MOST_TEXTS} are written here; choose fewer "
+                "weights, prompts or texts, or run python -m composer dose."
+            )
+        return Dose(plan, self._deciders)
 
     async def stopped(self, visitor: Visitor, dose: Dose | None) -> tuple:
         """What there is after Stop."""
@@ -142,13 +157,7 @@ class Dosing:
             written = load_prompts()
             chosen = written[:: len(written) // int(prompts)][: int(prompts)]
         seeds = tuple(request.sampling.seed + place for place in range(int(count)))
-        plan = DosePlan(request.composition, tuple(axes), chosen, seeds)
-        if len(plan.tasks) > MOST_TEXTS:
-            raise ComposerError(
-                f"That makes {len(plan.tasks)} texts and at most {MOST_TEXTS} are written here; choose fewer "
-                "weights, prompts or texts, or run python -m composer dose."
-            )
-        return Dose(plan, self._deciders)
+        return self.checked(DosePlan(request.composition, tuple(axes), chosen, seeds))
 
     def _requests(
         self, dose: Dose, request: Request, visitor: Visitor

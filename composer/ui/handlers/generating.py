@@ -141,14 +141,14 @@ class Generating:
             elif isinstance(event, LoadingStarted):
                 view = progress.loading(event.names)
             elif isinstance(event, Fusion):
-                fusion, progress.fused = progress.fusion_figure(event), True
+                fusion, progress.fusion = progress.fusion_figure(event), event
                 presets = gr.update(alpha=curves.alpha_curves(progress.shared(event)))
             elif isinstance(event, TextReading):
                 progress.read = event
         if steps := [event for event in group if isinstance(event, Step)]:
             begins = not progress.steps
             view = progress.writing(steps)
-            if begins and not progress.fused:
+            if begins and progress.fusion is None:
                 fusion = None  # the figure that stands there is another prompt's
             if steps[-1].finish is not None:
                 view, contribution = progress.fusing(), progress.contribution_figure()

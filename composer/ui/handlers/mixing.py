@@ -136,7 +136,7 @@ class Mixing:
 def recorded_progress(context: PageContext, recording: Recording) -> Progress:
     """The recording as a generation that has ended."""
     return context.progress(
-        recording.request, steps=list(recording.steps), read=recording.reading, fused=True
+        recording.request, steps=list(recording.steps), read=recording.reading, fusion=recording.fusion
     )
 
 

@@ -58,9 +58,7 @@ class Sharing:
         try:
             request = self._context.request(controls.read(values))
             engine = self._context.runner.engine
-            sources = {
-                own.name: adapter_source(own.adapter.source, own.adapter.revision) for own in request.added
-            }
+            sources = self._context.runner.sources(request)
             recipe = recipe_of(engine, request.prompt, request.composition, request.sampling, tab, sources)
             link = f"?{PARAMETER}={encode(recipe)}"
             return gr.update(visible=True), {"link": link}, recipe_yaml(recipe), ""

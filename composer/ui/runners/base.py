@@ -6,7 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from composer.adapters.recipe import Source
 from composer.analysis.explanation import Explanation
 from composer.analysis.next_token import NextTokens
 from composer.analysis.text_reading import TextReading
@@ -15,6 +17,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import Engine
+from composer.engine.recipes import adapter_source
 from composer.engine.resolve import requires_materialization
 from composer.engine.scheduler import QueueUpdate
 from composer.ui.validation import Request
@@ -112,12 +115,21 @@ class Runner(ABC):
         """
 
     @abstractmethod
+    def export(self, request: Request, names: Sequence[str], folder: Path, rank: int | None) -> float:
+        """Write the mix as one PEFT adapter to a folder; see engine.export. Returns what a cut to a rank left
+        of its squared norm. names: as for `run`. Raises ComposerError as `run` and `export` do."""
+
+    @abstractmethod
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """Of each (prompt, continuation), under the base; see composer.evaluation.scoring."""
 
     @abstractmethod
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """Fusion weights of the prompt alone; norm, tokens: as Composition has them. Raises as `run` does."""
+
+    def sources(self, request: Request) -> dict[str, Source]:
+        """Where the visitor's adapters of a request are from."""
+        return {own.name: adapter_source(own.adapter.source, own.adapter.revision) for own in request.added}
 
     @abstractmethod
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
@@ -20,6 +21,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import AnyComposition, Engine
+from composer.engine.export import export
 from composer.engine.materialize import Executor
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
@@ -182,6 +184,15 @@ class BatchedRunner(Runner):
                 yield future.result()
             finally:
                 left.set()
+
+    def export(self, request: Request, names: Sequence[str], folder: Path, rank: int | None) -> float:
+        """See Runner. A site at a time between two passes."""
+        for _ in self.loading(request.added):
+            pass
+        execute = self._executor(Event(), "Cancelled.")
+        resolved = self.engine.resolve(request.composition, execute, names)
+        sources = self.sources(request)
+        return export(self.engine, resolved, folder, request.prompt, rank, sources, execute).kept
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner. One text between two passes."""

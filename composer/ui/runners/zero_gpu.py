@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from composer.adapters.recipe import Source
 from composer.analysis.explain import explain
 from composer.analysis.explanation import Explanation
 from composer.analysis.next_token import NextTokenReader, NextTokens
@@ -22,6 +24,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapter, AddedAdapters
 from composer.engine.engine import Engine
+from composer.engine.export import export
 from composer.evaluation.scoring import perplexities
 from composer.ui.error_messages import error_message
 from composer.ui.runners.base import Left, Runner, check_unmerged, never
@@ -70,6 +73,12 @@ class ZeroGpuRunner(Runner):
         for item in self._work("explain", given, _adapters([request])):
             # A composition does not cross, since a mapping proxy does not pickle.
             yield item if isinstance(item, str) else replace(item, composition=request.composition)
+
+    def export(self, request: Request, names: Sequence[str], folder: Path, rank: int | None) -> float:
+        """See Runner. The worker writes to this process's disk."""
+        given = _plain(request) | {"names": tuple(names), "folder": str(folder), "rank": rank}
+        given["sources"] = self.sources(request)
+        return self._first("export", given, _adapters([request]))
 
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner."""
@@ -145,6 +154,20 @@ class ZeroGpuRunner(Runner):
             self.engine, prompt, resolved, Sampling(**sampling), tuple(written) or None, weights=False
         )
         yield replace(found, composition=None)
+
+    def _export_here(
+        self,
+        prompt: str,
+        composition: Mapping,
+        sampling: Mapping,
+        written: Sequence[int],
+        names: Sequence[str],
+        folder: str,
+        rank: int | None,
+        sources: Mapping[str, Source],
+    ) -> Iterator[float]:
+        resolved = self.engine.resolve(Composition(**composition), among=names)
+        yield export(self.engine, resolved, Path(folder), prompt, rank, sources).kept
 
     def _perplexities_here(self, texts: Sequence[tuple[str, str]]) -> Iterator[list[float | None]]:
         yield perplexities(self.engine, texts)

@@ -44,8 +44,9 @@ class Progress:
     room: int = 0
     run: str = field(default_factory=lambda: secrets.token_hex(6))
     steps: list[Step] = field(default_factory=list)
-    # fused, drawn: whether their fusion weights and their contributions have been shown.
-    fused: bool = False
+    # The fusion weights that have been shown.
+    fusion: Fusion | None = None
+    # Whether the contributions have been shown.
     drawn: bool = False
     # By the visitor; nothing more is shown.
     stopped: bool = False
