@@ -16,8 +16,14 @@ function chartMark(tag, attributes, hint) {
   return node;
 }
 
+// As wide as a phone's card, or as half a page: a chart is never shrunk, so that its words can be read.
+function chartWidth() {
+  return window.innerWidth < 620 ? Math.max(260, window.innerWidth - 72) : 560;
+}
+
 // An empty chart with room for its axes. label: what a screen reader says of it.
-function chartFrame(width, height, label, margin = { left: 46, right: 12, top: 10, bottom: 30 }) {
+function chartFrame(height, label, margin = { left: 46, right: 12, top: 10, bottom: 30 }) {
+  const width = chartWidth();
   const svg = chartNode("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label });
   const area = { x: margin.left, y: margin.top, w: width - margin.left - margin.right, h: height - margin.top - margin.bottom };
   return { svg, area, width, height };

@@ -2,7 +2,7 @@
 
 function conflictHeat(value) {
   const rows = value.conflict;
-  const frame = chartFrame(560, 46 + 26 * rows.length, "Cosine of adapters' outputs by layer", { left: 150, right: 12, top: 8, bottom: 34 });
+  const frame = chartFrame(46 + 26 * rows.length, "Cosine of adapters' outputs by layer", { left: window.innerWidth < 620 ? 122 : 150, right: 12, top: 8, bottom: 34 });
   const { svg, area } = frame;
   const wide = area.w / value.layers;
   const tall = area.h / rows.length;
@@ -28,7 +28,7 @@ function conflictAdditivity(value) {
   const { pieces, values } = value.additivity;
   const known = values.map((each) => (each === null ? null : Math.max(-0.5, each)));
   const low = Math.min(0, ...known.filter((each) => each !== null));
-  const frame = chartFrame(560, 200, "Additivity of each token");
+  const frame = chartFrame(200, "Additivity of each token");
   const scales = chartAxes(
     frame,
     { low: 0.4, high: values.length + 0.6, title: "token" },
@@ -45,7 +45,7 @@ function conflictAdditivity(value) {
 }
 
 function conflictOutputs(value) {
-  const frame = chartFrame(560, 200, "Share of each adapter in what all of them add, by layer");
+  const frame = chartFrame(200, "Share of each adapter in what all of them add, by layer");
   const scales = chartAxes(
     frame,
     { low: 0.4, high: value.layers + 0.6, title: "layer", ticks: [1, ...chartTicks(1, value.layers, 5).filter((each) => each > 1)] },
@@ -70,7 +70,7 @@ function conflictBands(value) {
   const all = rows.flatMap((row) => row.values);
   const low = 1.06 * Math.min(-0.05, ...all);
   const high = Math.max(0, ...all);
-  const frame = chartFrame(560, 200, "What the text loses without a third of the layers");
+  const frame = chartFrame(200, "What the text loses without a third of the layers");
   const scales = chartAxes(
     frame,
     { low: 0, high: names.length, title: "left out", ticks: names.map((_, place) => place + 0.5), form: (at) => names[Math.floor(at)] },

@@ -5,7 +5,7 @@ const dosePercent = (value) => `${Math.round(100 * value)}%`;
 
 function doseFrame(value, label, y) {
   const weights = value.axes[0].weights;
-  const frame = chartFrame(560, 220, label);
+  const frame = chartFrame(220, label);
   const x = { low: weights[0], high: weights.at(-1), title: `weight of ${value.axes[0].label}` };
   const scales = chartAxes(frame, x, y);
   if (value.spot !== null) {
@@ -47,7 +47,7 @@ function doseLine(value, key, label, title, form) {
 
 function doseHeat(value, shares, label, form, strength) {
   const [first, second] = value.axes;
-  const frame = chartFrame(560, 60 + 34 * first.weights.length, label, { left: 70, right: 12, top: 8, bottom: 40 });
+  const frame = chartFrame(60 + 34 * first.weights.length, label, { left: 70, right: 12, top: 8, bottom: 40 });
   const { svg, area } = frame;
   const wide = area.w / second.weights.length;
   const tall = area.h / first.weights.length;

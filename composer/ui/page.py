@@ -21,6 +21,7 @@ from composer.ui.handlers.dosing import Dosing
 from composer.ui.handlers.explaining import Explaining
 from composer.ui.handlers.exporting import Exporting
 from composer.ui.handlers.generating import Generating
+from composer.ui.handlers.learning import Learner, Learning
 from composer.ui.handlers.mixing import Mixing, recorded_progress
 from composer.ui.handlers.previewing import Latest, Previewing
 from composer.ui.handlers.sharing import TABS, Sharing
@@ -63,6 +64,7 @@ class Page:
         self.explaining = Explaining(self.context)
         self.dosing = Dosing(self.context)
         self.exporting = Exporting(self.context)
+        self.learning = Learning(self.context, self.mixing, self.previewing)
         self.sharing = Sharing(self.context, self.mixing)
 
     def blocks(self) -> gr.Blocks:
@@ -98,8 +100,11 @@ class Page:
                 with gr.Tab("Adapters", id="adapters"):
                     base = engine.base.spec.label or engine.base.id
                     adapters_tab = adapters_page.build(self.adding.cards(Visitor()), base, self.settings)
-                with gr.Tab("How it works", id="learn"):
-                    learn.build(studied.follows_prompt(engine.base.id), studied.standings(engine.base.id))
+                with gr.Tab("Learn", id="learn"):
+                    follows, standings = (
+                        found(engine.base.id) for found in (studied.follows_prompt, studied.standings)
+                    )
+                    lessons = learn.build(self.learning.cards(Learner()), follows, standings)
                 build_extra_tabs(self.runner, self.settings)
             tabs_of_links = (compose_tab, compare_tab, conflict_tab, dose_tab)
             for each, name in zip(tabs_of_links, TABS, strict=True):
@@ -112,6 +117,7 @@ class Page:
             self.comparing.connect(tabs, tab, compared, model)
             self.explaining.connect(tab, measured, progress, model)
             self.dosing.connect(tab, swept, model)
+            self.learning.connect(tabs, tab, lessons, progress, latest, running)
             self.sharing.connect(blocks, tabs, chosen, tab, card)
             self.exporting.connect(tab, card, progress, model)
             # So that Step and Back go on from the recording.

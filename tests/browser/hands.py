@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 # The page has the first words of a text that is being written.
@@ -26,3 +27,14 @@ def set_slider(page, name, value):
         except AssertionError:
             if patience == 30_000:
                 raise
+
+
+def findings(page) -> list[str]:
+    """axe-core's serious findings, one line each."""
+    results = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {node['target']} {node['failureSummary'][:300]}"
+        for each in results
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]

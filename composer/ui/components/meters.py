@@ -43,6 +43,15 @@ class Meters:
             return []
         return [self._meter(judge, text) for judge in self.judges]
 
+    @property
+    def labels(self) -> set[str]:
+        """The attributes that some judge decides on."""
+        return {label for judge in self.judges for label in judge.labels}
+
+    def shares(self, text: str) -> dict[str, float]:
+        """What the judges give each of their labels."""
+        return {label: share for judge in self.judges for label, share in judge.shares(text).items()}
+
     def _meter(self, judge: NgramJudge, text: str) -> dict[str, object]:
         name, share = max(judge.shares(text).items(), key=lambda each: each[1])
         shown = self.legend[name]

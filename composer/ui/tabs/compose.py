@@ -16,7 +16,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.parameters import Parameter, parameters_of
 from composer.methods import METHODS
 from composer.ui.components import contribution_map as live
-from composer.ui.components import curves, method_controls, next_words
+from composer.ui.components import curves, lesson, method_controls, next_words
 from composer.ui.components.weight_sliders import WeightSlider, is_shown, needs_per_adapter, to_values
 from composer.ui.settings import Settings
 
@@ -105,6 +105,7 @@ class ComposeTab:
     zero: gr.Button
     unavailable: gr.HTML
     examples: tuple[gr.Button, ...]
+    lesson: gr.HTML
 
     @property
     def restored(self) -> list:
@@ -156,6 +157,7 @@ def build(
     composition = opening.composition
     separate = needs_per_adapter(slots, composition.weights)
     values = to_values(slots, composition.weights, ())
+    lesson_panel = lesson.component()
     with gr.Row(elem_id="desk"):
         with gr.Column(scale=5, min_width=330, elem_id="controls"):
             prompt = gr.Textbox(
@@ -236,6 +238,7 @@ def build(
         zero,
         unavailable,
         buttons,
+        lesson_panel,
     )
 
 

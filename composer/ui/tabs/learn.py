@@ -1,10 +1,14 @@
-"""The tab that explains: what happens, how to read the pictures, the formulas. Text only."""
+"""The tab that teaches: six lessons on the real controls, and what happens, how to read it, the formulas."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import gradio as gr
 
 from composer.methods import METHODS
+from composer.ui.components import template
 
 FOLLOWS = "@follows"
 WORDS = r"""
@@ -47,11 +51,20 @@ the next word. With every slider at 0 the base writes alone, bit for bit.
 """
 
 
-def build(follows: str, standings: str) -> None:
-    """Lay the tab out inside the current Blocks context.
+@dataclass(frozen=True)
+class LearnTab:
+    """Everything of the tab that events connect."""
 
-    follows, standings: what the study found of the fusion weights and of the methods, or nothing.
+    cards: gr.HTML
+
+
+def build(lessons: Mapping[str, object], follows: str, standings: str) -> LearnTab:
+    """Lay the tab out inside the current Blocks context. Connects no events.
+
+    lessons: the value of the list of lessons. follows, standings: what the study found of the fusion weights
+    and of the methods, or nothing.
     """
+    cards = template.component("lessons", lessons, "lessons")
     words = WORDS.replace(FOLLOWS, follows)
     methods = "\n".join(f"- **{each.label}.** {each.help} *{each.source}.*" for each in METHODS.values())
     gr.Markdown(
@@ -62,3 +75,4 @@ def build(follows: str, standings: str) -> None:
         ],
         elem_id="guide",
     )
+    return LearnTab(cards)
