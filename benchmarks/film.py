@@ -1,7 +1,7 @@
 """The README's pictures: python -m benchmarks.film assets
 
 A headless Chromium opens the page, lets the recording play, points at words and moves a slider: page.webp.
-Then it compares: compare.png.
+Then each other tab does its work once: compare.png, conflict.png, dose.png, adapters.png and learn.png.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Page
 
 from benchmarks.chromium import chromium, serving
 
-MOVING, COMPARED = "page.webp", "compare.png"
+MOVING = "page.webp"
 SIZE = (1280, 800)
 SHOWN = (960, 600)
 FRAME_MS = 140
@@ -49,15 +50,50 @@ def film(folder: Path) -> int:
             page.locator("#one-sports input[type=range]").dispatch_event("pointerup")
             page.wait_for_timeout(300)
             shoot(3)
-        page.get_by_role("tab", name="Compare").click()
-        page.click("#compare-go")
-        page.wait_for_selector(".compare-files:not([hidden])", timeout=120_000)
         folder.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=folder / COMPARED, full_page=True)
+        for take in (compare, conflict, dose, adapters, learn):
+            take(page)
+            page.screenshot(path=folder / f"{take.__name__}.png", full_page=take is not adapters)
     first, *rest = frames
     options = {"duration": FRAME_MS, "loop": 0, "quality": QUALITY, "method": 4}
     first.save(folder / MOVING, save_all=True, append_images=rest, **options)
     return len(frames)
+
+
+def compare(page: Page) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare-go")
+    page.wait_for_selector(".compare-files:not([hidden])", timeout=120_000)
+
+
+def conflict(page: Page) -> None:
+    page.get_by_role("tab", name="Conflict").click()
+    page.click("#conflict-go")
+    page.wait_for_selector(".chart-card", timeout=120_000)
+
+
+def dose(page: Page) -> None:
+    page.get_by_role("tab", name="Dose").click()
+    page.click("#dose-prompts input")
+    page.get_by_role("option", name="15 openings").click()
+    page.click("#dose-go")
+    page.wait_for_selector("#dose-results .chart-files:not([hidden])", timeout=300_000)
+
+
+def adapters(page: Page) -> None:
+    page.get_by_role("tab", name="Adapters").click()
+    page.wait_for_selector(".card")
+
+
+def learn(page: Page) -> None:
+    page.get_by_role("tab", name="Learn").click()
+    page.get_by_role("button", name="Start lesson 6").click()
+    page.wait_for_selector(".lesson-term")
+    page.click("#method input")
+    page.get_by_role("option", name="Outputs · Contrast").click()
+    page.wait_for_timeout(500)
+    page.click("#generate")
+    page.wait_for_selector(".lesson-verdict[data-passed=true]", timeout=120_000)
 
 
 def main() -> None:

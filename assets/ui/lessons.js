@@ -16,5 +16,11 @@ function lessonsShow() {
   element.querySelector(".lessons").replaceChildren(...cards);
 }
 
+// The guide's tables scroll on a phone, so a keyboard has to reach them.
+function reachTables() {
+  for (const table of document.querySelectorAll("#guide table:not([tabindex])")) table.tabIndex = 0;
+}
+new MutationObserver(reachTables).observe(element.closest(".gradio-container") ?? document.body, { subtree: true, childList: true });
+reachTables();
 watch("value", lessonsShow);
 lessonsShow();

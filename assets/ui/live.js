@@ -310,3 +310,16 @@ if (props.value?.recorded) {
   Object.assign(live.data, props.value ?? {}); // the opening: adapters, layers, status
   liveRefresh();
 }
+
+// The map on the page's ground: the canvas alone has none.
+element.querySelector(".live-save").addEventListener("click", () => {
+  const map = element.querySelector(".live-map canvas");
+  const copy = document.createElement("canvas");
+  copy.width = map.width;
+  copy.height = map.height;
+  const context = copy.getContext("2d");
+  context.fillStyle = getComputedStyle(document.body).getPropertyValue("--block-background-fill") || "#ffffff";
+  context.fillRect(0, 0, copy.width, copy.height);
+  context.drawImage(map, 0, 0);
+  copy.toBlob((blob) => saveFile(blob, "contributions.png"));
+});

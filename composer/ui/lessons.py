@@ -22,7 +22,7 @@ SHORT = Sampling(max_new_tokens=50, temperature=0.8)
 
 
 @dataclass(frozen=True)
-class Run:
+class Attempt:
     """One text that was written during a lesson, and what was measured on it."""
 
     composition: Composition
@@ -44,13 +44,13 @@ class Run:
         return {name: weight for name, weight in self.composition.weights.items() if weight}
 
 
-def run_of(progress: Progress, shares: Mapping[str, float]) -> Run:
+def attempt_of(progress: Progress, shares: Mapping[str, float]) -> Attempt:
     """A finished generation as a lesson reads it."""
     request, read = progress.request, progress.read
     mean = np.stack([step.contribution for step in progress.steps]).mean(axis=0)  # [L, N]
     lanes = [each["name"] for each in progress.adapters]
     used = [name for name, weight in request.composition.weights.items() if weight and name in lanes]
-    return Run(
+    return Attempt(
         request.composition,
         request.prompt,
         request.sampling.seed,
@@ -63,7 +63,7 @@ def run_of(progress: Progress, shares: Mapping[str, float]) -> Run:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Assessment:
     """Whether the runs so far pass, and one sentence about it with this run's numbers."""
 
     passed: bool
@@ -71,7 +71,7 @@ class Verdict:
 
 
 # From the runs of a lesson, the newest last, and the adapters' labels.
-Check = Callable[[Sequence[Run], Mapping[str, str]], Verdict]
+Check = Callable[[Sequence[Attempt], Mapping[str, str]], Assessment]
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class Lesson:
     formula: str
     check: Check = field(repr=False)
     # Adapters that it needs beside those that it sets.
-    needs: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def adapters(self) -> set[str]:
-        return {*self.composition.weights, *self.needs}
+        return {*self.composition.weights, *self.also}
 
 
-def loudest(run: Run, labels: Mapping[str, str]) -> str:
+def loudest(run: Attempt, labels: Mapping[str, str]) -> str:
     """Where each adapter in use was loudest: a sentence with this run's numbers; empty for the base alone."""
     told = [
         f"{labels.get(name, name)} added {own.max():.1%} of the base's own output in layer {own.argmax() + 1}"
@@ -109,30 +109,30 @@ def loudest(run: Run, labels: Mapping[str, str]) -> str:
     return f"In this run {' and '.join(told)}, where it was loudest." if told else ""
 
 
-def _percent(run: Run, name: str, labels: Mapping[str, str]) -> str:
+def _percent(run: Attempt, name: str, labels: Mapping[str, str]) -> str:
     return f"{labels.get(name, name)} {run.shares.get(name, 0):.0%}"
 
 
-def _both(run: Run, names: Sequence[str]) -> bool:
+def _both(run: Attempt, names: Sequence[str]) -> bool:
     return all(run.shares.get(name, 0) >= PASS for name in names)
 
 
-def _one_slider(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
+def _one_slider(runs: Sequence[Attempt], labels: Mapping[str, str]) -> Assessment:
     last = runs[-1]
     meter = f"The meter says {_percent(last, 'positive', labels)}."
     if not last.used:
-        return Verdict(False, f"That was the base alone, and it does not care. {meter}")
+        return Assessment(False, f"That was the base alone, and it does not care. {meter}")
     if set(last.used) != {"positive"} or last.used["positive"] < 0:
-        return Verdict(False, "Move only the first slider, to the right; the others stay at 0.")
+        return Assessment(False, "Move only the first slider, to the right; the others stay at 0.")
     if last.shares.get("positive", 0) < PASS:
-        return Verdict(False, f"{meter} Pull further, or draw a new seed, and generate again.")
-    return Verdict(True, f"{meter} {loudest(last, labels)}")
+        return Assessment(False, f"{meter} Pull further, or draw a new seed, and generate again.")
+    return Assessment(True, f"{meter} {loudest(last, labels)}")
 
 
-def _sum_and_merge(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
+def _sum_and_merge(runs: Sequence[Attempt], labels: Mapping[str, str]) -> Assessment:
     last = runs[-1]
 
-    def same(run: Run) -> bool:
+    def same(run: Attempt) -> bool:
         return (run.prompt, run.seed, run.used) == (last.prompt, last.seed, last.used)
 
     sums = [run for run in runs if run.composition.method == "sum" and len(run.used) > 1 and same(run)]
@@ -140,25 +140,25 @@ def _sum_and_merge(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
         run for run in runs if METHODS[run.composition.method].merge and len(run.used) > 1 and same(run)
     ]
     if not sums:
-        return Verdict(False, "Keep two sliders up and let the sum write first, with this seed.")
+        return Assessment(False, "Keep two sliders up and let the sum write first, with this seed.")
     if not merges:
-        return Verdict(
+        return Assessment(
             False, "That was the sum. Now choose a method under Merged weights, such as PEFT linear."
         )
     label = METHODS[merges[-1].composition.method].label
     pairs = zip(sums[-1].pieces, merges[-1].pieces, strict=False)
     place = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
     if place is None:
-        return Verdict(False, f"{label} wrote the same: it is the sum in another form. Choose another merge.")
+        return Assessment(False, f"{label} wrote the same: it is the sum in another form. Try another one.")
     one, other = (run.pieces[place].strip() or "⏎" for run in (sums[-1], merges[-1]))
-    return Verdict(
+    return Assessment(
         True,
         f"Same sliders, same seed: at token {place + 1} the sum wrote “{one}” and {label} “{other}”. A merge "
         "makes one adapter first, and what it makes is not what the two add.",
     )
 
 
-def _conflict(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
+def _conflict(runs: Sequence[Attempt], labels: Mapping[str, str]) -> Assessment:
     last = runs[-1]
     total = sum(float(own.mean()) for own in last.contribution.values())
     parts = [
@@ -169,39 +169,39 @@ def _conflict(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
     shares = f"Of what the adapters added, {' and '.join(parts)}." if len(parts) > 1 else ""
     meters = f"Meters: {_percent(last, 'negative', labels)}, {_percent(last, 'sports', labels)}."
     if last.used.get("negative", 0) <= 0 or last.used.get("sports", 0) <= 0:
-        return Verdict(False, f"Pull the first slider to Negative, and Sports up. {shares}")
+        return Assessment(False, f"Pull the first slider to Negative, and Sports up. {shares}")
     if not _both(last, ("negative", "sports")):
-        return Verdict(False, f"{meters} {shares} Turn up the one that lost.")
-    return Verdict(True, f"{meters} {shares}")
+        return Assessment(False, f"{meters} {shares} Turn up the one that lost.")
+    return Assessment(True, f"{meters} {shares}")
 
 
-def _kl(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
+def _kl(runs: Sequence[Attempt], labels: Mapping[str, str]) -> Assessment:
     last = runs[-1]
     if not METHODS[last.composition.method].needs_kl or "positive" not in last.alpha or len(last.used) < 2:
-        return Verdict(False, "Keep the method on KL fusion, and both sliders up.")
+        return Assessment(False, "Keep the method on KL fusion, and both sliders up.")
     layers = len(last.alpha["positive"])
     late = slice(2 * layers // 3, layers)
     means = {name: float(own[late].mean()) for name, own in last.alpha.items()}
     told = ", ".join(f"α of {labels.get(name, name)} {value:.0%}" for name, value in means.items())
     sentence = f"In the late layers of this prompt: {told}."
     if means["positive"] <= 0.5:
-        return Verdict(False, f"{sentence} Write a prompt about which a review would have more to say.")
-    return Verdict(True, f"{sentence} The prompt alone decides that; no word had been written yet.")
+        return Assessment(False, f"{sentence} Write a prompt about which a review would have more to say.")
+    return Assessment(True, f"{sentence} The prompt alone decides that; no word had been written yet.")
 
 
-def _broken(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
+def _broken(runs: Sequence[Attempt], labels: Mapping[str, str]) -> Assessment:
     first, last = runs[0], runs[-1]
     if first.perplexity is None or last.perplexity is None:
-        return Verdict(False, "Let the text come to its end, so that it can be read once more.")
+        return Assessment(False, "Let the text come to its end, so that it can be read once more.")
     if len(runs) == 1:
-        return Verdict(
+        return Assessment(
             False, f"The base finds this text likely: perplexity {first.perplexity:.1f}. Now break it."
         )
     times = last.perplexity / first.perplexity
     told = f"Perplexity {last.perplexity:.1f}, {times:.1f} times the first text's. {loudest(last, labels)}"
     if times < BROKEN:
-        return Verdict(False, f"{told} Pull further, or raise the strength.")
-    return Verdict(
+        return Assessment(False, f"{told} Pull further, or raise the strength.")
+    return Assessment(
         True,
         f"{told} Each layer was trained to read what the base writes; so large a push leaves that ground, "
         "and the "
@@ -209,18 +209,18 @@ def _broken(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
     )
 
 
-def _contrast(runs: Sequence[Run], labels: Mapping[str, str]) -> Verdict:
+def _contrast(runs: Sequence[Attempt], labels: Mapping[str, str]) -> Assessment:
     last = runs[-1]
     meters = f"Meters: {_percent(last, 'positive', labels)}, {_percent(last, 'sports', labels)}."
     if min(last.used.get("positive", 0), last.used.get("sports", 0)) <= 0:
-        return Verdict(False, "Keep both sliders up.")
+        return Assessment(False, "Keep both sliders up.")
     if last.composition.method != "contrast" or last.composition.contrast == 0:
-        return Verdict(
+        return Assessment(
             False, f"{meters} Now choose Contrast under Method, keep the seed, and generate again."
         )
     if not _both(last, ("positive", "sports")):
-        return Verdict(False, f"{meters} Try another share of the opposites, or another seed.")
-    return Verdict(
+        return Assessment(False, f"{meters} Try another share of the opposites, or another seed.")
+    return Assessment(
         True,
         f"{meters} What Positive and Negative share, the reviews they were trained on, cancels; "
         "what is left is the mood.",

@@ -59,6 +59,8 @@ class Visitor:
 
     def check_room(self, budget: Budget, memory: int = 0) -> None:
         """Raise ComposerError where one more adapter of so many bytes is too much."""
+        if budget.adapters == 0:
+            raise ComposerError("No adapter can be added here; use those of the catalog.")
         if len(self.own) >= budget.adapters:
             raise ComposerError(
                 f"You have {budget.adapters} adapters, which is all there is room for; remove one first."

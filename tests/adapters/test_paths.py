@@ -110,7 +110,7 @@ def test_paths_that_are_typed_or_pasted_lead_where_they_say(written, home):
     assert local_folder(text).samefile(home / "my models" / "joy")
     files = inspect(text)
     assert files.name == "joy" and files.folder.samefile(home / "my models" / "joy")
-    assert Path(check_source(text, folders=True)).samefile(home / "my models" / "joy")
+    assert Path(check_source(text, folders=True)[0]).samefile(home / "my models" / "joy")
     with pytest.raises(ComposerError, match="Hub repo id"):
         check_source(text, folders=False)
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
 from playwright.sync_api import expect
 
 from benchmarks.chromium import serving
@@ -25,6 +26,10 @@ def hub():
         files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         server.add(BASE, {"config.json": b"{}"})
         server.add("pirates/blackbeard", files)
+        card = (
+            "---\nlicense: \"<img src=x onerror='window.hacked=1'>\"\ndatasets: ['${window.hacked=1}']\n---\n"
+        )
+        server.add("evil/card", {**files, "README.md": card.encode()})
         server.about = {
             "pirates/blackbeard": {"tags": TAGS, "downloads": 12, "likes": 3},
             "evil/one": {"tags": [*TAGS[:3], "license:<img src=x onerror=window.hacked=1>"], "downloads": 1},
@@ -122,6 +127,33 @@ def test_what_strangers_publish_is_shown_as_text(visit, address):
     find(page, "evil")
     expect(page.locator(".finder-found li")).to_contain_text("<img src=x")
     assert page.evaluate("window.hacked") is None
+
+
+def test_what_a_strangers_card_says_is_shown_as_text(visit, address):
+    page = visit(at=address)
+    open_tab(page)
+    find(page, "evil/card")
+    expect(page.locator(".report")).to_contain_text("Licence")
+    page.click(".finder-add")
+    expect(page.locator(".card-own")).to_have_count(1)
+    expect(page.locator(".card").first).to_contain_text("Licence")
+    assert page.evaluate("window.hacked") is None and page.locator("main img[src=x]").count() == 0
+
+
+def test_programs_search_check_and_use_adapters_of_the_hub(address):
+    client = Client(address, verbose=False, httpx_kwargs={"timeout": 120})
+    found = client.predict("blackbeard", api_name="/search_adapters")["found"]
+    assert [each["id"] for each in found] == ["pirates/blackbeard"]
+    checked = client.predict("pirates/blackbeard", api_name="/check_adapter")
+    assert checked["fits"] and len(checked["revision"]) == 40
+    answer = client.predict("The", {"pirates/blackbeard": 1}, max_new_tokens=3, api_name="/generate")
+    assert answer["adapters"][-1] == "pirates/blackbeard"
+    lane = [each[-1] for step in answer["contribution"] for each in step]
+    assert max(lane) > 0
+    swept = client.predict(
+        "The", {}, sweep={"pirates/blackbeard": [0, 1, 2]}, max_new_tokens=3, api_name="/dose"
+    )
+    assert "pirates/blackbeard" in str(swept["rows"][0])
 
 
 def test_two_visitors_have_two_adapters_in_the_same_slider(visit, address, catalog):

@@ -89,7 +89,7 @@ def test_a_trace_and_the_page_name_the_merged_lane_so_too(engine):
     assert trace.adapters == ("svd", "plain", "cat", "(svd)")
     assert trace.contribution.shape[2] == 4 and trace.contribution[..., 3].all()
     with closing(BatchedRunner(engine, Settings())) as batched:
-        lanes = Page(batched, Settings()).context.lanes(asked.composition)
+        lanes = Page(batched, Settings()).context.lanes(asked)
     assert [lane["name"] for lane in lanes] == list(trace.adapters)
     assert len({json.dumps(lane) for lane in lanes}) == 4
     assert len({lane["label"] for lane in lanes}) == 4

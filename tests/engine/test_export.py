@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from composer import Composition
 from composer.adapters.export import write_adapter
@@ -81,6 +82,32 @@ def test_a_rank_that_is_enough_loses_nothing(engine, tmp_path):
     assert cut.kept == pytest.approx(1)
     expected = engine.next_token_logits(PROMPT, Composition(WEIGHTS))
     np.testing.assert_allclose(logits_by_peft(engine, tmp_path), expected, atol=1e-4)
+
+
+# Ranks that vLLM serves (its max_lora_rank), and the files' limits of both runtimes, from their sources.
+VLLM_RANKS = {1, 8, 16, 32, 64, 128, 256, 320, 512}
+
+
+def test_an_adapter_of_one_rank_keeps_to_what_llama_cpp_and_vllm_read(engine, tmp_path):
+    """Both scale by the configuration's lora_alpha and know no patterns: llama.cpp divides by each tensor's
+    rank, vLLM by the configuration's r. So ranks must be equal, and both must come out at B A."""
+    baked = bake(engine, Composition(WEIGHTS, curves=CURVES), rank=8)
+    write_adapter(tmp_path, baked.adapter, engine.base.id)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["r"] in VLLM_RANKS and config["bias"] == "none"
+    assert not (
+        config["rank_pattern"] or config["alpha_pattern"] or config["use_dora"] or config["use_rslora"]
+    )
+    assert "modules_to_save" not in config and isinstance(config["target_modules"], list)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    paths = {name.rpartition(".lora_")[0] for name in tensors}
+    assert set(tensors) == {f"{path}.lora_{half}.weight" for path in paths for half in "AB"}
+    for path in paths:
+        A, B = (tensors[f"{path}.lora_{half}.weight"] for half in "AB")
+        own = baked.adapter[path.removeprefix("base_model.model.")]
+        assert A.shape[0] == B.shape[1] == config["r"]
+        for scaling in (config["lora_alpha"] / A.shape[0], config["lora_alpha"] / config["r"]):
+            torch.testing.assert_close(scaling * (B @ A), own.scaling * (own.B @ own.A), rtol=1e-4, atol=1e-6)
 
 
 def test_it_loads_here_again_and_does_the_same(engine, tmp_path):

@@ -14,7 +14,7 @@ from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.ui.components.meters import Meters
 from composer.ui.handlers.learning import Learner
 from composer.ui.handlers.previewing import Latest
-from composer.ui.lessons import LESSONS, Run
+from composer.ui.lessons import LESSONS, Attempt
 from composer.ui.page import Page
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
@@ -30,7 +30,7 @@ def run(weights, method="sum", shares=None, perplexity=10.0, alpha=None, pieces=
     used = [name for name, weight in weights.items() if weight]
     contribution = {name: np.linspace(0.01, 0.04 * (k + 1), 12) for k, name in enumerate(used)}
     mix = Composition(weights, method, **more)
-    return Run(mix, "The", 0, pieces, shares or {}, perplexity, alpha or {}, contribution)
+    return Attempt(mix, "The", 0, pieces, shares or {}, perplexity, alpha or {}, contribution)
 
 
 def check(name, *runs):

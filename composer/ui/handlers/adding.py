@@ -185,7 +185,7 @@ class Adding:
 
     async def returned(self, stored: object, visitor: Visitor) -> AsyncIterator[list]:
         """Bring back what the visitor had, as the browser remembers it. Yields what `_shown` gives."""
-        yield self._shown(visitor, stored)
+        yield [gr.skip()] * len(self._shown(visitor))
         for source, revision in _remembered(stored)[: self._context.settings.max_added]:
             try:
                 source, _ = check_source(source, self._context.settings.folders)

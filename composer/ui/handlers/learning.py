@@ -13,7 +13,7 @@ from composer.ui.context import PageContext
 from composer.ui.handlers.generating import CHEAP, empty_view
 from composer.ui.handlers.mixing import Mixing
 from composer.ui.handlers.previewing import Latest, Previewing
-from composer.ui.lessons import LESSONS, SHORT, Lesson, Run, Verdict, run_of
+from composer.ui.lessons import LESSONS, SHORT, Assessment, Attempt, Lesson, attempt_of
 from composer.ui.tabs.compose import ComposeTab
 from composer.ui.tabs.learn import LearnTab
 from composer.ui.views.generation import Progress
@@ -25,7 +25,7 @@ class Learner:
     """A visitor's lesson: which one, what was written under it, and which were passed."""
 
     lesson: str = ""
-    runs: list[Run] = field(default_factory=list)
+    runs: list[Attempt] = field(default_factory=list)
     passed: set[str] = field(default_factory=set)
 
 
@@ -105,13 +105,13 @@ class Learning:
         if lesson is None or progress is None or not progress.steps or progress.steps[-1].finish is None:
             return [gr.skip(), gr.skip(), learner]
         shares = self._context.meters.shares(progress.request.prompt + progress.text)
-        learner.runs.append(run_of(progress, shares))
+        learner.runs.append(attempt_of(progress, shares))
         verdict = lesson.check(learner.runs, self._labels)
         if verdict.passed:
             learner.passed.add(lesson.name)
         return self._shown(learner, lesson, verdict)
 
-    def _shown(self, learner: Learner, lesson: Lesson | None, verdict: Verdict | None) -> list:
+    def _shown(self, learner: Learner, lesson: Lesson | None, verdict: Assessment | None) -> list:
         """The list of lessons, the panel and the learner."""
         panel: dict[str, object] = {"lesson": None}
         if lesson is not None:
