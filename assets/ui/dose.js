@@ -12,7 +12,7 @@ function doseFrame(value, label, y) {
     const at = scales.x(weights[value.spot]);
     frame.svg.append(chartNode("line", { x1: at, x2: at, y1: frame.area.y, y2: frame.area.y + frame.area.h, class: "chart-spot" }));
     const right = at < frame.area.x + frame.area.w - 70;
-    frame.svg.append(chartNode("text", { x: at + (right ? 5 : -5), y: frame.area.y + 10, class: "chart-spot-label", "text-anchor": right ? "start" : "end" }, "sweet spot"));
+    frame.svg.append(chartNode("text", { x: at + (right ? 5 : -5), y: frame.area.y + frame.area.h - 6, class: "chart-spot-label", "text-anchor": right ? "start" : "end" }, "sweet spot"));
   }
   return { frame, scales, weights };
 }
