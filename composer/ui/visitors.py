@@ -108,23 +108,30 @@ class Programs:
         Raises ComposerError for one that cannot be had, and for more than a visitor may have.
         """
         visitor, called = Visitor(), dict[str, str]()
-        with self._lock:
-            for text in ids:
-                visitor.check_room(self._budget)
-                adapter = self._adapter(text)
-                visitor.check_room(self._budget, adapter.memory)
-                called[text] = visitor.add(adapter, self._budget.adapters).name
-            while len(self._kept) > self._most:
-                self._added.release(self._kept.popitem(last=False)[1])
+        for text in ids:
+            visitor.check_room(self._budget)
+            adapter = self._adapter(text)
+            visitor.check_room(self._budget, adapter.memory)
+            called[text] = visitor.add(adapter, self._budget.adapters).name
         return visitor, called
 
     def _adapter(self, text: str) -> AddedAdapter:
         repo, _, revision = text.partition("@")
         key = (repo, revision or None)
-        adapter = self._kept.pop(key, None)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        report, adapter = self._added.add(*key)  # others need not wait for the download
         if adapter is None:
-            report, adapter = self._added.add(*key)
-            if adapter is None:
-                raise ComposerError(report.reasons[0])
-        self._kept[key] = adapter
+            raise ComposerError(report.reasons[0])
+        with self._lock:
+            # Another call may have brought it meanwhile; it needs one owner.
+            gone = [adapter] if key in self._kept else []
+            self._kept[key] = adapter
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._most:
+                gone.append(self._kept.popitem(last=False)[1])
+        for each in gone:
+            self._added.release(each)
         return adapter

@@ -121,6 +121,15 @@ def test_hostile_numbers_in_a_sweep_are_a_sentence(visit):
         page.fill("#dose-high input", high)
         page.click("#dose-go")
         expect(page.locator("#dose-results .fault")).to_contain_text("weight")
+    page.fill("#dose-low input", "0")
+    page.fill("#dose-high input", "1")
+    pick(page, "dose-points", "5 weights")
+    pick(page, "dose-prompts", "my own")
+    page.fill("#dose-own textarea", f"{ATTACK}\n{{{{7*7}}}}")
+    page.click("#dose-go")
+    page.wait_for_selector("#dose-results .chart-files:not([hidden])")
+    expect(page.locator("#dose-results .finder-message")).to_contain_text("10 of 10 texts")
+    assert page.evaluate("window.hacked") is None
 
 
 def test_what_is_exported_is_a_peft_adapter(visit, tmp_path):

@@ -34,7 +34,7 @@ def page(tmp_path):
 
 
 def swept(page, *asked, **controls):
-    given = asked or ("a", 0, 2, 5, "", 0, 2, 0, 1)
+    given = asked or ("a", 0, 2, 5, "", 0, 2, 0, "", 1)
     return everything(page.dosing.sweep(Controls(page, **controls), *given))
 
 
@@ -50,15 +50,21 @@ def test_one_slider_is_swept(page):
     assert json.dumps(value)
 
 
+def test_a_visitors_own_prompts_are_continued(page):
+    value = swept(page, "a", 0, 2, 5, "", 0, 2, -1, "Who\n\n Where \nWho", 1)[-1][0]
+    assert value["texts"] == [2] * 5
+    assert {each["prompt"] for each in json.loads(value["files"]["json"])["texts"]} == {"Who", "Where"}
+
+
 def test_two_sliders_are_every_pair(page):
-    value = swept(page, "a", 0, 1, 5, "b", -1, 1, 0, 1)[-1][0]
+    value = swept(page, "a", 0, 1, 5, "b", -1, 1, 0, "", 1)[-1][0]
     assert [len(axis["weights"]) for axis in value["axes"]] == [5, 5] and value["texts"] == [1] * 25
 
 
 def test_a_sweep_writes_what_the_mix_writes(page):
     from composer import Composition, Sampling
 
-    value = swept(page, "b", 0, 1, 5, "", 0, 2, 0, 1, sampling={"max_new_tokens": 3, "seed": 4})[-1][0]
+    value = swept(page, "b", 0, 1, 5, "", 0, 2, 0, "", 1, sampling={"max_new_tokens": 3, "seed": 4})[-1][0]
     texts = {tuple(each["weights"]): each["text"] for each in json.loads(value["files"]["json"])["texts"]}
     steps = page.runner.engine.generate("The", Composition({"a": 1, "b": 0.5}), Sampling(3, seed=4))
     assert texts[(0.5,)] == list(steps)[-1].text
@@ -67,15 +73,19 @@ def test_a_sweep_writes_what_the_mix_writes(page):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (("nobody", 0, 2, 5, "", 0, 2, 0, 1), "not here"),
-        ((None, 0, 2, 5, "", 0, 2, 0, 1), "Choose an adapter"),
-        (("a", 2, 0, 5, "", 0, 2, 0, 1), "lower"),
-        (("a", "x", 2, 5, "", 0, 2, 0, 1), "first weight"),
-        (("a", 0, 2, 6, "", 0, 2, 0, 1), "from the lists"),
-        (("a", 0, 2, 5, "", 0, 2, 35, 1), "from the lists"),
-        (("a", 0, 2, 5, "a", 0, 2, 0, 1), "two different"),
-        (("a", 0, 2, 13, "", 0, 2, 15, 4), "at most 400"),
-        (("<img src=x>", 0, 2, 5, "", 0, 2, 0, 1), "not here"),
+        (("nobody", 0, 2, 5, "", 0, 2, 0, "", 1), "not here"),
+        ((None, 0, 2, 5, "", 0, 2, 0, "", 1), "Choose an adapter"),
+        (("a", 2, 0, 5, "", 0, 2, 0, "", 1), "lower"),
+        (("a", "x", 2, 5, "", 0, 2, 0, "", 1), "first weight"),
+        (("a", 0, 2, 6, "", 0, 2, 0, "", 1), "from the lists"),
+        (("a", 0, 2, 5, "", 0, 2, 35, "", 1), "from the lists"),
+        (("a", 0, 2, 5, "a", 0, 2, 0, "", 1), "two different"),
+        (("a", 0, 2, 13, "", 0, 2, 15, "", 4), "at most 400"),
+        (("a", 0, 2, 5, "", 0, 2, -1, " \n ", 1), "one a line"),
+        (("a", 0, 2, 5, "", 0, 2, -1, None, 1), "one a line"),
+        (("a", 0, 2, 5, "", 0, 2, -1, "\n".join(map(str, range(30))), 1), "1 to 20"),
+        (("a", 0, 2, 5, "", 0, 2, -1, "x" * 9000, 1), "shorten it"),
+        (("<img src=x>", 0, 2, 5, "", 0, 2, 0, "", 1), "not here"),
     ],
 )
 def test_what_cannot_be_swept_is_a_sentence(page, asked, words):
@@ -100,9 +110,9 @@ def test_the_lists_offer_the_visitors_own_and_the_strongest_first(page, tmp_path
     visitor.add(own, 2)
     first, second = page.dosing.offer(Controls(page, visitor=visitor), "mine")
     assert first["value"] == "mine" and second["choices"][-1] == ("mine", "mine")
-    value = everything(page.dosing.sweep(Controls(page, visitor=visitor), "mine", 0, 1, 5, "", 0, 2, 0, 1))[
-        -1
-    ][0]
+    value = everything(
+        page.dosing.sweep(Controls(page, visitor=visitor), "mine", 0, 1, 5, "", 0, 2, 0, "", 1)
+    )[-1][0]
     assert "No judge decides on mine" not in value["message"] and value["texts"] == [1] * 5
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import gradio as gr
@@ -21,16 +21,18 @@ from composer.ui.handlers.comparing import without_none
 from composer.ui.handlers.generating import CHEAP
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls
-from composer.ui.tabs.dose import COUNTS, NOTHING, POINTS, PROMPTS, DoseTab
-from composer.ui.validation import Request
+from composer.ui.tabs.dose import COUNTS, MOST_OWN, NOTHING, OWN, POINTS, PROMPTS, DoseForm, DoseTab
+from composer.ui.validation import Request, check_prompt
 from composer.ui.views import dose as dose_view
 from composer.ui.visitors import Visitor
 
 # Tokens of a text, and texts of a sweep: more would keep a visitor waiting for minutes.
 LONGEST, MOST_TEXTS = 40, 400
 UPDATES = 2.0  # a second
-# How many of a sweep's values come before those of the controls: DoseTab.inputs.
-ASKED = 9
+# How many of a sweep's values come before those of the controls.
+ASKED = len(fields(DoseForm))
+# Weights of each of two adapters: every pair of them is written.
+MOST_SQUARED = 7
 ON_CLICK = """() => [{__type__: "update", interactive: true},
   {message: "Waiting for the model…", busy: true}]"""
 
@@ -51,6 +53,7 @@ class Dosing:
         )
         ends = [tab.second_low, tab.second_high]
         tab.second.input(lambda name: [gr.update(visible=bool(name))] * 2, tab.second, ends, **CHEAP)
+        tab.prompts.input(lambda count: gr.update(visible=count == OWN), tab.prompts, tab.own, **CHEAP)
         tab.sweep.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
         run = tab.sweep.click(
             partial(self.sweep, controls),
@@ -83,9 +86,9 @@ class Dosing:
         """Yields (results, dose, Stop button)."""
         skip, context, off = gr.skip(), self._context, gr.update(interactive=False)
         try:
-            asked, read = values[:ASKED], controls.read(values[ASKED:])
+            form, read = DoseForm(*values[:ASKED]), controls.read(values[ASKED:])
             request, visitor = context.request(read), read["visitor"]
-            dose = self._dose(request, *asked)
+            dose = self._dose(request, form)
             legend, began = self._legend(visitor), time.monotonic()
             yield dose_view.view(dose, legend, 0, "Reading the prompts"), dose, gr.update(interactive=True)
             async for _ in self.written(dose, request, visitor):
@@ -130,34 +133,32 @@ class Dosing:
             scores = await asyncio.to_thread(self._context.runner.perplexities, [(prompt, news.text)])
             dose.add(index, news.text, scores[0])
 
-    def _dose(
-        self,
-        request: Request,
-        first: object,
-        low: object,
-        high: object,
-        points: object,
-        second: object,
-        second_low: object,
-        second_high: object,
-        prompts: object,
-        count: object,
-    ) -> Dose:
-        numbers = [number for _, number in PROMPTS]
-        if points not in POINTS or prompts not in numbers or count not in [number for number, _ in COUNTS]:
+    def _dose(self, request: Request, form: DoseForm) -> Dose:
+        """The sweep that the form asks for. Raises ComposerError."""
+        counts = [number for number, _ in COUNTS]
+        if form.points not in POINTS or form.count not in counts:
             raise ComposerError("Choose weights, prompts and texts from the lists.")
-        if not first:
+        if not form.first:
             raise ComposerError("Choose an adapter to sweep.")
-        axes = [Axis.between(str(first), low, high, points)]
-        if second:
-            axes = [Axis.between(str(first), low, high, min(int(points), 7))]
-            axes.append(Axis.between(str(second), second_low, second_high, min(int(points), 7)))
-        chosen: tuple[str, ...] = (request.prompt,)
-        if prompts:
-            written = load_prompts()
-            chosen = written[:: len(written) // int(prompts)][: int(prompts)]
-        seeds = tuple(request.sampling.seed + place for place in range(int(count)))
-        return self.checked(DosePlan(request.composition, tuple(axes), chosen, seeds))
+        points = min(int(form.points), MOST_SQUARED) if form.second else int(form.points)
+        axes = [Axis.between(str(form.first), form.low, form.high, points)]
+        if form.second:
+            axes.append(Axis.between(str(form.second), form.second_low, form.second_high, points))
+        seeds = tuple(request.sampling.seed + place for place in range(int(form.count)))
+        return self.checked(DosePlan(request.composition, tuple(axes), self._prompts(request, form), seeds))
+
+    def _prompts(self, request: Request, form: DoseForm) -> tuple[str, ...]:
+        if form.prompts == OWN:
+            lines = dict.fromkeys(line.strip() for line in str(form.own or "").splitlines() if line.strip())
+            if not 0 < len(lines) <= MOST_OWN:
+                raise ComposerError(f"Write 1 to {MOST_OWN} prompts, one a line.")
+            return tuple(check_prompt(line, self._context.settings.max_prompt_chars) for line in lines)
+        if form.prompts not in [number for _, number in PROMPTS]:
+            raise ComposerError("Choose weights, prompts and texts from the lists.")
+        if form.prompts == 0:
+            return (request.prompt,)
+        written, count = load_prompts(), int(form.prompts)
+        return written[:: len(written) // count][:count]
 
     def _requests(
         self, dose: Dose, request: Request, visitor: Visitor

@@ -11,9 +11,31 @@ from composer.ui.components import template
 EMPTY = "Writes texts of the mix under Compose while one slider, or two, run over their weights."
 NOTHING = ("", "nothing else")
 POINTS = (5, 7, 9, 13)
-# How many prompts; 0: the one under Compose.
-PROMPTS = (("the prompt under Compose", 0), ("5 openings of any kind", 5), ("15 openings of any kind", 15))
+# How many prompts; 0: the one under Compose, OWN: the visitor's.
+OWN, MOST_OWN = -1, 20
+PROMPTS = (
+    ("the prompt under Compose", 0),
+    ("5 openings of any kind", 5),
+    ("15 openings of any kind", 15),
+    ("my own, one a line", OWN),
+)
 COUNTS = ((1, "1 text each"), (2, "2 texts each"), (4, "4 texts each"))
+
+
+@dataclass(frozen=True)
+class DoseForm:
+    """What a browser sent of the tab, unchecked."""
+
+    first: object
+    low: object
+    high: object
+    points: object
+    second: object
+    second_low: object
+    second_high: object
+    prompts: object
+    own: object
+    count: object
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,7 @@ class DoseTab:
     second_low: gr.Number
     second_high: gr.Number
     prompts: gr.Dropdown
+    own: gr.Textbox
     count: gr.Dropdown
     sweep: gr.Button
     stop: gr.Button
@@ -36,9 +59,9 @@ class DoseTab:
 
     @property
     def inputs(self) -> list:
-        """What a sweep is asked with, in the order of Dosing.sweep."""
+        """What a sweep is asked with, in the order of DoseForm."""
         first = [self.first, self.low, self.high, self.points]
-        return [*first, self.second, self.second_low, self.second_high, self.prompts, self.count]
+        return [*first, self.second, self.second_low, self.second_high, self.prompts, self.own, self.count]
 
 
 def build(tab: gr.Tab, adapters: list[tuple[str, str]]) -> DoseTab:
@@ -71,9 +94,17 @@ def build(tab: gr.Tab, adapters: list[tuple[str, str]]) -> DoseTab:
         stop = gr.Button(
             "Stop", variant="stop", interactive=False, elem_id="dose-stop", scale=0, min_width=80
         )
+    own = gr.Textbox(
+        label=f"Prompts, one a line, {MOST_OWN} at most",
+        lines=3,
+        max_lines=8,
+        max_length=4000,
+        visible=False,
+        elem_id="dose-own",
+    )
     results = template.component("dose", {"message": EMPTY}, "dose-results", ("charts.js",))
     ranges = (low, high, points, second, second_low, second_high)
-    return DoseTab(tab, first, *ranges, prompts, count, sweep, stop, results)
+    return DoseTab(tab, first, *ranges, prompts, own, count, sweep, stop, results)
 
 
 def _number(value: float, label: str, elem_id: str, visible: bool = True) -> gr.Number:
