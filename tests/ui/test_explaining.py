@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,13 @@ def test_a_text_that_stands_there_is_the_one_that_is_measured(page):
     *_, (_, _, _, progress, _, _) = everything(page.generating.generate(controls))
     value = everything(page.explaining.measure(controls, progress))[-1][0]
     assert value["text"] == progress.text or len(value["additivity"]["pieces"]) == len(progress.steps)
+    alone = [1.0 if slot.key == "one-a" else 0.0 for slot in page.context.slots]
+    controls = Controls(page, sliders=alone, sampling={"max_new_tokens": 4, "seed": 3})
+    recorded = replace(
+        progress.request, composition=Composition({"a": 1})
+    )  # a recording leaves the zeros out
+    value = everything(page.explaining.measure(controls, replace(progress, request=recorded)))[-1][0]
+    assert len(value["additivity"]["pieces"]) == len(progress.steps)
     other = Controls(page, sliders=sliders(page, 0.5), sampling={"max_new_tokens": 2, "seed": 3})
     value = everything(page.explaining.measure(other, progress))[-1][0]
     assert len(value["additivity"]["pieces"]) == 2

@@ -11,6 +11,7 @@ from functools import partial
 import gradio as gr
 
 from composer.analysis.explanation import Explanation
+from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
@@ -86,13 +87,17 @@ class Explaining:
             raise ComposerError(
                 "Every slider is at 0. Move one under Compose, or click a preset, and measure again."
             )
-        same = progress is not None and (progress.request.prompt, progress.request.composition) == (
-            request.prompt,
-            request.composition,
+        written = (
+            progress.tokens if progress is not None and _asked(progress.request) == _asked(request) else ()
         )
-        written = progress.tokens if same and progress is not None else ()
         sampling = replace(request.sampling, max_new_tokens=min(request.sampling.max_new_tokens, LONGEST))
         return replace(request, sampling=sampling, written=written)
+
+
+def _asked(request: Request) -> tuple[str, Composition]:
+    """The prompt and the mix, without the adapters at 0."""
+    used = {name: weight for name, weight in request.composition.weights.items() if weight}
+    return request.prompt, replace(request.composition, weights=used)
 
 
 def _stage(event: str | MergeStarted | LoadingStarted) -> str:
