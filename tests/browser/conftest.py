@@ -62,10 +62,17 @@ def visit(server, chromium):
 
 
 def blank(page):
-    """Every slider at 0, so that a test says itself what it sets."""
-    page.click("#zero")
-    for field in ("pair-sentiment", "one-sports"):
-        expect(page.locator(f"#{field} input[type=number]")).to_have_value("0")
+    """Every slider at 0, so that a test says itself what it sets; again, where a page that was still loading
+    put its own back."""
+    for patience in (3_000, 10_000, 30_000):
+        page.click("#zero")
+        try:
+            for field in ("pair-sentiment", "one-sports"):
+                expect(page.locator(f"#{field} input[type=number]")).to_have_value("0", timeout=patience)
+            return
+        except AssertionError:
+            if patience == 30_000:
+                raise
 
 
 def _is_error(line) -> bool:

@@ -65,8 +65,9 @@ class Adding:
         compose: ComposeTab,
         tab: adapters_page.AdaptersTab,
         latest: gr.State,
-    ) -> None:
-        """Connect the tab's events, and what the browser remembers."""
+    ) -> gr.events.Dependency:
+        """Connect the tab's events, and what the browser remembers. Returns the event after which the visitor
+        has what they had."""
         visitor, checked = compose.controls.visitor, gr.State(None, time_to_live=3600)
         stored = gr.BrowserState([], storage_key=STORED, secret=SECRET)
         slots = [
@@ -85,7 +86,7 @@ class Adding:
         tab.finder.select(self.check, None, [tab.finder, checked], **busy)
         tab.finder.apply(self.add, [checked, visitor], [tab.finder, *shown], **busy)
         tab.cards.delete(self.remove, visitor, shown, **CHEAP)
-        blocks.load(self.returned, [stored, visitor], shown, **busy)
+        returned = blocks.load(self.returned, [stored, visitor], shown, **busy)
         controls = compose.controls
         heard = tab.cards.select(
             self.hear,
@@ -95,6 +96,7 @@ class Adding:
         )
         self._previewing.after(heard, compose, latest)
         heard.success(None, None, None, js=GENERATE, **CHEAP)
+        return returned
 
     async def find(self, text: str) -> AsyncIterator[tuple]:
         """Check what is an id, an address or a folder; search the Hub for anything else.

@@ -34,9 +34,15 @@ class Sharing:
         self._context, self._mixing = context, mixing
 
     def connect(
-        self, blocks: gr.Blocks, tabs: gr.Tabs, chosen: gr.State, compose: ComposeTab, card: ShareCard
+        self,
+        returned: gr.events.Dependency,
+        tabs: gr.Tabs,
+        chosen: gr.State,
+        compose: ComposeTab,
+        card: ShareCard,
     ) -> None:
-        """chosen: the name of the tab that is shown."""
+        """returned: the event after which a visitor has their adapters, which a link may name. chosen: the
+        name of the tab that is shown."""
         self._nothing = [gr.skip()] * len(compose.restored)
         make = partial(self.make, compose.controls)
         card.open.click(
@@ -49,7 +55,7 @@ class Sharing:
         back, visitor = [tabs, compose.live, card.message, *compose.restored], compose.controls.visitor
         card.load.click(self.load, [visitor, card.recipe], back, **CHEAP)
         card.upload.upload(self.upload, [visitor, card.upload], [card.recipe, *back], **CHEAP)
-        blocks.load(
+        returned.then(
             self.opened, visitor, [tabs, compose.live, compose.next_words, *compose.restored], **CHEAP
         )
 
