@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -69,19 +69,28 @@ def make_request(
     the server sets.
     """
     text = check_prompt(prompt, settings.max_prompt_chars)
+    own = () if visitor is None else visitor.using([name for name, weight in weights.items() if weight])
+    # The visitor's adapters that stand at 0 take no part, and need not be loaded.
+    idle = set() if visitor is None else {each.name for each in visitor.own} - {each.name for each in own}
     composition = Composition(
-        weights=weights,
+        weights=_without(weights, idle),
         method=check_method(method),
         bands=tuple(bands),
-        curves=curves,
-        schedule=schedule,
+        curves=_without(curves, idle),
+        schedule=_without(schedule, idle),
         **parameters,
     )
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")
-    used = [name for name, weight in composition.weights.items() if weight]
-    return Request(text, composition, chosen, added=() if visitor is None else visitor.using(used))
+    return Request(text, composition, chosen, added=own)
+
+
+def _without(values: object, names: Collection[str]) -> object:
+    """A mapping without these keys; anything else as it is, for Composition to refuse."""
+    if not isinstance(values, Mapping):
+        return values
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def read_source(source: object, folders: bool) -> tuple[str, str | None] | None:

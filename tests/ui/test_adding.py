@@ -9,6 +9,7 @@ import pytest
 
 from composer.core.catalog_types import FitReport
 from composer.core.errors import ComposerError
+from composer.ui.handlers.previewing import Latest
 from composer.ui.page import Page
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
@@ -69,6 +70,20 @@ def test_what_a_visitor_brings_is_theirs_alone(page, folder):
     ]
     view = generated(page, other, 1.0)  # the slider is not theirs, so its value counts for nothing
     assert [each["name"] for each in view["adapters"]] == ["plain"]
+
+
+def test_one_that_stands_at_0_takes_no_part(page, folder):
+    visitor = Visitor()
+    bring(page, visitor, folder("mine"))
+    page.runner.added._unload("mine")  # nor has it to be loaded
+    sliders = [1.0 if slot.key == "one-plain" else 0.0 for slot in page.context.slots]
+    painted = {"curves": {"mine": [0, 1]}, "schedule": {"mine": [2, 3]}}
+    controls = Controls(page, visitor=visitor, sliders=sliders, curves=painted)
+    view = everything(page.generating.generate(controls))[-1][0]
+    assert view["status"]["phase"] == "done" and [each["name"] for each in view["adapters"]] == ["plain"]
+    assert "mine" not in page.runner.engine.names
+    panel = everything(page.previewing.preview(controls, Latest()))
+    assert len(panel["words"]) == 10
 
 
 def test_nobody_can_name_what_is_not_theirs(page, folder):
