@@ -11,6 +11,8 @@ from playwright.sync_api import expect
 from benchmarks.chromium import chromium, serving
 
 ROOT = Path(__file__).parents[2]
+# Two cores serve two browsers and two models while all tests run.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")

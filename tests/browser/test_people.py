@@ -64,13 +64,13 @@ def knock(client):
 def test_two_visitors_are_served_at_the_same_time(visit, real_engine):
     one, other, onlooker = visit(), visit(), visit()
     sports = replace(real_engine.base.spec.default_composition, weights={"sports": 1})
-    ask(one, "The match last night", 100, seed=5, **{"one-sports": 1})
+    ask(one, "The match last night", 150, seed=5, **{"one-sports": 1})
     one.wait_for_function(WRITING)
     ask(other, "The government announced", 40, seed=6)
     other.wait_for_function(WRITING)
     assert one.evaluate(PHASE) == other.evaluate(PHASE) == "writing", "one of them had to wait for the other"
     for page, prompt, composition, sampling in (
-        (one, "The match last night", sports, Sampling(100, seed=5)),
+        (one, "The match last night", sports, Sampling(150, seed=5)),
         (other, "The government announced", Composition(), Sampling(40, seed=6)),
     ):
         wait(page, "done")
