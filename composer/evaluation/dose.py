@@ -149,6 +149,8 @@ class Dose:
     deciders: Mapping[str, Decider]
     texts: dict[int, tuple[str, float | None]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    # By whoever asked for it; nothing more is shown.
+    stopped: bool = False
     _right: dict[int, dict[str, bool]] = field(default_factory=dict)
 
     @property

@@ -92,6 +92,8 @@ class Dosing:
             legend, began = self._legend(visitor), time.monotonic()
             yield dose_view.view(dose, legend, 0, "Reading the prompts"), dose, gr.update(interactive=True)
             async for _ in self.written(dose, request, visitor):
+                if dose.stopped:
+                    return  # the last picture is on its way: nothing may follow it
                 yield dose_view.view(dose, legend, time.monotonic() - began, "Writing"), skip, skip
             yield dose_view.view(dose, legend, time.monotonic() - began), skip, off
         except Exception as fault:
@@ -122,6 +124,7 @@ class Dosing:
         off = gr.update(interactive=False)
         if dose is None or not dose.texts:
             return dose_view.fault("Stopped before the first text."), off
+        dose.stopped = True
         return dose_view.view(dose, self._legend(visitor), 0), off
 
     async def _take(self, dose: Dose, index: int, news: Step | Exception) -> None:
