@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 
 from composer.core.composition import WEIGHT_RANGE, Composition
@@ -96,12 +97,12 @@ class DosePlan:
                 "weights, prompts or texts."
             )
 
-    @property
+    @cached_property
     def points(self) -> tuple[tuple[float, ...], ...]:
         """The weights of each point, in the order of the axes; the last axis runs first."""
         return tuple(product(*(axis.weights for axis in self.axes)))
 
-    @property
+    @cached_property
     def tasks(self) -> list[DoseTask]:
         """All texts, ordered so that every point soon has some."""
         return [

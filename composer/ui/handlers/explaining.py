@@ -49,14 +49,7 @@ class Explaining:
             [tab.results, tab.stop],
             **quiet,
         )
-        stopped = conflict.fault("Stopped.")
-        tab.stop.click(
-            lambda: (stopped, gr.update(interactive=False)),
-            None,
-            [tab.results, tab.stop],
-            cancels=[run],
-            **CHEAP,
-        )
+        tab.stop.click(self.stopped, None, [tab.results, tab.stop], cancels=[run], **CHEAP)
 
     async def stopped(self) -> tuple:
         """What there is after Stop."""

@@ -67,10 +67,7 @@ class BatchedRunner(Runner):
         self.scheduler.check_capacity()
         yield from self.loading(request.added)
         # Held until the row holds it, so that its adapters stay in the bank.
-        if requires_materialization(composition):
-            resolved = yield from self._materialized(composition, names)
-        else:
-            resolved = self.engine.resolve(composition, among=names)
+        resolved = yield from self._resolved(composition, names)
         fusion = None
         if find_method(composition).needs_kl or self._idle():
             for fusion in self._read(prompt, resolved, names):
@@ -162,10 +159,7 @@ class BatchedRunner(Runner):
         """See Runner. A text is written as a row of everybody's batch, and read a pass at a time."""
         prompt, composition, tokens = request.prompt, request.composition, list(request.written)
         yield from self.loading(request.added)
-        if requires_materialization(composition):
-            resolved = yield from self._materialized(composition, names)
-        else:
-            resolved = self.engine.resolve(composition, among=names)
+        resolved = yield from self._resolved(composition, names)
         if not tokens:
             yield "Writing a text"
             with closing(_follow(self.scheduler.submit(prompt, resolved, request.sampling))) as events:
@@ -221,6 +215,14 @@ class BatchedRunner(Runner):
             return self.scheduler.submit_task(work).result()
 
         return execute
+
+    def _resolved(
+        self, composition: Composition, names: Sequence[str]
+    ) -> Generator[MergeStarted | None, None, ResolvedComposition]:
+        """The composition, between two passes if adapters must be merged or calibrated first."""
+        if requires_materialization(composition):
+            return (yield from self._materialized(composition, names))
+        return self.engine.resolve(composition, among=names)
 
     def _materialized(
         self, composition: Composition, names: Sequence[str]
