@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from composer.adapters.bank import AdapterBank
 from composer.core.catalog_types import AdapterSpec
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 from composer.model.contribution import Contribution
 from composer.model.gated_model import GatedModel
-from composer.model.rank_layout import Layout
+from composer.model.rank_layout import GateTelemetry, Layout
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,29 @@ class AdapterSnapshot:
     # The loaded adapters, which can be asked for by name.
     adapters: tuple[AdapterSpec, ...]
     layout: Layout
-    contribution: Contribution
 
     @classmethod
     def of(cls, model: GatedModel, bank: AdapterBank, adapters: tuple[AdapterSpec, ...]) -> AdapterSnapshot:
-        layout = model.layout(bank)
-        return cls(bank, adapters, layout, Contribution(layout))
+        return cls(bank, adapters, model.layout(bank))
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(adapter.name for adapter in self.adapters)
+
+    def contribution(self, telemetry: GateTelemetry | None) -> torch.Tensor:
+        """[B, L, N] float32 over the bank's columns, dimensionless; 0 for those that the pass ran without.
+
+        B is 1 where a bank without sites left nothing to read.
+        """
+        count = len(self.bank.names)
+        if telemetry is None:
+            return torch.zeros(1, self.layout.layers, count)
+        part = telemetry.layout.once(Contribution)(telemetry)  # [B, L, n]
+        if telemetry.layout.columns == tuple(range(count)):
+            return part
+        whole = part.new_zeros(*part.shape[:2], count)
+        whole[:, :, list(telemetry.layout.columns)] = part
+        return whole
 
     def index(self, name: str) -> int:
         """The adapter's index in `names`. Raises ComposerError for an unknown name."""

@@ -31,6 +31,7 @@ from composer.engine.resolve import ResolvedComposition, find_method, resolve
 from composer.engine.session import DecodeSession, SessionRow
 from composer.methods import fuse
 from composer.model.gated_model import GatedModel, gates_tensor
+from composer.model.in_use import in_use
 from composer.model.loading import Base, load_base
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture
@@ -334,9 +335,9 @@ class Engine:
         snapshot, device = self.snapshot, self.base.device
         mixture = self._planner(snapshot, resolved, ids)
         if mixture.gates.any():
-            gates = gates_tensor(mixture.gates, device)
             routes = [resolved.router(len(snapshot.bank.names))] * len(mixture)
-            read = self.runner.read(snapshot.layout, gates, [ids] * len(mixture), routes=routes)
+            layout, gates, routes = in_use(snapshot.layout, mixture.gates, routes)
+            read = self.runner.read(layout, gates_tensor(gates, device), [ids] * len(mixture), routes=routes)
             assert read.logits is not None
             return check_drawable(LogitCombiner([mixture], device)(read.logits))[0].float().cpu().numpy()
         # Every position is unembedded, as a plain forward pass does: a product of another shape rounds

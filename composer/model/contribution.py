@@ -24,13 +24,14 @@ class _Stack:
 
 
 class Contribution:
-    """Turns a pass's readings into contributions. Built once per bank, used every token."""
+    """Turns a pass's telemetry into contributions. Built once per layout, used every token."""
 
     def __init__(self, layout: Layout):
         self._layout = layout
         by_rank: dict[int, list[str]] = {}
         for path, (start, end) in layout.spans.items():
-            by_rank.setdefault(end - start, []).append(path)
+            if end > start:
+                by_rank.setdefault(end - start, []).append(path)
         adapters = len(layout.bank.names)
         place = torch.arange(len(layout.adapter_index), device=layout.adapter_index.device)  # [Z]
         cell = layout.layer * adapters + layout.adapter_index  # [Z]
@@ -40,16 +41,16 @@ class Contribution:
             gram = torch.stack([layout.bank.sites[path].gram for path in paths])  # [S, R, R]
             self._stacks.append(_Stack(columns, gram, cell[columns].flatten()))
 
-    def __call__(self, telemetry: GateTelemetry | None) -> torch.Tensor:
-        """[B, L, N] float32, dimensionless; B is 1 where a bank without sites left nothing to read.
+    def __call__(self, telemetry: GateTelemetry) -> torch.Tensor:
+        """[B, L, N] float32, dimensionless.
 
         Layers without any site of the bank read 0. Finite for every finite reading: what is beyond float32 is
         float32's largest number.
         """
         layers, adapters = self._layout.layers, len(self._layout.bank.names)
-        if telemetry is None:
-            return torch.zeros(1, layers, adapters)
         coded, energy = telemetry.coded.float(), telemetry.energy
+        if not self._stacks:
+            return energy.new_zeros(len(energy), layers, adapters)
         # Squares of large numbers overflow. A power of two is taken out first, which changes no digit.
         exponent = coded.abs().amax(dim=1).frexp().exponent.clamp(-126, 126)  # [B]; 2^-127 is denormal
         coded = coded.ldexp(-exponent[:, None])

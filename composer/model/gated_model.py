@@ -77,7 +77,7 @@ class TelemetryRecorder:
         coded = torch.cat([self.coded[path] for path in layout.spans], dim=1)  # [B, Z]
         norms = torch.stack([self.base[path] for path in layout.spans], dim=1)  # [B, S]
         layer = torch.tensor([layer_of[path] for path in layout.spans], device=norms.device)  # [S]
-        return GateTelemetry(coded, layer_energy(norms, layer, layout.layers))
+        return GateTelemetry(coded, layer_energy(norms, layer, layout.layers), layout)
 
 
 class GatedLinear(nn.Module):

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
+from typing import Any, TypeVar
 
 import torch
 
-from composer.adapters.bank import AdapterBank
+from composer.adapters.bank import AdapterBank, SiteFactors
+
+T = TypeVar("T")
+
+# Selections that are kept. People turn sliders to 0 and back, and many texts share a few sets of adapters.
+KEPT_SELECTIONS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """Where a bank's sites stand on the flat axis Z (the sum of all sites' R). Immutable, as the bank is.
-
-    spans: site path -> [start, end) on Z, in the model's order. layer, owner: the layer and the adapter of
-    each column, [Z] int64. scaling: the adapter's own scaling (alpha / r), [Z] float32.
-    """
+    """Where a bank's sites stand on the flat axis Z (the sum of all sites' R). Immutable, as the bank is."""
 
     bank: AdapterBank
     layers: int
+    # Site path -> [start, end) on Z, in the model's order.
     spans: Mapping[str, tuple[int, int]]
+    # The layer and the adapter of each column, [Z] int64.
     layer: torch.Tensor  # [Z]
     adapter_index: torch.Tensor  # [Z]
+    # The adapter's own scaling (alpha / r), [Z] float32.
     scaling: torch.Tensor  # [Z]
+    # The column of each of the bank's adapters in the whole bank, which `select` was asked of.
+    columns: tuple[int, ...] = ()
+    _selected: OrderedDict[tuple[int, ...], Layout] = field(default_factory=OrderedDict, repr=False)
+    _derived: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _deriving: Lock = field(default_factory=Lock, repr=False)
 
     @classmethod
     def of(cls, bank: AdapterBank, layer_of: Mapping[str, int], layers: int, device: torch.device) -> Layout:
@@ -47,7 +59,61 @@ class Layout:
             torch.cat([whole, *layer]),
             torch.cat([whole, *(site.adapter_index for site in sites)]),
             torch.cat([whole.float(), *(site.scaling.float() for site in sites)]),
+            tuple(range(len(bank.names))),
         )
+
+    def select(self, columns: Sequence[int]) -> Layout:
+        """The layout of a bank with only these adapters, in their order; the last ones asked for are kept.
+
+        Adapters whose gates are 0 add nothing, so a pass runs under those that are in use and costs as much
+        as if no other was loaded. The sites stay, without columns where none of these has any: contributions
+        are shares of the base's output at all of them.
+        """
+        wanted = tuple(columns)
+        if wanted == tuple(range(len(self.bank.names))):
+            return self
+        with self._deriving:
+            if wanted not in self._selected:
+                self._selected[wanted] = self._select(wanted)
+            self._selected.move_to_end(wanted)
+            while len(self._selected) > KEPT_SELECTIONS:
+                self._selected.popitem(last=False)
+            return self._selected[wanted]
+
+    def _select(self, columns: tuple[int, ...]) -> Layout:
+        device, owners = self.adapter_index.device, self.adapter_index.cpu()
+        place = torch.full((len(self.bank.names),), -1)
+        place[list(columns)] = torch.arange(len(columns))
+        index = place[owners]  # [Z], -1 where an adapter is left out
+        spans, sites, kept, end = {}, {}, [], 0
+        for path, (start, stop) in self.spans.items():
+            mine = torch.nonzero(index[start:stop] >= 0).flatten()  # [R of the selection]
+            site, own = self.bank.sites[path], mine.to(device)
+            sites[path] = SiteFactors(
+                site.A[own], site.B[:, own], index[start:stop][mine].to(device), site.scaling[own]
+            )
+            spans[path] = (end, end + len(mine))
+            kept.append(start + mine)
+            end += len(mine)
+        names = tuple(self.bank.names[column] for column in columns)
+        norms = {name: self.bank.norms[name] for name in names if name in self.bank.norms}
+        flat = torch.cat([torch.empty(0, dtype=torch.int64), *kept])
+        bank, here = AdapterBank(names, sites, norms), flat.to(device)
+        return Layout(
+            bank,
+            self.layers,
+            spans,
+            self.layer[here],
+            index[flat].to(device),
+            self.scaling[here],
+            tuple(self.columns[column] for column in columns),
+        )
+
+    def once(self, make: Callable[[Layout], T]) -> T:
+        """What `make` derives from this layout, from the first time it was asked for."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return self._derived[make]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,8 +151,10 @@ class GateTelemetry:
 
     # z = (x A^T) * s of each site, [B, Z].
     coded: torch.Tensor  # [B, Z]
-    # Sum over the bank's sites of a layer of |W0 x|^2, [B, L] float32.
+    # Sum over the layout's sites of a layer of |W0 x|^2, [B, L] float32.
     energy: torch.Tensor  # [B, L]
+    # What the pass ran under.
+    layout: Layout
 
 
 def layer_energy(norms: torch.Tensor, layer: torch.Tensor, layers: int) -> torch.Tensor:

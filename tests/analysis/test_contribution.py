@@ -19,14 +19,15 @@ def bank() -> AdapterBank:
     return AdapterBank().add("one", {PATH: one}).add("two", {PATH: two})
 
 
-def reader(bank: AdapterBank, layer_of: dict[str, int], layers: int) -> Contribution:
-    return Contribution(Layout.of(bank, layer_of, layers, torch.device("cpu")))
+def reader(bank: AdapterBank, layer_of: dict[str, int], layers: int):
+    layout = Layout.of(bank, layer_of, layers, torch.device("cpu"))
+    return lambda coded, energy: Contribution(layout)(GateTelemetry(coded, energy, layout))
 
 
 def test_contribution_is_the_share_of_the_base_output():
     # z already holds gate and scaling: |y_one| = 2 * |(3, 4)| = 10, |y_two| = 3 * 2 = 6, |W0 x| = 20.
     read = reader(bank(), {PATH: 0}, 2)
-    got = read(GateTelemetry(torch.tensor([[2.0, 3.0]]), torch.tensor([[400.0, 0.0]])))
+    got = read(torch.tensor([[2.0, 3.0]]), torch.tensor([[400.0, 0.0]]))
     np.testing.assert_allclose(got.numpy(), [[[0.5, 0.3], [0.0, 0.0]]], rtol=1e-6)
 
 
@@ -35,14 +36,14 @@ def test_sites_of_a_layer_add_up_as_squares():
     factors = LoraFactors(torch.eye(1), torch.ones(1, 1), 1.0)
     read = reader(AdapterBank().add("a", {PATH: factors, clone: factors}), {PATH: 0, clone: 0}, 1)
     energy = layer_energy(torch.tensor([[6.0, 8.0]]), torch.tensor([0, 0]), 1)
-    got = read(GateTelemetry(torch.tensor([[3.0, 4.0]]), energy))
+    got = read(torch.tensor([[3.0, 4.0]]), energy)
     np.testing.assert_allclose(got.numpy(), [[[0.5]]], rtol=1e-6)
 
 
 def test_a_zero_base_output_gives_a_finite_number():
     read = reader(bank(), {PATH: 0}, 1)
     for coded in (torch.zeros(1, 2), torch.full((1, 2), 10.0)):
-        assert torch.isfinite(read(GateTelemetry(coded, torch.zeros(1, 1)))).all()
+        assert torch.isfinite(read(coded, torch.zeros(1, 1))).all()
 
 
 def test_layer_norms_take_the_sites_of_a_layer_together():

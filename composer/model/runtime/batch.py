@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.model.gated_model import gates_tensor
+from composer.model.in_use import in_use
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import GateTelemetry, Layout
@@ -123,8 +123,8 @@ class Batch:
         for row in rows:
             row.began = time.monotonic()
         entries = [(row, branch) for row in rows for branch in range(len(row.mixture))]
-        ids, routes = [row.ids for row, _ in entries], [row.router for row, _ in entries]
-        read = self._runner.read(layout, self._gates(entries), ids, routes=routes)
+        active, gates, routes = self._in_use(entries)
+        read = self._runner.read(active, gates, [row.ids for row, _ in entries], routes=routes)
         combiner = LogitCombiner([row.mixture for row in rows], layout.adapter_index.device)
         self._write(entries, read)
         outcomes = self._push(rows, _slots_of(entries), combiner(read.logits))
@@ -197,8 +197,7 @@ class Batch:
 
     def _prepare(self, rows: Sequence[BatchRow]) -> None:
         """Compute what depends on the rows, their slots and their gates."""
-        routes = [row.router for row, _ in self._entries]
-        self._plan = self._runner.prepare(self.layout, self._gates(self._entries), routes)
+        self._plan = self._runner.prepare(*self._in_use(self._entries))
         self._slots_of = _slots_of(self._entries)
         order = [place for own in self._slots_of for place in own]
         self._combiner = LogitCombiner([row.mixture for row in rows], self.layout.adapter_index.device, order)
@@ -226,14 +225,13 @@ class Batch:
             return "length"
         return "time" if seconds >= row.sampling.time_limit else None
 
-    def _gates(self, entries: Sequence[SlotEntry]) -> torch.Tensor:
-        """[P, L, N]. A row that is older than the newest adapters has gate 0 for them."""
-        count = len(self.layout.bank.names)
-        own = [row.mixture.gates[branch] for row, branch in entries]
-        return gates_tensor(
-            [np.pad(each, ((0, 0), (0, count - each.shape[1]))) for each in own],
-            self.layout.adapter_index.device,
-        )
+    def _in_use(
+        self, entries: Sequence[SlotEntry]
+    ) -> tuple[Layout, torch.Tensor, Sequence[RouterConfig | None]]:
+        """The layout of the adapters that these branches use, their gates [P, L, n], and their routes."""
+        gates = [row.mixture.gates[branch] for row, branch in entries]
+        active, own, routes = in_use(self.layout, gates, [row.router for row, _ in entries])
+        return active, gates_tensor(own, self.layout.adapter_index.device), routes
 
 
 def _slots_of(entries: Sequence[SlotEntry]) -> list[list[int]]:

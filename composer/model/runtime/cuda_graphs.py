@@ -111,7 +111,8 @@ class CudaGraphRunner:
         logits, telemetry = graph.replay()
         if telemetry is None:
             return logits[:count], None
-        return logits[:count], GateTelemetry(telemetry.coded[:count], telemetry.energy[:count])
+        coded, energy = telemetry.coded[:count], telemetry.energy[:count]
+        return logits[:count], GateTelemetry(coded, energy, telemetry.layout)
 
     def _record(self, table: LayerTable, size: int, length: int, cache: KVCache) -> _Graph:
         device = table.layout.adapter_index.device

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from composer.model.gated_model import GateCall, GatedModel, gates_tensor
+from composer.model.in_use import in_use
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.rank_layout import Layout
@@ -40,8 +41,9 @@ def token_log_probs(
         padded = [list(texts[row]) + [0] * (width - len(texts[row])) for row in rows]
         ids = torch.tensor(padded, device=model.device)  # [G, T]
         spoken = ids.repeat_interleave(torch.tensor([len(each) for each in here], device=ids.device), dim=0)
-        gates = gates_tensor(np.concatenate([each.gates for each in here]), ids.device)  # [P, L, N]
-        call = GateCall(layout, gates, TokenRouter.of(layout, [route] * len(gates)))
+        branches = [own for each in here for own in each.gates]  # P of [L, N]
+        active, gates, routes = in_use(layout, branches, [route] * len(branches))
+        call = GateCall(active, gates_tensor(gates, ids.device), TokenRouter.of(active, routes))
         logits = model(call, input_ids=spoken, use_cache=False).logits[:, :-1].float()  # [P, T-1, V]
         logits = check_drawable(LogitCombiner(here, ids.device)(logits))  # [G, T-1, V]
         logs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])  # [G, T-1, 1]

@@ -10,7 +10,7 @@ Ostapenko et al. 2024, arXiv 2405.11157; the dot product as it is, without norms
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,12 @@ class RouterConfig:
     part: np.ndarray
     blend: float
     unit: bool
+
+    def select(self, columns: Sequence[int]) -> RouterConfig:
+        """Over these adapters alone. Those that it does not know take no part."""
+        known = np.zeros(max((*columns, len(self.part) - 1)) + 1, bool)
+        known[: len(self.part)] = self.part
+        return replace(self, part=known[list(columns)])
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class TokenRouter:
 
         z: x A^T of M tokens there. row: whose each token is, [M]; None: token m is row m's.
         """
+        if start == end:
+            return z
         count, sites = len(self.layout.bank.names), slice(self.first[start], self.first[end])
         part, keep, swing = self.part[:, sites], self.keep, self.swing[:, sites]
         if row is not None:

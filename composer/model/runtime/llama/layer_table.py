@@ -112,5 +112,11 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, 
         places.append(SiteSlice(left, right, top - start, bottom - start))
     A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
     return Group(
-        fuse_linears(bases, A, weights, base), widths, B, start - origin, end - origin, tuple(places), pack(B)
+        fuse_linears(bases, A, weights, base),
+        widths,
+        B,
+        start - origin,
+        end - origin,
+        tuple(places),
+        pack(B) if end > start else None,
     )

@@ -273,4 +273,4 @@ class _Causal:
 def _telemetry(layout: Layout, coded: list[torch.Tensor], energy: list[torch.Tensor]) -> GateTelemetry | None:
     if not layout.spans:
         return None
-    return GateTelemetry(torch.cat(coded, dim=1), torch.cat(energy, dim=1))
+    return GateTelemetry(torch.cat(coded, dim=1), torch.cat(energy, dim=1), layout)
