@@ -9,6 +9,7 @@ from functools import cache
 from composer.core.plugins import plugins
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.llama.families import why_not
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.runner import ModelRunner
 
@@ -29,6 +30,8 @@ class Architecture:
     fits: Callable[[GatedModel], bool]
     # The runner of a base. The second argument is what decoding reads: "same" or "int8".
     make: Callable[[GatedModel, str], ModelRunner]
+    # Why it does not fit a base, as the end of a sentence for the log; None where it does.
+    why_not: Callable[[GatedModel], str | None] | None = None
 
 
 def _llama(model: GatedModel, weights: str) -> ModelRunner:
@@ -36,7 +39,7 @@ def _llama(model: GatedModel, weights: str) -> ModelRunner:
     return CudaGraphRunner(runner) if model.device.type == "cuda" and not model.quantised else runner
 
 
-LLAMA = Architecture("llama", LlamaRunner.fits, _llama)
+LLAMA = Architecture("llama", lambda model: why_not(model) is None, _llama, why_not)
 
 
 @cache

@@ -37,7 +37,10 @@ def rows(layers: int, adapters: int) -> list[BatchRow]:
     ]
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+OWN = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
+
+
+@pytest.fixture(scope="module", params=OWN)
 def engine(request, tmp_path_factory):
     family = request.param
     return tiny.engine(family, tiny.three_unlike(tmp_path_factory.mktemp(family), family))
@@ -71,8 +74,8 @@ def same(engine: Engine, one, other, atol: float) -> None:
 
 
 def test_the_family_gets_its_own_pass_and_others_the_modules():
-    assert isinstance(select_runner(GatedModel(tiny.model("llama"))), LlamaRunner)
-    assert isinstance(select_runner(GatedModel(tiny.model("gemma3"))), TransformersRunner)
+    assert all(isinstance(select_runner(GatedModel(tiny.model(family))), LlamaRunner) for family in OWN)
+    assert isinstance(select_runner(GatedModel(tiny.model("gpt_neox"))), TransformersRunner)
 
 
 def test_the_llama_pass_decodes_as_the_modules_do(engine):
@@ -190,7 +193,7 @@ def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):
     assert 0 < float(apart.max()) < 0.1 * float(own[0][0].abs().max())
 
 
-@pytest.mark.parametrize(("family", "weights"), [("gemma3", "int8"), ("llama", "int4"), ("llama", None)])
+@pytest.mark.parametrize(("family", "weights"), [("gpt_neox", "int8"), ("llama", "int4"), ("llama", None)])
 def test_weights_that_cannot_be_are_refused_in_a_sentence(family, weights):
     with pytest.raises(ComposerError, match="int8"):
         select_runner(GatedModel(tiny.model(family)), weights)
@@ -214,11 +217,12 @@ def kinds(engine: Engine) -> set:
     return {(segment.kind, alone) for segment in table.segments for alone in (True, False)}
 
 
-def test_the_compiled_step_gives_the_same_words(tmp_path, monkeypatch):
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_the_compiled_step_gives_the_same_words(family, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPOSER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     torch._dynamo.reset()  # what another test had compiled would be taken from memory
-    engine = tiny.engine("llama", tiny.three_unlike(tmp_path, "llama"))
+    engine = tiny.engine(family, tiny.three_unlike(tmp_path, family))
     composition = Composition(weights={"plain": 1, "rslora": -0.5})
     long = replace(GREEDY, max_new_tokens=150)  # attention reaches over one, two and three times 64 places
     many = [(text, composition, long) for text in ("abc", "a longer beginning", "b")]
@@ -265,4 +269,4 @@ def test_a_compiler_that_fails_changes_nothing(engine, monkeypatch, caplog):
 
 
 def test_there_is_nothing_to_compile_outside_the_family():
-    assert not Compilation(TransformersRunner(GatedModel(tiny.model("gemma3"))), None).wait()
+    assert not Compilation(TransformersRunner(GatedModel(tiny.model("gpt_neox"))), None).wait()

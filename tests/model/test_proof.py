@@ -9,7 +9,9 @@ from transformers import AutoConfig, logging
 from composer import Composition, Engine, Sampling
 from composer.core.errors import ComposerError
 from composer.model.gated_model import GatedModel
+from composer.model.runtime import kv_cache
 from composer.model.runtime import runner as steps
+from composer.model.runtime.llama import runner as llama
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.runner import TransformersRunner
 from composer.model.runtime.select import select_runner
@@ -125,7 +127,7 @@ def model(name: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     common = tiny.COMMON | dict(num_hidden_layers=2)
     own = {**RIGHT, **REFUSED}[name]
     config = AutoConfig.for_model(family(name), **{**common, **own})
-    return tiny.random(config, dtype)
+    return tiny.random(config, dtype, norms=0.1)
 
 
 def greedy(made: torch.nn.Module, prompt: str) -> list[int]:
@@ -228,25 +230,40 @@ def test_int8_decoding_is_proven_too():
 def test_a_long_window_that_is_left_out_is_noticed(name, monkeypatch):
     made = model(name)
     made.config.sliding_window = 4096
-    assert tiny.engine_of(made).runner._window == 4096
+    assert 4096 in windows(tiny.engine_of(made).runner)
     assert made.config.sliding_window == 4096
-    blind = steps.decode_mask
-    monkeypatch.setattr(
-        steps, "decode_mask", lambda positions, length, dtype, window: blind(positions, length, dtype)
-    )
+    blind = kv_cache.decode_mask
+    for module in (steps, llama):
+        monkeypatch.setattr(
+            module, "decode_mask", lambda positions, length, dtype, window: blind(positions, length, dtype)
+        )
     with pytest.raises(ComposerError, match=family(name)):
         tiny.engine_of(model(name))
+
+
+def windows(runner: LlamaRunner | TransformersRunner) -> tuple[int | None, ...]:
+    return runner.shape.windows if isinstance(runner, LlamaRunner) else (runner._window,)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3_text", "qwen2"])
+def test_a_pass_of_its_own_that_reads_prompts_beyond_the_window_gives_way(name, monkeypatch):
+    monkeypatch.setattr(llama, "_causal_mask", lambda _pack, _window: None)
+    made = model(name)
+    made.config.sliding_window = 4096
+    assert isinstance(tiny.engine_of(made).runner, TransformersRunner)
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
 @pytest.mark.parametrize("name", ["qwen3", "gemma3_text", "opt", "bloom", "gptj"])
 def test_a_place_too_few_or_too_many_is_noticed(name, shift, monkeypatch):
-    kept = TransformersRunner.__call__
+    def shifted(kept):
+        def call(self, under, inputs, cache):
+            return kept(self, under, inputs._replace(positions=inputs.positions + shift), cache)
 
-    def shifted(self, under, inputs, cache):
-        return kept(self, under, inputs._replace(positions=inputs.positions + shift), cache)
+        return call
 
-    monkeypatch.setattr(TransformersRunner, "__call__", shifted)
+    for kind in (TransformersRunner, LlamaRunner):
+        monkeypatch.setattr(kind, "__call__", shifted(kind.__call__))
     with pytest.raises(ComposerError, match=family(name)):
         tiny.engine_of(model(name))
 

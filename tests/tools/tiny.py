@@ -1,4 +1,4 @@
-"""Tiny random models of four families, a byte tokenizer, and random PEFT adapters for them."""
+"""Tiny random models of some families, a byte tokenizer, and random PEFT adapters for them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from transformers import (
     Gemma3TextConfig,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from composer.core.catalog_types import Attribute, BaseSpec, Catalog
@@ -25,11 +27,21 @@ COMMON = dict(
 )
 COMMON |= dict(bos_token_id=257, eos_token_id=258, pad_token_id=258, max_position_embeddings=256)
 
+MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
+SLIDING = dict(num_key_value_heads=2, head_dim=16, sliding_window=8)
+
 FAMILIES = {
     "llama": lambda: LlamaConfig(**COMMON, num_key_value_heads=2),
     "qwen2": lambda: Qwen2Config(**COMMON, num_key_value_heads=2),
-    "gemma3": lambda: Gemma3TextConfig(**COMMON, num_key_value_heads=1, head_dim=8, sliding_window=8),
+    "gemma3": lambda: Gemma3TextConfig(
+        **COMMON | SLIDING | dict(num_key_value_heads=1), layer_types=MIXED, query_pre_attn_scalar=24
+    ),
     "gpt_neox": lambda: GPTNeoXConfig(**COMMON),
+}
+# Those that differ from one of the above in little.
+VARIANTS = {
+    "mistral": lambda: MistralConfig(**COMMON | SLIDING),
+    "qwen3": lambda: Qwen3Config(**COMMON | SLIDING, use_sliding_window=True, layer_types=MIXED),
 }
 
 # Linear names by family: (attention input, attention output, one of the MLP).
@@ -38,6 +50,8 @@ NAMES = {
     "qwen2": ("v_proj", "o_proj", "gate_proj"),
     "gemma3": ("k_proj", "o_proj", "up_proj"),
     "gpt_neox": ("query_key_value", "dense", "dense_4h_to_h"),
+    "mistral": ("q_proj", "o_proj", "up_proj"),
+    "qwen3": ("k_proj", "o_proj", "down_proj"),
 }
 
 
@@ -52,20 +66,26 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def random(config, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.nn.Module:
-    """A random model, the same for the same seed, with weights large enough to matter."""
+def random(config, dtype: torch.dtype = torch.float32, seed: int = 0, norms: float = 0.0) -> torch.nn.Module:
+    """A random model, the same for the same seed, with weights large enough to matter.
+
+    norms: how far the weights of norms, and biases, deviate from what they are at the start of a training.
+    """
     torch.manual_seed(seed)
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.15)
+            elif norms:
+                parameter.add_(torch.randn_like(parameter), alpha=norms)
     return made.to(dtype).requires_grad_(False)
 
 
-def model(family: str, seed: int = 0) -> torch.nn.Module:
-    """A random float32 model of one of the four families."""
-    return random(FAMILIES[family](), seed=seed)
+def model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """A random model of one of the families."""
+    made = {**FAMILIES, **VARIANTS}[family]()
+    return random(made, dtype, seed, norms=0.2 if family in ("gemma3", "mistral", "qwen3") else 0.0)
 
 
 def adapter(folder: Path, family: str, seed: int, **config) -> Path:

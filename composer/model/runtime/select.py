@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from composer.core.errors import ComposerError
 from composer.model.architectures import architectures
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.runner import ModelRunner, TransformersRunner
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = ("same", "int8")
 
 
 def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
-    """The fastest runner that fits the base.
+    """The fastest runner that fits the base. The log says why where it is that of transformers' modules.
 
     weights: what decoding reads, "same" as the base's or "int8". Raises ComposerError for another word, and
     for int8 with a base outside the families of composer.model.architectures or already quantised.
@@ -21,6 +25,14 @@ def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
     family = next((each for each in architectures() if each.fits(model)), None)
     if weights == "int8" and (family is None or model.quantised):
         raise ComposerError(
-            "int8 decoding needs an unquantised base of the Llama family; leave the option out for this one."
+            "int8 decoding needs an unquantised base of the family Llama, Mistral, Qwen2, Qwen3 or Gemma3; "
+            "leave the option out for this one."
         )
-    return TransformersRunner(model) if family is None else family.make(model, weights)
+    if family is None:
+        reasons = [each.why_not(model) for each in architectures() if each.why_not is not None]
+        log.info(
+            "the base runs through transformers' modules, which is slower: %s",
+            "; ".join(filter(None, reasons)) or "no architecture fits it",
+        )
+        return TransformersRunner(model)
+    return family.make(model, weights)

@@ -1,4 +1,4 @@
-"""One decoder layer of the Llama family as a function of tensors.
+"""One decoder layer of Llama, and of the families that are built alike, as a function of tensors.
 
 The function is the same for every layer, so that it is compiled once for all of them. Gates are tensors, so
 other weights never cause a recompilation. It serves whole prompts and single tokens; only attention differs.
@@ -57,14 +57,25 @@ class SiteSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """A decoder layer under a bank. The norms' weights are [d]."""
+    """A decoder layer under a bank. Norms are given as the factors that they multiply by."""
 
     qkv_proj: Group
     o_proj: Group
     gate_up_proj: Group
     down_proj: Group
+    # Of what attention and the MLP read, [d].
     attention_norm: torch.Tensor
     mlp_norm: torch.Tensor
+    # Of each query and key head before rotation, [D]; both or neither.
+    q_norm: torch.Tensor | None = None
+    k_norm: torch.Tensor | None = None
+    # Of what attention and the MLP return, before it is added to the hidden states, [d].
+    post_attention_norm: torch.Tensor | None = None
+    post_mlp_norm: torch.Tensor | None = None
+    # Tokens that the layer attends to, the current one included; None: all.
+    window: int | None = None
+    # Which of the base's rotations it has.
+    rope: int = 0
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -73,21 +84,34 @@ class Layer:
     @property
     def kind(self) -> tuple:
         """What compiled code depends on. Layers of the same kind share their code."""
-        return tuple(
+        groups = (
             (group.start, group.end, group.sites, None if group.B is None else tuple(group.B.shape))
             for group in self.groups
         )
+        norms = (self.q_norm, self.k_norm, self.post_attention_norm, self.post_mlp_norm)
+        return *groups, tuple(norm is not None for norm in norms), self.window is not None, self.rope
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of attention, and the norms' epsilon."""
+    """What all layers of a base have in common: the sizes of attention, and how its numbers are made."""
 
     heads: int
     kv_heads: int
     # Features of a head.
     width: int
+    # The norms' epsilon.
     eps: float
+    # What products of queries and keys are multiplied by.
+    scaling: float
+    # Of the MLP's gate: "silu" or "gelu_tanh".
+    activation: str = "silu"
+    # What embeddings are multiplied by, as a number of the base's dtype.
+    embedding_scale: float = 1.0
+    # Whether norms multiply by their factor before their result is rounded to the base's dtype, or after.
+    norm_in_float32: bool = False
+    # The layers' different windows. Each has a mask of its own.
+    windows: tuple[int | None, ...] = (None,)
 
 
 # Rotated queries and keys, and values, of M tokens, [M, H + 2K, D] -> the attention output, [M, H D].
@@ -132,14 +156,22 @@ def run_layer(
             energy = energy + norm.square()
         return add_lora(out, z, group)
 
-    x = rms_norm(hidden, layer.attention_norm, shape.eps)
+    def normed(x: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+        return x if factor is None else rms_norm(x, factor, shape.eps, shape.norm_in_float32)
+
+    x = normed(hidden, layer.attention_norm)
     heads = through(layer.qkv_proj, x).view(len(hidden), -1, shape.width)  # [M, H + 2K, D]
+    if layer.q_norm is not None and layer.k_norm is not None:
+        scored = shape.heads + shape.kv_heads
+        factors = torch.cat([layer.q_norm.expand(shape.heads, -1), layer.k_norm.expand(shape.kv_heads, -1)])
+        heads = torch.cat([normed(heads[:, :scored], factors), heads[:, scored:]], dim=1)
     heads = torch.addcmul(heads * rope_cos_sin[0], heads.roll(shape.width // 2, -1), rope_cos_sin[1])
-    hidden = hidden + through(layer.o_proj, attention(heads))
-    gate, up = through(layer.gate_up_proj, rms_norm(hidden, layer.mlp_norm, shape.eps)).split(
+    hidden = hidden + normed(through(layer.o_proj, attention(heads)), layer.post_attention_norm)
+    gate, up = through(layer.gate_up_proj, normed(hidden, layer.mlp_norm)).split(
         layer.gate_up_proj.widths, dim=1
     )
-    hidden = hidden + through(layer.down_proj, F.silu(gate) * up)
+    gate = F.silu(gate) if shape.activation == "silu" else F.gelu(gate, approximate="tanh")
+    hidden = hidden + normed(through(layer.down_proj, gate * up), layer.post_mlp_norm)
     return hidden, torch.cat(coded, dim=1), energy
 
 
@@ -167,8 +199,11 @@ def add_lora(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     return out
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """transformers' RMSNorm in the fewest kernels; [M, d] -> [M, d]."""
+def rms_norm(x: torch.Tensor, factor: torch.Tensor, eps: float, in_float32: bool = False) -> torch.Tensor:
+    """transformers' RMSNorm over the last dimension in the fewest kernels; [..., d] -> [..., d].
+
+    in_float32: whether the product with the factor is rounded to x's dtype (Gemma), or what is multiplied.
+    """
     wide = x.float()
     scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return weight * scaled.to(x.dtype)
+    return (scaled * factor).to(x.dtype) if in_float32 else factor * scaled.to(x.dtype)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
 
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
+from composer.model.runtime.llama.families import Block
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import Group, Layer, SiteSlice, TokenFactor
 from composer.model.runtime.llama.onednn_linear import pack
@@ -25,9 +25,11 @@ GROUPS = (
 )
 
 
-# Layers that are compiled as one. A call of compiled code costs as much as the small kernels of a layer; the
-# compiler takes about two seconds per layer.
+# The most layers that are compiled as one. A call of compiled code costs as much as the small kernels of a
+# layer; the compiler takes about two seconds per layer.
 SEGMENT_LAYERS = 12
+# So many layers' compilation is a fair price for one call less.
+CALL_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class LayerSegment:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """The layers under a bank, in segments of equal length."""
+    """The layers under a bank."""
 
     layout: Layout
     layers: tuple[Layer, ...]
@@ -53,23 +55,27 @@ class LayerTable:
 
     @cached_property
     def segments(self) -> tuple[LayerSegment, ...]:
-        count = len(self.layers)
-        size = next(size for size in range(min(SEGMENT_LAYERS, count), 0, -1) if count % size == 0)
-        places = (slice(start, start + size) for start in range(0, count, size))
+        """The layers in runs of one length; the last may be shorter."""
+        sizes = range(min(SEGMENT_LAYERS, len(self.layers)), 0, -1)
+        return min((self._split(size) for size in sizes), key=_cost)
+
+    def _split(self, size: int) -> tuple[LayerSegment, ...]:
+        places = (slice(start, start + size) for start in range(0, len(self.layers), size))
         return tuple(LayerSegment(at, self.layers[at]) for at in places)
 
     @classmethod
-    def of(cls, blocks: Sequence[nn.Module], layout: Layout, weights: str, base: BaseWeights) -> LayerTable:
+    def of(cls, blocks: Sequence[Block], layout: Layout, weights: str, base: BaseWeights) -> LayerTable:
         """weights: as in composer.model.runtime.llama.fused_linear."""
         layers, spans, end = [], [], 0
         for block in blocks:
             start = end
             groups = []
             for names in GROUPS:
-                group = _group([block.get_submodule(name) for name in names], layout, start, weights, base)
+                gated = [block.module.get_submodule(name) for name in names]
+                group = _group(gated, layout, start, weights, base)
                 groups.append(group)
                 end = max(end, start + group.end)
-            layers.append(Layer(*groups, block.input_layernorm.weight, block.post_attention_layernorm.weight))
+            layers.append(Layer(*groups, *block.norms, window=block.window, rope=block.rope))
             spans.append((start, end))
         return cls(layout, tuple(layers), tuple(spans))
 
@@ -93,6 +99,12 @@ class DecodePlan:
         if self.routing is None:
             return (None,) * len(self.table.spans)
         return tuple(self.routing.of_layer(start, row) for start, _ in self.table.spans)
+
+
+def _cost(segments: Sequence[LayerSegment]) -> int:
+    """What a division costs, in compiled layers. Segments of one kind are compiled once."""
+    compiled = {segment.kind: len(segment.layers) for segment in segments}
+    return sum(compiled.values()) + CALL_LAYERS * len(segments)
 
 
 def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, base: BaseWeights) -> Group:

@@ -1,4 +1,4 @@
-"""The runner of the Llama family: about 25 kernels per layer and no module calls.
+"""The runner of Llama and its like (see families.py): about 25 kernels per layer and no module calls.
 
 For one token per row the arithmetic is so small that the calls of transformers' modules take as long as
 reading the weights, and a short prompt is not far from that. Its logits must equal theirs; see
@@ -8,7 +8,6 @@ composer.model.runtime.proof.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from threading import Lock
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,14 +18,13 @@ from torch.nn import functional as F
 from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache, decode_mask
+from composer.model.runtime.llama.families import blocks_of, norm_factor, rotary_tables, shape_of
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import MANY, Attention, Layer, Shape, TokenFactor, rms_norm, run_layer
 from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable
 from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
 from composer.model.runtime.runner import Inputs, TransformersRunner
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
-
-FAMILY = ("llama", "mistral", "qwen2")
 
 
 class LlamaRunner:
@@ -37,23 +35,16 @@ class LlamaRunner:
     """
 
     def __init__(self, model: GatedModel, weights: str):
-        body, config = model.model.model, model.model.config
+        body = model.model.model
         self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
         self._base = BaseWeights()
-        self._model = model
-        first = body.layers[0]
-        self.shape = Shape(
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            first.self_attn.head_dim,
-            first.input_layernorm.variance_epsilon,
-        )
-        self._embedding, self._rotary = body.embed_tokens.weight, body.rotary_emb
-        self._norm = body.norm.weight
-        self._blocks, self._weights = body.layers, weights
+        self._model, self._weights = model, weights
+        self.shape, self._blocks = shape_of(model), blocks_of(model)
+        self._embedding = body.embed_tokens.weight
+        self._norm = norm_factor(body.norm, self.shape.norm_in_float32)
         # Prompts are read with the base's own weights, whatever decoding reads.
-        self._modules = TransformersRunner(model) if weights != "same" else None
+        self._modules = TransformersRunner(model) if weights == "int8" else None
         self._head = fuse_linears([model.model.lm_head], weights=weights)
         self._rope_tables: dict[int, torch.Tensor] = {}
         self._table: LayerTable | None = None
@@ -65,18 +56,6 @@ class LlamaRunner:
     def empty_buffer(self, cache: KVCache) -> torch.Tensor:
         """A layer's buffer of a cache, as the first prompt would make it."""
         return cache.zeros(2 * self.shape.kv_heads, self.shape.width, self._embedding)
-
-    @staticmethod
-    def fits(model: GatedModel) -> bool:
-        """Whether the base is of the family, without the features that this runner does not implement."""
-        config = model.model.config
-        rope = getattr(config, "rope_parameters", None) or {}
-        return (
-            config.model_type in FAMILY
-            and getattr(config, "hidden_act", "") == "silu"
-            and getattr(config, "sliding_window", None) is None
-            and rope.get("rope_type", "default") in ("default", "linear", "llama3")
-        )
 
     def prepare(
         self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
@@ -91,10 +70,12 @@ class LlamaRunner:
             return self._table
 
     def trial(self) -> LlamaRunner:
-        """A runner that reads the modules' own weights, one product after another: nothing is packed."""
-        other = copy(self)
-        other._weights, other._table, other._tabulating, other._rope_tables = "apart", None, Lock(), {}
-        other._head = fuse_linears([self._model.model.lm_head], weights="apart")
+        """A runner that reads the modules' own weights, one product after another: nothing is packed.
+
+        Its windows are those of the config at this moment.
+        """
+        other = type(self)(self._model, "apart")
+        other._modules = self._modules
         return other
 
     # --- prompts -------------------------------------------------------------------------------
@@ -113,14 +94,14 @@ class LlamaRunner:
             return self._modules.read(layout, gates, prompts, unembed, every, routes)
         pack = PackedPrompts.of(prompts, gates.device)
         plan = self.prepare(layout, gates, routes)
-        rope_cos_sin = self._rope_table(pack.width)[:, pack.positions]  # [2, M, H + 2K, D]
+        ropes = self._rope_table(pack.width)[:, pack.positions].unbind(2)  # of [2, M, H + 2K, D]
+        masks = {window: _causal_mask(pack, window) for window in self.shape.windows}
         kept, past, coded, energy = [], [], [], []
-        hidden = F.embedding(pack.tokens, self._embedding)  # [M, d]
-        factors = plan.factors(pack.row)
+        hidden, factors = self._embed(pack.tokens), plan.factors(pack.row)  # [M, d]
         for layer, scales, factor in zip(plan.table.layers, plan.scales, factors, strict=True):
-            keys = _Causal(self.shape, pack)
+            keys, rope = _Causal(self.shape, pack, masks[layer.window]), ropes[layer.rope]
             hidden, z, own = run_layer(
-                layer, self.shape, hidden, rope_cos_sin, scales[pack.row], keys, pack.last, factor
+                layer, self.shape, hidden, rope, scales[pack.row], keys, pack.last, factor
             )
             kept.append(pack.padded(hidden) if every else hidden[pack.last])
             past.append(keys.past)
@@ -157,33 +138,41 @@ class LlamaRunner:
     def embed(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
         """The rows' embeddings, [B, d], and the position context of every layer."""
         tokens, positions, length = inputs
-        return F.embedding(tokens, self._embedding), PositionContext(
+        dtype = self._embedding.dtype
+        masks = [decode_mask(positions, length, dtype, window) for window in self.shape.windows]
+        return self._embed(tokens), PositionContext(
             torch.arange(len(tokens), device=tokens.device),
             positions,
-            decode_mask(positions, length, self._embedding.dtype),
+            masks[0] if len(masks) == 1 else torch.cat(masks, dim=1),
             self._rope_table(max_seq_len)[:, positions],
         )
 
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = F.embedding(tokens, self._embedding)
+        return hidden if self.shape.embedding_scale == 1.0 else hidden * self.shape.embedding_scale
+
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._head(rms_norm(hidden, self._norm, self.shape.eps))[0]
+        return self._head(rms_norm(hidden, self._norm, self.shape.eps, self.shape.norm_in_float32))[0]
 
     def _rope_table(self, max_seq_len: int) -> torch.Tensor:
-        """[2, at least max_seq_len, H + 2K, D]: cos and signed sin of each position, per head."""
+        """[2, at least max_seq_len, rotations, H + 2K, D]: cos and signed sin of each position, per head."""
         max_seq_len = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         # One per size, and none is freed: CUDA graphs read it at its address.
         if max_seq_len not in self._rope_tables:
-            shape, half = self.shape, self.shape.width // 2
             places = torch.arange(max_seq_len, device=self._embedding.device)[None]
-            cos, sin = (each[0] for each in self._rotary(self._embedding[:1], places))  # [room, D]
-            sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
-            turned = torch.stack([cos, sin])[:, :, None]  # [2, room, 1, D]
-            # Values are rotated by nothing, so that one product serves q, k and v.
-            still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
-            turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
-            self._rope_tables[max_seq_len] = torch.cat(
-                [turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2
-            )
+            rotations = [self._per_head(*each) for each in rotary_tables(self._model, places)]
+            self._rope_tables[max_seq_len] = torch.stack(rotations, dim=2)
         return self._rope_tables[max_seq_len]
+
+    def _per_head(self, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """[T, D] each -> [2, T, H + 2K, D]."""
+        shape, half = self.shape, self.shape.width // 2
+        sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
+        turned = torch.stack([cos, sin])[:, :, None]  # [2, T, 1, D]
+        # Values are rotated by nothing, so that one product serves q, k and v.
+        still = torch.stack([torch.ones_like(cos), torch.zeros_like(sin)])[:, :, None]
+        turned = turned.expand(-1, -1, shape.heads + shape.kv_heads, -1)
+        return torch.cat([turned, still.expand(-1, -1, shape.kv_heads, -1)], dim=2)
 
 
 class PositionContext(NamedTuple):
@@ -191,8 +180,10 @@ class PositionContext(NamedTuple):
 
     rows: torch.Tensor  # [B], 0, 1, ...
     positions: torch.Tensor  # [B]
-    mask: torch.Tensor  # [B, 1, 1, length]
-    rope_cos_sin: torch.Tensor  # [2, B, H + 2K, D]
+    # A mask for each of Shape.windows, in their order.
+    mask: torch.Tensor  # [B, windows, 1, length]
+    # By Layer.rope.
+    rope_cos_sin: torch.Tensor  # [2, B, rotations, H + 2K, D]
 
 
 # Layers, shape, hidden [B, d], around, each layer's scales [B, Z of it], its buffer [B, 2K, room, D] and its
@@ -212,48 +203,56 @@ def decode_layers(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One token of each row through some layers, which write its keys and values; see DecodeLayers."""
     coded, energy = [], []
+    masks, ropes = context.mask.split(1, dim=1), context.rope_cos_sin.unbind(2)
     for layer, scale, buffer, factor in zip(layers, scales, buffers, factors, strict=True):
-        back = _looking_back(shape, context, buffer)
-        hidden, z, own = run_layer(layer, shape, hidden, context.rope_cos_sin, scale, back, factor=factor)
+        back = _looking_back(shape, context, masks[shape.windows.index(layer.window)], buffer)
+        hidden, z, own = run_layer(layer, shape, hidden, ropes[layer.rope], scale, back, factor=factor)
         coded.append(z)
         energy.append(own)
     return hidden, torch.cat(coded, dim=1), torch.cat(energy, dim=1)
 
 
-def _looking_back(shape: Shape, context: PositionContext, buffer: torch.Tensor) -> Attention:
-    """Attention of one token per row to its past in `buffer`, after its own keys and values are written."""
+def _looking_back(
+    shape: Shape, context: PositionContext, mask: torch.Tensor, buffer: torch.Tensor
+) -> Attention:
+    """Attention of one token per row to its past in `buffer`, after its own keys and values are written.
+
+    mask: the layer's, [B, 1, 1, length].
+    """
 
     def attention(heads: torch.Tensor) -> torch.Tensor:
         buffer[context.rows, :, context.positions] = heads[:, shape.heads :]
-        past = buffer[:, :, : context.mask.shape[-1]]  # [B, 2K, length, D]
+        past = buffer[:, :, : mask.shape[-1]]  # [B, 2K, length, D]
         # Queries that share a key head are rows of one product: keys are not copied.
         queries = heads[:, : shape.heads].reshape(len(heads), shape.kv_heads, -1, shape.width)
         attention = decode_attention if torch.compiler.is_compiling() else F.scaled_dot_product_attention
-        seen = attention(
-            queries, past[:, : shape.kv_heads], past[:, shape.kv_heads :], attn_mask=context.mask
-        )
+        keys, values = past[:, : shape.kv_heads], past[:, shape.kv_heads :]
+        seen = attention(queries, keys, values, attn_mask=mask, scale=shape.scaling)
         return seen.reshape(len(heads), -1)  # of [B, K, H / K, D]
 
     return attention
 
 
 def decode_attention(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, attn_mask: torch.Tensor
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, attn_mask: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """scaled_dot_product_attention, [B, K, G, D] to [B, K, T, D], as loops for the compiler to fuse.
 
     With so few queries they take half the time of the library's kernel, which is made for many.
     """
-    scores = (queries[:, :, :, None] * keys[:, :, None]).sum(-1) * keys.shape[-1] ** -0.5  # [B, K, G, T]
+    scores = (queries[:, :, :, None] * keys[:, :, None]).sum(-1) * scale  # [B, K, G, T]
     shares = (scores + attn_mask).softmax(-1)
     return (shares[..., None] * values[:, :, None]).sum(-2)  # [B, K, G, D]
 
 
 class _Causal:
-    """Causal attention within prompts. past: their keys and values, [B, 2K, T, D]."""
+    """Causal attention within prompts. past: their keys and values, [B, 2K, T, D].
 
-    def __init__(self, shape: Shape, pack: PackedPrompts):
-        self._shape, self._pack = shape, pack
+    mask: which places each place sees, [T, T] bool; None: all before it.
+    """
+
+    def __init__(self, shape: Shape, pack: PackedPrompts, mask: torch.Tensor | None):
+        self._shape, self._pack, self._mask = shape, pack, mask
 
     def __call__(self, heads: torch.Tensor) -> torch.Tensor:
         shape = self._shape
@@ -264,10 +263,20 @@ class _Causal:
             both[:, : shape.heads],
             self.past[:, : shape.kv_heads],
             self.past[:, shape.kv_heads :],
-            is_causal=True,
+            attn_mask=self._mask,
+            is_causal=self._mask is None,
+            scale=shape.scaling,
             enable_gqa=shape.heads != shape.kv_heads,
         )  # [B, H, T, D]
         return self._pack.gather(seen.transpose(1, 2)).flatten(1)
+
+
+def _causal_mask(pack: PackedPrompts, window: int | None) -> torch.Tensor | None:
+    """The mask of prompts for _Causal; None where no prompt is longer than the window."""
+    if window is None or pack.width <= window:
+        return None
+    seen = torch.ones(pack.width, pack.width, dtype=torch.bool, device=pack.tokens.device)
+    return seen.tril().triu(1 - window)
 
 
 def _telemetry(layout: Layout, coded: list[torch.Tensor], energy: list[torch.Tensor]) -> GateTelemetry | None:
