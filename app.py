@@ -66,10 +66,9 @@ def _serve(settings: "Settings", verbose: bool) -> None:
         settings.base,
         decode_weights=weights,
         max_adapter_mb=settings.max_adapter_mb,
+        compile_step=settings.compiled and not zero_gpu,  # ZeroGPU forbids compiling
     )
     engine = load() if zero_gpu else run_in_short_lived_thread(load)
-    if settings.compiled and not zero_gpu:  # ZeroGPU forbids compiling
-        engine.warm_up()
     launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)
 
 

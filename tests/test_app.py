@@ -53,12 +53,9 @@ def launched(monkeypatch, alone):
 
     class Engine:
         @staticmethod
-        def from_catalog(catalog, base, decode_weights, max_adapter_mb):
-            seen.append((catalog, base, decode_weights))
+        def from_catalog(catalog, base, decode_weights, max_adapter_mb, compile_step):
+            seen.append((catalog, base, decode_weights, compile_step))
             return Engine()
-
-        def warm_up(self):
-            seen.append("compiling")
 
     monkeypatch.setattr("composer.engine.engine.Engine", Engine)
     monkeypatch.setattr(serving, "launch", lambda engine, settings, on_gpu: seen.append(settings))
@@ -80,7 +77,7 @@ def test_options_are_read(launched, port):
     argv = ["--port", str(port), "--host", "127.0.0.1", "--base=big", "--catalog", "mine.yaml", "--int8", "1"]
     assert app.main([*argv, "--compile", "0", "--max-new-tokens", "9"]) == 0
     load, settings = launched
-    assert load == ("mine.yaml", "big", "int8")
+    assert load == ("mine.yaml", "big", "int8", False)
     assert (settings.host, settings.port, settings.base) == ("127.0.0.1", port, "big")
     assert (settings.max_new_tokens, settings.compiled, settings.int8) == (9, False, True)
 

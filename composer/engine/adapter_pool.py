@@ -66,13 +66,11 @@ class AdapterPool:
 
     Columns of the bank are only ever appended, and a merged adapter's column is overwritten only when nobody
     holds its lease. Gates computed under an older snapshot therefore stay valid under any newer one.
-
-    changed: called after each change of the bank's shape.
     """
 
-    def __init__(self, model: GatedModel, changed: Callable[[], None] = lambda: None):
+    def __init__(self, model: GatedModel):
         self.snapshot = AdapterSnapshot.of(model, AdapterBank(), ())
-        self._model, self._changed = model, changed
+        self._model = model
         self._slots: list[PoolSlot] = []
         self._changing, self._making = Lock(), Lock()
 
@@ -84,15 +82,11 @@ class AdapterPool:
         with self._changing:
             if fault := name_fault(spec.name, self.snapshot.names):
                 raise ComposerError(fault)
-            before = self._shape
             if removable:
                 bank, self._slots = _placed(self.snapshot.bank, self._slots, spec.name, factors)
             else:
                 bank = self.snapshot.bank.add(spec.name, factors)
             self.snapshot = AdapterSnapshot.of(self._model, bank, (*self.snapshot.adapters, spec))
-            changed = not removable or before != self._shape
-        if changed:
-            self._changed()
 
     def remove(self, name: str) -> None:
         """Remove a removable adapter. Whoever holds it in a ResolvedComposition may go on using it.
@@ -119,10 +113,6 @@ class AdapterPool:
         with self._changing:
             return tuple(each.own for each in self._slots if each.own is not None and each.name in names)
 
-    @property
-    def _shape(self) -> list[tuple[int, frozenset[str]]]:
-        return [(each.rank, each.sites) for each in self._slots]
-
     def made(self, keys: Sequence[MergeKey], make: Callable[[], Sequence[Merged]]) -> tuple[SlotLease, ...]:
         """Leases of the merged adapters with these keys, made if they are no longer in the bank.
 
@@ -142,7 +132,7 @@ class AdapterPool:
     def _put(self, made: Mapping[MergeKey, Merged]) -> tuple[SlotLease, ...]:
         with self._changing:
             # Works on copies, so a failure changes nothing.
-            bank, slots, before = self.snapshot.bank, list(map(copy, self._slots)), self._shape
+            bank, slots = self.snapshot.bank, list(map(copy, self._slots))
             others, leases = any(slot.lease() and not slot.own for slot in slots), []
             for key, each in made.items():
                 slot = _free(slots, each.adapter)
@@ -153,9 +143,6 @@ class AdapterPool:
                 leases.append(_leased(slot))
             self._slots = slots
             self.snapshot = AdapterSnapshot.of(self._model, bank, self.snapshot.adapters)
-            changed = before != self._shape
-        if changed:
-            self._changed()
         return tuple(leases)
 
 

@@ -39,7 +39,9 @@ from composer.model.runtime.batch import Batch, Failed
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.finite import check_drawable
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE
-from composer.model.runtime.proof import verified_runner
+from composer.model.runtime.native.runner import NativeRunner
+from composer.model.runtime.proof import prove, verified_runner
+from composer.model.runtime.runner import ModelRunner
 from composer.model.runtime.scoring import token_log_probs
 
 log = logging.getLogger(__name__)
@@ -69,10 +71,12 @@ class Engine:
         self.runner = verified_runner(self.model, self.model.layout(AdapterBank()), base.spec, decode_weights)
         self._analyzer = PromptAnalyzer(self.model, self.runner)
         self._planner = GatePlanner(self._analyzer)
-        self._pool = AdapterPool(self.model, self._on_bank_change)
+        self._pool = AdapterPool(self.model)
         self._compilation: Compilation | None = None
-        self._compile_batches = False
         self._adding = Lock()
+        if decode_weights != "same" and isinstance(self.runner, NativeRunner):
+            # At once: until the step is compiled, the base's own weights are read, which gives other texts.
+            self.runner.compile(self._verify)
 
     @classmethod
     def from_catalog(
@@ -83,13 +87,15 @@ class Engine:
         decode_weights: str = "same",
         only: Collection[str] | None = None,
         max_adapter_mb: float | None = None,
+        compile_step: bool = True,
     ) -> Engine:
         """Load a base of the catalog (None: its default) and every adapter of it that fits.
 
-        only: names of the adapters to load (None: all). Each loaded adapter costs every token a little.
-        decode_weights: "same" as the base's, or "int8": decoding reads weight-only int8, which is faster on a
-        CPU and changes the logits slightly; prompts are still read with the base's own weights.
+        only: names of the adapters to load (None: all). Those at weight 0 cost a token nothing.
+        decode_weights: "same" as the base's, or "int8": on a CPU, decoding reads weight-only int8, which is
+        faster and changes the logits slightly; prompts are still read with the base's own weights.
         max_adapter_mb: see weights_limit; it does not apply to folders that the catalog names.
+        compile_step: compile the decoding step in the background, as `warm_up` does.
 
         An adapter that cannot be loaded or does not fit is left out, with the reason in `reports`. Raises
         ComposerError when the catalog or the base cannot be used.
@@ -97,24 +103,26 @@ class Engine:
         catalog = load_catalog(path)
         weights_limit(max_adapter_mb)  # an invalid setting is reported before the base is loaded
         engine = cls(catalog, load_base(catalog.base(base), device), decode_weights, max_adapter_mb)
+        if compile_step:
+            engine.warm_up()
         for spec in engine.base.spec.adapters:
             if only is None or spec.name in only:
                 engine._add(spec, own=True)
         return engine
 
-    def warm_up(self, several: bool = True) -> Compilation:
-        """Compile the decoding step in the background, for one row and, with `several`, for batches.
+    def warm_up(self) -> Compilation:
+        """Compile the decoding step in the background, unless it is compiled or being compiled.
 
-        It is compiled again when adapters are added. Until it is ready, and wherever it cannot be compiled,
-        decoding runs uncompiled.
+        Until it is ready, and wherever it cannot be compiled, decoding runs uncompiled.
         """
-        self._compilation = Compilation(self.runner, self.snapshot.layout, several)
-        self._compile_batches = several
+        if self._compilation is None:
+            self._compilation = Compilation(self.runner, self._verify)
         return self._compilation
 
-    def _on_bank_change(self) -> None:
-        if self._compilation is not None:
-            self.warm_up(self._compile_batches)
+    def _verify(self, decode: ModelRunner) -> None:
+        """Raise where a compiled runner computes other logits than the base."""
+        rounded = isinstance(decode, NativeRunner) and decode.weights != "same"
+        prove(self.model, decode, self.model.layout(AdapterBank()), rounded)
 
     # --- adapters ------------------------------------------------------------------------------
 

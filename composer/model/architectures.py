@@ -11,6 +11,7 @@ from composer.model.gated_model import GatedModel
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.llama.families import why_not
 from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import ModelRunner
 
 # Other packages name an Architecture under it in their entry points.
@@ -35,7 +36,9 @@ class Architecture:
 
 
 def _llama(model: GatedModel, weights: str) -> ModelRunner:
-    runner = LlamaRunner(model, weights)
+    runner = LlamaRunner(model, "same")
+    if NativeRunner.fits(model):
+        return NativeRunner(runner, weights)
     return CudaGraphRunner(runner) if model.device.type == "cuda" and not model.quantised else runner
 
 

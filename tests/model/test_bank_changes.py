@@ -32,7 +32,7 @@ def engine(request, tmp_path):
     engine.end_tokens = frozenset()
     if request.param == "graphs":
         # A capture that records nothing, so that graphs can be counted without a GPU.
-        engine.runner = CudaGraphRunner(engine.runner, capture=lambda run: run)
+        engine.runner = CudaGraphRunner(engine.runner.inner, capture=lambda run: run)
     return engine
 
 

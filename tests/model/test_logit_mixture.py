@@ -76,7 +76,7 @@ def record(run):
 PASSES = {
     "llama": lambda engine: engine.runner,
     "llama, by its modules": lambda engine: TransformersRunner(engine.model),
-    "llama, as graphs": lambda engine: CudaGraphRunner(engine.runner, record),
+    "llama, as graphs": lambda engine: CudaGraphRunner(engine.runner.inner, record),
     "gemma3": lambda engine: engine.runner,
 }
 

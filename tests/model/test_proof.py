@@ -13,6 +13,7 @@ from composer.model.runtime import kv_cache
 from composer.model.runtime import runner as steps
 from composer.model.runtime.llama import runner as llama
 from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import TransformersRunner
 from composer.model.runtime.select import select_runner
 from tests.tools import tiny
@@ -198,13 +199,13 @@ def test_too_little_memory_is_no_fault_of_the_family(monkeypatch):
 
 
 def test_a_pass_of_its_own_that_is_wrong_gives_way_to_the_modules(monkeypatch):
-    turn = LlamaRunner._rope_table
+    turn = LlamaRunner.rope_table
     monkeypatch.setattr(
-        LlamaRunner, "_rope_table", lambda self, max_seq_len: turn(self, max_seq_len).roll(1, 1)
+        LlamaRunner, "rope_table", lambda self, max_seq_len: turn(self, max_seq_len).roll(1, 1)
     )
     assert isinstance(tiny.engine_of(model("llama")).runner, TransformersRunner)
-    monkeypatch.setattr(LlamaRunner, "_rope_table", turn)
-    assert isinstance(tiny.engine_of(model("llama")).runner, LlamaRunner)
+    monkeypatch.setattr(LlamaRunner, "rope_table", turn)
+    assert isinstance(tiny.engine_of(model("llama")).runner, NativeRunner)
     monkeypatch.setattr(LlamaRunner, "read", lambda *_, **__: 1 / 0)
     with pytest.raises(ComposerError, match="llama"):
         proven_int8(model("llama"))
@@ -221,7 +222,7 @@ def proven_int8(made: torch.nn.Module) -> Engine:
 
 def test_int8_decoding_is_proven_too():
     engine = proven_int8(model("llama"))
-    assert engine.runner._weights == "int8"
+    assert engine.runner.weights == "int8" and engine.runner.compiled
     assert len(words(engine)[0]) == TOKENS
 
 
@@ -241,8 +242,8 @@ def test_a_long_window_that_is_left_out_is_noticed(name, monkeypatch):
         tiny.engine_of(model(name))
 
 
-def windows(runner: LlamaRunner | TransformersRunner) -> tuple[int | None, ...]:
-    return runner.shape.windows if isinstance(runner, LlamaRunner) else (runner._window,)
+def windows(runner: NativeRunner | TransformersRunner) -> tuple[int | None, ...]:
+    return runner.inner.shape.windows if isinstance(runner, NativeRunner) else (runner._window,)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3_text", "qwen2"])
@@ -289,7 +290,7 @@ def test_the_proof_leaves_nothing_behind(name):
     assert torch.equal(torch.get_rng_state(), before[1])
     assert {value.data_ptr() for value in made.state_dict().values()} == set(places.values())
     if name == "llama":
-        assert engine.runner._table is None and not engine.runner._rope_tables
+        assert engine.runner.inner._table is None and not engine.runner.inner._rope_tables
     fresh = select_runner(GatedModel(model(name)))
     assert type(fresh) is type(engine.runner)
     if isinstance(fresh, TransformersRunner):

@@ -60,7 +60,7 @@ def verified_runner(model: GatedModel, layout: Layout, spec: BaseSpec, weights: 
         decode = way()
         try:
             with _short_windows(model):
-                _prove(model, way().trial(), layout)
+                prove(model, way().trial(), layout)
         except FloatingPointError as fault:
             raise ComposerError(
                 f"The base {spec.id} (family {family}) computes numbers that are not finite in {spec.dtype}; "
@@ -111,8 +111,11 @@ def _short_windows(model: GatedModel) -> Iterator[None]:
             config.sliding_window = window
 
 
-def _prove(model: GatedModel, decode: ModelRunner, layout: Layout) -> None:
-    """Raise where `decode` raises, or gives other logits than transformers' own pass without a cache."""
+def prove(model: GatedModel, decode: ModelRunner, layout: Layout, rounded: bool = False) -> None:
+    """Raise where `decode` raises, or gives other logits than transformers' own pass without a cache.
+
+    layout: of an empty bank. rounded: whether `decode` reads the weights rounded to fewer bits.
+    """
     texts, lengths = _texts(model)
     ids = torch.tensor(texts, device=model.device)  # [2, T]
     own = model(None, input_ids=ids, use_cache=False).logits.float()  # [2, T, V]
@@ -124,7 +127,8 @@ def _prove(model: GatedModel, decode: ModelRunner, layout: Layout) -> None:
     for logits, right in zip(_decoded(model, decode, layout, texts, lengths), expected, strict=True):
         spread = right.std(dim=-1).clamp_min(1e-6)
         apart += ((logits.float() - right).square().mean(dim=-1).sqrt() / spread).tolist()
-    close = QUANTISED if model.quantised else CLOSE.get(model.model.dtype, QUANTISED)
+    coarse = model.quantised or rounded
+    close = QUANTISED if coarse else CLOSE.get(model.model.dtype, QUANTISED)
     # Rounding may send a token to another expert where experts are few bits apart; not token after token.
     allowed = 0 if close == CLOSE[torch.float32] else 1
     if sum(not each <= close for each in apart) > allowed:

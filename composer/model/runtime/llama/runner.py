@@ -39,10 +39,10 @@ class LlamaRunner:
         self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
         self._base = BaseWeights()
-        self._model, self._weights = model, weights
-        self.shape, self._blocks = shape_of(model), blocks_of(model)
-        self._embedding = body.embed_tokens.weight
-        self._norm = norm_factor(body.norm, self.shape.norm_in_float32)
+        self.model, self._weights = model, weights
+        self.shape, self.blocks = shape_of(model), blocks_of(model)
+        self.embedding = body.embed_tokens.weight
+        self.norm = norm_factor(body.norm, self.shape.norm_in_float32)
         # Prompts are read with the base's own weights, whatever decoding reads.
         self._modules = TransformersRunner(model) if weights == "int8" else None
         self._head = fuse_linears([model.model.lm_head], weights=weights)
@@ -51,11 +51,11 @@ class LlamaRunner:
 
     @property
     def layers(self) -> int:
-        return len(self._blocks)
+        return len(self.blocks)
 
     def empty_buffer(self, cache: KVCache) -> torch.Tensor:
         """A layer's buffer of a cache, as the first prompt would make it."""
-        return cache.zeros(2 * self.shape.kv_heads, self.shape.width, self._embedding)
+        return cache.zeros(2 * self.shape.kv_heads, self.shape.width, self.embedding)
 
     def prepare(
         self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
@@ -66,7 +66,7 @@ class LlamaRunner:
         """The layers under a layout; made for every new bank. What is made of the base's weights stays."""
         with self._tabulating:
             if self._table is None or self._table.layout is not layout:
-                self._table = LayerTable.of(self._blocks, layout, self._weights, self._base)
+                self._table = LayerTable.of(self.blocks, layout, self._weights, self._base)
             return self._table
 
     def trial(self) -> LlamaRunner:
@@ -74,7 +74,7 @@ class LlamaRunner:
 
         Its windows are those of the config at this moment.
         """
-        other = type(self)(self._model, "apart")
+        other = type(self)(self.model, "apart")
         other._modules = self._modules
         return other
 
@@ -94,7 +94,7 @@ class LlamaRunner:
             return self._modules.read(layout, gates, prompts, unembed, every, routes)
         pack = PackedPrompts.of(prompts, gates.device)
         plan = self.prepare(layout, gates, routes)
-        ropes = self._rope_table(pack.width)[:, pack.positions].unbind(2)  # of [2, M, H + 2K, D]
+        ropes = self.rope_table(pack.width)[:, pack.positions].unbind(2)  # of [2, M, H + 2K, D]
         masks = {window: _causal_mask(pack, window) for window in self.shape.windows}
         kept, past, coded, energy = [], [], [], []
         hidden, factors = self._embed(pack.tokens), plan.factors(pack.row)  # [M, d]
@@ -138,29 +138,29 @@ class LlamaRunner:
     def embed(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
         """The rows' embeddings, [B, d], and the position context of every layer."""
         tokens, positions, length = inputs
-        dtype = self._embedding.dtype
+        dtype = self.embedding.dtype
         masks = [decode_mask(positions, length, dtype, window) for window in self.shape.windows]
         return self._embed(tokens), PositionContext(
             torch.arange(len(tokens), device=tokens.device),
             positions,
             masks[0] if len(masks) == 1 else torch.cat(masks, dim=1),
-            self._rope_table(max_seq_len)[:, positions],
+            self.rope_table(max_seq_len)[:, positions],
         )
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        hidden = F.embedding(tokens, self._embedding)
+        hidden = F.embedding(tokens, self.embedding)
         return hidden if self.shape.embedding_scale == 1.0 else hidden * self.shape.embedding_scale
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._head(rms_norm(hidden, self._norm, self.shape.eps, self.shape.norm_in_float32))[0]
+        return self._head(rms_norm(hidden, self.norm, self.shape.eps, self.shape.norm_in_float32))[0]
 
-    def _rope_table(self, max_seq_len: int) -> torch.Tensor:
+    def rope_table(self, max_seq_len: int) -> torch.Tensor:
         """[2, at least max_seq_len, rotations, H + 2K, D]: cos and signed sin of each position, per head."""
         max_seq_len = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         # One per size, and none is freed: CUDA graphs read it at its address.
         if max_seq_len not in self._rope_tables:
-            places = torch.arange(max_seq_len, device=self._embedding.device)[None]
-            rotations = [self._per_head(*each) for each in rotary_tables(self._model, places)]
+            places = torch.arange(max_seq_len, device=self.embedding.device)[None]
+            rotations = [self._per_head(*each) for each in rotary_tables(self.model, places)]
             self._rope_tables[max_seq_len] = torch.stack(rotations, dim=2)
         return self._rope_tables[max_seq_len]
 

@@ -1,0 +1,171 @@
+"""Decoding on a CPU with one call of compiled code a token."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+import torch
+
+from composer.model.gated_model import GatedModel
+from composer.model.rank_layout import GateTelemetry, Layout
+from composer.model.runtime.kv_cache import KVCache
+from composer.model.runtime.llama.layer_table import DecodePlan
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.native import structures as c
+from composer.model.runtime.native.tables import BaseTable, StepTable
+from composer.model.runtime.native.team import Team, team
+from composer.model.runtime.prefill import PrefillOutput
+from composer.model.runtime.runner import Inputs, ModelRunner
+from composer.model.runtime.token_routing import RouterConfig
+
+log = logging.getLogger(__name__)
+
+# Tables of sets of adapters that are kept; each has a copy of their factors.
+KEPT_TABLES = 4
+
+
+@dataclass(frozen=True)
+class NativePlan:
+    """What a batch decodes with. `eager` is what the pass without compiled code decodes with."""
+
+    layout: Layout
+    gates: torch.Tensor  # [B, L, N]
+    routes: Sequence[RouterConfig | None]
+    inner: LlamaRunner
+
+    @property
+    def routed(self) -> bool:
+        return any(self.routes)
+
+    @cached_property
+    def scales(self) -> torch.Tensor:
+        return self.layout.scales(self.gates).float().contiguous()  # [B, Z]
+
+    @cached_property
+    def eager(self) -> DecodePlan:
+        return self.inner.prepare(self.layout, self.gates, self.routes)
+
+
+class NativeRunner:
+    """LlamaRunner whose decoding step is compiled C++; see composer.model.runtime.runner.ModelRunner.
+
+    Until `compile` is through, and for rows that are token-routed, the step runs as LlamaRunner's. weights:
+    what the compiled step reads, "same" as the base's or "int8".
+    """
+
+    def __init__(self, inner: LlamaRunner, weights: str = "same"):
+        self.inner, self.weights = inner, weights
+        self._step: NativeStep | None = None
+
+    @staticmethod
+    def fits(model: GatedModel) -> bool:
+        """Whether the base's weights are what the compiled step multiplies in."""
+        return model.device.type == "cpu" and model.model.dtype == torch.float32 and not model.quantised
+
+    def compile(self, verify: Callable[[ModelRunner], object] = lambda made: None) -> None:
+        """Compile the step and decode with it from then on. Returns when it is through.
+
+        verify: is given a runner that decodes with it, and raises where that is wrong. Raises CompilerError
+        without a C++ compiler, and what `verify` raises; decoding then goes on as before.
+        """
+        step = NativeStep(team(), self.inner, BaseTable.of(self.inner, self.weights))
+        made = NativeRunner(self.inner, self.weights)
+        made._step = step
+        verify(made)
+        self._step = step
+        log.info("the decoding step is compiled; it reads %.0f MB of weights a token", step.bytes / 1e6)
+
+    @property
+    def compiled(self) -> bool:
+        return self._step is not None
+
+    def read(
+        self,
+        layout: Layout,
+        gates: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        unembed: bool = True,
+        every: bool = False,
+        routes: Sequence[RouterConfig | None] = (),
+    ) -> PrefillOutput:
+        return self.inner.read(layout, gates, prompts, unembed, every, routes)
+
+    def prepare(
+        self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
+    ) -> NativePlan:
+        return NativePlan(layout, gates, routes, self.inner)
+
+    def trial(self) -> LlamaRunner:
+        return self.inner.trial()
+
+    def __call__(
+        self, plan: NativePlan, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, GateTelemetry | None]:
+        if self._step is None or plan.routed:
+            return self.inner(plan.eager, inputs, cache)
+        return self._step(plan, inputs, cache)
+
+
+class NativeStep:
+    """The compiled step of one base. Holds its weights in their storages, and the last sets of adapters."""
+
+    def __init__(self, team: Team, runner: LlamaRunner, base: BaseTable):
+        self._team, self._runner, self._base = team, runner, base
+        self._tables: OrderedDict[Layout, StepTable] = OrderedDict()
+        self._ropes: dict[int, torch.Tensor] = {}
+        self._changing = Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Of the base's weights that a token reads."""
+        return self._base.bytes
+
+    def __call__(
+        self, plan: NativePlan, inputs: Inputs, cache: KVCache
+    ) -> tuple[torch.Tensor, GateTelemetry | None]:
+        rows, table = len(inputs.tokens), self._table(plan.layout)
+        ropes = self._rope_tables(cache.max_seq_len)  # [rotations, 2, length, D]
+        ranks, layers = plan.scales.shape[1], len(cache.buffers)
+        logits = torch.empty(rows, self._base.vocabulary)  # [B, V]
+        coded, energy = torch.empty(rows, ranks), torch.empty(rows, layers)  # [B, Z], [B, L]
+        step = c.Step(
+            rows,
+            cache.max_seq_len,
+            ranks,
+            inputs.tokens.data_ptr(),
+            inputs.positions.data_ptr(),
+            _addresses(cache.buffers),
+            _addresses(list(ropes)),
+            plan.scales.data_ptr(),
+            coded.data_ptr(),
+            energy.data_ptr(),
+            logits.data_ptr(),
+        )
+        self._team.decode(table.model, step)
+        return logits, GateTelemetry(coded, energy, plan.layout) if plan.layout.spans else None
+
+    def _table(self, layout: Layout) -> StepTable:
+        with self._changing:
+            if layout not in self._tables:
+                self._tables[layout] = StepTable.of(self._base, layout)
+            self._tables.move_to_end(layout)
+            while len(self._tables) > KEPT_TABLES:
+                self._tables.popitem(last=False)
+            return self._tables[layout]
+
+    def _rope_tables(self, length: int) -> torch.Tensor:
+        """[rotations, 2, length, D]: cos and signed sin of each position."""
+        if length not in self._ropes:
+            whole = self._runner.rope_table(length)[:, :length, :, 0]  # [2, length, rotations, D]
+            self._ropes[length] = whole.permute(2, 0, 1, 3).float().contiguous()
+        return self._ropes[length]
+
+
+def _addresses(tensors: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

@@ -1,0 +1,759 @@
+// One decoding step on a CPU: one token of each of M rows through all decoder layers, in one call.
+//
+// A token of a small model is hundreds of products of a few microseconds each. What costs is reading the
+// weights and, between products, the barriers of the threads and the calls of a framework. So the whole step
+// runs in one team of threads, weights are read in the storage that is smallest (see storage.py), and
+// whatever is between two products is done where its input is.
+//
+// The arithmetic is float32 throughout. Layer by layer it is composer/model/runtime/llama/layer.py.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int LANES = 16;  // floats of a vector
+constexpr int GROUP = 32;  // weights that share a scale
+constexpr int TILE = 4;    // output features that are multiplied with several rows at once
+
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Half8 __attribute__((vector_size(32)));
+typedef float Half4 __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+
+// --- what Python passes: the same fields in the same order as in structures.py ------------------------------
+
+enum Storage : int64_t { F32, BF16, F16, U4, I8 };
+
+struct Matrix {
+  int64_t storage, rows, columns;
+  const void *data;        // [rows, columns] in the storage
+  const _Float16 *scale;   // [rows, columns / GROUP] for U4 and I8
+  const _Float16 *offset;  // [rows, columns / GROUP] for U4
+  const float *bias;       // [rows] or null
+};
+
+struct SiteSlice {
+  int64_t left, right;  // its output features of the group
+  int64_t top, bottom;  // its rank columns of the group
+  const float *B;       // [bottom - top, right - left]: B transposed
+};
+
+struct Linear {  // layers with the same input, and the adapters' factors at them
+  Matrix weight;
+  const float *A;     // [rank, columns]
+  int64_t rank, start;  // the group's columns on the layer's part of Z
+  int64_t sites;
+  const SiteSlice *site;
+};
+
+struct Layer {
+  Linear qkv, o, gate_up, down;
+  const float *attention_norm, *mlp_norm;       // [d]
+  const float *q_norm, *k_norm;                 // [D] or null
+  const float *post_attention, *post_mlp;       // [d] or null
+  int64_t window;                               // tokens that are attended to; 0: all
+  int64_t rope;                                 // which table
+  int64_t origin;                               // the layer's first column on Z
+};
+
+struct Model {
+  int64_t layers, hidden, heads, kv_heads, width, inner, gelu;
+  float eps, scaling, embedding_scale, padding;
+  const Layer *layer;
+  const float *embedding;      // [V, d]
+  const float *norm;           // [d]
+  Matrix head;                 // [V, d]
+};
+
+struct Step {
+  int64_t rows, length;         // length: positions of a slot of the cache
+  int64_t ranks;                // Z
+  const int64_t *tokens, *positions;   // [M]
+  float *const *cache;          // per layer [slots, 2K, length, D]
+  const float *const *rope;     // per table cos and signed sin, [2, length, D]
+  const float *scales;          // [M, Z]
+  float *coded;                 // [M, Z]: z = (x A^T) * scale
+  float *energy;                // [M, L]: sum over the sites of |W0 x|^2
+  float *logits;                // [M, V]
+};
+
+// --- vectors -------------------------------------------------------------------------------------------------
+
+inline Floats load(const float *x) { return *reinterpret_cast<const Floats *>(x); }
+inline void store(float *x, Floats v) { *reinterpret_cast<Floats *>(x) = v; }
+inline Floats all(float x) { return Floats{} + x; }
+
+inline float total(Floats v) {
+  Half8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+  Half8 b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  a += b;
+  Half4 c = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  return (c[0] + c[2]) + (c[1] + c[3]);
+}
+
+// e^x to about two units in the last place; 0 below -87.
+inline Floats exponential(Floats x) {
+  Floats low = all(-87.3f), high = all(88.0f);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  Floats turns = x * 1.44269504f;
+  Ints whole = __builtin_convertvector(turns + (turns < 0 ? all(-0.5f) : all(0.5f)), Ints);
+  Floats n = __builtin_convertvector(whole, Floats);
+  Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Floats p = all(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  Ints bits = reinterpret_cast<Ints &>(p) + (whole << 23);
+  return reinterpret_cast<Floats &>(bits);
+}
+
+inline Floats silu(Floats x) { return x / (1.0f + exponential(-x)); }
+
+inline Floats gelu(Floats x) {  // the approximation by tanh
+  Floats inner = 0.7978845608f * (x + 0.044715f * x * x * x);
+  return x - x / (1.0f + exponential(2.0f * inner));
+}
+
+inline float dot(const float *a, const float *b, int64_t n) {
+  Floats one = {}, two = {};
+  int64_t k = 0;
+  for (; k + 2 * LANES <= n; k += 2 * LANES) {
+    one += load(a + k) * load(b + k);
+    two += load(a + k + LANES) * load(b + k + LANES);
+  }
+  for (; k + LANES <= n; k += LANES) one += load(a + k) * load(b + k);
+  float sum = total(one + two);
+  for (; k < n; k++) sum += a[k] * b[k];
+  return sum;
+}
+
+// y += s x
+inline void add_scaled(float *y, const float *x, float s, int64_t n) {
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) store(y + k, load(y + k) + s * load(x + k));
+  for (; k < n; k++) y[k] += s * x[k];
+}
+
+void rms_norm(float *out, const float *x, const float *weight, float eps, int64_t n) {
+  float scale = 1.0f / std::sqrt(dot(x, x, n) / n + eps);
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) store(out + k, load(weight + k) * (load(x + k) * scale));
+  for (; k < n; k++) out[k] = weight[k] * (x[k] * scale);
+}
+
+// --- weights in their storages -------------------------------------------------------------------------------
+
+// LANES numbers as float32. Compilers turn the plain loops into one instruction a number; where the processor
+// has one for all of them it is asked for by name.
+#if defined(__AVX512F__)
+inline Floats from(__m512i whole) { return reinterpret_cast<Floats>(_mm512_cvtepi32_ps(whole)); }
+inline __m128i sixteen(const void *x) { return _mm_loadu_si128(static_cast<const __m128i *>(x)); }
+inline __m256i thirty_two(const void *x) { return _mm256_loadu_si256(static_cast<const __m256i *>(x)); }
+
+inline Floats widened(const uint16_t *bf16) {
+  __m512i bits = _mm512_slli_epi32(_mm512_cvtepu16_epi32(thirty_two(bf16)), 16);
+  return reinterpret_cast<Floats>(_mm512_castsi512_ps(bits));
+}
+inline Floats widened(const _Float16 *f16) {
+  return reinterpret_cast<Floats>(_mm512_cvtph_ps(thirty_two(f16)));
+}
+inline Floats widened(const int8_t *bytes) { return from(_mm512_cvtepi8_epi32(sixteen(bytes))); }
+inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
+  __m512i both = _mm512_cvtepu8_epi32(sixteen(bytes));
+  low = from(_mm512_and_si512(both, _mm512_set1_epi32(15)));
+  high = from(_mm512_srli_epi32(both, 4));
+}
+#elif defined(__AVX2__) && defined(__F16C__)
+inline Floats joined(__m256 a, __m256 b) {
+  Floats both;
+  _mm256_storeu_ps(reinterpret_cast<float *>(&both), a);
+  _mm256_storeu_ps(reinterpret_cast<float *>(&both) + 8, b);
+  return both;
+}
+inline __m128i eight(const void *x) { return _mm_loadl_epi64(static_cast<const __m128i *>(x)); }
+inline __m128i sixteen(const void *x) { return _mm_loadu_si128(static_cast<const __m128i *>(x)); }
+
+inline Floats widened(const uint16_t *bf16) {
+  auto half = [](const uint16_t *x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(sixteen(x)), 16));
+  };
+  return joined(half(bf16), half(bf16 + 8));
+}
+inline Floats widened(const _Float16 *f16) {
+  return joined(_mm256_cvtph_ps(sixteen(f16)), _mm256_cvtph_ps(sixteen(f16 + 8)));
+}
+inline Floats widened(const int8_t *bytes) {
+  return joined(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(bytes))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(bytes + 8))));
+}
+inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
+  __m256i a = _mm256_cvtepu8_epi32(eight(bytes)), b = _mm256_cvtepu8_epi32(eight(bytes + 8));
+  __m256i mask = _mm256_set1_epi32(15);
+  low = joined(_mm256_cvtepi32_ps(_mm256_and_si256(a, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(b, mask)));
+  high = joined(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4)));
+}
+#else
+template <typename T>
+inline Floats each(const T *x) {
+  Floats out;
+  for (int j = 0; j < LANES; j++) out[j] = static_cast<float>(x[j]);
+  return out;
+}
+inline Floats widened(const uint16_t *bf16) {
+  Ints bits;
+  for (int j = 0; j < LANES; j++) bits[j] = static_cast<int32_t>(static_cast<uint32_t>(bf16[j]) << 16);
+  return reinterpret_cast<Floats &>(bits);
+}
+inline Floats widened(const _Float16 *f16) { return each(f16); }
+inline Floats widened(const int8_t *bytes) { return each(bytes); }
+inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
+  for (int j = 0; j < LANES; j++) low[j] = bytes[j] & 15, high[j] = bytes[j] >> 4;
+}
+#endif
+
+template <typename T>
+inline const T *row_of(const Matrix &w, int64_t row) {
+  return static_cast<const T *>(w.data) + row * w.columns;
+}
+
+// <row of W, x> of a storage whose numbers stand alone.
+template <typename T>
+inline float dot_plain(const T *data, const float *x, int64_t n) {
+  Floats one = {}, two = {};
+  for (int64_t k = 0; k < n; k += 2 * LANES) {
+    one += widened(data + k) * load(x + k);
+    two += widened(data + k + LANES) * load(x + k + LANES);
+  }
+  return total(one + two);
+}
+
+// The scales of a row, as float32 in `room`, which has LANES more than there are.
+inline const float *row_scales(const _Float16 *scale, int64_t groups, float *room) {
+  int64_t g = 0;
+  for (; g + LANES <= groups; g += LANES) store(room + g, widened(scale + g));
+  for (; g < groups; g++) room[g] = static_cast<float>(scale[g]);
+  return room;
+}
+
+// <row of W, x>. sums: of each GROUP of x. room: for the scales of a row.
+float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, float *room) {
+  const int64_t n = w.columns, groups = n / GROUP;
+  switch (w.storage) {
+    case F32:
+      return dot(row_of<float>(w, row), x, n);
+    case BF16:
+      return dot_plain(row_of<uint16_t>(w, row), x, n);
+    case F16:
+      return dot_plain(row_of<_Float16>(w, row), x, n);
+    case U4: {
+      const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
+      const float shifted = dot(row_scales(w.offset + row * groups, groups, room), sums, groups);
+      const float *scale = row_scales(w.scale + row * groups, groups, room);
+      Floats one = {}, two = {}, low, high;
+      int64_t g = 0;
+      for (; g + 2 <= groups; g += 2) {
+        nibbles(data + g * (GROUP / 2), low, high);
+        one += scale[g] * (low * load(x + g * GROUP) + high * load(x + g * GROUP + LANES));
+        nibbles(data + (g + 1) * (GROUP / 2), low, high);
+        two += scale[g + 1] * (low * load(x + (g + 1) * GROUP) + high * load(x + (g + 1) * GROUP + LANES));
+      }
+      if (g < groups) {
+        nibbles(data + g * (GROUP / 2), low, high);
+        one += scale[g] * (low * load(x + g * GROUP) + high * load(x + g * GROUP + LANES));
+      }
+      return total(one + two) + shifted;
+    }
+    default: {
+      const int8_t *data = row_of<int8_t>(w, row);
+      const float *scale = row_scales(w.scale + row * groups, groups, room);
+      Floats one = {}, two = {};
+      for (int64_t g = 0; g < groups; g++) {
+        const int8_t *part = data + g * GROUP;
+        one += scale[g] * (widened(part) * load(x + g * GROUP));
+        two += scale[g] * (widened(part + LANES) * load(x + g * GROUP + LANES));
+      }
+      return total(one + two);
+    }
+  }
+}
+
+// A row of W as float32: where it lies, or in `room`.
+const float *plain_row(const Matrix &w, int64_t row, float *room) {
+  const int64_t n = w.columns, groups = n / GROUP;
+  switch (w.storage) {
+    case F32:
+      return row_of<float>(w, row);
+    case BF16:
+      for (int64_t k = 0; k < n; k += LANES) store(room + k, widened(row_of<uint16_t>(w, row) + k));
+      return room;
+    case F16:
+      for (int64_t k = 0; k < n; k += LANES) store(room + k, widened(row_of<_Float16>(w, row) + k));
+      return room;
+    case U4:
+      for (int64_t g = 0; g < groups; g++) {
+        Floats low, high;
+        nibbles(static_cast<const uint8_t *>(w.data) + (row * n + g * GROUP) / 2, low, high);
+        float scale = w.scale[row * groups + g], offset = w.offset[row * groups + g];
+        store(room + g * GROUP, low * scale + offset);
+        store(room + g * GROUP + LANES, high * scale + offset);
+      }
+      return room;
+    default:
+      for (int64_t g = 0; g < groups; g++) {
+        float scale = w.scale[row * groups + g];
+        const int8_t *part = row_of<int8_t>(w, row) + g * GROUP;
+        store(room + g * GROUP, widened(part) * scale);
+        store(room + g * GROUP + LANES, widened(part + LANES) * scale);
+      }
+      return room;
+  }
+}
+
+// TILE rows of W with N rows of x; out[i][j] = <w_i, x_j>.
+template <int N>
+void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, float (*out)[TILE]) {
+  Floats sum[TILE][N] = {};
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    Floats column[N];
+    for (int j = 0; j < N; j++) column[j] = load(x + j * stride + k);
+    for (int i = 0; i < TILE; i++) {
+      Floats weight = load(w[i] + k);
+      for (int j = 0; j < N; j++) sum[i][j] += weight * column[j];
+    }
+  }
+  for (int i = 0; i < TILE; i++)
+    for (int j = 0; j < N; j++) {
+      out[i][j] = total(sum[i][j]);
+      for (int64_t rest = k; rest < n; rest++) out[i][j] += w[i][rest] * x[j * stride + rest];
+    }
+}
+
+// --- threads -------------------------------------------------------------------------------------------------
+
+// Turns of waiting before a thread sleeps. Phases are a few microseconds apart; beside other busy processes the
+// thread that is waited for may need this one's core.
+constexpr int SPINS = 3000;
+
+inline void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+struct Scratch {  // a thread's own
+  std::vector<float> hidden, input, weight, sums, scales, scores;
+};
+
+class Team {
+ public:
+  explicit Team(int size) : scratch(size), size_(size) {
+    for (int index = 1; index < size; index++) threads_.emplace_back([this, index] { serve(index); });
+  }
+
+  ~Team() {
+    closing_ = true;
+    started_.fetch_add(1);
+    started_.notify_all();
+    for (auto &thread : threads_) thread.join();
+  }
+
+  // Run work(index) on every thread; returns when all are through.
+  template <typename Work>
+  void run(Work &work) {
+    work_ = [](void *given, int index) { (*static_cast<Work *>(given))(index); };
+    given_ = &work;
+    started_.fetch_add(1);
+    started_.notify_all();
+    work(0);
+    barrier();
+  }
+
+  // Wait for all threads. The next phase's parts are counted from 0 again.
+  void barrier() {
+    uint32_t phase = phase_.load();
+    if (arrived_.fetch_add(1) + 1 == size_) {
+      arrived_.store(0);
+      part_.store(0);
+      phase_.store(phase + 1);
+      phase_.notify_all();
+      return;
+    }
+    wait_while(phase_, phase);
+  }
+
+  // The next part of the phase's work; each is given out once.
+  int64_t next() { return part_.fetch_add(1); }
+
+  int size() const { return size_; }
+
+  std::vector<Scratch> scratch;
+
+ private:
+  static void wait_while(std::atomic<uint32_t> &value, uint32_t old) {
+    for (int turn = 0; turn < SPINS; turn++) {
+      if (value.load() != old) return;
+      pause_briefly();
+    }
+    while (value.load() == old) value.wait(old);
+  }
+
+  void serve(int index) {
+    for (uint32_t seen = 0;; seen++) {
+      wait_while(started_, seen);
+      if (closing_) return;
+      work_(given_, index);
+      barrier();
+    }
+  }
+
+  const int size_;
+  std::vector<std::thread> threads_;
+  alignas(64) std::atomic<uint32_t> started_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<int64_t> part_{0};
+  std::atomic<bool> closing_{false};
+  void (*work_)(void *, int) = nullptr;
+  void *given_ = nullptr;
+};
+
+// --- the step ------------------------------------------------------------------------------------------------
+
+struct Shared {  // what the threads pass to each other, [M, width]
+  // wide: what qkv and gate_up give; back: what o and down give. Two, so that one can be written while threads
+  // still read the other.
+  std::vector<float> wide, back, heads, mixed, inner;
+  std::vector<double> energy;  // [threads, L, M]
+};
+
+class Decoder {
+ public:
+  Decoder(const Model &model, const Step &step, Team &team, Shared &shared)
+      : model_(model), step_(step), team_(team), shared_(shared), rows_(step.rows) {}
+
+  void operator()(int index) {
+    Scratch &own = team_.scratch[index];
+    const int64_t d = model_.hidden;
+    for (int64_t row = 0; row < rows_; row++) {
+      const float *from = model_.embedding + step_.tokens[row] * d;
+      for (int64_t k = 0; k < d; k++) own.hidden[row * d + k] = from[k] * model_.embedding_scale;
+    }
+    for (int64_t at = 0; at < model_.layers; at++) layer(at, model_.layer[at], index, own);
+    normed(own, model_.norm);
+    spread(model_.head.rows, LANES, [&](int64_t begin, int64_t end) {
+      rows_of(model_.head, own.input.data(), d, step_.logits, model_.head.rows, begin, end, own);
+    }, [&] { group_sums(model_.head, own.input.data(), own); });
+  }
+
+ private:
+  // Parts of `count` items, in multiples of `unit`, to whoever is free; before: done once by each thread.
+  template <typename Work, typename Before>
+  void spread(int64_t count, int64_t unit, Work work, Before before) {
+    before();
+    int64_t parts = 6 * team_.size();
+    int64_t size = (count + parts - 1) / parts;
+    size = (size + unit - 1) / unit * unit;
+    for (int64_t begin; (begin = team_.next() * size) < count;) work(begin, std::min(begin + size, count));
+    team_.barrier();
+  }
+
+  template <typename Work>
+  void spread(int64_t count, int64_t unit, Work work) {
+    spread(count, unit, work, [] {});
+  }
+
+  void layer(int64_t at, const Layer &layer, int index, Scratch &own) {
+    const int64_t inner = model_.inner;
+    double *energy = &shared_.energy[(index * model_.layers + at) * rows_];
+    std::fill(energy, energy + rows_, 0.0);
+
+    normed(own, layer.attention_norm);
+    product(layer, layer.qkv, own.input.data(), shared_.wide.data(), own);
+    const int64_t heads = model_.heads + 2 * model_.kv_heads;
+    spread(rows_ * heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; part++) head(at, layer, part / heads, part % heads, energy);
+    });
+    spread(rows_ * model_.heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; part++)
+        attend(at, layer, part / model_.heads, part % model_.heads, own);
+    });
+    product(layer, layer.o, shared_.mixed.data(), shared_.back.data(), own);
+    combined(layer, layer.o, energy);
+    residual(own, layer.post_attention);
+
+    normed(own, layer.mlp_norm);
+    product(layer, layer.gate_up, own.input.data(), shared_.wide.data(), own);
+    spread(rows_ * inner, LANES, [&](int64_t begin, int64_t end) {
+      pieces(begin, end, inner, [&](int64_t row, int64_t left, int64_t right) {
+        add_lora(layer, layer.gate_up, shared_.wide.data(), row, left, right, energy);
+        add_lora(layer, layer.gate_up, shared_.wide.data(), row, inner + left, inner + right, energy);
+        activate(row, left, right);
+      });
+    });
+    product(layer, layer.down, shared_.inner.data(), shared_.back.data(), own);
+    combined(layer, layer.down, energy);
+    residual(own, layer.post_mlp);
+  }
+
+  // input = norm(hidden)
+  void normed(Scratch &own, const float *weight) {
+    const int64_t d = model_.hidden;
+    for (int64_t row = 0; row < rows_; row++)
+      rms_norm(&own.input[row * d], &own.hidden[row * d], weight, model_.eps, d);
+  }
+
+  // hidden += norm(back). Every thread adds for itself: the states are small, and a barrier takes as long.
+  void residual(Scratch &own, const float *norm) {
+    const int64_t d = model_.hidden;
+    for (int64_t row = 0; row < rows_; row++) {
+      const float *out = &shared_.back[row * d];
+      if (norm) {
+        rms_norm(&own.input[row * d], out, norm, model_.eps, d);
+        out = &own.input[row * d];
+      }
+      add_scaled(&own.hidden[row * d], out, 1.0f, d);
+    }
+  }
+
+  // out = W0 x of the group, and z = (x A^T) * scale
+  void product(const Layer &layer, const Linear &linear, const float *x, float *out, Scratch &own) {
+    const int64_t n = linear.weight.columns, features = linear.weight.rows;
+    const int64_t whole = (features + LANES - 1) / LANES * LANES;
+    spread(whole + linear.rank, LANES, [&](int64_t begin, int64_t end) {
+      if (begin < features)
+        rows_of(linear.weight, x, n, out, features, begin, std::min(end, features), own);
+      if (end > whole) coefficients(layer, linear, x, std::max(begin, whole) - whole, end - whole, own);
+    }, [&] { group_sums(linear.weight, x, own); });
+  }
+
+  void coefficients(const Layer &layer, const Linear &linear, const float *x, int64_t begin, int64_t end,
+                    Scratch &own) {
+    const int64_t n = linear.weight.columns, origin = layer.origin + linear.start;
+    Matrix A = {F32, linear.rank, n, linear.A, nullptr, nullptr, nullptr};
+    rows_of(A, x, n, step_.coded + origin, step_.ranks, begin, end, own);
+    for (int64_t row = 0; row < rows_; row++)
+      for (int64_t column = begin; column < end; column++)
+        step_.coded[row * step_.ranks + origin + column] *= step_.scales[row * step_.ranks + origin + column];
+  }
+
+  // Output features [begin, end) of W x for all rows.
+  void rows_of(const Matrix &w, const float *x, int64_t stride, float *out, int64_t width, int64_t begin,
+               int64_t end, Scratch &own) {
+    const int64_t n = w.columns;
+    if (rows_ == 1) {
+      for (int64_t row = begin; row < end; row++)
+        out[row] = dot_row(w, row, x, own.sums.data(), own.scales.data()) + (w.bias ? w.bias[row] : 0.0f);
+      return;
+    }
+    for (int64_t first = begin; first < end; first += TILE) {
+      const float *weight[TILE];
+      const int64_t count = std::min<int64_t>(TILE, end - first);
+      for (int64_t i = 0; i < TILE; i++)
+        weight[i] = i < count ? plain_row(w, first + i, &own.weight[i * (n + LANES)]) : weight[0];
+      for (int64_t row = 0; row < rows_; row += TILE) {
+        float sums[TILE][TILE];
+        const int64_t here = std::min<int64_t>(TILE, rows_ - row);
+        const float *from = x + row * stride;
+        switch (here) {
+          case 1: dot_tile<1>(weight, from, stride, n, sums); break;
+          case 2: dot_tile<2>(weight, from, stride, n, sums); break;
+          case 3: dot_tile<3>(weight, from, stride, n, sums); break;
+          default: dot_tile<4>(weight, from, stride, n, sums);
+        }
+        for (int64_t i = 0; i < count; i++)
+          for (int64_t j = 0; j < here; j++)
+            out[(row + j) * width + first + i] = sums[i][j] + (w.bias ? w.bias[first + i] : 0.0f);
+      }
+    }
+  }
+
+  void group_sums(const Matrix &w, const float *x, Scratch &own) {
+    if (w.storage != U4 || rows_ > 1) return;
+    const int64_t groups = w.columns / GROUP;
+    for (int64_t g = 0; g < groups; g++)
+      own.sums[g] = total(load(x + g * GROUP) + load(x + g * GROUP + LANES));
+  }
+
+  // Columns [left, right) of a row of out [M, features] += z B^T; before, their squares go to the energy.
+  void add_lora(const Layer &layer, const Linear &linear, float *out, int64_t row, int64_t left, int64_t right,
+                double *energy) {
+    out += row * linear.weight.rows;
+    const float *z = step_.coded + row * step_.ranks + layer.origin + linear.start;
+    for (int64_t s = 0; s < linear.sites; s++) {
+      const SiteSlice &site = linear.site[s];
+      const int64_t from = std::max(left, site.left), to = std::min(right, site.right);
+      if (from >= to) continue;
+      energy[row] += dot(out + from, out + from, to - from);
+      for (int64_t r = site.top; r < site.bottom; r++)
+        if (z[r] != 0.0f)
+          add_scaled(out + from, site.B + (r - site.top) * (site.right - site.left) + from - site.left, z[r],
+                     to - from);
+    }
+  }
+
+  void combined(const Layer &layer, const Linear &linear, double *energy) {
+    const int64_t width = linear.weight.rows;
+    if (!linear.sites) return;
+    spread(rows_ * width, LANES, [&](int64_t begin, int64_t end) {
+      pieces(begin, end, width, [&](int64_t row, int64_t left, int64_t right) {
+        add_lora(layer, linear, shared_.back.data(), row, left, right, energy);
+      });
+    });
+  }
+
+  // Items [begin, end) of [M, width], row by row.
+  template <typename Work>
+  void pieces(int64_t begin, int64_t end, int64_t width, Work work) {
+    for (int64_t row = begin / width; row * width < end; row++)
+      work(row, std::max<int64_t>(begin - row * width, 0), std::min(end - row * width, width));
+  }
+
+  // A head's adapters, norm and rotation; keys and values go to the cache.
+  void head(int64_t at, const Layer &layer, int64_t row, int64_t head, double *energy) {
+    const int64_t D = model_.width, left = head * D, position = step_.positions[row];
+    add_lora(layer, layer.qkv, shared_.wide.data(), row, left, left + D, energy);
+    float *x = &shared_.wide[row * layer.qkv.weight.rows + left];
+    float *target = &shared_.heads[(row * model_.heads + head) * D];
+    const int64_t kv = head - model_.heads;
+    if (kv >= 0)
+      target = step_.cache[at] + ((row * 2 * model_.kv_heads + kv) * step_.length + position) * D;
+    if (kv >= model_.kv_heads) {
+      std::memcpy(target, x, D * sizeof(float));
+      return;
+    }
+    if (const float *norm = kv < 0 ? layer.q_norm : layer.k_norm) rms_norm(x, x, norm, model_.eps, D);
+    const float *cosine = step_.rope[layer.rope] + position * D;
+    const float *sine = cosine + step_.length * D;
+    const int64_t half = D / 2;
+    for (int64_t k = 0; k < half; k++) {
+      target[k] = x[k] * cosine[k] + x[k + half] * sine[k];
+      target[k + half] = x[k + half] * cosine[k + half] + x[k] * sine[k + half];
+    }
+  }
+
+  void attend(int64_t at, const Layer &layer, int64_t row, int64_t head, Scratch &own) {
+    const int64_t D = model_.width, last = step_.positions[row];
+    const int64_t first = layer.window ? std::max<int64_t>(0, last + 1 - layer.window) : 0;
+    const int64_t count = last + 1 - first, padded = (count + LANES - 1) / LANES * LANES;
+    const int64_t kv = head / (model_.heads / model_.kv_heads);
+    const float *query = &shared_.heads[(row * model_.heads + head) * D];
+    const float *keys = step_.cache[at] + ((row * 2 * model_.kv_heads + kv) * step_.length + first) * D;
+    const float *values = keys + model_.kv_heads * step_.length * D;
+    float *mixed = &shared_.mixed[(row * model_.heads + head) * D];
+    float *scores = own.scores.data(), highest = -INFINITY;
+    for (int64_t t = 0; t < count; t++) {
+      scores[t] = dot(query, keys + t * D, D) * model_.scaling;
+      highest = std::max(highest, scores[t]);
+    }
+    std::fill(scores + count, scores + padded, -INFINITY);
+    Floats sum = {};
+    for (int64_t t = 0; t < padded; t += LANES) {
+      Floats share = exponential(load(scores + t) - highest);
+      store(scores + t, share);
+      if (t + LANES <= count) sum += share;
+    }
+    float whole = total(sum);
+    for (int64_t t = count / LANES * LANES; t < count; t++) whole += scores[t];
+    std::memset(mixed, 0, D * sizeof(float));
+    const float scale = 1.0f / whole;
+    for (int64_t t = 0; t < count; t++) add_scaled(mixed, values + t * D, scores[t] * scale, D);
+  }
+
+  // inner = activation(gate) * up
+  void activate(int64_t row, int64_t left, int64_t right) {
+    const int64_t inner = model_.inner;
+    const float *gate = &shared_.wide[row * 2 * inner], *up = gate + inner;
+    float *out = &shared_.inner[row * inner];
+    int64_t k = left;
+    for (; k + LANES <= right; k += LANES) {
+      Floats x = load(gate + k);
+      store(out + k, (model_.gelu ? gelu(x) : silu(x)) * load(up + k));
+    }
+    for (; k < right; k++) {
+      Floats x = all(gate[k]);
+      out[k] = (model_.gelu ? gelu(x) : silu(x))[0] * up[k];
+    }
+  }
+
+  const Model &model_;
+  const Step &step_;
+  Team &team_;
+  Shared &shared_;
+  const int64_t rows_;
+};
+
+// All memory of a step, before its threads begin: there a failure can still be told.
+void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
+  const int64_t rows = step.rows, d = model.hidden, mixed = model.heads * model.width;
+  const int64_t wide = std::max(2 * model.inner, mixed + 2 * model.kv_heads * model.width);
+  const int64_t longest = std::max({d, model.inner, mixed});
+  shared.wide.resize(rows * wide);
+  shared.back.resize(rows * d);
+  shared.heads.resize(rows * mixed);
+  shared.mixed.resize(rows * mixed);
+  shared.inner.resize(rows * model.inner);
+  shared.energy.resize(team.size() * model.layers * rows);
+  for (Scratch &own : team.scratch) {
+    own.hidden.resize(rows * d);
+    own.input.resize(rows * d);
+    own.weight.resize(TILE * (longest + LANES));
+    own.sums.resize(longest / GROUP + 1);
+    own.scales.resize(longest / GROUP + LANES);
+    own.scores.resize(step.length + LANES);
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+void *team_new(int size) {
+  try {
+    return new Team(size);
+  } catch (...) {  // the system gives no more threads
+    return nullptr;
+  }
+}
+
+void team_free(void *team) { delete static_cast<Team *>(team); }
+
+// Returns 0, or 1 where the memory was not enough. One call at a time for a team.
+int decode(void *given, const Model *model, const Step *step) {
+  try {
+    Team &team = *static_cast<Team *>(given);
+    static thread_local Shared shared;
+    reserve(team, shared, *model, *step);
+    Decoder work(*model, *step, team, shared);
+    team.run(work);
+    for (int64_t row = 0; row < step->rows; row++)
+      for (int64_t at = 0; at < model->layers; at++) {
+        double sum = 0;
+        for (int index = 0; index < team.size(); index++)
+          sum += shared.energy[(index * model->layers + at) * step->rows + row];
+        step->energy[row * model->layers + at] = static_cast<float>(sum);
+      }
+    return 0;
+  } catch (...) {
+    return 1;
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,178 @@
+"""Weights in the smallest storage that holds them to the bit.
+
+Reading the weights is what a decoded token costs. Most checkpoints were stored in fewer bits than float32
+before they were loaded in it: in bfloat16 or float16, or in groups of 32 small whole numbers with a scale
+(the block formats of GGUF). Such weights are found by their values and stored in those bits again, so the
+products are of the same numbers and a fraction of the bytes is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+
+# Weights that share a scale.
+GROUP = 32
+# Rows that are tried first, to leave early what does not fit.
+SAMPLE = 16
+# The largest whole number of a group in block formats: 15 where a group has an offset, else of either sign.
+STEPS = (15, 14, 13, 12, 11, 10, 9, 8)
+LARGEST = (127, 128, 16, 15, 64, 63, 32, 31, 8, 7)
+
+
+class Storage(IntEnum):
+    """As step.cpp numbers them."""
+
+    F32 = 0
+    BF16 = 1
+    F16 = 2
+    # Groups of 0 to 15, with a scale and an offset in float16.
+    U4 = 3
+    # Groups of -128 to 127 with a scale in float16.
+    I8 = 4
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A [O, K] weight in a storage."""
+
+    storage: Storage
+    rows: int
+    columns: int
+    # [O, K], but [O, K / 2] bytes for U4: element j of a group in the low half of its byte j, element 16 + j
+    # in the high half.
+    data: torch.Tensor
+    scale: torch.Tensor | None = None  # [O, K / GROUP] float16
+    offset: torch.Tensor | None = None  # [O, K / GROUP] float16
+
+    @property
+    def bytes(self) -> int:
+        parts = (self.data, self.scale, self.offset)
+        return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+    def weight(self) -> torch.Tensor:
+        """[O, K] float32."""
+        if self.storage not in (Storage.U4, Storage.I8):
+            return self.data.float()
+        numbers = self.data
+        if self.storage is Storage.U4:
+            halves = self.data.view(self.rows, -1, GROUP // 2)
+            numbers = torch.cat([halves & 15, halves >> 4], dim=2)
+        groups = numbers.view(self.rows, -1, GROUP).float()
+        assert self.scale is not None
+        weight = groups * self.scale.float()[..., None]
+        if self.offset is not None:
+            weight = weight + self.offset.float()[..., None]
+        return weight.view(self.rows, self.columns)
+
+
+def store_exactly(weight: torch.Tensor) -> StoredMatrix:
+    """A float32 [O, K] weight in the smallest storage that holds every one of its numbers."""
+    rows, columns = weight.shape
+    if columns % GROUP == 0:
+        for attempt in (_four_bits, _eight_bits, _brain_float, _half):
+            if attempt(weight[:SAMPLE]) is not None and (found := attempt(weight)) is not None:
+                return found
+    return StoredMatrix(Storage.F32, rows, columns, weight.detach().contiguous())
+
+
+def store_int8(weight: torch.Tensor) -> StoredMatrix:
+    """The weight rounded to int8 by groups of 32, unless it is held exactly in as few bits.
+
+    Weights whose columns are no multiple of 32 stay as they are.
+    """
+    exact = store_exactly(weight)
+    if exact.storage in (Storage.U4, Storage.I8) or weight.shape[1] % GROUP:
+        return exact
+    groups = _groups(weight)
+    scale = (groups.abs().amax(dim=2) / 127).to(torch.float16)  # [O, G]
+    numbers = _whole(groups / scale.float()[..., None], -127, 127)
+    return _eight(weight, numbers, scale)
+
+
+def stack(parts: Sequence[StoredMatrix]) -> StoredMatrix | None:
+    """The matrices below each other; None where their storages differ."""
+    first = parts[0]
+    if any(part.storage is not first.storage for part in parts):
+        return None
+    return StoredMatrix(
+        first.storage,
+        sum(part.rows for part in parts),
+        first.columns,
+        torch.cat([part.data for part in parts]),
+        None if first.scale is None else torch.cat([part.scale for part in parts if part.scale is not None]),
+        None
+        if first.offset is None
+        else torch.cat([part.offset for part in parts if part.offset is not None]),
+    )
+
+
+def _groups(weight: torch.Tensor) -> torch.Tensor:
+    return weight.view(len(weight), -1, GROUP)  # [O, G, 32]
+
+
+def _whole(numbers: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    return numbers.nan_to_num_(nan=0.0).round_().clamp_(low, high)
+
+
+def _four_bits(weight: torch.Tensor) -> StoredMatrix | None:
+    """w = scale * q + offset: the least number of a group is its offset, the largest one is 15 scales above
+    it in all groups that a quantiser made."""
+    groups = _groups(weight)
+    low, high = groups.amin(dim=2), groups.amax(dim=2)  # [O, G]
+    offset = low.to(torch.float16)
+    if not torch.equal(offset.float(), low):
+        return None
+    scale, numbers = torch.zeros_like(offset), torch.zeros_like(groups, dtype=torch.uint8)
+    open_ = torch.ones_like(low, dtype=torch.bool)
+    for steps in STEPS:
+        own = ((high - low)[open_] / steps).to(torch.float16)  # [n]
+        part, start = groups[open_], low[open_][:, None]  # [n, 32], [n, 1]
+        wide = own.float()[:, None]
+        found = _whole((part - start) / wide, 0, 15)
+        right = (found * wide + start == part).all(dim=1)  # [n]
+        place = open_.nonzero()[right]  # [m, 2]
+        scale[place[:, 0], place[:, 1]] = own[right]
+        numbers[place[:, 0], place[:, 1]] = found[right].to(torch.uint8)
+        open_[place[:, 0], place[:, 1]] = False
+        if not open_.any():
+            halves = numbers[:, :, : GROUP // 2] | numbers[:, :, GROUP // 2 :] << 4
+            return StoredMatrix(Storage.U4, *weight.shape, halves.flatten(1), scale, offset)
+    return None
+
+
+def _eight_bits(weight: torch.Tensor) -> StoredMatrix | None:
+    """w = scale * q: the largest number of a group is a whole number of scales."""
+    groups = _groups(weight)
+    highest = groups.abs().amax(dim=2)  # [O, G]
+    scale, numbers = torch.zeros_like(highest, dtype=torch.float16), torch.zeros_like(groups)
+    open_ = torch.ones_like(highest, dtype=torch.bool)
+    for largest in LARGEST:
+        own = (highest[open_] / largest).to(torch.float16)
+        part, wide = groups[open_], own.float()[:, None]
+        found = _whole(part / wide, -128, 127)
+        right = (found * wide == part).all(dim=1)
+        place = open_.nonzero()[right]
+        scale[place[:, 0], place[:, 1]] = own[right]
+        numbers[place[:, 0], place[:, 1]] = found[right]
+        open_[place[:, 0], place[:, 1]] = False
+        if not open_.any():
+            return _eight(weight, numbers, scale)
+    return None
+
+
+def _eight(weight: torch.Tensor, numbers: torch.Tensor, scale: torch.Tensor) -> StoredMatrix:
+    return StoredMatrix(Storage.I8, *weight.shape, numbers.to(torch.int8).flatten(1), scale)
+
+
+def _brain_float(weight: torch.Tensor) -> StoredMatrix | None:
+    short = weight.to(torch.bfloat16)
+    return StoredMatrix(Storage.BF16, *weight.shape, short) if torch.equal(short.float(), weight) else None
+
+
+def _half(weight: torch.Tensor) -> StoredMatrix | None:
+    short = weight.to(torch.float16)
+    return StoredMatrix(Storage.F16, *weight.shape, short) if torch.equal(short.float(), weight) else None

@@ -1,0 +1,102 @@
+"""The structures that step.cpp reads: the same fields in the same order."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+
+
+class Matrix(Structure):
+    _fields_ = [
+        ("storage", c_int64),
+        ("rows", c_int64),
+        ("columns", c_int64),
+        ("data", c_void_p),
+        ("scale", c_void_p),
+        ("offset", c_void_p),
+        ("bias", c_void_p),
+    ]
+
+
+class SiteSlice(Structure):
+    _fields_ = [
+        ("left", c_int64),
+        ("right", c_int64),
+        ("top", c_int64),
+        ("bottom", c_int64),
+        ("B", c_void_p),
+    ]
+
+
+class Linear(Structure):
+    _fields_ = [
+        ("weight", Matrix),
+        ("A", c_void_p),
+        ("rank", c_int64),
+        ("start", c_int64),
+        ("sites", c_int64),
+        ("site", POINTER(SiteSlice)),
+    ]
+
+
+class Layer(Structure):
+    _fields_ = [
+        ("qkv", Linear),
+        ("o", Linear),
+        ("gate_up", Linear),
+        ("down", Linear),
+        ("attention_norm", c_void_p),
+        ("mlp_norm", c_void_p),
+        ("q_norm", c_void_p),
+        ("k_norm", c_void_p),
+        ("post_attention", c_void_p),
+        ("post_mlp", c_void_p),
+        ("window", c_int64),
+        ("rope", c_int64),
+        ("origin", c_int64),
+    ]
+
+
+class Model(Structure):
+    _fields_ = [
+        ("layers", c_int64),
+        ("hidden", c_int64),
+        ("heads", c_int64),
+        ("kv_heads", c_int64),
+        ("width", c_int64),
+        ("inner", c_int64),
+        ("gelu", c_int64),
+        ("eps", c_float),
+        ("scaling", c_float),
+        ("embedding_scale", c_float),
+        ("padding", c_float),
+        ("layer", POINTER(Layer)),
+        ("embedding", c_void_p),
+        ("norm", c_void_p),
+        ("head", Matrix),
+    ]
+
+
+class Step(Structure):
+    _fields_ = [
+        ("rows", c_int64),
+        ("length", c_int64),
+        ("ranks", c_int64),
+        ("tokens", c_void_p),
+        ("positions", c_void_p),
+        ("cache", POINTER(c_void_p)),
+        ("rope", POINTER(c_void_p)),
+        ("scales", c_void_p),
+        ("coded", c_void_p),
+        ("energy", c_void_p),
+        ("logits", c_void_p),
+    ]
+
+
+def declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions' arguments and results."""
+    library.team_new.argtypes, library.team_new.restype = [ctypes.c_int], c_void_p
+    library.team_free.argtypes, library.team_free.restype = [c_void_p], None
+    library.decode.argtypes = [c_void_p, POINTER(Model), POINTER(Step)]
+    library.decode.restype = ctypes.c_int
+    return library

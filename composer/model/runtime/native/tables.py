@@ -1,0 +1,175 @@
+"""A base's weights and a bank's factors as step.cpp reads them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from composer.model.gated_model import GatedLinear
+from composer.model.rank_layout import Layout
+from composer.model.runtime.llama.layer_table import GROUPS
+from composer.model.runtime.llama.runner import LlamaRunner
+from composer.model.runtime.native import structures as c
+from composer.model.runtime.native.storage import StoredMatrix, stack, store_exactly, store_int8
+
+Store = Callable[[torch.Tensor], StoredMatrix]
+STORES: dict[str, Store] = {"same": store_exactly, "int8": store_int8}
+
+# The fields of structures.Layer that hold the groups, in the order of GROUPS.
+FIELDS = ("qkv", "o", "gate_up", "down")
+
+
+@dataclass
+class _Kept:
+    """Keeps alive what structures point to."""
+
+    parts: list[object] = field(default_factory=list)
+
+    def pointer(self, tensor: torch.Tensor | None) -> int | None:
+        """The address of a contiguous tensor."""
+        if tensor is None:
+            return None
+        assert tensor.is_contiguous()
+        self.parts.append(tensor)
+        return tensor.data_ptr()
+
+    def floats(self, tensor: torch.Tensor | None) -> int | None:
+        """The address of a tensor as contiguous float32."""
+        return None if tensor is None else self.pointer(tensor.detach().float().contiguous())
+
+
+@dataclass(frozen=True)
+class BaseTable:
+    """A base as the step reads it, without adapters."""
+
+    # Without layers, which StepTable adds.
+    model: c.Model
+    layers: tuple[c.Layer, ...]
+    # The gated layers of each group of each decoder layer.
+    groups: tuple[tuple[tuple[GatedLinear, ...], ...], ...]
+    vocabulary: int
+    # Bytes of the weights in their storages, the head's included.
+    bytes: int
+    kept: _Kept
+
+    @classmethod
+    def of(cls, runner: LlamaRunner, weights: str) -> BaseTable:
+        """The table of a base whose Linear layers are float32. Takes about a second per 100M parameters.
+
+        weights: "same" as the base's, to the bit, or "int8".
+        """
+        store, kept, shape = STORES[weights], _Kept(), runner.shape
+        layers, groups, size = [], [], 0
+        for block in runner.blocks:
+            gated = tuple(tuple(block.module.get_submodule(name) for name in names) for names in GROUPS)
+            stored = [_stored([each.base for each in group], store) for group in gated]
+            size += sum(each.bytes for each in stored)
+            linear = [
+                c.Linear(_matrix(matrix, [each.base for each in group], kept))
+                for matrix, group in zip(stored, gated, strict=True)
+            ]
+            norms = (kept.floats(norm) for norm in block.norms)
+            layers.append(c.Layer(*linear, *norms, block.window or 0, block.rope))
+            groups.append(gated)
+        head = runner.model.model.get_output_embeddings()
+        unembedding = _stored([head], store)
+        model = c.Model(
+            len(layers),
+            runner.embedding.shape[1],
+            shape.heads,
+            shape.kv_heads,
+            shape.width,
+            groups[0][FIELDS.index("down")][0].base.in_features,
+            int(shape.activation == "gelu_tanh"),
+            shape.eps,
+            shape.scaling,
+            shape.embedding_scale,
+            0.0,
+            None,
+            kept.floats(runner.embedding),
+            kept.floats(runner.norm),
+            _matrix(unembedding, [head], kept),
+        )
+        return cls(model, tuple(layers), tuple(groups), unembedding.rows, size + unembedding.bytes, kept)
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """The base under a layout."""
+
+    model: c.Model
+    layout: Layout
+    base: BaseTable
+    kept: _Kept
+
+    @classmethod
+    def of(cls, base: BaseTable, layout: Layout) -> StepTable:
+        kept = _Kept()
+        layers = (c.Layer * len(base.layers))(*base.layers)
+        origin = 0
+        for layer, groups in zip(layers, base.groups, strict=True):
+            layer.origin = origin
+            for name, group in zip(FIELDS, groups, strict=True):
+                linear: c.Linear = getattr(layer, name)
+                _attach(linear, group, layout, layer.origin, kept)
+                origin += linear.rank
+        model = c.Model()
+        ctypes.pointer(model)[0] = base.model
+        model.layer = ctypes.cast(layers, ctypes.POINTER(c.Layer))
+        kept.parts.append(layers)
+        return cls(model, layout, base, kept)
+
+
+def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, origin: int, kept: _Kept) -> None:
+    """Point a group's layers at their adapters' factors. origin: the start of their decoder layer on Z."""
+    slices, factors, left, rank = [], [], 0, 0
+    for gated in group:
+        right = left + gated.base.out_features
+        if gated.path in layout.spans:
+            start, end = layout.spans[gated.path]
+            if not slices:
+                linear.start = start - origin
+            site = layout.bank.sites[gated.path]
+            B = site.B.float().t().contiguous()  # [R, d_out]
+            slices.append(c.SiteSlice(left, right, rank, rank + end - start, kept.pointer(B)))
+            factors.append(site.A.float())
+            rank += end - start
+        left = right
+    if slices:
+        array = (c.SiteSlice * len(slices))(*slices)
+        kept.parts.append(array)
+        linear.A, linear.rank, linear.sites = kept.pointer(torch.cat(factors)), rank, len(slices)
+        linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
+
+
+def _stored(linears: Sequence[nn.Linear], store: Store) -> StoredMatrix:
+    """The layers' weights below each other."""
+    parts = [store(linear.weight.detach()) for linear in linears]
+    return stack(parts) or store(torch.cat([linear.weight.detach() for linear in linears]))
+
+
+def _matrix(stored: StoredMatrix, linears: Sequence[nn.Linear], kept: _Kept) -> c.Matrix:
+    return c.Matrix(
+        int(stored.storage),
+        stored.rows,
+        stored.columns,
+        kept.pointer(stored.data),
+        kept.pointer(stored.scale),
+        kept.pointer(stored.offset),
+        kept.floats(_bias(linears)),
+    )
+
+
+def _bias(linears: Sequence[nn.Linear]) -> torch.Tensor | None:
+    if all(linear.bias is None for linear in linears):
+        return None
+    return torch.cat(
+        [
+            linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+            for linear in linears
+        ]
+    )

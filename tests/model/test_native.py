@@ -1,0 +1,299 @@
+"""The compiled step: weights in the bits that hold them, and the logits, telemetry and cache of the pass that
+it stands for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig
+
+from composer.core.composition import Composition, Sampling
+from composer.core.errors import ComposerError
+from composer.engine.engine import Engine
+from composer.model.runtime.compilation import Compilation
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
+from composer.model.runtime.native import library
+from composer.model.runtime.native.runner import KEPT_TABLES, NativeRunner
+from composer.model.runtime.native.storage import GROUP, Storage, stack, store_exactly, store_int8
+from composer.model.runtime.runner import Inputs
+from tests.tools import tiny
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
+GREEDY = Sampling(max_new_tokens=24, temperature=0)
+
+
+def grid(storage: Storage, rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    """A random float32 weight that the storage holds exactly, as a quantiser would leave it."""
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, columns, generator=random)
+    if storage is Storage.BF16:
+        return weight.bfloat16().float()
+    if storage is Storage.F16:
+        return weight.half().float()
+    if storage is Storage.F32:
+        return weight
+    groups = weight.view(rows, -1, GROUP)
+    low, high = groups.amin(dim=2, keepdim=True), groups.amax(dim=2, keepdim=True)
+    if storage is Storage.U4:
+        scale, low = ((high - low) / 15).half().float(), low.half().float()
+        return (((groups - low) / scale).round().clamp(0, 15) * scale + low).view(rows, columns)
+    scale = (groups.abs().amax(dim=2, keepdim=True) / 127).half().float()
+    return ((groups / scale).round() * scale).view(rows, columns)
+
+
+# --- storages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", Storage)
+def test_a_weight_is_stored_in_the_fewest_bits_that_hold_it_exactly(storage):
+    weight = grid(storage, 40, 96)
+    stored = store_exactly(weight)
+    assert stored.storage is storage
+    assert torch.equal(stored.weight(), weight)
+
+
+@pytest.mark.parametrize("storage", [Storage.U4, Storage.I8, Storage.BF16])
+def test_one_number_off_the_grid_is_kept(storage):
+    weight = grid(storage, 40, 96)
+    weight[39, 95] += 1e-5
+    stored = store_exactly(weight)
+    assert stored.storage is Storage.F32
+    assert torch.equal(stored.weight(), weight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=GROUP, max_size=GROUP),
+    st.integers(1, 3),
+)
+def test_any_weight_comes_back_to_the_bit(numbers, repeats):
+    weight = torch.tensor([numbers * repeats] * 3)
+    assert torch.equal(store_exactly(weight).weight(), weight)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(3, 64), torch.full((3, 64), 0.5), torch.full((3, 64), 1e-30)])
+def test_groups_of_one_number_come_back(weight):
+    assert torch.equal(store_exactly(weight).weight(), weight)
+
+
+def test_int8_is_within_half_a_step_and_leaves_what_is_smaller_exact():
+    weight = grid(Storage.F32, 24, 96)
+    stored = store_int8(weight)
+    assert stored.storage is Storage.I8
+    step = weight.view(24, -1, GROUP).abs().amax(dim=2) / 127
+    apart = (stored.weight() - weight).view(24, -1, GROUP).abs().amax(dim=2)
+    assert bool((apart <= 0.51 * step).all()) and float(apart.max()) > 0
+    four = grid(Storage.U4, 24, 96)
+    assert store_int8(four).storage is Storage.U4
+    assert torch.equal(store_int8(four).weight(), four)
+
+
+def test_stacked_matrices_are_their_rows_and_unlike_ones_do_not_stack():
+    parts = [grid(Storage.U4, 8, 64, seed) for seed in range(3)]
+    whole = stack([store_exactly(part) for part in parts])
+    assert whole is not None and torch.equal(whole.weight(), torch.cat(parts))
+    assert stack([store_exactly(parts[0]), store_exactly(grid(Storage.I8, 8, 64))]) is None
+
+
+# --- the step ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    made = {}
+
+    def of(family: str):
+        if family not in made:
+            made[family] = tiny.three_unlike(tmp_path_factory.mktemp(family), family)
+        return made[family]
+
+    return of
+
+
+def with_weights(storage: Storage) -> Engine:
+    """A tiny engine whose Linear weights a storage holds exactly, without adapters."""
+    sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
+    model = tiny.random(AutoConfig.for_model("llama", **tiny.COMMON | sizes))
+    for seed, layer in enumerate(each for each in model.modules() if isinstance(each, torch.nn.Linear)):
+        layer.weight.data = grid(storage, *layer.weight.shape, seed) / 8
+    engine = tiny.engine_of(model)
+    engine.runner.compile()
+    return engine
+
+
+def both(engine: Engine, lengths=(5, 3, 9), columns=(0, 1, 2)):
+    """What the compiled step and the pass it stands for give for a token of each row: logits, telemetry and
+    cache."""
+    layout = engine.snapshot.layout.select(columns)
+    random = torch.Generator().manual_seed(1)
+    gates = torch.rand(len(lengths), engine.model.layers, len(columns), generator=random)
+    vocabulary = engine.base.vocabulary
+    prompts = [[(7 * row + 3 * place) % vocabulary for place in range(n)] for row, n in enumerate(lengths)]
+    read = engine.runner.read(layout, gates, prompts)
+    found = []
+    for decode in (engine.runner, engine.runner.inner):
+        cache = KVCache(len(lengths), LENGTH_MULTIPLE)
+        for row, length in enumerate(lengths):
+            cache.write(row, length, read, row)
+        inputs = Inputs(torch.arange(len(lengths)) + 3, torch.tensor(lengths), 64)
+        logits, telemetry = decode(decode.prepare(layout, gates), inputs, cache)
+        told = () if telemetry is None else (telemetry.coded, telemetry.energy)
+        found.append((logits, torch.stack(cache.buffers), *told))
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 9, 33])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_compiled_step_computes_what_the_pass_does(family, rows, folders):
+    engine = tiny.engine(family, folders(family))
+    engine.runner.compile()
+    for one, other in zip(*both(engine, [2 + place % 11 for place in range(rows)]), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("storage", Storage)
+def test_it_multiplies_with_every_storage(storage, rows):
+    engine = with_weights(storage)
+    held = {
+        each.weight.storage for layer in engine.runner._step._base.layers for each in (layer.qkv, layer.down)
+    }
+    assert held == {storage}
+    for one, other in zip(*both(engine, [4] * rows, ()), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [(), (1,), (2, 0)])
+def test_it_runs_under_any_of_the_adapters(columns, folders):
+    engine = tiny.engine("llama", folders("llama"))
+    engine.runner.compile()
+    for one, other in zip(*both(engine, columns=columns), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_it_attends_to_the_window_alone(family, folders):
+    engine = tiny.engine(family, folders(family))
+    engine.runner.compile()
+    windows = [block.window for block in engine.runner.inner.blocks if block.window]
+    assert windows
+    for one, other in zip(*both(engine, (max(windows) + 7, 3)), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_are_the_same_words(family, folders):
+    engine = tiny.engine(family, folders(family))
+    engine.end_tokens = frozenset()
+    composition = Composition(weights={"plain": 1, "rslora": -0.5})
+    long = replace(GREEDY, max_new_tokens=100)
+    plain = list(engine.generate("abc", composition, long))
+    assert Compilation(engine.runner, engine._verify).wait(300)
+    quick = list(engine.generate("abc", composition, long))
+    assert [step.token for step in quick] == [step.token for step in plain]
+    for one, other in zip(plain, quick, strict=True):
+        np.testing.assert_allclose(one.contribution, other.contribution, rtol=1e-3, atol=1e-5)
+    # Rows that end one by one get the words they get alone.
+    uneven = [
+        (text, composition, replace(long, max_new_tokens=20 * place))
+        for place, text in enumerate(("abc", "a longer beginning", "b"), 1)
+    ]
+    together = list(engine.generate_rows(uneven))
+    for row, request in enumerate(uneven):
+        alone = [step.token for step in engine.generate(*request)]
+        assert [step.token for step in together if step.row == row] == alone
+
+
+def test_an_adapter_that_is_turned_up_needs_no_compilation(folders, monkeypatch):
+    engine = tiny.engine("llama", folders("llama"))
+    engine.runner.compile()
+    monkeypatch.setattr(NativeRunner, "compile", lambda *_: 1 / 0)
+    before = engine.runner._step
+    for weights in ({}, {"plain": 1}, {"plain": 1, "rslora": 1}, {"patterned": 0.5}):
+        assert len(list(engine.generate("abc", Composition(weights), GREEDY))) > 0
+        assert engine.runner._step is before
+    assert len(before._tables) <= KEPT_TABLES
+
+
+def test_the_tables_of_adapters_that_are_kept_are_few(tmp_path):
+    names = [f"a{place}" for place in range(KEPT_TABLES + 4)]
+    engine = tiny.engine(
+        "llama", {name: tiny.adapter(tmp_path / name, "llama", seed) for seed, name in enumerate(names)}
+    )
+    engine.runner.compile()
+    for name in names:
+        list(engine.generate("abc", Composition({name: 1}), replace(GREEDY, max_new_tokens=2)))
+    assert len(engine.runner._step._tables) == KEPT_TABLES
+
+
+def test_numbers_that_overflow_end_their_own_row_alone(folders):
+    engine = tiny.engine("llama", folders("llama"))
+    engine.runner.compile()
+    sound = Composition({"plain": 1})
+    steps = engine.generate_rows([("abc", sound, GREEDY), ("abc", Composition({"plain": 1e30}), GREEDY)])
+    with pytest.raises(ComposerError, match="overflowed"):
+        found = []
+        for step in steps:
+            found.append(step)
+    alone = [step.token for step in engine.generate("abc", sound, GREEDY)]
+    assert [step.token for step in found if step.row == 0] == alone
+
+
+# --- the compiler --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """A cache folder of its own, and nothing compiled before."""
+    monkeypatch.setenv("COMPOSER_CACHE", str(tmp_path))
+    library.step_library.cache_clear()
+    yield tmp_path
+    library.step_library.cache_clear()
+
+
+def test_what_was_compiled_is_kept_for_the_next_start(anew, monkeypatch):
+    library.step_library()
+    (kept,) = (anew / "compiled").iterdir()
+    library.step_library.cache_clear()
+    monkeypatch.setattr(library, "_compile", lambda *_: 1 / 0)
+    library.step_library()
+    assert list((anew / "compiled").iterdir()) == [kept]
+
+
+def test_a_cut_file_is_removed_and_made_anew(anew):
+    library.step_library()
+    (kept,) = (anew / "compiled").iterdir()
+    kept.unlink()
+    kept.write_bytes(b"cut")
+    library.step_library.cache_clear()
+    with pytest.raises(library.CompilerError, match="loaded"):
+        library.step_library()
+    assert library.step_library()
+
+
+def test_without_a_compiler_decoding_goes_on_and_the_log_says_so(anew, monkeypatch, caplog, folders):
+    monkeypatch.setattr(library.shutil, "which", lambda _: None)
+    engine = tiny.engine("llama", folders("llama"))
+    monkeypatch.setattr("composer.model.runtime.native.runner.team", library.step_library)
+    with caplog.at_level(logging.WARNING):
+        assert not engine.warm_up().wait(60)
+    assert "g++" in caplog.text
+    assert not engine.runner.compiled
+    assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
+
+
+def test_a_step_that_computes_something_else_is_not_used(monkeypatch, caplog, folders):
+    engine = tiny.engine("llama", folders("llama"))
+    turned = engine.runner.inner.rope_table
+    monkeypatch.setattr(
+        type(engine.runner.inner), "rope_table", lambda self, length: turned(length).roll(1, 1)
+    )
+    with caplog.at_level(logging.WARNING):
+        assert not engine.warm_up().wait(60)
+    assert not engine.runner.compiled
