@@ -49,16 +49,18 @@ def make_engine(folder, family: str):
     return tiny.engine(family, folders)
 
 
-PASSES = ("plain", "compiled", "graphs", "modules", "neox")
+PASSES = ("plain", "compiled", "graphs", "gemma3", "modules", "neox")
 
 
 @pytest.fixture(scope="module", params=PASSES)
 def engine(request, tmp_path_factory):
-    family = {"modules": "gemma3", "neox": "gpt_neox"}.get(request.param, "llama")
+    family = {"gemma3": "gemma3", "modules": "gemma3", "neox": "gpt_neox"}.get(request.param, "llama")
     made = make_engine(tmp_path_factory.mktemp(request.param), family)
     made.end_tokens = frozenset()  # a text must not end early, or it is in nobody's company
     if request.param == "compiled":
         assert Compilation(made.runner).wait(300)
+    if request.param == "modules":
+        made.runner = TransformersRunner(made.model)
     if request.param == "graphs":
         made.runner = CudaGraphRunner(made.runner.inner, lambda run: run)
     assert isinstance(made.runner, TransformersRunner) == (request.param in ("modules", "neox"))

@@ -156,22 +156,22 @@ def run_layer(
             energy = energy + norm.square()
         return add_lora(out, z, group)
 
-    def norm(x: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+    def apply_norm(x: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
         return x if factor is None else rms_norm(x, factor, shape.eps, shape.norm_in_float32)
 
-    x = norm(hidden, layer.attention_norm)
+    x = apply_norm(hidden, layer.attention_norm)
     heads = through(layer.qkv_proj, x).view(len(hidden), -1, shape.width)  # [M, H + 2K, D]
     if layer.q_norm is not None and layer.k_norm is not None:
         scored = shape.heads + shape.kv_heads
         factors = torch.cat([layer.q_norm.expand(shape.heads, -1), layer.k_norm.expand(shape.kv_heads, -1)])
-        heads = torch.cat([norm(heads[:, :scored], factors), heads[:, scored:]], dim=1)
+        heads = torch.cat([apply_norm(heads[:, :scored], factors), heads[:, scored:]], dim=1)
     heads = torch.addcmul(heads * rope_cos_sin[0], heads.roll(shape.width // 2, -1), rope_cos_sin[1])
-    hidden = hidden + norm(through(layer.o_proj, attention(heads)), layer.post_attention_norm)
-    gate, up = through(layer.gate_up_proj, norm(hidden, layer.mlp_norm)).split(
+    hidden = hidden + apply_norm(through(layer.o_proj, attention(heads)), layer.post_attention_norm)
+    gate, up = through(layer.gate_up_proj, apply_norm(hidden, layer.mlp_norm)).split(
         layer.gate_up_proj.widths, dim=1
     )
     gate = F.silu(gate) if shape.activation == "silu" else F.gelu(gate, approximate="tanh")
-    hidden = hidden + norm(through(layer.down_proj, gate * up), layer.post_mlp_norm)
+    hidden = hidden + apply_norm(through(layer.down_proj, gate * up), layer.post_mlp_norm)
     return hidden, torch.cat(coded, dim=1), energy
 
 
