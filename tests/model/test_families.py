@@ -20,6 +20,7 @@ from composer.model.runtime.llama.families import norm_factor
 from composer.model.runtime.llama.layer import Layer, rms_norm
 from composer.model.runtime.llama.layer_table import LayerTable
 from composer.model.runtime.llama.runner import LlamaRunner, decode_layers
+from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import Inputs, TransformersRunner
 from composer.model.runtime.select import select_runner
 from tests.tools import tiny
@@ -112,7 +113,7 @@ def test_adapters_do_what_they_do_in_peft(family, tmp_path):
         oracle.load_adapter(folders[name], adapter_name=name)
     oracle.base_model.set_adapter(list(folders))
     prompt = "The quick brown fox jumps"
-    assert isinstance(engine.runner, LlamaRunner)
+    assert isinstance(engine.runner, NativeRunner)
     with torch.no_grad():
         ids = torch.tensor([engine.base.tokenizer(prompt)["input_ids"]])
         expected = oracle.eval()(input_ids=ids).logits[0, -1]
@@ -129,7 +130,7 @@ def test_the_lens_says_at_the_last_layer_what_the_model_says(engine):
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_step_is_one_graph_for_the_compiler(engine, rows):
     torch._dynamo.reset()
-    runner, layout = engine.runner, engine.snapshot.layout
+    runner, layout = engine.runner.inner, engine.snapshot.layout
     table, gates = runner.table(layout), gates_of(engine, rows)
     inputs = Inputs(torch.arange(rows) + 40, torch.arange(rows) + 12, 64)
     hidden, context = runner.embed(inputs, LENGTH_MULTIPLE)
@@ -215,5 +216,5 @@ def test_the_log_says_in_a_sentence_why_a_base_runs_through_modules(family, capl
 
 def test_the_log_says_nothing_where_a_family_has_a_pass(caplog):
     with caplog.at_level(logging.INFO):
-        assert isinstance(select_runner(GatedModel(tiny.model("gemma3"))), LlamaRunner)
+        assert isinstance(select_runner(GatedModel(tiny.model("gemma3"))), NativeRunner)
     assert "modules" not in caplog.text
