@@ -344,7 +344,7 @@ class Engine:
         mixture = self._planner(snapshot, resolved, ids)
         if mixture.gates.any():
             routes = [resolved.router(len(snapshot.bank.names))] * len(mixture)
-            layout, gates, routes = in_use(snapshot.layout, mixture.gates, routes)
+            layout, gates, routes = in_use(snapshot.layout, list(mixture.gates), routes)
             read = self.runner.read(layout, gates_tensor(gates, device), [ids] * len(mixture), routes=routes)
             assert read.logits is not None
             return check_drawable(LogitCombiner([mixture], device)(read.logits))[0].float().cpu().numpy()

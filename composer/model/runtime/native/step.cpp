@@ -26,7 +26,8 @@ namespace {
 
 constexpr int LANES = 16;  // floats of a vector
 constexpr int GROUP = 32;  // weights that share a scale
-constexpr int TILE = 4;    // output features that are multiplied with several rows at once
+constexpr int TILE = 5;    // output features and
+constexpr int TOKENS = 5;  // rows of the batch that are multiplied at once: 25 sums fill the registers
 
 typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float Half8 __attribute__((vector_size(32)));
@@ -328,7 +329,7 @@ const float *plain_row(const Matrix &w, int64_t row, float *room) {
 
 // TILE rows of W with N rows of x; out[i][j] = <w_i, x_j>.
 template <int N>
-void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, float (*out)[TILE]) {
+void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, float (*out)[TOKENS]) {
   Floats sum[TILE][N] = {};
   int64_t k = 0;
   for (; k + LANES <= n; k += LANES) {
@@ -344,6 +345,14 @@ void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, 
       out[i][j] = total(sum[i][j]);
       for (int64_t rest = k; rest < n; rest++) out[i][j] += w[i][rest] * x[j * stride + rest];
     }
+}
+
+// dot_tile of N rows, or fewer.
+template <int N>
+void dot_tiles(int64_t rows, const float *const *w, const float *x, int64_t stride, int64_t n,
+               float (*out)[TOKENS]) {
+  if (rows == N) return dot_tile<N>(w, x, stride, n, out);
+  if constexpr (N > 1) dot_tiles<N - 1>(rows, w, x, stride, n, out);
 }
 
 // --- threads -------------------------------------------------------------------------------------------------
@@ -568,16 +577,10 @@ class Decoder {
       const int64_t count = std::min<int64_t>(TILE, end - first);
       for (int64_t i = 0; i < TILE; i++)
         weight[i] = i < count ? plain_row(w, first + i, &own.weight[i * (n + LANES)]) : weight[0];
-      for (int64_t row = 0; row < rows_; row += TILE) {
-        float sums[TILE][TILE];
-        const int64_t here = std::min<int64_t>(TILE, rows_ - row);
-        const float *from = x + row * stride;
-        switch (here) {
-          case 1: dot_tile<1>(weight, from, stride, n, sums); break;
-          case 2: dot_tile<2>(weight, from, stride, n, sums); break;
-          case 3: dot_tile<3>(weight, from, stride, n, sums); break;
-          default: dot_tile<4>(weight, from, stride, n, sums);
-        }
+      for (int64_t row = 0; row < rows_; row += TOKENS) {
+        float sums[TILE][TOKENS];
+        const int64_t here = std::min<int64_t>(TOKENS, rows_ - row);
+        dot_tiles<TOKENS>(here, weight, x + row * stride, stride, n, sums);
         for (int64_t i = 0; i < count; i++)
           for (int64_t j = 0; j < here; j++)
             out[(row + j) * width + first + i] = sums[i][j] + (w.bias ? w.bias[first + i] : 0.0f);
