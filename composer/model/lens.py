@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from composer.core.errors import ComposerError, sanitize
-from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 
 # Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.
 ROWS = 128
@@ -28,7 +28,7 @@ class Lens:
                 f"This base is of the family {family}, whose final norm or unembedding was not found, so KL "
                 "fusion cannot read it; choose a base of another family."
             )
-        self._head = fuse_linears([head])
+        self._head = fuse_linears([head], base=BaseWeights.of(model))
 
     @torch.inference_mode()
     def log_probs(self, hidden: torch.Tensor, norm: bool) -> torch.Tensor:

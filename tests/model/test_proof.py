@@ -290,7 +290,7 @@ def test_the_proof_leaves_nothing_behind(name):
     assert torch.equal(torch.get_rng_state(), before[1])
     assert {value.data_ptr() for value in made.state_dict().values()} == set(places.values())
     if name == "llama":
-        assert engine.runner.inner._table is None and not engine.runner.inner._rope_tables
+        assert not engine.runner.inner._tables and not engine.runner.inner._rope_tables
     fresh = select_runner(GatedModel(model(name)))
     assert type(fresh) is type(engine.runner)
     if isinstance(fresh, TransformersRunner):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock, RLock
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear, packed_pair
 
@@ -20,19 +22,36 @@ class LinearGroup(Protocol):
         ...
 
 
+# By the embedding, which all copies of a base's modules share.
+_of_bases = WeakTensorKeyDictionary()
+_finding = Lock()
+
+
 class BaseWeights:
-    """What is made of a base's weights once, whatever adapters come and go: one entry for each group of
-    layers."""
+    """What is made of a base's weights once in a process: one entry for each group of layers, whatever
+    adapters come and go and however many engines there are."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, ...], Any] = {}
+        self._made: dict[tuple[Any, ...], Any] = {}
+        self._making = RLock()
 
-    def once(self, layers: Sequence[nn.Module], make: Callable[[], T]) -> T:
-        """The result of `make` for these layers, from the first time it was asked for."""
-        key = tuple(map(id, layers))  # the base keeps its layers alive, and this goes with the base
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+    @classmethod
+    def of(cls, model: nn.Module) -> BaseWeights:
+        """Those of a model, and of its copies that share its parameters. They go when the model does."""
+        key = model.get_input_embeddings().weight
+        with _finding:
+            if key not in _of_bases:
+                _of_bases[key] = cls()
+            return _of_bases[key]
+
+    def once(self, layers: Sequence[nn.Module], make: Callable[[], T], form: str = "stacked") -> T:
+        """The result of `make` for these layers in this form, from the first time it was asked for."""
+        # The base keeps its parameters alive, and this goes with the base.
+        key = (form, *(id(layer.weight) for layer in layers))
+        with self._making:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
 
 
 def fuse_linears(
@@ -43,8 +62,8 @@ def fuse_linears(
 ) -> LinearGroup:
     """One product for Linear layers that read the same input, and for the adapters' A beside them.
 
-    A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "int8":
-    weight-only, a scale per output row; "apart": the layers are called one by one, so nothing is copied.
+    A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "apart": the
+    layers are called one by one, so nothing is copied.
     Layers that are not plain dense ones (bitsandbytes) always are. base: what was made of these layers for
     another bank already.
     """
@@ -53,90 +72,33 @@ def fuse_linears(
         return UnfusedLinear(layers, A)
     if A is None:
         A = first.weight.new_empty(0, first.in_features)
-    if weights == "int8":
-        return Int8Linear(layers, A, base)
-    kind = CpuFusedLinear if first.weight.device.type == "cpu" else GpuFusedLinear
-    return kind(layers, A, base)
+    packed = base.once(layers, lambda: _packed(layers), "packed")
+    return StackedLinear(layers, A, base) if packed is None else PackedLinear(layers, A, packed)
 
 
-class CpuFusedLinear:
-    """On a CPU, for one row: the layers' weights and A as the rows of one matrix, because there a further
-    product costs more than its bytes. The layers become views of that matrix, which is copied for each bank.
+class PackedLinear:
+    """On a CPU: a copy of the weights that oneDNN has laid out, made once, and one of A for each bank."""
 
-    For several rows, and for prompts: a packed copy of the weights, made once, and one of A for each bank.
-    """
-
-    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
-        # Two blocks a thread: one keeps its thread busy, two also keep what it reads in its cache.
-        self._chunks = 2 * torch.get_num_threads()
-        rows = sum(layer.out_features for layer in layers)
-        spare = A.new_zeros(-(rows + len(A)) % self._chunks, A.shape[1])
-        self._weight = _stacked(layers, [A, spare] if len(A) + len(spare) else [])  # [O + R, K]
-        self._bias, self._rows, self._rank = _bias(layers), rows, len(A)
-        self._packed = base.once(layers, lambda: pack(self._weight[:rows]))
-        self._packed_A = pack(A) if len(A) and self._packed is not None else None
+    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, packed: torch.Tensor):
+        self._bias, self._packed = _bias(layers), packed
+        self._packed_A = pack(A) if len(A) else None
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # For one row the compiler turns the blocks into loops of its own, which are fastest.
-        loops = len(x) == 1 and torch.compiler.is_compiling()
-        if self._packed is not None and not loops:
-            if self._packed_A is None:
-                return _biased(packed_linear(x, self._packed), self._bias), x[:, :0]
-            out, z = packed_pair(x, self._packed, self._packed_A)  # [B, O], [B, R]
-            return _biased(out, self._bias), z
-        both = in_blocks(x, self._weight, self._chunks)  # [B, O + R]
-        out = both[:, : self._rows]
-        return _biased(out, self._bias), both[:, self._rows : self._rows + self._rank]
+        if self._packed_A is None:
+            return _biased(packed_linear(x, self._packed), self._bias), x[:, :0]
+        out, z = packed_pair(x, self._packed, self._packed_A)  # [B, O], [B, R]
+        return _biased(out, self._bias), z
 
 
-def in_blocks(x: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor:
-    """x W^T, [B, K] by [O, K], as a batch of `count` products with as many rows of W each.
-
-    BLAS splits a product of few rows badly over the threads of some CPUs, and a product of one row not at
-    all; a batch it spreads evenly. `benchmarks/RESULTS.md` says which form was fastest there.
-    """
-    blocks = weight.view(count, -1, weight.shape[1]).transpose(1, 2)  # [c, K, O / c]
-    out = torch.bmm(x.expand(count, -1, -1), blocks)  # [c, B, O / c]
-    return out.transpose(0, 1).reshape(len(x), -1)
-
-
-class GpuFusedLinear:
-    """On a GPU: the layers' weights as one matrix, made once, and A as another. The layers become views."""
+class StackedLinear:
+    """The layers' weights as one matrix, made once, and A as another. The layers become views."""
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
-        self._weight = base.once(layers, lambda: _stacked(layers, []))  # [O, K]
+        self._weight = base.once(layers, lambda: _stacked(layers))  # [O, K]
         self._bias, self._A = _bias(layers), A
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return F.linear(x, self._weight, self._bias), F.linear(x, self._A)
-
-
-class Int8Linear:
-    """Weight-only int8: symmetric, a scale per output row, activations rounded to bfloat16.
-
-    A quarter of float32's bytes, which bound the speed of one row. A is rounded like the rest. The base's
-    rows are rounded once.
-    """
-
-    def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
-        own, scale = base.once(layers, lambda: _int8(torch.cat([layer.weight.data for layer in layers])))
-        self._bias, self._rows, self._weight, self._scale = _bias(layers), len(own), own, scale
-        if len(A):
-            own_A, scale_A = _int8(A)
-            self._weight = torch.cat([own, own_A])  # [O + R, K]
-            self._scale = torch.cat([scale, scale_A])  # [O + R]
-
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        both = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._weight, self._scale).to(x.dtype)
-        return _biased(both[:, : self._rows], self._bias), both[:, self._rows :]
-
-
-def _int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[O, K] -> int8 [O, K] and bfloat16 scales [O]."""
-    weight = weight.float()
-    # The scale is rounded before it is divided by, so that its rounding costs no accuracy.
-    scale = (weight.abs().amax(dim=1).clamp_min(1e-20) / 127).to(torch.bfloat16)
-    return (weight / scale[:, None].float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
 class UnfusedLinear:
@@ -150,11 +112,17 @@ class UnfusedLinear:
         return out, x[:, :0] if self._A is None else F.linear(x.to(self._A.dtype), self._A)
 
 
-def _stacked(layers: Sequence[nn.Linear], below: list[torch.Tensor]) -> torch.Tensor:
-    """The weights and what comes below them as one matrix, [rows, K], of which the layers become views."""
-    if len(layers) == 1 and not below:
+def _packed(layers: Sequence[nn.Linear]) -> torch.Tensor | None:
+    """A packed copy of the layers' weights below each other; None where oneDNN does not pack."""
+    first = layers[0].weight.data
+    return pack(first if len(layers) == 1 else torch.cat([layer.weight.data for layer in layers]))
+
+
+def _stacked(layers: Sequence[nn.Linear]) -> torch.Tensor:
+    """The weights as one matrix, [rows, K], of which the layers become views."""
+    if len(layers) == 1:
         return layers[0].weight.data
-    whole = torch.cat([*(layer.weight.data for layer in layers), *below])
+    whole = torch.cat([layer.weight.data for layer in layers])
     start = 0
     for layer in layers:
         layer.weight.data = whole[start : start + layer.out_features]

@@ -7,6 +7,7 @@ composer.model.runtime.proof.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from types import MappingProxyType
@@ -23,8 +24,11 @@ from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import MANY, Attention, Layer, Shape, TokenFactor, rms_norm, run_layer
 from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable
 from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
-from composer.model.runtime.runner import Inputs, TransformersRunner
+from composer.model.runtime.runner import Inputs
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
+
+# Tables of sets of adapters that are kept; each has a copy of their factors.
+KEPT_TABLES = 4
 
 
 class LlamaRunner:
@@ -38,16 +42,14 @@ class LlamaRunner:
         body = model.model.model
         self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
-        self._base = BaseWeights()
+        self._base = BaseWeights.of(model.model)
         self.model, self._weights = model, weights
         self.shape, self.blocks = shape_of(model), blocks_of(model)
         self.embedding = body.embed_tokens.weight
         self.norm = norm_factor(body.norm, self.shape.norm_in_float32)
-        # Prompts are read with the base's own weights, whatever decoding reads.
-        self._modules = TransformersRunner(model) if weights == "int8" else None
-        self._head = fuse_linears([model.model.lm_head], weights=weights)
+        self._head = fuse_linears([model.model.lm_head], weights=weights, base=self._base)
         self._rope_tables: dict[int, torch.Tensor] = {}
-        self._table: LayerTable | None = None
+        self._tables: OrderedDict[Layout, LayerTable] = OrderedDict()
 
     @property
     def layers(self) -> int:
@@ -63,20 +65,21 @@ class LlamaRunner:
         return DecodePlan.of(self.table(layout), layout.scales(gates), TokenRouter.of(layout, routes))
 
     def table(self, layout: Layout) -> LayerTable:
-        """The layers under a layout; made for every new bank. What is made of the base's weights stays."""
+        """The layers under a layout; the last ones are kept. What is made of the base's weights stays."""
         with self._tabulating:
-            if self._table is None or self._table.layout is not layout:
-                self._table = LayerTable.of(self.blocks, layout, self._weights, self._base)
-            return self._table
+            if layout not in self._tables:
+                self._tables[layout] = LayerTable.of(self.blocks, layout, self._weights, self._base)
+            self._tables.move_to_end(layout)
+            while len(self._tables) > KEPT_TABLES:
+                self._tables.popitem(last=False)
+            return self._tables[layout]
 
     def trial(self) -> LlamaRunner:
         """A runner that reads the modules' own weights, one product after another: nothing is packed.
 
         Its windows are those of the config at this moment.
         """
-        other = type(self)(self.model, "apart")
-        other._modules = self._modules
-        return other
+        return type(self)(self.model, "apart")
 
     # --- prompts -------------------------------------------------------------------------------
 
@@ -90,8 +93,6 @@ class LlamaRunner:
         every: bool = False,
         routes: Sequence[RouterConfig | None] = (),
     ) -> PrefillOutput:
-        if self._modules is not None:
-            return self._modules.read(layout, gates, prompts, unembed, every, routes)
         pack = PackedPrompts.of(prompts, gates.device)
         plan = self.prepare(layout, gates, routes)
         ropes = self.rope_table(pack.width)[:, pack.positions].unbind(2)  # of [2, M, H + 2K, D]

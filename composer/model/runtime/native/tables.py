@@ -11,12 +11,14 @@ from torch import nn
 
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
+from composer.model.runtime.llama.fused_linear import BaseWeights
 from composer.model.runtime.llama.layer_table import GROUPS
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native import structures as c
 from composer.model.runtime.native.storage import StoredMatrix, stack, store_exactly, store_int8
 
 Store = Callable[[torch.Tensor], StoredMatrix]
+Stored = Callable[[], StoredMatrix]
 STORES: dict[str, Store] = {"same": store_exactly, "int8": store_int8}
 
 # The fields of structures.Layer that hold the groups, in the order of GROUPS.
@@ -62,11 +64,11 @@ class BaseTable:
 
         weights: "same" as the base's, to the bit, or "int8".
         """
-        store, kept, shape = STORES[weights], _Kept(), runner.shape
+        kept, shape, shared = _Kept(), runner.shape, BaseWeights.of(runner.model.model)
         layers, groups, size = [], [], 0
         for block in runner.blocks:
             gated = tuple(tuple(block.module.get_submodule(name) for name in names) for names in GROUPS)
-            stored = [_stored([each.base for each in group], store) for group in gated]
+            stored = [shared.once(*_storing([each.base for each in group], weights)) for group in gated]
             size += sum(each.bytes for each in stored)
             linear = [
                 c.Linear(_matrix(matrix, [each.base for each in group], kept))
@@ -76,7 +78,7 @@ class BaseTable:
             layers.append(c.Layer(*linear, *norms, block.window or 0, block.rope))
             groups.append(gated)
         head = runner.model.model.get_output_embeddings()
-        unembedding = _stored([head], store)
+        unembedding = shared.once(*_storing([head], weights))
         model = c.Model(
             len(layers),
             runner.embedding.shape[1],
@@ -146,10 +148,15 @@ def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, orig
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
 
 
-def _stored(linears: Sequence[nn.Linear], store: Store) -> StoredMatrix:
-    """The layers' weights below each other."""
-    parts = [store(linear.weight.detach()) for linear in linears]
-    return stack(parts) or store(torch.cat([linear.weight.detach() for linear in linears]))
+def _storing(linears: Sequence[nn.Linear], weights: str) -> tuple[Sequence[nn.Linear], Stored, str]:
+    """What BaseWeights.once is given for the layers' weights below each other."""
+    store = STORES[weights]
+
+    def make() -> StoredMatrix:
+        parts = [store(linear.weight.detach()) for linear in linears]
+        return stack(parts) or store(torch.cat([linear.weight.detach() for linear in linears]))
+
+    return linears, make, f"stored, {weights}"
 
 
 def _matrix(stored: StoredMatrix, linears: Sequence[nn.Linear], kept: _Kept) -> c.Matrix:
