@@ -48,7 +48,7 @@ class Contribution:
         """
         layers, adapters = self._layout.layers, len(self._layout.bank.names)
         if telemetry is None:
-            return torch.zeros(1, layers, adapters)
+            return torch.zeros(1, layers, adapters, device=self._layout.adapter_index.device)
         coded, energy = telemetry.coded.float(), telemetry.energy
         # Squares of large numbers overflow. A power of two is taken out first, which changes no digit.
         exponent = coded.abs().amax(dim=1).frexp().exponent.clamp(-126, 126)  # [B]; 2^-127 is denormal

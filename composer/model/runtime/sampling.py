@@ -13,6 +13,7 @@ import torch
 
 from composer.core.composition import Sampling
 from composer.model.runtime.finite import drawable
+from composer.model.transfer import to_device
 
 # Below this temperature sampling is greedy, to the resolution of a float32 logit.
 GREEDY_BELOW = 1e-6
@@ -96,17 +97,19 @@ class BatchSampler:
         penalties = [sampler.sampling.repetition_penalty for sampler in self._samplers]
         if all(penalty == 1 for penalty in penalties):
             return
-        self._penalty = _on(self._device, torch.tensor(penalties, dtype=torch.float32)[:, None])  # [B, 1]
+        self._penalty = to_device(
+            torch.tensor(penalties, dtype=torch.float32)[:, None], self._device
+        )  # [B, 1]
         self._length = max(map(len, self._histories))
         # A shorter text, and the room for what comes, is filled with a token that the text has anyway.
         past = [[*ids, *[ids[0]] * (self._length - len(ids))] for ids in self._histories]
-        self._past = _on(self._device, torch.tensor(past))  # [B, at least length]
+        self._past = to_device(torch.tensor(past), self._device)  # [B, at least length]
 
     def _next(self) -> torch.Tensor:
         """The rows' next uniform numbers, [B] float64."""
         if self._used == AHEAD:
             ahead = torch.stack([sampler.ahead(AHEAD) for sampler in self._samplers], dim=1)
-            self._uniform, self._used = _on(self._device, ahead.double()), 0  # [AHEAD, B]
+            self._uniform, self._used = to_device(ahead.double(), self._device), 0  # [AHEAD, B]
         for sampler in self._samplers:
             sampler.skip(1)
         self._used += 1
@@ -118,11 +121,6 @@ def sample_next_tokens(
 ) -> list[int]:
     """One token id per row, once; see BatchSampler."""
     return BatchSampler(samplers, histories, logits.device)(logits).tolist()
-
-
-def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """The same on a device. The host does not wait for the copy."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _penalised(scores: torch.Tensor, past: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
@@ -159,11 +157,11 @@ class _Part:
     @classmethod
     def of(cls, draw: Draw, rows: list[int], own: Sequence[Sampling], device: torch.device) -> _Part:
         def column(values: list, dtype: torch.dtype) -> torch.Tensor:
-            return _on(device, torch.tensor(values, dtype=dtype)[:, None])
+            return to_device(torch.tensor(values, dtype=dtype)[:, None], device)
 
         return cls(
             draw,
-            _on(device, torch.tensor(rows)),
+            to_device(torch.tensor(rows), device),
             column([each.temperature for each in own], torch.float32),
             column([1 - each.top_p for each in own], torch.float64),
             column([each.top_k for each in own], torch.int64),
