@@ -12,7 +12,6 @@ from composer import Composition, Engine, Sampling
 from composer.core.errors import ComposerError
 from composer.engine.scheduler import Scheduler
 from composer.engine.session import DecodeSession
-from composer.model.rank_layout import GateTelemetry
 from composer.model.runtime import batch as module
 from composer.model.runtime.batch import Batch
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
@@ -47,7 +46,7 @@ def overwriting(run):
         kept.extend(each.clone() for each in own[len(kept) :])
         for mine, his in zip(kept, own, strict=True):
             mine.copy_(his)
-        return kept[0], GateTelemetry(*kept[1:])
+        return kept[0], replace(telemetry, coded=kept[1], energy=kept[2])
 
     return replay
 
