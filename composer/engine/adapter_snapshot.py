@@ -40,7 +40,7 @@ class AdapterSnapshot:
         """
         count = len(self.bank.names)
         if telemetry is None:
-            return torch.zeros(1, self.layout.layers, count)
+            return torch.zeros(1, self.layout.layers, count, device=self.layout.adapter_index.device)
         part = telemetry.layout.once(Contribution)(telemetry)  # [B, L, n]
         if telemetry.layout.columns == tuple(range(count)):
             return part

@@ -13,7 +13,6 @@ from composer.core.errors import ComposerError
 from composer.core.results import Step
 from composer.engine.adapter_snapshot import AdapterSnapshot
 from composer.engine.resolve import ResolvedComposition
-from composer.model.rank_layout import GateTelemetry
 from composer.model.runtime.batch import Batch, BatchRow, Failed, SampledToken
 from composer.model.tokens import Continuation
 
@@ -77,7 +76,7 @@ class DecodeSession:
         """Read the rows' prompts in one pass and return their first tokens."""
         self._snapshot = self._newest()
         self._rows |= {row.key: (row, row.continuation(self._tokenizer, self._ends)) for row in rows}
-        return self._steps(*self._batch.add(rows, self._snapshot.layout))
+        return self._steps(*self._batch.add(rows, self._snapshot.layout, self._snapshot.contribution))
 
     def step(self) -> list[Step | Failed]:
         """One more token of every row. Rows that end with it are removed."""
@@ -89,18 +88,18 @@ class DecodeSession:
         for key in keys:
             self._rows.pop(key, None)
 
-    def _steps(
-        self, outcomes: list[SampledToken | Failed], telemetry: GateTelemetry | None
-    ) -> list[Step | Failed]:
-        shares = self._snapshot.contribution(telemetry).cpu().numpy()  # [P, L, N], or P = 1 where all are 0
+    def _steps(self, outcomes: list[SampledToken | Failed], shares: np.ndarray | None) -> list[Step | Failed]:
+        """shares: [P, L, N], or P = 1 where all are 0; None without any outcome but Failed."""
         slots = [slot for each in outcomes if isinstance(each, SampledToken) for slot in each.slots]
-        rows = max(len(shares), 1 + max(slots, default=0))
-        shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
+        if shares is not None:
+            rows = max(len(shares), 1 + max(slots, default=0))
+            shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
         steps = [each if isinstance(each, Failed) else self._step(each, shares) for each in outcomes]
         self.remove([step.row for step in steps if isinstance(step, Failed) or step.finish])
         return steps
 
-    def _step(self, sampled: SampledToken, shares: np.ndarray) -> Step | Failed:
+    def _step(self, sampled: SampledToken, shares: np.ndarray | None) -> Step | Failed:
+        assert shares is not None  # a pass that sampled a token has readings
         row, text = self._rows[sampled.row.key]
         try:
             piece = text.push(sampled.token, last=sampled.finish is not None)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from composer.core.errors import ComposerError, sanitize
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 
 # Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.
 ROWS = 128
+# On a GPU: hidden states, and words of the vocabulary, unembedded at once; 32 MB of float32.
+GPU_ROWS, GPU_WORDS = 512, 16384
 # A divergence that stands for an infinite one, in nats: a shared sum of several of them is still finite.
 FARTHEST = 1e30
 FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm", "norm_f")
@@ -29,6 +34,10 @@ class Lens:
                 "fusion cannot read it; choose a base of another family."
             )
         self._head = fuse_linears([head], base=BaseWeights.of(model))
+        # Which words can be unembedded apart from the others: those of a plain layer on a GPU. A CPU has a
+        # packed copy of the whole, which is quicker.
+        streams = type(head) is nn.Linear and head.weight.device.type == "cuda"
+        self._words: nn.Linear | None = head if streams else None
 
     @torch.inference_mode()
     def log_probs(self, hidden: torch.Tensor, norm: bool) -> torch.Tensor:
@@ -44,12 +53,17 @@ class Lens:
         rows that the unembedding is not read once a layer, and few enough that no [rows, L, V] tensor exists.
         """
         rows = len(hidden[0])
-        run_inline = max(1, ROWS // rows)
+        run_inline = max(1, (ROWS if self._words is None else GPU_ROWS) // rows)
         parts = []
         for start in range(0, len(hidden), run_inline):
             some = torch.cat(hidden[start : start + run_inline])  # [l * (1 + N), d]
-            parts.append(_kl(self.log_probs(some, norm).unflatten(0, (-1, rows))))
-        return torch.cat(parts)  # [L, N]
+            if self._words is None:
+                parts.append(_kl(self.log_probs(some, norm).unflatten(0, (-1, rows))))
+            else:
+                parts.append(streamed_kl(self._norm(some) if norm else some, self._words, rows, GPU_WORDS))
+        # Rounding can leave a tiny negative where p and q agree; a divergence has none. An adapter whose
+        # numbers overflow is infinitely far from the base.
+        return torch.cat(parts).nan_to_num_(nan=FARTHEST).clamp_(0, FARTHEST)  # [L, N]
 
 
 def _kl(log_probs: torch.Tensor) -> torch.Tensor:
@@ -57,7 +71,57 @@ def _kl(log_probs: torch.Tensor) -> torch.Tensor:
     p = log_probs[:, :1]  # [l, 1, V]
     q = log_probs[:, 1:]  # [l, N, V]
     apart = torch.sub(p, q, out=q)
-    kl = torch.bmm(apart, p.exp().transpose(1, 2)).squeeze(-1)
-    # Rounding can leave a tiny negative where p and q agree; a divergence has none. An adapter whose numbers
-    # overflow is infinitely far from the base.
-    return kl.nan_to_num_(nan=FARTHEST).clamp_(0, FARTHEST)
+    return torch.bmm(apart, p.exp().transpose(1, 2)).squeeze(-1)
+
+
+def streamed_kl(hidden: torch.Tensor, head: nn.Linear, rows: int, words: int) -> torch.Tensor:
+    """[l * (1 + N), d] normed hidden states, `rows` = 1 + N of each layer -> [l, N] float32.
+
+    The vocabulary is read `words` at a time, and no more logits than that exist at once.
+    """
+    sums: _Sums | None = None
+    for start in range(0, head.out_features, words):
+        some = slice(start, start + words)
+        bias = None if head.bias is None else head.bias[some]
+        logits = F.linear(hidden, head.weight[some], bias).float().unflatten(0, (-1, rows))
+        part = _Sums.of(logits)
+        sums = part if sums is None else sums.joined(part)
+    assert sums is not None  # no head is without words
+    return sums.kl().float()
+
+
+class _Sums(NamedTuple):
+    """What a part of the vocabulary adds to KL(p || q_i), p and q_i from the logits a and b_i; float64."""
+
+    # The largest logit, max a and max b_i.
+    top: torch.Tensor  # [l, 1 + N]
+    # sum exp(a - max a), and of b_i.
+    mass: torch.Tensor  # [l, 1 + N]
+    # sum exp(a - max a) ((a - max a) - (b_i - max b_i)).
+    apart: torch.Tensor  # [l, N]
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> _Sums:
+        """[l, 1 + N, C] float32, which it overwrites."""
+        top = logits.amax(dim=-1)
+        logits.sub_(top[..., None])
+        a, b = logits[:, :1], logits[:, 1:]
+        apart = (a - b).mul_(a.exp()).sum(dim=-1)
+        return cls(top.double(), logits.exp_().sum(dim=-1).double(), apart.double())
+
+    def joined(self, other: _Sums) -> _Sums:
+        """Of both parts."""
+        top = torch.maximum(self.top, other.top)
+        here, there = self._under(top), other._under(top)
+        return _Sums(top, here.mass + there.mass, here.apart + there.apart)
+
+    def _under(self, top: torch.Tensor) -> _Sums:
+        """The same sums with another largest logit."""
+        lower = self.top - top  # [l, 1 + N]
+        scale = lower.exp()
+        apart = self.apart + self.mass[:, :1] * (lower[:, :1] - lower[:, 1:])
+        return _Sums(top, self.mass * scale, apart * scale[:, :1])
+
+    def kl(self) -> torch.Tensor:
+        """[l, N]."""
+        return self.apart / self.mass[:, :1] - self.mass[:, :1].log() + self.mass[:, 1:].log()

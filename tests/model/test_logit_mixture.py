@@ -121,13 +121,13 @@ def test_rows_are_added_and_removed_with_all_their_branches(engine, leaving):
     for _ in range(4):
         batch.step()
     batch.remove(leaving)
-    batch.add([row(engine, 4, *sizes[4])], layout)
+    batch.add([row(engine, 4, *sizes[4])], layout, engine.snapshot.contribution)
     for _ in range(5):
-        drawn, telemetry = batch.step()
+        drawn, shares = batch.step()
     assert {own.key for own in batch.rows} == {*range(5)} - {*leaving}
     places = [place for each in drawn for place in each.slots]
     assert sorted(places) == list(range(sum(sizes[own.key][0] for own in batch.rows)))
-    assert len(telemetry.coded) == len(places)
+    assert len(shares) == len(places)
     for own in batch.rows:
         steps = 5 if own.key == 4 else 9
         assert own.ids == alone(engine, own.key, *sizes[own.key], steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from composer.adapters.balance import LONGEST, balanced
 from composer.core.errors import ComposerError
 from composer.engine.scheduler import Scheduler
 from composer.engine.session import DecodeSession
-from composer.model.runtime.batch import Failed
+from composer.model.runtime.batch import Batch, Failed
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.runner import TransformersRunner
@@ -49,7 +51,13 @@ def make_engine(folder, family: str):
     return tiny.engine(family, folders)
 
 
-PASSES = ("plain", "compiled", "graphs", "gemma3", "modules", "neox")
+def pipelined(engine, slots: int, max_seq_len: int) -> DecodeSession:
+    """As Engine.start, with passes that start ahead of the host as on a GPU."""
+    batch = Batch(engine.runner, engine.snapshot.layout, engine.end_tokens, slots, max_seq_len, True)
+    return DecodeSession(batch, lambda: engine.snapshot, engine.base.tokenizer, engine.end_tokens)
+
+
+PASSES = ("plain", "compiled", "graphs", "gemma3", "modules", "neox", "pipelined")
 
 
 @pytest.fixture(scope="module", params=PASSES)
@@ -63,6 +71,8 @@ def engine(request, tmp_path_factory):
         made.runner = TransformersRunner(made.model)
     if request.param == "graphs":
         made.runner = CudaGraphRunner(made.runner.inner, lambda run: run)
+    if request.param == "pipelined":
+        made.start = partial(pipelined, made)
     assert isinstance(made.runner, TransformersRunner) == (request.param in ("modules", "neox"))
     return made
 
