@@ -71,7 +71,13 @@ def verified_runner(model: GatedModel, layout: Layout, spec: BaseSpec, weights: 
                 raise ComposerError(
                     f"There is not enough memory to run the base {spec.id}; choose a smaller one."
                 ) from fault
-            log.info("%s, as %s: %s: %.200s", family, type(decode).__name__, type(fault).__name__, fault)
+            log.info(
+                "a base of the family %s does not come out right as %s, which is not used for it: %s: %.200s",
+                family,
+                type(decode).__name__,
+                type(fault).__name__,
+                fault,
+            )
             faults.append(fault)
         else:
             return decode
