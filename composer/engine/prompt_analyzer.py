@@ -92,15 +92,15 @@ class PromptAnalyzer:
         """
         if len(columns) < 2:
             return np.ones(len(columns), np.float32)
-        layout, last = snapshot.layout, self._model.layers - 1
+        layout, last = snapshot.layout.select(columns), self._model.layers - 1
         here = (path for path in layout.spans if self._model.layer_of[path] == last)
         path = next((path for path in here if path.endswith(QUERY)), None)
-        if path is None or not set(columns) & set(layout.bank.sites[path].adapter_index.tolist()):
+        if path is None or not len(layout.bank.sites[path].adapter_index):
             raise ComposerError(
                 f"LoGo compares adapters at the last layer's {QUERY}, where none of these has anything; "
                 "choose another method."
             )
-        gates = np.zeros((1, self._model.layers, len(snapshot.bank.names)), np.float32)  # [1, L, N]
+        gates = np.zeros((1, self._model.layers, len(columns)), np.float32)  # [1, L, n]
         gates[:, last] = 1
         read = self._runner.read(
             layout, gates_tensor(gates, layout.adapter_index.device), [ids], unembed=False
@@ -109,16 +109,16 @@ class PromptAnalyzer:
         assert read.telemetry is not None  # the bank has this site
         z, site = read.telemetry.coded[0, start:end].float(), layout.bank.sites[path]  # [R]
         # Not a product with 0: another column's z may have overflowed.
-        parts = [z.where(site.adapter_index == column, 0) for column in columns]  # n of [R]
+        parts = [z.where(site.adapter_index == place, 0) for place in range(len(columns))]  # n of [R]
         return np.array([float((own @ site.gram @ own).clamp_min(0).sqrt()) for own in parts], np.float32)
 
     def _alone(
         self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int], every: bool = False
     ) -> PrefillOutput:
         """One prefill: row 0 the base, row i the i-th column's adapter alone at weight 1."""
-        rows = len(columns) + 1
-        alone = np.zeros((rows, self._model.layers, len(snapshot.bank.names)), np.float32)  # [1 + n, L, N]
-        for row, column in enumerate(columns, start=1):
-            alone[row, :, column] = 1
-        gates = gates_tensor(alone, snapshot.layout.adapter_index.device)
-        return self._runner.read(snapshot.layout, gates, [ids] * rows, unembed=False, every=every)
+        rows, layout = len(columns) + 1, snapshot.layout.select(columns)
+        alone = np.zeros((rows, self._model.layers, len(columns)), np.float32)  # [1 + n, L, n]
+        for row in range(1, rows):
+            alone[row, :, row - 1] = 1
+        gates = gates_tensor(alone, layout.adapter_index.device)
+        return self._runner.read(layout, gates, [ids] * rows, unembed=False, every=every)
