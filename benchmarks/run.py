@@ -13,7 +13,8 @@ import torch
 
 from benchmarks import contention, fusion, gpu, page, preview, single_stream, start, throughput
 from benchmarks.fixture import BenchFixture
-from benchmarks.plan import Plan
+from benchmarks.peers import measure as peers
+from benchmarks.plan import Plan, SectionLeftOut
 from composer.adapters.catalog import load_catalog
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
@@ -30,13 +31,15 @@ MEASURES = {
     "page": page.measure,
     "start": start.measure,
     "contention": contention.measure,
+    "peers": peers.measure,
 }
 
 
 def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Plan) -> dict:
     """What was measured, as plain values: "device", "machine", "plan", "base", and a key per section.
 
-    A GPU's section is left out where there is none.
+    "left_out" has the sections that cannot be measured here, with the reason; the only one that was chosen
+    raises it. A GPU's section is left out where there is none.
     """
     cuda = torch.cuda.is_available()
     if not cuda and set(chosen) == {"gpu"}:
@@ -50,7 +53,12 @@ def run(catalog: str | Path, base: str | None, chosen: Collection[str], plan: Pl
             result["base"] = _described(fixture)
             for name in sections:
                 print(f"bench: {name} ...", file=sys.stderr)
-                result[name] = run_in_short_lived_thread(partial(MEASURES[name], fixture, plan))
+                try:
+                    result[name] = run_in_short_lived_thread(partial(MEASURES[name], fixture, plan))
+                except SectionLeftOut as reason:
+                    if len(chosen) == 1:
+                        raise
+                    result.setdefault("left_out", {})[name] = str(reason)
                 fixture.release()
             del fixture
         if "gpu" in chosen and cuda:

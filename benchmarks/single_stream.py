@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks import peft_baseline
 from benchmarks.fixture import USUAL, BenchFixture
@@ -12,6 +12,7 @@ from benchmarks.profile import operators
 from benchmarks.roofline import bare_products
 from benchmarks.timing import Arm, Measurement, between, interleave, now
 from composer.core.composition import Composition
+from composer.core.results import Step
 from composer.engine.engine import Engine
 
 COUNTS = (0, 1, 3, 8)
@@ -64,17 +65,23 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) 
     return made
 
 
-def ours(engine: Engine, prompt: str, tokens: int) -> Arm:
-    """Greedy decoding with every adapter of the engine at weight 1; per token after the first."""
-    composition = Composition(weights=dict.fromkeys(engine.names, 1.0))
+def ours(engine: Engine, prompt: str, tokens: int, weights: Mapping[str, float] | None = None) -> Arm:
+    """The arm of `decode`."""
+    return lambda: decode(engine, prompt, tokens, weights)[0]
 
-    def run() -> Measurement:
-        steps = engine.generate(prompt, composition, greedy(tokens))
-        next(steps)
-        began = now(engine.base.device)
-        drawn = 1 + sum(1 for _ in steps)
-        ended = now(engine.base.device)
-        expect(drawn, tokens)
-        return between(began, ended, tokens - 1)
 
-    return run
+def decode(
+    engine: Engine, prompt: str, tokens: int, weights: Mapping[str, float] | None = None
+) -> tuple[Measurement, list[Step]]:
+    """Greedy decoding: the reading is per token after the first.
+
+    weights: of the engine's adapters; None is every one at 1.
+    """
+    composition = Composition(weights=dict.fromkeys(engine.names, 1.0) if weights is None else weights)
+    steps = engine.generate(prompt, composition, greedy(tokens))
+    drawn = [next(steps)]
+    began = now(engine.base.device)
+    drawn.extend(steps)
+    ended = now(engine.base.device)
+    expect(len(drawn), tokens)
+    return between(began, ended, tokens - 1), drawn
