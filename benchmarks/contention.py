@@ -12,8 +12,6 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-import torch
-
 from benchmarks.fixture import USUAL, BenchFixture, write_catalog
 from benchmarks.plan import Plan, SectionLeftOut
 from benchmarks.processes import Worker, busy
@@ -48,4 +46,4 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
         for count in sorted({0, 1, cores}):
             with busy(count):
                 loads[str(count)] = interleave(arms, plan.contention_rounds)
-    return {"cores": cores, "threads": torch.get_num_threads(), "tokens": plan.tokens, "loads": loads}
+    return {"cores": cores, "tokens": plan.tokens, "loads": loads}

@@ -20,7 +20,7 @@ COUNTS = (0, 1, 3, 8)
 
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds per decoded token of every arm; see `arms` for their names."""
-    wall = bare_products(fixture)
+    wall = bare_products(fixture.reference_base)
     made = arms(fixture, plan, wall)
     result = {
         "tokens": plan.tokens,
@@ -45,7 +45,9 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) 
         for n in (0, 3):
             made[f"ours int8 {n}"] = ours(fixture.ours(n, weights="int8"), prompt, tokens)
 
-    bare, several = peft_baseline.plain(fixture), peft_baseline.peft_model(fixture)
+    reference = fixture.reference_base
+    bare = peft_baseline.plain(reference)
+    several = peft_baseline.peft_model(reference, fixture.adapters)
     names = [folder.name for folder in fixture.adapters]
     cat = peft_baseline.concatenate(several, names[:USUAL], "cat")
     made["peft 0"] = lambda: peft_baseline.generate(bare, ids, tokens)
@@ -59,7 +61,7 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) 
 
     made |= {f"peft {n}": active(names[:n]) for n in COUNTS[1:]}
     made[f"peft cat {USUAL}"] = active([cat])
-    models = peft_baseline.separate(fixture, USUAL)
+    models = peft_baseline.separate(reference, fixture.adapters[:USUAL])
     made[f"passes {len(models)}"] = lambda: peft_baseline.ensemble(models, ids, tokens)
     made["wall"] = lambda: wall(tokens)
     return made

@@ -1,8 +1,9 @@
 """python -m benchmarks.peers.llama_worker MODEL THREADS ADAPTER...: llama.cpp, decoding once a line.
 
 A line is JSON: "ids", the prompt's tokens, "tokens", how many to draw greedily, and "adapters", how many of
-the ADAPTER files add at weight 1. The answer is JSON: "reading", the wall and CPU seconds of a token after the
-first, and "text", what was drawn. Imports nothing but llama.cpp's binding: no other library's threads run here.
+the ADAPTER files add at weight 1. The answer is JSON: "reading", the wall and CPU seconds of a token after
+the first, "drawn", how many tokens, and "text", what they spell. Imports nothing but llama.cpp's binding: no
+other library's threads run here.
 """
 
 from __future__ import annotations
