@@ -109,8 +109,9 @@ def measured_before() -> Iterator[Block]:
             rows.append([named(GPU_ARMS, arm), *(f"{ms(f[arm])} ms" for f in formats.values())])
     for count in formats["bf16"]["users"]:
         taken = [f["users"][count] for f in formats.values()]
-        rows.append([f"{count} users, total tokens/s", *(f"{each['total']:.0f}" for each in taken)])
-        rows.append([f"{count} users, first token p95", *(f"{each['first_p95']:.2f} s" for each in taken)])
+        people = "1 user" if count == "1" else f"{count} users"
+        rows.append([f"{people}, total tokens/s", *(f"{each['total']:.0f}" for each in taken)])
+        rows.append([f"{people}, first token p95", *(f"{each['first_p95']:.2f} s" for each in taken)])
     for arm in formats["bf16"]["memory"]:
         peaks = [gigabytes(f["memory"][arm]) for f in formats.values()]
         rows.append([f"{named(GPU_ARMS, arm)}: peak memory", *peaks])
