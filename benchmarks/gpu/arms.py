@@ -184,8 +184,8 @@ class Arms:
         with closing(Scheduler(engine, slots=throughput.SLOTS)) as scheduler:
             for count in self._plan.users:
                 asked = throughput.prompts(self.base.count_tokens, self._plan, count)
-                turns = 1 + self._plan.user_rounds  # the first is for captures and allocations
-                runs = [throughput.crowd(scheduler, engine.names, asked, self._plan) for _ in range(turns)][
+                rounds = 1 + self._plan.user_rounds  # the first is for captures and allocations
+                runs = [throughput.crowd(scheduler, engine.names, asked, self._plan) for _ in range(rounds)][
                     1:
                 ]
                 held = throughput.memory_held(self._device)
