@@ -103,10 +103,17 @@ def warm(engine: Engine) -> bool:
     return bool(engine.warm_up(several=False).wait(COMPILE_TIMEOUT))
 
 
-def add(engine: Engine, folders: Sequence[Path]) -> None:
-    """Load adapters from folders, which must fit."""
+def add_many(engine: Engine, folders: Sequence[Path], count: int) -> None:
+    """Load `count` adapters; where the folders are fewer, again under another name."""
+    for place in range(count):
+        folder = folders[place % len(folders)]
+        add(engine, [folder], name=f"random-{place + 1}")
+
+
+def add(engine: Engine, folders: Sequence[Path], name: str | None = None) -> None:
+    """Load adapters from folders, which must fit. name: of a single one, if not its folder's."""
     for folder in folders:
-        report = engine.add_adapter(str(folder), name=folder.name)
+        report = engine.add_adapter(str(folder), name=name or folder.name)
         if not report.ok:
             raise ComposerError(f"The bench's random adapter cannot be used on this base: {report}")
 
@@ -136,6 +143,10 @@ def make_adapters(config, folder: Path, rank: int) -> tuple[Path, ...]:
     shapes = get_peft_model_state_dict(get_peft_model(skeleton, lora))
     folders = []
     for seed in range(ADAPTERS):
+        target = folder / f"random-{seed + 1}"
+        folders.append(target)
+        if (target / "adapter_config.json").is_file():  # written last
+            continue
         random = torch.Generator().manual_seed(seed)
         tensors = {
             name: torch.randn(tensor.shape, generator=random)
@@ -143,9 +154,7 @@ def make_adapters(config, folder: Path, rank: int) -> tuple[Path, ...]:
             * (tensor.shape[1] ** -0.5 if "lora_A" in name else 0.01)
             for name, tensor in shapes.items()
         }
-        target = folder / f"random-{seed + 1}"
         target.mkdir(parents=True, exist_ok=True)
         save_file(tensors, target / "adapter_model.safetensors")
         lora.save_pretrained(target)
-        folders.append(target)
     return tuple(folders)

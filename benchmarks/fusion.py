@@ -15,13 +15,13 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds per call: "fusion N", "rows N+1" (base prefill of as many rows; rows 1 is one), "peft N+1"."""
     prompt = prompt_of(fixture.count_tokens, plan.prompt)
     ids = fixture.encode(prompt)
-    models = peft_baseline.separate(fixture, max(plan.fusions))
+    models = peft_baseline.separate(fixture.reference_base, fixture.adapters[: max(plan.fusions)])
     arms: dict[str, Arm] = {}
     for rows in (1, *(n + 1 for n in plan.fusions)):
-        arms[f"rows {rows}"] = _prefill(models[:1], torch.tensor([ids] * rows, device=fixture.device))
+        arms[f"rows {rows}"] = prefill(models[:1], torch.tensor([ids] * rows, device=fixture.device))
     for n in plan.fusions:
         arms[f"fusion {n}"] = _fusion(fixture, n, prompt)
-        arms[f"peft {n + 1}"] = _prefill(models[: n + 1], torch.tensor([ids], device=fixture.device))
+        arms[f"peft {n + 1}"] = prefill(models[: n + 1], torch.tensor([ids], device=fixture.device))
     return {"prompt_tokens": len(ids), "fusions": list(plan.fusions), "arms": interleave(arms, plan.rounds)}
 
 
@@ -30,7 +30,7 @@ def _fusion(fixture: BenchFixture, count: int, prompt: str) -> Arm:
     return lambda: timed(lambda: engine.fusion(prompt), fixture.device)
 
 
-def _prefill(models: list[Model], inputs: torch.Tensor) -> Arm:
+def prefill(models: list[Model], inputs: torch.Tensor) -> Arm:
     """One pass of each model over [rows, T] tokens, unembedding the last position only."""
 
     @torch.inference_mode()

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from benchmarks.fixture import BenchFixture, clone_modules
+from benchmarks.fixture import clone_modules
 from benchmarks.plan import expect
 from benchmarks.timing import Measurement, Moment, between, now
+from composer.model.loading import Base
 
 Model = PreTrainedModel | PeftModel
 
 
-def plain(fixture: BenchFixture) -> PreTrainedModel:
-    """The bare base."""
-    return clone_modules(fixture.reference_base).model
+def plain(base: Base) -> PreTrainedModel:
+    """The bare base, in modules of its own over the same weights."""
+    return clone_modules(base).model
 
 
-def peft_model(fixture: BenchFixture, count: int | None = None) -> PeftModel:
-    """PEFT with the first `count` adapters loaded (None: all); `activate` says which compute."""
-    first, *rest = fixture.adapters[:count]
-    model = PeftModel.from_pretrained(plain(fixture), first, adapter_name=first.name)
+def peft_model(base: Base, adapters: Sequence[Path]) -> PeftModel:
+    """PEFT with these adapters loaded; `activate` says which compute."""
+    first, *rest = adapters
+    model = PeftModel.from_pretrained(plain(base), first, adapter_name=first.name)
     for folder in rest:
         model.load_adapter(folder, adapter_name=folder.name)
     return model.eval()
@@ -39,14 +41,14 @@ def concatenate(model: PeftModel, names: Sequence[str], into: str) -> str:
     return into
 
 
-def separate(fixture: BenchFixture, count: int) -> list[Model]:
-    """The base and `count` models with one adapter each, all over the same weights.
+def separate(base: Base, adapters: Sequence[Path]) -> list[Model]:
+    """The base and a model for each adapter, all over the same weights.
 
     A model per adapter spares the switching between adapters, which is slow: the ensemble at its best.
     """
-    models = [plain(fixture)]
-    for folder in fixture.adapters[:count]:
-        models.append(PeftModel.from_pretrained(plain(fixture), folder, adapter_name=folder.name).eval())
+    models: list[Model] = [plain(base)]
+    for folder in adapters:
+        models.append(PeftModel.from_pretrained(plain(base), folder, adapter_name=folder.name).eval())
     return models
 
 

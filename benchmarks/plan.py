@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 
-SECTIONS = ("single", "fusion", "users", "preview", "page", "start", "contention", "gpu")
+SECTIONS = (
+    "single",
+    "fusion",
+    "users",
+    "preview",
+    "page",
+    "start",
+    "contention",
+    "peers",
+    "loaded",
+    "family",
+    "gpu",
+)
 
 TEXT = (
     "On the morning of the fair the whole town came down to the river, where boats with painted sails lay "
@@ -16,6 +28,12 @@ TEXT = (
     "the stalls, a band tuned its instruments under the old bridge, and nobody yet knew what the day would "
     "bring or who would win the great race that everybody had talked about since the end of the winter."
 )
+# Tokens of the prompt of one stream.
+PROMPT = 32
+
+
+class SectionLeftOut(ComposerError):
+    """A section that cannot be measured here, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Plan:
     rounds: int = 5
     # Tokens of the prompts, preview_prompt those of the slider's, user_prompt those of many people, who ask
     # for user_tokens, which is the page's default.
-    prompt: int = 32
+    prompt: int = PROMPT
     fusions: tuple[int, ...] = (2, 4, 8)
     # How many at once.
     users: tuple[int, ...] = (1, 8, 32)
@@ -46,6 +64,15 @@ class Plan:
     contention_rounds: int = 3
     # Ways of waiting, see benchmarks.contention.
     waits: tuple[str, ...] = ("default", "unset", "passive", "spin 0", "spin 20000")
+    # New tokens beside another engine, and beside it and busy processes, where a token may take a second.
+    peer_tokens: int = 64
+    tokens_busy: int = 16
+    # Loaded adapters of which the usual number is in use, beside as many loaded as are in use.
+    loaded: tuple[int, ...] = (12, 60)
+    # On a GPU: new tokens and turns of one stream, and tokens of PEFT's `generate()`.
+    gpu_tokens: int = 96
+    gpu_rounds: int = 3
+    peft_tokens: int = 16
 
 
 FULL = Plan()
@@ -59,6 +86,11 @@ QUICK = Plan(
     page_moves=10,
     starts=2,
     contention_rounds=1,
+    peer_tokens=32,
+    tokens_busy=8,
+    gpu_tokens=32,
+    gpu_rounds=2,
+    peft_tokens=8,
 )
 
 
@@ -67,12 +99,13 @@ def greedy(tokens: int) -> Sampling:
     return Sampling(max_new_tokens=tokens, temperature=0, top_p=1, top_k=0, time_limit=3600)
 
 
-def prompt_of(count: Callable[[str], int], tokens: int, first: int = 0) -> str:
+def prompt_of(count: Callable[[str], int], tokens: int, first: int = 0, text: str = TEXT) -> str:
     """A text of exactly `tokens` tokens where the tokenizer allows, else of a few less.
 
     count: tokens of a text. first: the word to begin with, so that each user has a prompt of their own.
+    text: what it is taken from.
     """
-    words = TEXT.split()
+    words = text.split()
     first %= len(words)
     text = " ".join(words[first:] + words[:first])
     best = ""

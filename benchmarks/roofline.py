@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.fixture import BenchFixture, clone_modules
+from benchmarks.fixture import clone_modules
 from benchmarks.timing import Measurement, quantile, timed
 from composer.model.gated_model import GatedModel
+from composer.model.loading import Base
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear
 
 LinearGroup = Callable[[], torch.Tensor]
@@ -36,17 +37,17 @@ class Wall:
         return timed(lambda: [self.walk() for _ in range(tokens)], self.device, tokens)
 
 
-def linears(fixture: BenchFixture) -> list:
-    """The base's own Linear layers, decoder first, unembedding last; untouched by any engine."""
-    model: PreTrainedModel = fixture.reference_base.model
-    paths = GatedModel(clone_modules(fixture.reference_base).model).sites
+def linears(base: Base) -> list:
+    """The base's own Linear layers, decoder first, unembedding last. No engine may have changed the base."""
+    model: PreTrainedModel = base.model
+    paths = GatedModel(clone_modules(base).model).sites
     return [*(model.get_submodule(path) for path in paths), model.get_output_embeddings()]
 
 
-def weight_bytes(fixture: BenchFixture) -> int:
+def weight_bytes(base: Base) -> int:
     """What has to be read from memory for one token, quantisation constants included."""
     total = 0
-    for layer in linears(fixture):
+    for layer in linears(base):
         total += layer.weight.numel() * layer.weight.element_size()
         absmax = getattr(getattr(layer.weight, "quant_state", None), "absmax", None)
         total += 0 if absmax is None else absmax.numel() * absmax.element_size()
@@ -54,18 +55,18 @@ def weight_bytes(fixture: BenchFixture) -> int:
 
 
 @torch.inference_mode()
-def bare_products(fixture: BenchFixture, rows: int = 1) -> Wall:
+def bare_products(base: Base, rows: int = 1) -> Wall:
     """The wall of this base on this device, with the fastest plain-torch form of each shape of product.
 
     Which form is fastest depends on the machine: some CPUs' BLAS runs a one-row product on one thread, and
     a batch of row blocks on all of them. So all are tried, inside the walk, where the weights are cold.
     """
-    layers = linears(fixture)
-    inputs = {layer.in_features: _rows(layer, fixture, rows) for layer in layers}
+    layers = linears(base)
+    inputs = {layer.in_features: _rows(layer, base, rows) for layer in layers}
     forms = [_forms(layer, inputs[layer.in_features]) for layer in layers]
     chosen = dict.fromkeys(map(_shape, layers), "rows")
-    if fixture.device.type == "cuda":
-        return Wall(_graph([form["rows"] for form in forms]), chosen, fixture.device)
+    if base.device.type == "cuda":
+        return Wall(_graph([form["rows"] for form in forms]), chosen, base.device)
 
     def walk_of(choice: dict[str, str]) -> Callable[[], object]:
         products = [form[choice[_shape(layer)]] for layer, form in zip(layers, forms, strict=True)]
@@ -74,8 +75,8 @@ def bare_products(fixture: BenchFixture, rows: int = 1) -> Wall:
     for shape in chosen:
         others = [form for layer, form in zip(layers, forms, strict=True) if _shape(layer) == shape]
         candidates = {name: walk_of({**chosen, shape: name}) for name in others[0]}
-        chosen[shape] = _fastest(candidates, fixture.device)
-    return Wall(walk_of(chosen), chosen, fixture.device)
+        chosen[shape] = _fastest(candidates, base.device)
+    return Wall(walk_of(chosen), chosen, base.device)
 
 
 def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
@@ -87,8 +88,8 @@ def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
     return 2 * size / min(timed(lambda: target.copy_(source), device).seconds for _ in range(TRIES))
 
 
-def _rows(layer, fixture: BenchFixture, count: int) -> torch.Tensor:
-    return torch.randn(count, layer.in_features, device=fixture.device).to(fixture.base.dtype)  # [B, K]
+def _rows(layer, base: Base, count: int) -> torch.Tensor:
+    return torch.randn(count, layer.in_features, device=base.device).to(base.dtype)  # [B, K]
 
 
 def _shape(layer) -> str:

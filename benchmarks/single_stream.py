@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks import peft_baseline
 from benchmarks.fixture import USUAL, BenchFixture
@@ -12,6 +12,7 @@ from benchmarks.profile import operators
 from benchmarks.roofline import bare_products
 from benchmarks.timing import Arm, Measurement, between, interleave, now
 from composer.core.composition import Composition
+from composer.core.results import Step
 from composer.engine.engine import Engine
 
 COUNTS = (0, 1, 3, 8)
@@ -19,7 +20,7 @@ COUNTS = (0, 1, 3, 8)
 
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds per decoded token of every arm; see `arms` for their names."""
-    wall = bare_products(fixture)
+    wall = bare_products(fixture.reference_base)
     made = arms(fixture, plan, wall)
     result = {
         "tokens": plan.tokens,
@@ -44,7 +45,9 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) 
         for n in (0, 3):
             made[f"ours int8 {n}"] = ours(fixture.ours(n, weights="int8"), prompt, tokens)
 
-    bare, several = peft_baseline.plain(fixture), peft_baseline.peft_model(fixture)
+    reference = fixture.reference_base
+    bare = peft_baseline.plain(reference)
+    several = peft_baseline.peft_model(reference, fixture.adapters)
     names = [folder.name for folder in fixture.adapters]
     cat = peft_baseline.concatenate(several, names[:USUAL], "cat")
     made["peft 0"] = lambda: peft_baseline.generate(bare, ids, tokens)
@@ -58,23 +61,29 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) 
 
     made |= {f"peft {n}": active(names[:n]) for n in COUNTS[1:]}
     made[f"peft cat {USUAL}"] = active([cat])
-    models = peft_baseline.separate(fixture, USUAL)
+    models = peft_baseline.separate(reference, fixture.adapters[:USUAL])
     made[f"passes {len(models)}"] = lambda: peft_baseline.ensemble(models, ids, tokens)
     made["wall"] = lambda: wall(tokens)
     return made
 
 
-def ours(engine: Engine, prompt: str, tokens: int) -> Arm:
-    """Greedy decoding with every adapter of the engine at weight 1; per token after the first."""
-    composition = Composition(weights=dict.fromkeys(engine.names, 1.0))
+def ours(engine: Engine, prompt: str, tokens: int, weights: Mapping[str, float] | None = None) -> Arm:
+    """The arm of `decode`."""
+    return lambda: decode(engine, prompt, tokens, weights)[0]
 
-    def run() -> Measurement:
-        steps = engine.generate(prompt, composition, greedy(tokens))
-        next(steps)
-        began = now(engine.base.device)
-        drawn = 1 + sum(1 for _ in steps)
-        ended = now(engine.base.device)
-        expect(drawn, tokens)
-        return between(began, ended, tokens - 1)
 
-    return run
+def decode(
+    engine: Engine, prompt: str, tokens: int, weights: Mapping[str, float] | None = None
+) -> tuple[Measurement, list[Step]]:
+    """Greedy decoding: the reading is per token after the first.
+
+    weights: of the engine's adapters; None is every one at 1.
+    """
+    composition = Composition(weights=dict.fromkeys(engine.names, 1.0) if weights is None else weights)
+    steps = engine.generate(prompt, composition, greedy(tokens))
+    drawn = [next(steps)]
+    began = now(engine.base.device)
+    drawn.extend(steps)
+    ended = now(engine.base.device)
+    expect(len(drawn), tokens)
+    return between(began, ended, tokens - 1), drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Barrier
@@ -33,7 +34,7 @@ class _User:
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Per number of users: tokens a second together and each, seconds to the first token, memory; and the
     tokens a second that as many rows' bare products would leave, were there nothing else to do."""
-    walls = {count: bare_products(fixture, count) for count in plan.users}
+    walls = {count: bare_products(fixture.reference_base, count) for count in plan.users}
     bare: dict[int, list[float]] = {count: [] for count in plan.users}
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
@@ -43,16 +44,18 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     try:
         for turn in range(-1, plan.user_rounds):
             for count in plan.users:
-                users_at_once = _users_at_once(fixture, scheduler, plan, count)
+                users_at_once = crowd(
+                    scheduler, engine.names, prompts(fixture.count_tokens, plan, count), plan
+                )
                 if turn >= 0:  # the first turn of each is for allocations and captures
                     users[count].append(users_at_once)
                     bare[count].append(count / walls[count](BARE_TOKENS).seconds)
-                memory[count] = max(memory[count], _memory(fixture.device))
+                memory[count] = max(memory[count], memory_held(fixture.device))
     finally:
         scheduler.close()
     counts = {
         str(count): {
-            **_figures(users[count], plan.user_tokens, memory[count]),
+            **figures(users[count], plan.user_tokens, memory[count]),
             "bare": quantile(bare[count], 0.5),
         }
         for count in plan.users
@@ -60,28 +63,34 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     return {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS, "counts": counts}
 
 
-def _users_at_once(fixture: BenchFixture, scheduler: Scheduler, plan: Plan, count: int) -> list[_User]:
-    """`count` users who all begin together, each with a prompt, weights and a seed of their own."""
-    start = Barrier(count)
+def prompts(count_tokens: Callable[[str], int], plan: Plan, count: int) -> list[str]:
+    """A prompt of their own for each of `count` users."""
+    return [prompt_of(count_tokens, plan.user_prompt, first=number) for number in range(count)]
+
+
+def crowd(scheduler: Scheduler, names: Sequence[str], asked: Sequence[str], plan: Plan) -> list[_User]:
+    """A user for each prompt, who all begin together.
+
+    Each has weights of these adapters and a seed of their own.
+    """
+    start = Barrier(len(asked))
 
     def user(number: int) -> _User:
-        prompt = prompt_of(fixture.count_tokens, plan.user_prompt, first=number)
-        names = (folder.name for folder in fixture.adapters[:USUAL])
         weights = {name: 0.5 + (number + place) % 4 / 4 for place, name in enumerate(names)}
         sampling = Sampling(max_new_tokens=plan.user_tokens, seed=number, time_limit=3600)
         start.wait()
-        asked = now()
-        steps = scheduler.generate(prompt, Composition(weights=weights), sampling)
+        began = now()
+        steps = scheduler.generate(asked[number], Composition(weights=weights), sampling)
         next(steps)
         first = now()
         expect(1 + sum(1 for _ in steps), plan.user_tokens)
-        return _User(asked, first, now())
+        return _User(began, first, now())
 
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(user, range(count)))
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(user, range(len(asked))))
 
 
-def _figures(runs: list[list[_User]], tokens: int, memory: int) -> dict:
+def figures(runs: list[list[_User]], tokens: int, memory: int) -> dict:
     spans = [_span(users) for users in runs]
     totals = [len(users) * tokens / span for users, (span, _) in zip(runs, spans, strict=True)]
     everyone = [user for users in runs for user in users]
@@ -108,7 +117,7 @@ def _span(users: list[_User]) -> tuple[float, float]:
     return ended.wall - began.wall, ended.cpu - began.cpu
 
 
-def _memory(device: torch.device) -> int:
+def memory_held(device: torch.device) -> int:
     """Bytes this process holds now: on a GPU there, else in RAM."""
     return (
         torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss

@@ -28,6 +28,13 @@ def command(commands) -> None:
         help="folder of RESULTS.md and of each device's last figures (%(default)s)",
     )
     parser.add_argument("--only", metavar="NAME,...", help=f"some of {', '.join(_sections())} (all)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=7,
+        help="how long the section gpu may take; another run goes on where one ended (%(default)s)",
+    )
+    parser.add_argument("--family-folder", type=Path, metavar="PATH", help="the base of the section family")
     parser.set_defaults(run=_run)
 
 
@@ -40,7 +47,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     try:
         from benchmarks.plan import FULL, QUICK
-        from benchmarks.run import run
+        from benchmarks.run import Places, run
         from benchmarks.store import publish, stored
     except ImportError as fault:
         raise ComposerError(
@@ -53,7 +60,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
         warnings.simplefilter("ignore")
     # Before anything is measured: a folder that cannot be used would cost the figures.
     earlier = stored(args.out)
-    result = run(args.catalog, args.base, chosen, QUICK if args.quick else FULL)
+    places = Places(args.out, args.minutes, args.family_folder)
+    result = run(args.catalog, args.base, chosen, QUICK if args.quick else FULL, places)
     result["command"] = _command(args)
     markdown = publish(args.out, result, earlier)
     print(json.dumps(result, allow_nan=False) if args.json else markdown, file=out)

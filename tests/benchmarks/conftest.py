@@ -26,6 +26,12 @@ TOY = Plan(
     starts=1,
     contention_rounds=1,
     waits=("default",),
+    peer_tokens=4,
+    tokens_busy=3,
+    loaded=(4,),
+    gpu_tokens=4,
+    gpu_rounds=1,
+    peft_tokens=3,
 )
 
 

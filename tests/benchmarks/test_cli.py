@@ -33,7 +33,10 @@ def test_a_run_answers_json_and_writes_the_report(toy_catalog, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("argv", "cure"),
     [
-        (["--only", "singles"], "--only takes single, fusion, users, preview, page, start, contention, gpu"),
+        (
+            ["--only", "singles"],
+            "--only takes single, fusion, users, preview, page, start, contention, peers, loaded, fam",
+        ),
         (["--only", ""], "--only takes"),
         (["--base", "big"], "the catalog has tiny"),
         (["--out", "FILE"], "--out is no folder"),

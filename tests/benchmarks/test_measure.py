@@ -14,31 +14,25 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import contention, gpu, int8, peft_baseline, roofline, start
-from benchmarks.fixture import BenchFixture, clone_modules, without_eos
-from benchmarks.plan import FULL, TEXT, expect, greedy, prompt_of
+from benchmarks import contention, family, int8, peft_baseline, processes, roofline, start
+from benchmarks.fixture import clone_modules, without_eos
+from benchmarks.plan import FULL, TEXT, SectionLeftOut, expect, greedy, prompt_of
 from benchmarks.report import as_markdown
-from benchmarks.run import run
+from benchmarks.run import Places, run
 from benchmarks.single_stream import COUNTS
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.model.runtime.llama.onednn_linear import pack
 
-MEASURED = ("single", "fusion", "users", "preview", "page", "start", "contention")
+MEASURED = ("single", "fusion", "users", "preview", "page", "start", "contention", "loaded", "family")
 TOLERANCE = 1e-5
-SHAPE = gpu.Shape(1, 64, 96, 4, 2, 300)
 
 
 @pytest.fixture(scope="module")
 def result(toy_catalog, toy) -> dict:
     """A whole run, but for the GPU's part."""
-    return run(toy_catalog, None, MEASURED, toy) | {"command": "python -m composer bench"}
-
-
-@pytest.fixture(scope="module")
-def shaped(toy, tmp_path_factory) -> dict:
-    """The GPU's part on the CPU."""
-    return gpu.measure(toy, tmp_path_factory.mktemp("gpu"), SHAPE, rank=4, device="cpu")
+    places = Places(family=toy_catalog.parent / "base")
+    return run(toy_catalog, None, MEASURED, toy, places) | {"command": "python -m composer bench"}
 
 
 def sound(taken: dict, count: int) -> bool:
@@ -99,7 +93,10 @@ def test_ours_peft_and_the_merge_compute_the_same(fixture, toy):
     ours = engine.next_token_logits(prompt, Composition(weights=dict.fromkeys(names, 1.0)))
     assert np.abs(ours - engine.next_token_logits(prompt)).max() > 100 * TOLERANCE
 
-    model, ids = peft_baseline.peft_model(fixture), torch.tensor([fixture.encode(prompt)])
+    model, ids = (
+        peft_baseline.peft_model(fixture.reference_base, fixture.adapters),
+        torch.tensor([fixture.encode(prompt)]),
+    )
     cat = peft_baseline.concatenate(model, names, "merged")
     for active in (names, [cat]):
         peft_baseline.activate(model, active)
@@ -108,7 +105,7 @@ def test_ours_peft_and_the_merge_compute_the_same(fixture, toy):
 
 
 def test_separate_models_are_the_base_and_each_adapter_alone(fixture, toy):
-    models, engine = peft_baseline.separate(fixture, 2), fixture.ours(8)
+    models, engine = peft_baseline.separate(fixture.reference_base, fixture.adapters[:2]), fixture.ours(8)
     prompt = prompt_of(fixture.count_tokens, toy.prompt)
     ids = torch.tensor([fixture.encode(prompt)])
     for model, weights in zip(models, ({}, {"random-1": 1}, {"random-2": 1}), strict=True):
@@ -120,9 +117,9 @@ def test_separate_models_are_the_base_and_each_adapter_alone(fixture, toy):
 
 def test_every_form_of_the_wall_is_the_layer_s_product(fixture, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    layers = roofline.linears(fixture)
+    layers = roofline.linears(fixture.reference_base)
     assert len(layers) == 3 * 7 + 1
-    assert roofline.weight_bytes(fixture) == sum(
+    assert roofline.weight_bytes(fixture.reference_base) == sum(
         4 * layer.in_features * layer.out_features for layer in layers
     )
     for layer in layers:
@@ -132,7 +129,7 @@ def test_every_form_of_the_wall_is_the_layer_s_product(fixture, monkeypatch):
         expected = F.linear(x, layer.weight)[0]
         assert all(torch.allclose(form().flatten(), expected, atol=1e-5) for form in forms.values())
     shapes = {f"{layer.out_features}x{layer.in_features}" for layer in layers}
-    assert set(roofline.bare_products(fixture).forms) == shapes
+    assert set(roofline.bare_products(fixture.reference_base).forms) == shapes
 
 
 def test_forced_logits_are_those_of_the_text(fixture):
@@ -227,7 +224,7 @@ def test_ways_of_waiting_are_measured_quiet_and_beside_busy_processes(result, to
 def test_a_worker_that_cannot_start_is_a_fault_and_no_figure(tmp_path):
     with (
         pytest.raises(ComposerError, match="ended early"),
-        contention.Worker(tmp_path / "none.yaml", contention.ARMS["default"]),
+        processes.Worker("benchmarks.decode_worker", tmp_path / "none.yaml", "same", env={}, first={}),
     ):
         raise AssertionError("it has nothing to decode with")
 
@@ -238,40 +235,38 @@ def test_a_start_that_fails_is_a_fault_and_no_figure(fixture, tmp_path, monkeypa
         start._start(fixture, tmp_path / "none.yaml", "Hello")
 
 
-def test_the_gpu_s_script_runs_in_both_dtypes(shaped, toy):
-    assert set(shaped["dtypes"]) == {"bf16", "nf4"}
-    for sections in shaped["dtypes"].values():
-        floor = sections["floor"]
-        assert floor["seconds"] == floor["bytes"] / floor["bandwidth"]
-        assert all(sound(taken, toy.rounds) for taken in sections["single"]["arms"].values())
-        assert set(sections) == {"floor", "single", "fusion", "users"}
-    bf16, nf4 = (shaped["dtypes"][name]["floor"]["bytes"] for name in ("bf16", "nf4"))
-    decoder = SHAPE.num_hidden_layers * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96)
-    assert bf16 == 2 * (decoder + 300 * 64)
-    assert 2 * 300 * 64 + decoder / 2 < nf4 < 2 * 300 * 64 + 0.6 * decoder
+def test_loaded_adapters_that_are_not_used_are_measured_beside_those_that_are(result, toy):
+    loaded = result["loaded"]
+    assert set(loaded["arms"]) == {"loaded 3", "loaded 4"} and loaded["used"] == 3
+    assert all(sound(taken, toy.rounds) for taken in loaded["arms"].values())
 
 
-@pytest.mark.parametrize("broken", [("nf4",), ("none", "nf4")])
-def test_a_dtype_that_does_not_load_does_not_cost_the_others_figures(
-    broken, toy, tmp_path, monkeypatch, capsys
-):
-    def fixture(spec, *args, **options):
-        if spec.quantization in broken:
-            raise ComposerError("It could not be loaded.")
-        return BenchFixture(spec, *args, **options)
-
-    monkeypatch.setattr(gpu, "BenchFixture", fixture)
-    monkeypatch.setattr(gpu, "MEASURES", {})
-    if "none" in broken:
-        with pytest.raises(ComposerError, match="could not be loaded"):
-            gpu.measure(toy, tmp_path, SHAPE, rank=4, device="cpu")
-    else:
-        assert set(gpu.measure(toy, tmp_path, SHAPE, rank=4, device="cpu")["dtypes"]) == {"bf16"}
-    assert "nf4 is left out: It could not be loaded." in capsys.readouterr().err
+def test_a_base_of_another_family_is_measured_beside_peft(result, toy):
+    measured = result["family"]
+    assert set(measured["arms"]) == {f"{who} {count}" for who in ("ours", "peft") for count in (0, 1, 3)}
+    assert all(sound(taken, toy.rounds) for taken in measured["arms"].values())
+    assert (measured["model_type"], measured["layers"]) == ("llama", 3)
 
 
-def test_the_whole_report_renders_and_names_no_place(result, shaped, toy_catalog):
-    both = {"cpu": result, "cuda": result | {"device": "cuda", "gpu": shaped}}
+def test_without_a_folder_or_the_wheels_the_family_is_left_out(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(family, "PACKAGES", ("no-such-package-of-a-gguf",))
+    with pytest.raises(SectionLeftOut, match="--family-folder"):
+        family.measure(None, tmp_path, 8, toy)
+
+
+def test_every_section_says_how_many_threads_it_had(result):
+    assert {result[name]["threads"] for name in MEASURED} == {torch.get_num_threads()}
+
+
+def test_a_section_that_cannot_be_measured_is_said_and_costs_no_other(toy_catalog, toy):
+    made = run(toy_catalog, None, ("preview", "peers"), toy) | {"command": "x"}
+    assert "preview" in made and "peers" not in made
+    assert "The section peers needs" in made["left_out"]["peers"]
+    assert made["left_out"]["peers"] in as_markdown({"cpu": made})
+
+
+def test_the_whole_report_renders_and_names_no_place(result, toy_catalog):
+    both = {"cpu": result, "cuda": result | {"device": "cuda"}}
     text = as_markdown(both) + json.dumps(both, allow_nan=False)
     for private in (str(toy_catalog.parent), str(Path.home()), platform.node(), getpass.getuser(), "/tmp"):
         assert len(private) < 4 or private not in text

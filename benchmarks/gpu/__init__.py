@@ -1,0 +1,1 @@
+"""What a GPU makes of a base of real size, one engine at a time, within a few minutes."""

@@ -1,0 +1,1 @@
+"""Another engine beside ours: llama.cpp with the same weights and the same adapters."""
