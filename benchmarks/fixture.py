@@ -100,7 +100,7 @@ def write_catalog(fixture: BenchFixture) -> Path:
 
 def warm(engine: Engine) -> bool:
     """Compile the decoding step, if it can be, and wait for it; whether it was."""
-    return bool(engine.warm_up(several=False).wait(COMPILE_TIMEOUT))
+    return bool(engine.warm_up().wait(COMPILE_TIMEOUT))
 
 
 def add_many(engine: Engine, folders: Sequence[Path], count: int) -> None:

@@ -121,7 +121,7 @@ class Engine:
 
     def _verify(self, decode: ModelRunner) -> None:
         """Raise where a compiled runner computes other logits than the base."""
-        rounded = isinstance(decode, NativeRunner) and decode.weights != "same"
+        rounded = isinstance(decode, NativeRunner) and decode.weights == "int8"
         prove(self.model, decode, self.model.layout(AdapterBank()), rounded)
 
     # --- adapters ------------------------------------------------------------------------------

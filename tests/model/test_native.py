@@ -172,6 +172,31 @@ def test_it_multiplies_with_every_storage(storage, rows):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_adapters_in_bfloat16_are_read_in_it(rows, folders):
+    engine = tiny.engine_of(tiny.model("llama"), name="llama")
+    for name, folder in folders("llama").items():
+        assert engine.add_adapter(str(folder), name=name).ok
+    for site in engine.snapshot.layout.bank.sites.values():
+        for factor in (site.A, site.B):
+            factor.copy_(factor.bfloat16().float())
+    engine.runner.compile()
+    for one, other in zip(*both(engine, [4] * rows), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    table = engine.runner._step._table(engine.snapshot.layout.select((0, 1, 2)))
+    held = {each.B.storage for layer in table.model.layer[:2] for each in layer.qkv.site[: layer.qkv.sites]}
+    assert held == {Storage.BF16}
+
+
+def test_float32_reads_the_weights_as_they_are_loaded(folders):
+    engine = with_weights(Storage.U4)
+    engine.runner = NativeRunner(engine.runner.inner, "float32")
+    engine.runner.compile()
+    assert {layer.qkv.weight.storage for layer in engine.runner._step._base.layers} == {Storage.F32}
+    for one, other in zip(*both(engine, columns=()), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("columns", [(), (1,), (2, 0)])
 def test_it_runs_under_any_of_the_adapters(columns, folders):
     engine = tiny.engine("llama", folders("llama"))

@@ -12,22 +12,24 @@ from composer.model.runtime.runner import ModelRunner, TransformersRunner
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = ("same", "int8")
+WEIGHTS = ("same", "float32", "int8")
 
 
 def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
     """The fastest runner that fits the base. The log says why where it is that of transformers' modules.
 
-    weights: what decoding reads, "same" as the base's or "int8". Raises ComposerError for another word, and
-    for int8 where no step is compiled that could read it.
+    weights: what decoding reads, see composer.model.runtime.native.tables.STORES. Raises ComposerError for
+    another word, and for other than "same" where no step is compiled that could read it.
     """
     if weights not in WEIGHTS:
-        raise ComposerError(f"Decoding weights are {' or '.join(WEIGHTS)}, not {str(weights)[:40]!r}.")
-    family = next((each for each in architectures() if each.fits(model)), None)
-    if weights == "int8" and (family is None or not NativeRunner.fits(model)):
         raise ComposerError(
-            "int8 decoding needs an unquantised float32 base of the family Llama, Mistral, Qwen2, Qwen3 or "
-            "Gemma3, on a CPU; leave the option out for this one."
+            f"Decoding weights are {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, not {str(weights)[:40]!r}."
+        )
+    family = next((each for each in architectures() if each.fits(model)), None)
+    if weights != "same" and (family is None or not NativeRunner.fits(model)):
+        raise ComposerError(
+            f"{weights} decoding needs an unquantised float32 base of the family Llama, Mistral, Qwen2, "
+            "Qwen3 or Gemma3, on a CPU; leave the option out for this one."
         )
     if family is None:
         reasons = [each.why_not(model) for each in architectures() if each.why_not is not None]

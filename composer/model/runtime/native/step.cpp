@@ -49,12 +49,12 @@ struct Matrix {
 struct SiteSlice {
   int64_t left, right;  // its output features of the group
   int64_t top, bottom;  // its rank columns of the group
-  const float *B;       // [bottom - top, right - left]: B transposed
+  Matrix B;             // [bottom - top, right - left]: B transposed, in F32 or BF16
 };
 
 struct Linear {  // layers with the same input, and the adapters' factors at them
   Matrix weight;
-  const float *A;     // [rank, columns]
+  Matrix A;             // [rank, columns]
   int64_t rank, start;  // the group's columns on the layer's part of Z
   int64_t sites;
   const SiteSlice *site;
@@ -232,6 +232,20 @@ inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
 template <typename T>
 inline const T *row_of(const Matrix &w, int64_t row) {
   return static_cast<const T *>(w.data) + row * w.columns;
+}
+
+// y += s (numbers [first, first + n) of a row of W, in F32 or BF16)
+inline void add_row(float *y, const Matrix &w, int64_t row, int64_t first, int64_t n, float s) {
+  if (w.storage == F32) return add_scaled(y, row_of<float>(w, row) + first, s, n);
+  const uint16_t *data = row_of<uint16_t>(w, row) + first;
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) store(y + k, load(y + k) + s * widened(data + k));
+  for (; k < n; k++) {
+    const uint32_t bits = static_cast<uint32_t>(data[k]) << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof number);
+    y[k] += s * number;
+  }
 }
 
 // <row of W, x> of a storage whose numbers stand alone.
@@ -550,14 +564,16 @@ class Decoder {
       if (begin < features)
         rows_of(linear.weight, x, n, out, features, begin, std::min(end, features), own);
       if (end > whole) coefficients(layer, linear, x, std::max(begin, whole) - whole, end - whole, own);
-    }, [&] { group_sums(linear.weight, x, own); });
+    }, [&] {
+      group_sums(linear.weight, x, own);
+      if (linear.rank) group_sums(linear.A, x, own);
+    });
   }
 
   void coefficients(const Layer &layer, const Linear &linear, const float *x, int64_t begin, int64_t end,
                     Scratch &own) {
     const int64_t n = linear.weight.columns, origin = layer.origin + linear.start;
-    Matrix A = {F32, linear.rank, n, linear.A, nullptr, nullptr, nullptr};
-    rows_of(A, x, n, step_.coded + origin, step_.ranks, begin, end, own);
+    rows_of(linear.A, x, n, step_.coded + origin, step_.ranks, begin, end, own);
     for (int64_t row = 0; row < rows_; row++)
       for (int64_t column = begin; column < end; column++)
         step_.coded[row * step_.ranks + origin + column] *= step_.scales[row * step_.ranks + origin + column];
@@ -606,9 +622,7 @@ class Decoder {
       if (from >= to) continue;
       energy[row] += dot(out + from, out + from, to - from);
       for (int64_t r = site.top; r < site.bottom; r++)
-        if (z[r] != 0.0f)
-          add_scaled(out + from, site.B + (r - site.top) * (site.right - site.left) + from - site.left, z[r],
-                     to - from);
+        if (z[r] != 0.0f) add_row(out + from, site.B, r - site.top, from - site.left, to - from, z[r]);
     }
   }
 

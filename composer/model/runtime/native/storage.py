@@ -71,12 +71,21 @@ class StoredMatrix:
 
 def store_exactly(weight: torch.Tensor) -> StoredMatrix:
     """A float32 [O, K] weight in the smallest storage that holds every one of its numbers."""
-    rows, columns = weight.shape
-    if columns % GROUP == 0:
+    if weight.shape[1] % GROUP == 0 and len(weight):
         for attempt in (_four_bits, _eight_bits, _brain_float, _half):
             if attempt(weight[:SAMPLE]) is not None and (found := attempt(weight)) is not None:
                 return found
-    return StoredMatrix(Storage.F32, rows, columns, weight.detach().contiguous())
+    return store_as_loaded(weight)
+
+
+def store_as_loaded(weight: torch.Tensor) -> StoredMatrix:
+    """A float32 [O, K] weight as it is."""
+    return StoredMatrix(Storage.F32, *weight.shape, weight.detach().contiguous())
+
+
+def store_plainly(weight: torch.Tensor) -> StoredMatrix:
+    """A float32 [O, K] weight in bfloat16 if that holds it exactly, else as it is."""
+    return _brain_float(weight) or store_as_loaded(weight)
 
 
 def store_int8(weight: torch.Tensor) -> StoredMatrix:

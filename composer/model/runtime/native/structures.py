@@ -24,14 +24,14 @@ class SiteSlice(Structure):
         ("right", c_int64),
         ("top", c_int64),
         ("bottom", c_int64),
-        ("B", c_void_p),
+        ("B", Matrix),
     ]
 
 
 class Linear(Structure):
     _fields_ = [
         ("weight", Matrix),
-        ("A", c_void_p),
+        ("A", Matrix),
         ("rank", c_int64),
         ("start", c_int64),
         ("sites", c_int64),

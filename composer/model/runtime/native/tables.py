@@ -15,11 +15,20 @@ from composer.model.runtime.llama.fused_linear import BaseWeights
 from composer.model.runtime.llama.layer_table import GROUPS
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native import structures as c
-from composer.model.runtime.native.storage import StoredMatrix, stack, store_exactly, store_int8
+from composer.model.runtime.native.storage import (
+    StoredMatrix,
+    stack,
+    store_as_loaded,
+    store_exactly,
+    store_int8,
+    store_plainly,
+)
 
 Store = Callable[[torch.Tensor], StoredMatrix]
 Stored = Callable[[], StoredMatrix]
-STORES: dict[str, Store] = {"same": store_exactly, "int8": store_int8}
+# What a token reads: the base's weights in the fewest bits that hold them exactly, as they are loaded, or
+# rounded to int8 where they are not held in as few bits already.
+STORES: dict[str, Store] = {"same": store_exactly, "float32": store_as_loaded, "int8": store_int8}
 
 # The fields of structures.Layer that hold the groups, in the order of GROUPS.
 FIELDS = ("qkv", "o", "gate_up", "down")
@@ -62,7 +71,7 @@ class BaseTable:
     def of(cls, runner: LlamaRunner, weights: str) -> BaseTable:
         """The table of a base whose Linear layers are float32. Takes about a second per 100M parameters.
 
-        weights: "same" as the base's, to the bit, or "int8".
+        weights: a key of STORES.
         """
         kept, shape, shared = _Kept(), runner.shape, BaseWeights.of(runner.model.model)
         layers, groups, size = [], [], 0
@@ -71,7 +80,7 @@ class BaseTable:
             stored = [shared.once(*_storing([each.base for each in group], weights)) for group in gated]
             size += sum(each.bytes for each in stored)
             linear = [
-                c.Linear(_matrix(matrix, [each.base for each in group], kept))
+                c.Linear(_matrix(matrix, kept, [each.base for each in group]))
                 for matrix, group in zip(stored, gated, strict=True)
             ]
             norms = (kept.floats(norm) for norm in block.norms)
@@ -94,7 +103,7 @@ class BaseTable:
             None,
             kept.floats(runner.embedding),
             kept.floats(runner.norm),
-            _matrix(unembedding, [head], kept),
+            _matrix(unembedding, kept, [head]),
         )
         return cls(model, tuple(layers), tuple(groups), unembedding.rows, size + unembedding.bytes, kept)
 
@@ -136,15 +145,16 @@ def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, orig
             if not slices:
                 linear.start = start - origin
             site = layout.bank.sites[gated.path]
-            B = site.B.float().t().contiguous()  # [R, d_out]
-            slices.append(c.SiteSlice(left, right, rank, rank + end - start, kept.pointer(B)))
+            B = store_plainly(site.B.float().t().contiguous())  # [R, d_out]
+            slices.append(c.SiteSlice(left, right, rank, rank + end - start, _matrix(B, kept)))
             factors.append(site.A.float())
             rank += end - start
         left = right
     if slices:
         array = (c.SiteSlice * len(slices))(*slices)
         kept.parts.append(array)
-        linear.A, linear.rank, linear.sites = kept.pointer(torch.cat(factors)), rank, len(slices)
+        linear.A = _matrix(store_exactly(torch.cat(factors)), kept)
+        linear.rank, linear.sites = rank, len(slices)
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
 
 
@@ -159,7 +169,7 @@ def _storing(linears: Sequence[nn.Linear], weights: str) -> tuple[Sequence[nn.Li
     return linears, make, f"stored, {weights}"
 
 
-def _matrix(stored: StoredMatrix, linears: Sequence[nn.Linear], kept: _Kept) -> c.Matrix:
+def _matrix(stored: StoredMatrix, kept: _Kept, linears: Sequence[nn.Linear] = ()) -> c.Matrix:
     return c.Matrix(
         int(stored.storage),
         stored.rows,
