@@ -25,8 +25,6 @@ class KVCache:
         # Per layer [S, 2H, max_seq_len, D], keys in the first H heads. Made when the first prompt shows the
         # shape. On a CPU zeros cost no memory until they are written, so the length may be generous.
         self.buffers: list[torch.Tensor] = []
-        # CUDA graphs that read and write these buffers, and are freed with them.
-        self.graphs: dict[tuple, object] = {}
 
     def write(self, slot: int, length: int, read: PrefillOutput, row: int) -> None:
         """Copy the keys and values of one prompt, row `row` of `read`, into a slot."""
@@ -60,6 +58,12 @@ class KVCache:
         """Fill the positions [start, end) of a slot with zeros."""
         for buffer in self.buffers:
             buffer[slot, :, start:end] = 0
+
+
+def cache_for(runner: object, slots: int, max_seq_len: int) -> KVCache:
+    """The cache of a batch on a runner: from the runner's own pool, if it has one."""
+    make = getattr(runner, "cache", KVCache)
+    return make(slots, max_seq_len)
 
 
 class SlotCacheView:
