@@ -16,7 +16,6 @@ from composer.model.gated_model import GateCall, GatedModel, TelemetryRecorder, 
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow
 from composer.model.runtime.compilation import Compilation
-from composer.model.runtime.cuda_graphs import SHORTEST_BUCKET, CudaGraphRunner, length_bucket, padded
 from composer.model.runtime.kv_cache import KVCache
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.runner import TransformersRunner
@@ -130,50 +129,6 @@ def test_rows_that_leave_take_nothing_of_the_others_along(engine):
         2: expected[2],
         "late": expected[1][: len(late.ids)],
     }
-
-
-def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
-    recorded = []
-
-    def capture(run):
-        recorded.append(run)
-        return run
-
-    graphs = CudaGraphRunner(engine.runner, capture)
-    layout = engine.snapshot.layout
-    ours, reference = (
-        Batch(decode, layout, frozenset(), slots=4, max_seq_len=128) for decode in (graphs, engine.runner)
-    )
-    for batch in (ours, reference):
-        batch.add(rows(engine.model.layers, len(engine.names)), layout)
-        for _ in range(4):
-            batch.step()
-        batch.remove([1])
-        for row in batch.rows:
-            row.mixture = LogitMixture.one(-row.mixture.gates[0])
-        batch._changed = True
-        for _ in range(4):
-            batch.step()
-    assert [row.ids for row in ours.rows] == [row.ids for row in reference.rows]
-    # Three rows run as four, two as two: a graph each, and none for the new gates.
-    assert len(recorded) == 2
-
-
-def test_the_reach_of_graphs_doubles_up_to_the_room():
-    assert [length_bucket(length, 2048) for length in (1, SHORTEST_BUCKET, SHORTEST_BUCKET + 1, 2000)] == [
-        SHORTEST_BUCKET,
-        SHORTEST_BUCKET,
-        2 * SHORTEST_BUCKET,
-        2048,
-    ]
-    assert length_bucket(10, 128) == 128
-
-
-def test_many_rows_share_few_graphs():
-    assert {padded(count, 256) for count in range(33, 257)} == set(range(64, 257, 32))
-    assert [padded(count, 256) for count in (1, 3, 5, 32)] == [1, 4, 8, 32]
-    # Never more rows than the cache has slots.
-    assert [padded(count, 50) for count in (3, 33, 50)] == [4, 50, 50]
 
 
 def test_int8_decodes_nearly_the_same_and_reads_prompts_exactly(engine):

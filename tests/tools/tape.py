@@ -1,4 +1,4 @@
-"""A CUDA graph's behaviour without a GPU: a capture that records every operator with the tensors it was given."""
+"""A CUDA graph's behaviour without a GPU: a capture that records operators with their tensors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,22 @@ def tensors(value: Any) -> list[torch.Tensor]:
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.steps: list[tuple[Callable, tuple, dict, Any]] = []
+        # Operator, arguments, and those of its outputs that are memory of their own, by their places.
+        self.steps: list[tuple[Callable, tuple, dict, list[tuple[int, torch.Tensor]]]] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
             raise RuntimeError(f"{func} waits for the device, which no graph may record")
-        out = func(*args, **(kwargs or {}))
-        self.steps.append((func, args, kwargs or {}, out))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        # Others are views, or were written in place: they are there already.
+        given = {each.untyped_storage().data_ptr() for each in tensors((args, kwargs)) if each.numel()}
+        made = [
+            (place, each)
+            for place, each in enumerate(tensors(out))
+            if each.untyped_storage().data_ptr() not in given
+        ]
+        self.steps.append((func, args, kwargs, made))
         return out
 
 
@@ -49,12 +58,10 @@ class Tape:
         @torch.no_grad()
         def replay() -> T:
             self.replays += 1
-            for func, args, kwargs, out in recorder.steps:
-                given = {each.untyped_storage().data_ptr() for each in tensors((args, kwargs))}
-                for old, new in zip(tensors(out), tensors(func(*args, **kwargs)), strict=True):
-                    # A view, or what was written in place, is there already.
-                    if old.untyped_storage().data_ptr() not in given or not old.numel():
-                        old.copy_(new)
+            for func, args, kwargs, made in recorder.steps:
+                out = func(*args, **kwargs)
+                for place, old in made:
+                    old.copy_(out if isinstance(out, torch.Tensor) else out[place])
             return outputs
 
         return replay

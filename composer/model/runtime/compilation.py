@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from threading import Lock, Thread
 from types import FunctionType, MappingProxyType
 
@@ -11,6 +13,8 @@ import torch
 
 from composer.model.converted import cache_folder
 from composer.model.rank_layout import Layout
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.graphs.warm_up import warm_up
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
 from composer.model.runtime.llama.layer import MANY
 from composer.model.runtime.llama.layer_table import DecodePlan, LayerSegment, LayerTable
@@ -32,22 +36,26 @@ class Compilation:
     def __init__(self, decode: ModelRunner, layout: Layout, several: bool = True):
         self._compiled = False
         self._thread: Thread | None = None
-        if isinstance(decode, LlamaRunner) and layout.adapter_index.device.type == "cpu":
-            given = (decode, layout, several)
-            self._thread = Thread(target=self._run, args=given, name="compiling", daemon=True)
+        work: Callable[[], bool] | None = None
+        if isinstance(decode, CudaGraphRunner):
+            work = partial(warm_up, decode, layout, several)
+        elif isinstance(decode, LlamaRunner) and layout.adapter_index.device.type == "cpu":
+            work = partial(_compile_all, decode, layout, several)
+        if work is not None:
+            self._thread = Thread(target=self._run, args=(work,), name="compiling", daemon=True)
             self._thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether the step is compiled, after waiting for at most `timeout` seconds.
 
-        False too where there is nothing to compile: on a GPU, where CUDA graphs do more, for bases outside
-        the Llama family, and without a C++ compiler.
+        False too where there is nothing to compile: for bases outside the Llama family, and without a
+        compiler.
         """
         if self._thread is not None:
             self._thread.join(timeout)
         return self._compiled
 
-    def _run(self, decode: LlamaRunner, layout: Layout, several: bool) -> None:
+    def _run(self, work: Callable[[], bool]) -> None:
         # In this thread: a pool of compiling processes would outlive its use and take memory for each.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         with _compiling:
@@ -56,19 +64,24 @@ class Compilation:
                 folder = cache_folder() / "compiled"
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
-                table = decode.table(layout)
-                compiled = {}
-                for alone in (True, False) if several else (True,):
-                    for kind, segment in {segment.kind: segment for segment in table.segments}.items():
-                        known = decode.compiled.get((kind, alone))
-                        compiled[kind, alone] = known or _compile(decode, table, segment, 1 if alone else 2)
-                    decode.compiled = MappingProxyType({**decode.compiled, **compiled})
-                decode.compiled = MappingProxyType(compiled)
-                self._compiled = True
+                self._compiled = work()
                 log.info("the decoding step is compiled")
             except Exception as fault:  # whatever a compiler may come up with: decoding goes on without it
                 reason = str(fault).split("\n")[0][:200]
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
+
+
+def _compile_all(decode: LlamaRunner, layout: Layout, several: bool) -> bool:
+    """Compile the step of a CPU."""
+    table = decode.table(layout)
+    compiled = {}
+    for alone in (True, False) if several else (True,):
+        for kind, segment in {segment.kind: segment for segment in table.segments}.items():
+            known = decode.compiled.get((kind, alone))
+            compiled[kind, alone] = known or _compile(decode, table, segment, 1 if alone else 2)
+        decode.compiled = MappingProxyType({**decode.compiled, **compiled})
+    decode.compiled = MappingProxyType(compiled)
+    return True
 
 
 def _compile(decode: LlamaRunner, table: LayerTable, segment: LayerSegment, rows: int) -> DecodeLayers:

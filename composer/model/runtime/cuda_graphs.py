@@ -8,6 +8,7 @@ anything.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import torch
 
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.graphs.adapter_buffers import AdapterBuffers, BufferedAdapters
-from composer.model.runtime.graphs.capture import Capture, CudaCapture
+from composer.model.runtime.graphs.capture import Capture, CudaCapture, waits_for_host
 from composer.model.runtime.graphs.kv_pool import (
     BLANK,
     BLOCK,
@@ -37,6 +38,8 @@ from composer.model.runtime.llama.runner import DecodeLayers, LlamaRunner
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs
 from composer.model.runtime.token_routing import RouterConfig
+
+log = logging.getLogger(__name__)
 
 # Rows are padded up to one of these, or to a multiple of the last, so that few graphs are captured.
 SIZES = (1, 2, 4, 8, 16, 24, 32)
@@ -79,6 +82,8 @@ class _Graph:
     blocks: torch.Tensor  # [S, length / BLOCK]
     scales: torch.Tensor  # [S, Zp]
     replay: Callable[[], Outputs]
+    # Whether what was captured is compiled code.
+    compiled: bool
     # Of the plan and the cache that the inputs are from, and the number of rows.
     filled: tuple[int, int, int] | None = None
 
@@ -105,6 +110,7 @@ class CudaGraphRunner:
         self._made_buffers: AdapterBuffers | None = None
         self._loaded: tuple[BufferedAdapters, ref[Layout]] | None = None
         self._compiled: dict[tuple[tuple, bool], DecodeLayers] = {}
+        self._uncapturable = waits_for_host(inner._model.model)
         # Shapes that wait for a capture in the background; None: they are captured when they are met.
         self._awaited: deque[GraphShape] | None = None
         # How many graphs were captured, and when the last pass ran, by the monotonic clock.
@@ -115,6 +121,20 @@ class CudaGraphRunner:
         """A cache in the pool, for one batch."""
         self.pool.prepare()
         return PagedCache(self.pool, slots, max_seq_len)
+
+    @property
+    def inner(self) -> LlamaRunner:
+        """The runner whose passes are captured."""
+        return self._inner
+
+    @property
+    def capture(self) -> Capture:
+        return self._capture
+
+    @property
+    def adapter_memory(self) -> torch.Tensor | None:
+        """The adapters' buffers, one after another; None before any is needed."""
+        return self._buffers.memory
 
     def trial(self) -> LlamaRunner:
         return self._inner.trial()
@@ -199,11 +219,30 @@ class CudaGraphRunner:
                 return runner(plan, inputs, pool.view(pool.places(blocks)))  # type: ignore[arg-type]
 
             self._graphs.pop(shape, None)
-            self._graphs[shape] = _Graph(tokens, positions, blocks, scales, self._capture(run))
+            compiled = self._has_code(adapters, shape.rows)
+            self._graphs[shape] = _Graph(tokens, positions, blocks, scales, self._capture(run), compiled)
             self.captured += 1
             if len(self._graphs) > MOST_GRAPHS:
                 self._synchronize()
                 self._graphs.popitem(last=False)
+
+    def try_record(self, shape: GraphShape) -> bool:
+        """The same. Where a capture fails, passes run uncaptured from then on, and it returns False."""
+        if self._uncapturable:
+            return False
+        try:
+            self.record(shape)
+        except Exception as fault:  # whatever a driver or a library may come up with
+            self._uncapturable = True
+            reason = str(fault).split("\n")[0][:200]
+            log.warning("the decoding step stays out of CUDA graphs (%s); texts come slower", reason)
+        return not self._uncapturable
+
+    def outdated(self, shape: GraphShape) -> bool:
+        """Whether a shape has no graph, or one of what was not compiled yet and now is."""
+        with self._lock:
+            graph = self._graphs.get(shape)
+            return graph is None or (not graph.compiled and self._has_code(self.adapters(shape), shape.rows))
 
     @contextmanager
     def in_background(self, shapes: Sequence[GraphShape]) -> Iterator[deque[GraphShape]]:
@@ -217,6 +256,10 @@ class CudaGraphRunner:
             with self._lock:
                 self._awaited = None
 
+    @property
+    def compiled(self) -> dict[tuple[tuple, bool], DecodeLayers]:
+        return self._compiled
+
     def use(self, compiled: dict[tuple[tuple, bool], DecodeLayers]) -> None:
         """Run compiled code from now on, by the kind of segment and whether for one row."""
         with self._lock:
@@ -227,19 +270,23 @@ class CudaGraphRunner:
         with self._lock:
             return self._buffers.of(shape.bucket, shape.dtype)
 
+    def _has_code(self, adapters: BufferedAdapters, rows: int) -> bool:
+        return all((segment.kind, rows == 1) in self._compiled for segment in adapters.table.segments)
+
     def _graph(self, plan: GraphPlan, inputs: Inputs, cache: PagedCache) -> _Graph | None:
         """The graph of this pass, captured now if it is not awaited from the background."""
         cache.reserve(len(inputs.tokens))
         self._forget_moved()
         shape = self.shape(plan.layout, len(inputs.tokens), inputs.length)
-        if shape is None:
+        if shape is None or self._uncapturable:
             return None
         if shape not in self._graphs:
             if self._awaited is not None:
                 if shape not in self._awaited:
                     self._awaited.appendleft(shape)
                 return None
-            self.record(shape)
+            if not self.try_record(shape):
+                return None
         self._graphs.move_to_end(shape)
         return self._graphs[shape]
 
@@ -274,7 +321,7 @@ class CudaGraphRunner:
             return runner(plan, inputs, cache)
         rows = len(inputs.tokens)
         cache.reserve(rows)
-        places = self.pool.places(cache.blocks[:rows])[:, : inputs.length]  # [B, T]
+        places = self.pool.places(cache.blocks[:rows])[:, : inputs.length].contiguous()  # [B, T]
         outputs = runner(plan, inputs, self.pool.view(places))  # type: ignore[arg-type]
         cache.advance(rows)
         return outputs

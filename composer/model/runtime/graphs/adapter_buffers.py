@@ -116,8 +116,9 @@ class AdapterBuffers:
         self._made: OrderedDict[tuple[Bucket, torch.dtype], BufferedAdapters] = OrderedDict()
 
     @property
-    def nbytes(self) -> int:
-        return 0 if self._memory is None else self._memory.nbytes
+    def memory(self) -> torch.Tensor | None:
+        """All buffers' memory; None before a bucket has any."""
+        return self._memory
 
     def of(self, bucket: Bucket, dtype: torch.dtype) -> BufferedAdapters:
         """The bucket's buffers for factors of this type. What they hold is whatever was loaded last."""
