@@ -164,6 +164,23 @@ def test_a_fresh_cache_costs_no_memory_until_it_is_written():
     assert psutil.Process().memory_info().rss - before < 200e6
 
 
+def test_a_growing_cache_gives_the_same_texts_and_is_as_long_as_they_are():
+    engine = tiny.engine("gemma3", {})
+    layout, found = engine.snapshot.layout, []
+    for cache in (KVCache(4, 2048), KVCache(4, 2048, growing=True)):
+        batch = Batch(engine.runner, layout, frozenset(), slots=4, max_seq_len=2048)
+        batch._cache = cache
+        batch.add([BatchRow(0, list(range(5, 200)), LogitMixture.one(np.zeros((3, 0))), GREEDY)], layout)
+        for _ in range(65):
+            batch.step()
+        batch.remove([0])
+        batch.add(rows(engine.model.layers, 0), layout)
+        batch.step()
+        assert not any(buffer[3:].any() for buffer in cache.buffers)
+        found.append([row.ids for row in batch.rows])
+    assert found[0] == found[1] and cache.buffers[0].shape[2] == 512
+
+
 def kinds(engine: Engine) -> set:
     table = engine.runner.table(engine.snapshot.layout)
     return {(segment.kind, alone) for segment in table.segments for alone in (True, False)}

@@ -50,7 +50,7 @@ MOST_GRAPHS = 160
 # Sets of adapters whose padding is remembered, so that switching back costs a copy at most.
 MOST_LAYOUTS = 8
 
-Outputs = tuple[torch.Tensor, GateTelemetry | None]
+PassOutput = tuple[torch.Tensor, GateTelemetry | None]
 
 
 class GraphShape(NamedTuple):
@@ -81,7 +81,7 @@ class _Graph:
     positions: torch.Tensor  # [S]
     blocks: torch.Tensor  # [S, length / BLOCK]
     scales: torch.Tensor  # [S, Zp]
-    replay: Callable[[], Outputs]
+    replay: Callable[[], PassOutput]
     # Whether what was captured is compiled code.
     compiled: bool
     # Of the plan and the cache that the inputs are from, and the number of rows.
@@ -101,8 +101,8 @@ class CudaGraphRunner:
 
     def __init__(self, inner: LlamaRunner, capture: Capture | None = None, tokens: int = START_TOKENS):
         self._inner = inner
-        self._capture = capture or CudaCapture()
         self.pool = KVPool.of(inner, tokens)
+        self._capture = capture or CudaCapture(self.pool.device)
         self._lock = self.pool.lock
         self._graphs: OrderedDict[GraphShape, _Graph] = OrderedDict()
         self._versions = (0, 0)
@@ -169,7 +169,9 @@ class CudaGraphRunner:
         return GraphPlan(layout, padding, scales, next(stamps))
 
     @torch.no_grad()
-    def __call__(self, plan: GraphPlan | DecodePlan, inputs: Inputs, cache: KVCache | PagedCache) -> Outputs:
+    def __call__(
+        self, plan: GraphPlan | DecodePlan, inputs: Inputs, cache: KVCache | PagedCache
+    ) -> PassOutput:
         with self._lock:
             self.last_pass = monotonic()
             if isinstance(plan, DecodePlan):
@@ -206,7 +208,7 @@ class CudaGraphRunner:
             self.pool.prepare()
             adapters = self._buffers.of(shape.bucket, shape.dtype)
             self._forget_moved()
-            device = self.pool.layers[0].device
+            device = self.pool.device
             tokens, positions = (torch.zeros(shape.rows, dtype=torch.int64, device=device) for _ in range(2))
             blocks = torch.full((shape.rows, shape.length // BLOCK), SPARE, device=device)
             scales = torch.zeros(shape.rows, shape.bucket.width, dtype=shape.dtype, device=device)
@@ -215,7 +217,7 @@ class CudaGraphRunner:
             runner.compiled = self._compiled
 
             @torch.no_grad()
-            def run() -> Outputs:
+            def run() -> PassOutput:
                 return runner(plan, inputs, pool.view(pool.places(blocks)))  # type: ignore[arg-type]
 
             self._graphs.pop(shape, None)
@@ -292,7 +294,7 @@ class CudaGraphRunner:
 
     def _replayed(
         self, graph: _Graph, plan: GraphPlan, inputs: Inputs, cache: KVCache | PagedCache
-    ) -> Outputs:
+    ) -> PassOutput:
         assert isinstance(cache, PagedCache)
         rows = len(inputs.tokens)
         graph.tokens[:rows].copy_(inputs.tokens)
@@ -316,7 +318,7 @@ class CudaGraphRunner:
 
     def _uncaptured(
         self, runner: LlamaRunner, plan: DecodePlan, inputs: Inputs, cache: KVCache | PagedCache
-    ) -> Outputs:
+    ) -> PassOutput:
         if isinstance(cache, KVCache):
             return runner(plan, inputs, cache)
         rows = len(inputs.tokens)
@@ -366,8 +368,8 @@ class CudaGraphRunner:
 
     def _synchronize(self) -> None:
         """Wait for the replays under way before what they read is freed."""
-        if self.pool.layers and self.pool.layers[0].device.type == "cuda":
-            torch.cuda.synchronize(self.pool.layers[0].device)
+        if self.pool.device.type == "cuda":
+            torch.cuda.synchronize(self.pool.device)
 
 
 def _dtype(layout: Layout, bucket: Bucket) -> torch.dtype:

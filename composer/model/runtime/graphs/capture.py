@@ -27,7 +27,8 @@ class CudaCapture:
     The outputs must be copied before the next replay.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device):
+        self._device = device
         self._pool: tuple[int, int] | None = None
 
     @property
@@ -36,6 +37,10 @@ class CudaCapture:
         return self._pool
 
     def __call__(self, run: Callable[[], T]) -> Callable[[], T]:
+        with torch.cuda.device(self._device):  # a new thread would begin on the first one
+            return self._recorded(run)
+
+    def _recorded(self, run: Callable[[], T]) -> Callable[[], T]:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

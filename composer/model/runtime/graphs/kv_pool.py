@@ -61,6 +61,10 @@ class KVPool:
         return cls(runner.layers, runner.empty_buffer(KVCache(1, 1)), tokens)
 
     @property
+    def device(self) -> torch.device:
+        return self._sample.device
+
+    @property
     def used(self) -> int:
         """Blocks that caches hold."""
         with self.lock:
@@ -175,7 +179,7 @@ class PagedCache:
         """Each slot's blocks, [slots, ceil(max_seq_len / BLOCK)] int64; BLANK where it has none."""
         if self._table is None:
             rows = [own + [BLANK] * (self._width - len(own)) for own in self._blocks]
-            self._table = torch.tensor(rows).to(self._pool.layers[0].device)
+            self._table = torch.tensor(rows).to(self._pool.device)
         return self._table
 
     def write(self, slot: int, length: int, read: PrefillOutput, row: int) -> None:
@@ -184,7 +188,7 @@ class PagedCache:
         with self._pool.lock:
             self._release(slot)
             self._extend(slot, length)
-            own = torch.tensor(self._blocks[slot]).to(self._pool.layers[0].device)
+            own = torch.tensor(self._blocks[slot]).to(self._pool.device)
             places = self._pool.places(own)[:length]  # [length]
             for layer, past in zip(self._pool.layers, read.past, strict=True):
                 layer[places] = past[row, :, start : start + length].transpose(0, 1)
@@ -215,7 +219,7 @@ class PagedCache:
             if start == 0:
                 self._release(slot)
             elif start < self._lengths[slot]:
-                own = torch.tensor(self._blocks[slot]).to(self._pool.layers[0].device)
+                own = torch.tensor(self._blocks[slot]).to(self._pool.device)
                 places = self._pool.places(own)[start:end]
                 for layer in self._pool.layers:
                     layer[places] = 0
