@@ -17,7 +17,12 @@ from composer.core.errors import ComposerError
 from composer.engine.scheduler import Scheduler
 from composer.methods import METHODS
 from composer.model.loading import load_base
-from composer.model.runtime.batch import Batch
+from composer.model.logit_mixture import LogitMixture
+from composer.model.runtime.batch import Batch, BatchRow
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.graphs.memory import in_words, runner_memory
+from composer.model.runtime.graphs.warm_up import warm_up
+from composer.model.runtime.kv_cache import cache_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -171,3 +176,105 @@ def test_smaller_types_decode_and_still_follow_the_sliders(dtype, quantization):
     assert plain[-1].text.strip() and sports[-1].text.strip() and plain[-1].text != sports[-1].text
     assert np.isfinite(sports[0].contribution).all() and sports[0].contribution.max() > 0
     assert not plain[0].contribution.any()
+
+
+# --- graphs, pooled memory and compiled layers ---------------------------------------------------
+
+
+def graph_runner(engine: Engine) -> CudaGraphRunner:
+    """The engine's own runner, or one over its passes where it decodes without graphs."""
+    made = engine.runner
+    return made if isinstance(made, CudaGraphRunner) else CudaGraphRunner(made)
+
+
+def greedy(engine: Engine, runner, count: int, steps: int = 16, seed: int = 0) -> dict[int, list[int]]:
+    """The ids of rows of unlike length and gates, decoded by one batch."""
+    layout = engine.snapshot.layout
+    draw = np.random.default_rng(seed)
+    rows = [
+        BatchRow(
+            key,
+            draw.integers(5, 20000, 6 + 9 * key).tolist(),
+            LogitMixture.one(draw.uniform(0, 1, (layout.layers, len(layout.bank.names)))),
+            GREEDY,
+        )
+        for key in range(count)
+    ]
+    batch = Batch(runner, layout, frozenset(), slots=count, max_seq_len=2048)
+    batch._cache = cache_for(runner, count, 2048)
+    batch.add(rows, layout)
+    for _ in range(steps):
+        batch.step()
+    return {row.key: row.ids for row in batch.rows}
+
+
+@pytest.fixture(scope="module", params=[("float32", "none"), ("bfloat16", "none"), ("bfloat16", "nf4")])
+def base(request) -> Engine:
+    return typed(*request.param)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_graphs_give_the_texts_of_the_same_pass_uncaptured(base, count):
+    graphs = graph_runner(base)
+    graphed = greedy(base, graphs, count)
+    uncaptured = CudaGraphRunner(graphs.inner, lambda run: run)
+    assert graphs.captured and graphed == greedy(base, uncaptured, count)
+
+
+def test_a_second_text_replays_what_the_first_captured(base):
+    graphs = graph_runner(base)
+    greedy(base, graphs, 3)
+    before = graphs.captured
+    for seed in range(1, 4):
+        greedy(base, graphs, 3, seed=seed)
+    assert graphs.captured == before
+
+
+def test_a_thousand_texts_take_no_more_memory_and_no_more_graphs(base):
+    graphs = graph_runner(base)
+    for seed in range(20):
+        greedy(base, graphs, 1 + seed % 3, steps=2, seed=seed)
+    torch.cuda.synchronize()
+    captured, reserved = graphs.captured, torch.cuda.memory_reserved()
+    for seed in range(1000):
+        greedy(base, graphs, 1 + seed % 3, steps=2, seed=seed)
+    torch.cuda.synchronize()
+    assert graphs.captured == captured and graphs.pool.used == 0
+    assert torch.cuda.memory_reserved() <= reserved * 1.01
+
+
+def test_batches_of_two_threads_give_what_they_give_alone(base):
+    graphs = graph_runner(base)
+    alone = [greedy(base, graphs, 2, seed=seed) for seed in range(2)]
+    found: dict[int, dict[int, list[int]]] = {}
+    threads = [
+        Thread(target=lambda seed=seed: found.update({seed: greedy(base, graphs, 2, seed=seed)}))
+        for seed in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[seed] for seed in range(2)] == alone
+
+
+def test_compiled_and_captured_layers_give_nearly_the_same_logits(base):
+    """Fused kernels round elsewhere, so logits are compared, and texts in float32 alone."""
+    graphs = CudaGraphRunner(graph_runner(base).inner)
+    plain = greedy(base, CudaGraphRunner(graphs.inner, lambda run: run), 3)
+    assert warm_up(graphs, base.snapshot.layout)
+    before = graphs.captured
+    compiled = greedy(base, graphs, 3)
+    assert graphs.captured == before, "the likely shapes are there"
+    if base.base.dtype == torch.float32:
+        assert compiled == plain
+    same = sum(one == other for key in plain for one, other in zip(plain[key], compiled[key], strict=True))
+    assert same >= 0.7 * sum(map(len, plain.values()))
+
+
+def test_the_report_accounts_for_the_memory_that_is_taken(base):
+    graphs = graph_runner(base)
+    greedy(base, graphs, 1)
+    found = runner_memory(base.model, graphs, base.snapshot.layout)
+    assert found["base weights"] and found["KV pool"] and found["graphs"], in_words(found)
+    assert sum(found.values()) <= torch.cuda.memory_reserved()

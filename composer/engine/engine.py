@@ -116,7 +116,7 @@ class Engine:
         Until it is ready, and wherever it cannot be compiled, decoding runs uncompiled.
         """
         if self._compilation is None:
-            self._compilation = Compilation(self.runner, self._verify)
+            self._compilation = Compilation(self.runner, self.snapshot.layout, self._verify)
         return self._compilation
 
     def _verify(self, decode: ModelRunner) -> None:

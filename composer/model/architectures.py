@@ -39,7 +39,7 @@ def _llama(model: GatedModel, weights: str) -> ModelRunner:
     runner = LlamaRunner(model, "same")
     if NativeRunner.fits(model):
         return NativeRunner(runner, weights)
-    return CudaGraphRunner(runner) if model.device.type == "cuda" and not model.quantised else runner
+    return CudaGraphRunner(runner) if model.device.type == "cuda" else runner
 
 
 LLAMA = Architecture("llama", lambda model: why_not(model) is None, _llama, why_not)

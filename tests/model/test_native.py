@@ -165,7 +165,7 @@ def test_the_compiled_step_computes_what_the_pass_does(family, rows, folders):
 def test_it_multiplies_with_every_storage(storage, rows):
     engine = with_weights(storage)
     held = {
-        each.weight.storage for layer in engine.runner._step._base.layers for each in (layer.qkv, layer.down)
+        each.weight.storage for layer in engine.runner.step._base.layers for each in (layer.qkv, layer.down)
     }
     assert held == {storage}
     for one, other in zip(*both(engine, [4] * rows, ()), strict=True):
@@ -183,7 +183,7 @@ def test_adapters_in_bfloat16_are_read_in_it(rows, folders):
     engine.runner.compile()
     for one, other in zip(*both(engine, [4] * rows), strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
-    table = engine.runner._step._table(engine.snapshot.layout.select((0, 1, 2)))
+    table = engine.runner.step._table(engine.snapshot.layout.select((0, 1, 2)))
     held = {each.B.storage for layer in table.model.layer[:2] for each in layer.qkv.site[: layer.qkv.sites]}
     assert held == {Storage.BF16}
 
@@ -192,7 +192,7 @@ def test_float32_reads_the_weights_as_they_are_loaded(folders):
     engine = with_weights(Storage.U4)
     engine.runner = NativeRunner(engine.runner.inner, "float32")
     engine.runner.compile()
-    assert {layer.qkv.weight.storage for layer in engine.runner._step._base.layers} == {Storage.F32}
+    assert {layer.qkv.weight.storage for layer in engine.runner.step._base.layers} == {Storage.F32}
     for one, other in zip(*both(engine, columns=()), strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
@@ -222,7 +222,7 @@ def test_texts_are_the_same_words(family, folders):
     composition = Composition(weights={"plain": 1, "rslora": -0.5})
     long = replace(GREEDY, max_new_tokens=100)
     plain = list(engine.generate("abc", composition, long))
-    assert Compilation(engine.runner, engine._verify).wait(300)
+    assert Compilation(engine.runner, engine.snapshot.layout, engine._verify).wait(300)
     quick = list(engine.generate("abc", composition, long))
     assert [step.token for step in quick] == [step.token for step in plain]
     for one, other in zip(plain, quick, strict=True):
@@ -242,10 +242,10 @@ def test_an_adapter_that_is_turned_up_needs_no_compilation(folders, monkeypatch)
     engine = tiny.engine("llama", folders("llama"))
     engine.runner.compile()
     monkeypatch.setattr(NativeRunner, "compile", lambda *_: 1 / 0)
-    before = engine.runner._step
+    before = engine.runner.step
     for weights in ({}, {"plain": 1}, {"plain": 1, "rslora": 1}, {"patterned": 0.5}):
         assert len(list(engine.generate("abc", Composition(weights), GREEDY))) > 0
-        assert engine.runner._step is before
+        assert engine.runner.step is before
     assert len(before._tables) <= KEPT_TABLES
 
 
@@ -257,7 +257,7 @@ def test_the_tables_of_adapters_that_are_kept_are_few(tmp_path):
     engine.runner.compile()
     for name in names:
         list(engine.generate("abc", Composition({name: 1}), replace(GREEDY, max_new_tokens=2)))
-    assert len(engine.runner._step._tables) == KEPT_TABLES
+    assert len(engine.runner.step._tables) == KEPT_TABLES
 
 
 # --- the compiler --------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from composer.model.gated_model import GateCall, GatedModel, TelemetryRecorder, 
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow
 from composer.model.runtime.compilation import Compilation
-from composer.model.runtime.cuda_graphs import SHORTEST_BUCKET, CudaGraphRunner, length_bucket, padded
 from composer.model.runtime.kv_cache import KVCache
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native.runner import NativeRunner
@@ -134,50 +133,6 @@ def test_rows_that_leave_take_nothing_of_the_others_along(engine):
     }
 
 
-def test_graphs_replay_under_new_gates_tokens_and_sizes(engine):
-    recorded = []
-
-    def capture(run):
-        recorded.append(run)
-        return run
-
-    graphs = CudaGraphRunner(engine.runner.inner, capture)
-    layout = engine.snapshot.layout
-    ours, reference = (
-        Batch(decode, layout, frozenset(), slots=4, max_seq_len=128) for decode in (graphs, engine.runner)
-    )
-    for batch in (ours, reference):
-        batch.add(rows(engine.model.layers, len(engine.names)), layout)
-        for _ in range(4):
-            batch.step()
-        batch.remove([1])
-        for row in batch.rows:
-            row.mixture = LogitMixture.one(-row.mixture.gates[0])
-        batch._changed = True
-        for _ in range(4):
-            batch.step()
-    assert [row.ids for row in ours.rows] == [row.ids for row in reference.rows]
-    # Three rows run as four, two as two: a graph each, and none for the new gates.
-    assert len(recorded) == 2
-
-
-def test_the_reach_of_graphs_doubles_up_to_the_room():
-    assert [length_bucket(length, 2048) for length in (1, SHORTEST_BUCKET, SHORTEST_BUCKET + 1, 2000)] == [
-        SHORTEST_BUCKET,
-        SHORTEST_BUCKET,
-        2 * SHORTEST_BUCKET,
-        2048,
-    ]
-    assert length_bucket(10, 128) == 128
-
-
-def test_many_rows_share_few_graphs():
-    assert {padded(count, 256) for count in range(33, 257)} == set(range(64, 257, 32))
-    assert [padded(count, 256) for count in (1, 3, 5, 32)] == [1, 4, 8, 32]
-    # Never more rows than the cache has slots.
-    assert [padded(count, 50) for count in (3, 33, 50)] == [4, 50, 50]
-
-
 @pytest.mark.parametrize(("family", "weights"), [("gpt_neox", "int8"), ("llama", "int4"), ("llama", None)])
 def test_weights_that_cannot_be_are_refused_in_a_sentence(family, weights):
     with pytest.raises(ComposerError, match="int8"):
@@ -197,5 +152,23 @@ def test_a_fresh_cache_costs_no_memory_until_it_is_written():
     assert psutil.Process().memory_info().rss - before < 200e6
 
 
-def test_there_is_nothing_to_compile_outside_the_family():
-    assert not Compilation(TransformersRunner(GatedModel(tiny.model("gpt_neox")))).wait()
+def test_a_growing_cache_gives_the_same_texts_and_is_as_long_as_they_are():
+    engine = tiny.engine("gpt_neox", {})
+    layout, found = engine.snapshot.layout, []
+    for cache in (KVCache(4, 2048), KVCache(4, 2048, growing=True)):
+        batch = Batch(engine.runner, layout, frozenset(), slots=4, max_seq_len=2048)
+        batch._cache = cache
+        batch.add([BatchRow(0, list(range(5, 200)), LogitMixture.one(np.zeros((3, 0))), GREEDY)], layout)
+        for _ in range(65):
+            batch.step()
+        batch.remove([0])
+        batch.add(rows(engine.model.layers, 0), layout)
+        batch.step()
+        assert not any(buffer[3:].any() for buffer in cache.buffers)
+        found.append([row.ids for row in batch.rows])
+    assert found[0] == found[1] and cache.buffers[0].shape[2] == 512
+
+
+def test_there_is_nothing_to_compile_outside_the_families():
+    engine = tiny.engine("gpt_neox", {})
+    assert not Compilation(engine.runner, engine.snapshot.layout).wait()

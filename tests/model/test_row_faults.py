@@ -66,7 +66,7 @@ def engine(request, tmp_path_factory):
     made = make_engine(tmp_path_factory.mktemp(request.param), family)
     made.end_tokens = frozenset()  # a text must not end early, or it is in nobody's company
     if request.param == "compiled":
-        assert Compilation(made.runner).wait(300)
+        assert Compilation(made.runner, made.snapshot.layout).wait(300)
     if request.param == "modules":
         made.runner = TransformersRunner(made.model)
     if request.param == "graphs":

@@ -254,7 +254,7 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
     def compiled(*_):
         raise RuntimeError("compiled code ran")
 
-    monkeypatch.setattr(llama.runner, "_step", compiled)
+    monkeypatch.setattr(llama.runner, "step", compiled)
     assert len(list(llama.generate(PROMPT, ARROW, GREEDY))) == GREEDY.max_new_tokens
     for plain in (Composition(WEIGHTS), replace(ARROW, blend=0)):
         with pytest.raises(RuntimeError, match="compiled code ran"):

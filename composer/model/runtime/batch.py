@@ -18,7 +18,7 @@ from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.finite import OVERFLOW
-from composer.model.runtime.kv_cache import KVCache
+from composer.model.runtime.kv_cache import cache_for
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs, ModelRunner
 from composer.model.runtime.sampling import NO_TOKEN, BatchSampler, RowSampler
@@ -145,7 +145,7 @@ class Batch:
         # The pass ahead of the host, and what samples the present rows.
         self._launched: _Launched | None = None
         self._sampler: BatchSampler | None = None
-        self._cache = KVCache(slots, max_seq_len)
+        self._cache = cache_for(runner, slots, max_seq_len)
         self._entries = list[SlotEntry]()
         self._changed = True
 

@@ -3,50 +3,82 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from threading import Lock, Thread
 
+from composer.model.converted import cache_folder
+from composer.model.rank_layout import Layout
+from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.graphs.warm_up import warm_up
 from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import ModelRunner
 
 log = logging.getLogger(__name__)
 
-# Serialised: compilers take all cores, and the weights are packed once for all who share them.
+# Serialised: compilers take all cores and are not safe for two compilations in one process, and the weights
+# are packed once for all who share them.
 _compiling = Lock()
 
 
 class Compilation:
     """A compilation under way. It changes the runner when it is through, and nothing when it fails.
 
-    verify: raises where a compiled runner computes other logits than the base.
+    layout: of the adapters that are loaded; a GPU captures graphs for what they can need. verify: raises
+    where a compiled runner computes other logits than the base.
     """
 
-    def __init__(self, decode: ModelRunner, verify: Callable[[ModelRunner], object] = lambda made: None):
-        self._compiled = isinstance(decode, NativeRunner) and decode.compiled
+    def __init__(
+        self,
+        decode: ModelRunner,
+        layout: Layout,
+        verify: Callable[[ModelRunner], object] = lambda made: None,
+    ):
+        self._compiled = False
         self._thread: Thread | None = None
-        if isinstance(decode, NativeRunner) and not decode.compiled:
-            self._start(partial(decode.compile, verify))
+        if work := _work(decode, layout, verify):
+            self._thread = Thread(target=self._run, args=(work,), name="compiling", daemon=True)
+            self._thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether the step is compiled, after waiting for at most `timeout` seconds.
 
         False too where there is nothing to compile: for bases outside the families of
-        composer.model.architectures, and without a C++ compiler.
+        composer.model.architectures, and without a compiler.
         """
         if self._thread is not None:
             self._thread.join(timeout)
         return self._compiled
 
-    def _start(self, work: Callable[[], None]) -> None:
-        self._thread = Thread(target=self._run, args=(work,), name="compiling", daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], bool]) -> None:
         with _compiling:
             try:
-                work()
-                self._compiled = True
+                self._compiled = work()
             except Exception as fault:  # whatever a compiler may come up with: decoding goes on without it
                 reason = str(fault).split("\n")[0][:200]
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
+
+
+def _work(
+    decode: ModelRunner, layout: Layout, verify: Callable[[ModelRunner], object]
+) -> Callable[[], bool] | None:
+    if isinstance(decode, NativeRunner):
+        return partial(_on_cpu, decode, verify)
+    return partial(_on_gpu, decode, layout) if isinstance(decode, CudaGraphRunner) else None
+
+
+def _on_cpu(decode: NativeRunner, verify: Callable[[ModelRunner], object]) -> bool:
+    if not decode.compiled:
+        decode.compile(verify)
+    return True
+
+
+def _on_gpu(decode: CudaGraphRunner, layout: Layout) -> bool:
+    # In this thread: a pool of compiling processes would outlive its use and take memory for each.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # The user's own folder: what inductor keeps there is code, and is loaded as code.
+    folder = cache_folder() / "compiled"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    return warm_up(decode, layout)

@@ -130,6 +130,10 @@ class TransformersRunner:
         ).logits[:, -1]  # [B, V]
         return logits, plan.recorder.telemetry(plan.layout, self._model.layer_of)
 
+    def cache(self, slots: int, max_seq_len: int) -> KVCache:
+        """A batch's cache; on a GPU one that grows, where zeros take memory too."""
+        return KVCache(slots, max_seq_len, growing=self._model.device.type == "cuda")
+
     def trial(self) -> TransformersRunner:
         return self
 

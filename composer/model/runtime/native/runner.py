@@ -61,7 +61,7 @@ class NativeRunner:
 
     def __init__(self, inner: LlamaRunner, weights: str = "same"):
         self.inner, self.weights = inner, weights
-        self._step: NativeStep | None = None
+        self.step: NativeStep | None = None
 
     @staticmethod
     def fits(model: GatedModel) -> bool:
@@ -76,14 +76,14 @@ class NativeRunner:
         """
         step = NativeStep(team(), self.inner, BaseTable.of(self.inner, self.weights))
         made = NativeRunner(self.inner, self.weights)
-        made._step = step
+        made.step = step
         verify(made)
-        self._step = step
+        self.step = step
         log.info("the decoding step is compiled; it reads %.0f MB of weights a token", step.bytes / 1e6)
 
     @property
     def compiled(self) -> bool:
-        return self._step is not None
+        return self.step is not None
 
     def read(
         self,
@@ -107,9 +107,9 @@ class NativeRunner:
     def __call__(
         self, plan: NativePlan, inputs: Inputs, cache: KVCache
     ) -> tuple[torch.Tensor, GateTelemetry | None]:
-        if self._step is None or plan.routed:
+        if self.step is None or plan.routed:
             return self.inner(plan.eager, inputs, cache)
-        return self._step(plan, inputs, cache)
+        return self.step(plan, inputs, cache)
 
 
 class NativeStep:
