@@ -85,7 +85,7 @@ def streamed_kl(hidden: torch.Tensor, head: nn.Linear, rows: int, words: int) ->
         bias = None if head.bias is None else head.bias[some]
         logits = F.linear(hidden, head.weight[some], bias).float().unflatten(0, (-1, rows))
         part = _Sums.of(logits)
-        sums = part if sums is None else sums.plus(part)
+        sums = part if sums is None else sums.merged(part)
     assert sums is not None  # no head is without words
     return sums.kl().float()
 
@@ -109,7 +109,7 @@ class _Sums(NamedTuple):
         apart = (a - b).mul_(a.exp()).sum(dim=-1)
         return cls(top.double(), logits.exp_().sum(dim=-1).double(), apart.double())
 
-    def plus(self, other: _Sums) -> _Sums:
+    def merged(self, other: _Sums) -> _Sums:
         """Of both parts."""
         top = torch.maximum(self.top, other.top)
         here, there = self._under(top), other._under(top)
