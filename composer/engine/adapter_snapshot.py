@@ -45,8 +45,7 @@ class AdapterSnapshot:
         if telemetry.layout.columns == tuple(range(count)):
             return part
         whole = part.new_zeros(*part.shape[:2], count)
-        whole[:, :, list(telemetry.layout.columns)] = part
-        return whole
+        return whole.index_copy_(2, telemetry.layout.once(_columns), part)
 
     def index(self, name: str) -> int:
         """The adapter's index in `names`. Raises ComposerError for an unknown name."""
@@ -58,3 +57,8 @@ class AdapterSnapshot:
         """The adapter's column in the bank. Raises ComposerError as `index`."""
         self.index(name)
         return self.bank.names.index(name)
+
+
+def _columns(layout: Layout) -> torch.Tensor:
+    """[n] int64: the layout's columns in the whole bank, on its device, so that no pass waits for them."""
+    return torch.tensor(layout.columns, dtype=torch.int64, device=layout.scaling.device)

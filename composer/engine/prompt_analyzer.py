@@ -115,10 +115,11 @@ class PromptAnalyzer:
     def _alone(
         self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int], every: bool = False
     ) -> PrefillOutput:
-        """One prefill: row 0 the base, row i the i-th column's adapter alone at weight 1."""
-        rows, layout = len(columns) + 1, snapshot.layout.select(columns)
-        alone = np.zeros((rows, self._model.layers, len(columns)), np.float32)  # [1 + n, L, n]
-        for row in range(1, rows):
-            alone[row, :, row - 1] = 1
+        """One prefill: row 0 the base, row i the i-th column's adapter alone at weight 1, and no others."""
+        rows, used = len(columns) + 1, sorted(set(columns))
+        layout = snapshot.layout.select(used)
+        alone = np.zeros((rows, self._model.layers, len(used)), np.float32)  # [1 + n, L, used]
+        for row, column in enumerate(columns, start=1):
+            alone[row, :, used.index(column)] = 1
         gates = gates_tensor(alone, layout.adapter_index.device)
         return self._runner.read(layout, gates, [ids] * rows, unembed=False, every=every)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from composer.core.errors import ComposerError, sanitize
-from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
+from composer.model.runtime.llama.fused_linear import fuse_linears
 
 # Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.
 ROWS = 128
@@ -33,7 +33,7 @@ class Lens:
                 f"This base is of the family {family}, whose final norm or unembedding was not found, so KL "
                 "fusion cannot read it; choose a base of another family."
             )
-        self._head = fuse_linears([head], base=BaseWeights.of(model))
+        self._head = fuse_linears([head])
         # Which words can be unembedded apart from the others: those of a plain layer on a GPU. A CPU has a
         # packed copy of the whole, which is quicker.
         streams = type(head) is nn.Linear and head.weight.device.type == "cuda"
@@ -85,7 +85,7 @@ def streamed_kl(hidden: torch.Tensor, head: nn.Linear, rows: int, words: int) ->
         bias = None if head.bias is None else head.bias[some]
         logits = F.linear(hidden, head.weight[some], bias).float().unflatten(0, (-1, rows))
         part = _Sums.of(logits)
-        sums = part if sums is None else sums.joined(part)
+        sums = part if sums is None else sums.merged(part)
     assert sums is not None  # no head is without words
     return sums.kl().float()
 
@@ -109,7 +109,7 @@ class _Sums(NamedTuple):
         apart = (a - b).mul_(a.exp()).sum(dim=-1)
         return cls(top.double(), logits.exp_().sum(dim=-1).double(), apart.double())
 
-    def joined(self, other: _Sums) -> _Sums:
+    def merged(self, other: _Sums) -> _Sums:
         """Of both parts."""
         top = torch.maximum(self.top, other.top)
         here, there = self._under(top), other._under(top)
