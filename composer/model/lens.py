@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from composer.core.errors import ComposerError, sanitize
-from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 
 # Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.
 ROWS = 128
@@ -33,7 +33,7 @@ class Lens:
                 f"This base is of the family {family}, whose final norm or unembedding was not found, so KL "
                 "fusion cannot read it; choose a base of another family."
             )
-        self._head = fuse_linears([head])
+        self._head = fuse_linears([head], base=BaseWeights.of(model))
         # Which words can be unembedded apart from the others: those of a plain layer on a GPU. A CPU has a
         # packed copy of the whole, which is quicker.
         streams = type(head) is nn.Linear and head.weight.device.type == "cuda"

@@ -17,6 +17,7 @@ from composer.model.runtime.batch import Batch
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.transfer import HostCopy, packed, unpacked
 from tests.tools import tiny
+from tests.tools.caches import buffers, overwrite
 
 REQUESTS = [
     ("abc", Composition(), Sampling(max_new_tokens=9, temperature=0)),
@@ -42,11 +43,13 @@ def overwriting(run):
 
     def replay():
         logits, telemetry = run()
-        own = [logits, telemetry.coded, telemetry.energy]
+        own = [logits] if telemetry is None else [logits, telemetry.coded, telemetry.energy]
         kept.extend(each.clone() for each in own[len(kept) :])
         for mine, his in zip(kept, own, strict=True):
             mine.copy_(his)
-        return kept[0], replace(telemetry, coded=kept[1], energy=kept[2])
+        if telemetry is not None:
+            telemetry = replace(telemetry, coded=kept[1], energy=kept[2])
+        return kept[0], telemetry
 
     return replay
 
@@ -110,7 +113,7 @@ def test_a_token_after_the_end_is_dropped_and_its_place_is_cleared(engine, monke
     session = sessions(engine, True)
     same(told(session, engine), expected)
     assert session._batch._launched is None
-    assert not any(buffer[:, :, 1:].any() for buffer in session._batch._cache.buffers)
+    assert not any(buffer[:, :, 1:].any() for buffer in buffers(session._batch._cache))
 
 
 def test_gates_are_refreshed_at_the_same_tokens(engine):
@@ -197,15 +200,14 @@ def test_a_row_that_overflows_beside_a_pass_ahead_fails_alone(engine):
     session.step()
     healthy, sick = session._batch.rows
     # From its newest place on, what row 1 reads is not finite.
-    for buffer in session._batch._cache.buffers:
-        buffer[1, :, 2] = float("nan")
+    overwrite(session._batch._cache, 1, 2, float("nan"))
     outcomes = [each for _ in range(4) for each in session.step()]
     faults = [each for each in outcomes if hasattr(each, "fault")]
     assert [each.row for each in faults] == [sick.key] and isinstance(faults[0].fault, ComposerError)
     expected = told(sessions(engine, False), engine, {0: [0]})[0]
     prompt = len(engine.base.encode(REQUESTS[0][0]))
     assert healthy.ids[prompt:] == [step.token for step in expected][: len(healthy.ids) - prompt]
-    assert not any(buffer[1, :, 1:].any() for buffer in session._batch._cache.buffers)
+    assert not any(buffer[1, :, 1:].any() for buffer in buffers(session._batch._cache))
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -44,7 +44,8 @@ class KVCache:
         buffer = self.buffers[layer]
         if buffer.shape[2] < length:
             self._length = max(self._length, min(max(length, 2 * buffer.shape[2]), self.max_seq_len))
-            longer = self.zeros(buffer.shape[1], buffer.shape[3], buffer)
+            with torch.inference_mode(False):  # or nobody could write to it outside of that mode
+                longer = self.zeros(buffer.shape[1], buffer.shape[3], buffer)
             longer[:, :, : buffer.shape[2]] = buffer
             self.buffers[layer] = longer
         return self.buffers[layer]
