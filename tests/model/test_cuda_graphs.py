@@ -130,12 +130,16 @@ def test_new_texts_and_other_weights_replay_what_is_there(engine):
         rows, others = ([row(layout, 10 * number + key) for key in range(3)] for _ in range(2))
         assert text(graphs, layout, rows) == text(engine.runner, layout, others)
         assert tape.captures == 1
-    texts = Texts(graphs, layout)
-    texts.batch.add([row(layout, 1)], layout)
-    texts.steps(2)
-    texts.batch.rows[0].mixture = LogitMixture.one(-texts.batch.rows[0].mixture.gates[0])
-    texts.batch._changed = True
-    texts.steps(2)
+    found = []
+    for runner in (graphs, engine.runner):
+        texts = Texts(runner, layout)
+        texts.batch.add([row(layout, 1)], layout)
+        texts.steps(2)
+        texts.batch.rows[0].mixture = LogitMixture.one(-texts.batch.rows[0].mixture.gates[0])
+        texts.batch._changed = True
+        found.append((texts.steps(4), texts.runner.heard[-1][0]))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-4, rtol=0)
     assert tape.captures == 2  # of one row, and none for the new gates
 
 

@@ -182,6 +182,12 @@ class PagedCache:
             self._table = torch.tensor(rows).to(self._pool.device)
         return self._table
 
+    @property
+    def buffers(self) -> list[torch.Tensor]:
+        """What KVCache has by this name, [slots, 2H, T, D] for each layer, as copies to look at."""
+        places = self._pool.places(self.blocks)
+        return [layer[places].transpose(1, 2) for layer in self._pool.layers]
+
     def write(self, slot: int, length: int, read: PrefillOutput, row: int) -> None:
         """Copy the keys and values of one prompt, row `row` of `read`, into a slot."""
         start = read.starts[row]
