@@ -10,6 +10,7 @@ from benchmarks.plan import TEXT, greedy
 from composer.model.gated_model import GatedModel
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow
+from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import ModelRunner
 from composer.model.runtime.select import select_runner
 
@@ -46,7 +47,10 @@ def _forced(fixture: BenchFixture, count: int, weights: str) -> torch.Tensor:
     ids = fixture.encode(TEXT)[: POSITIONS + 1]
     model = GatedModel(clone_modules(fixture.base).model)
     layout = model.layout(fixture.ours(count).snapshot.bank)
-    recorded = _Listening(select_runner(model, weights))
+    runner = select_runner(model, weights)
+    if isinstance(runner, NativeRunner):
+        runner.compile()
+    recorded = _Listening(runner)
     batch = Batch(recorded, layout, ends=(), slots=1, max_seq_len=len(ids))
     row = BatchRow(
         "forced", ids[:1], LogitMixture.one(np.ones((model.layers, count), np.float32)), greedy(len(ids))

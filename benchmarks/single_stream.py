@@ -35,15 +35,18 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
 
 
 def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) -> dict[str, Arm]:
-    """ours N, ours eager N, ours int8 N (on a CPU), peft N (N active), peft cat 3, passes 4, wall."""
+    """ours N, ours eager N, on a CPU ours float32 N and ours int8 N, peft N (N active), peft cat 3, passes 4,
+    wall."""
     prompt = prompt_of(fixture.count_tokens, plan.prompt)
     ids, tokens = fixture.encode(prompt), plan.tokens
     made: dict[str, Arm] = {f"ours {n}": ours(fixture.ours(n), prompt, tokens) for n in COUNTS}
     for n in (0, 3):
         made[f"ours eager {n}"] = ours(fixture.ours(n, compiled=False), prompt, tokens)
     if fixture.device.type == "cpu" and fixture.spec.quantization == "none":
-        for n in (0, 3):
-            made[f"ours int8 {n}"] = ours(fixture.ours(n, weights="int8"), prompt, tokens)
+        for weights, counts in (("float32", COUNTS), ("int8", (0, 3))):
+            made |= {
+                f"ours {weights} {n}": ours(fixture.ours(n, weights=weights), prompt, tokens) for n in counts
+            }
 
     reference = fixture.reference_base
     bare = peft_baseline.plain(reference)

@@ -33,12 +33,23 @@ class _User:
 
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Per number of users: tokens a second together and each, seconds to the first token, memory; and the
-    tokens a second that as many rows' bare products would leave, were there nothing else to do."""
+    tokens a second that as many rows' bare products would leave, were there nothing else to do.
+
+    "float32": the same counts on a CPU that reads the weights as they are loaded.
+    """
+    result = {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS}
+    result["counts"] = _counts(fixture, plan, "same")
+    if fixture.device.type == "cpu" and fixture.spec.quantization == "none":
+        result["float32"] = _counts(fixture, plan, "float32")
+    return result
+
+
+def _counts(fixture: BenchFixture, plan: Plan, weights: str) -> dict[str, dict]:
     walls = {count: bare_products(fixture.reference_base, count) for count in plan.users}
     bare: dict[int, list[float]] = {count: [] for count in plan.users}
     users: dict[int, list[list[_User]]] = {count: [] for count in plan.users}
     memory = dict.fromkeys(plan.users, 0)
-    engine = run_in_short_lived_thread(lambda: fixture.ours(USUAL))  # as the page loads it
+    engine = run_in_short_lived_thread(lambda: fixture.ours(USUAL, weights=weights))  # as the page loads it
     engine.warm_up().wait(COMPILE_TIMEOUT)
     scheduler = Scheduler(engine, slots=SLOTS)
     try:
@@ -53,14 +64,13 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
                 memory[count] = max(memory[count], memory_held(fixture.device))
     finally:
         scheduler.close()
-    counts = {
+    return {
         str(count): {
             **figures(users[count], plan.user_tokens, memory[count]),
             "bare": quantile(bare[count], 0.5),
         }
         for count in plan.users
     }
-    return {"tokens": plan.user_tokens, "prompt_tokens": plan.user_prompt, "slots": SLOTS, "counts": counts}
 
 
 def prompts(count_tokens: Callable[[str], int], plan: Plan, count: int) -> list[str]:

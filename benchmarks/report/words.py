@@ -10,6 +10,7 @@ NOT_YET = "not yet measured"
 ARMS = {
     "ours": "ours, {} adapters",
     "ours eager": "ours, {} adapters, not compiled",
+    "ours float32": "ours, {} adapters, weights read as float32",
     "ours int8": "ours, {} adapters, int8 weights",
     "peft": "PEFT `generate()`, {} active",
     "peft cat": "PEFT, {} merged by `cat`",
@@ -18,6 +19,7 @@ ARMS = {
 }
 PEER_ARMS = {
     "ours same": "ours, {} adapters",
+    "ours float32": "ours, {} adapters, weights read as float32",
     "ours int8": "ours, {} adapters, int8 weights",
     "llama.cpp F32": "llama.cpp F32, {} adapters",
     "llama.cpp Q8_0": "llama.cpp Q8_0, {} adapters",
