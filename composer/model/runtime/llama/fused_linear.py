@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear, packed_pair
+from composer.model.runtime.nf4.linear import Nf4Linear
+from composer.model.runtime.nf4.stacking import stack
 
 T = TypeVar("T")
 
@@ -45,10 +47,12 @@ def fuse_linears(
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "int8":
     weight-only, a scale per output row; "apart": the layers are called one by one, so nothing is copied.
-    Layers that are not plain dense ones (bitsandbytes) always are. base: what was made of these layers for
-    another bank already.
+    Layers that are neither plain dense ones nor bitsandbytes' nf4 on a GPU always are. base: what was made of
+    these layers for another bank already.
     """
     first, base = layers[0], base or BaseWeights()
+    if weights != "apart" and Nf4Linear.fits(layers):
+        return Nf4Linear(layers, A, base.once(layers, lambda: stack(layers)))
     if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
         return UnfusedLinear(layers, A)
     if A is None:

@@ -41,7 +41,7 @@ def choose(
                 raise ArithmeticError(fault)
             seconds[candidate] = clock(compute)
         except Exception as fault:  # of a compiler, a driver or the memory: the reference still works
-            faults.append(f"{candidate}: {type(fault).__name__}: {str(fault).strip().splitlines()[-1:]}")
+            faults.append(f"{candidate} ({type(fault).__name__}: {_last_line(fault)})")
     if faults:
         log.warning("4-bit product %s without %s", what, "; ".join(faults))
     if not seconds:
@@ -55,6 +55,11 @@ def choose(
     times = ", ".join(f"{each} {1e6 * took:.1f} us" for each, took in sorted(seconds.items()))
     log.info("4-bit product %s: %s (%s)", what, fastest, times)
     return fastest
+
+
+def _last_line(fault: Exception) -> str:
+    """What a compiler's message of many lines ends with."""
+    return (str(fault).strip().splitlines() or [""])[-1][:200]
 
 
 def difference(got: Outputs, expected: Outputs) -> str:

@@ -52,8 +52,7 @@ Plan = OneRow | FewRows
 def plans(rows: int, outputs: int, features: int) -> tuple[Plan, ...]:
     """The plans worth timing for x W^T beside x A^T, the one that most likely wins first.
 
-    rows: of x; outputs: N and R together; features: K. The products of several rows are summed over parts of K
-    where there are too few tiles to keep a card busy.
+    rows: of x; outputs: N and R together; features: K.
     """
     if rows == 1:
         return tuple(one_row(features, warps) for warps in (2, 1, 4))
@@ -69,6 +68,7 @@ def one_row(features: int, warps: int) -> OneRow:
 
 
 def few_rows(rows: int, outputs: int, features: int, width: int) -> FewRows:
+    """K is split where there are too few tiles to keep a card busy."""
     step = 128 if features >= 1024 else 64
     tiles = -(-outputs // width)
     splits = 1

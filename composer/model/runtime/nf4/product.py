@@ -7,15 +7,18 @@ operator captures that way, so choices are made before: see composer.model.runti
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from composer.model.runtime.nf4.choice import BUCKETS, Clock, Outputs, bucket, choose
+from composer.model.runtime.nf4.choice import BUCKETS, Candidate, Clock, Outputs, bucket, choose
 from composer.model.runtime.nf4.plan import BLOCK, MOST_ROWS, plans
 from composer.model.runtime.nf4.stacking import Joint
+
+log = logging.getLogger(__name__)
 
 
 class Shape(NamedTuple):
@@ -77,8 +80,9 @@ def by_bitsandbytes(
 def by_triton(index: int, decode: str) -> Way:
     """The kernels, with the plan at `index` of composer.model.runtime.nf4.plan.plans."""
     from composer.model.runtime.nf4 import kernels
+    from composer.model.runtime.nf4.decode import DECODES
 
-    how = kernels.DECODES[decode]
+    how = DECODES[decode]
 
     def way(
         x: torch.Tensor,
@@ -89,7 +93,8 @@ def by_triton(index: int, decode: str) -> Way:
         scale: torch.Tensor | None,
     ) -> Outputs:
         plan = plans(x.shape[0], len(packed) + len(A), x.shape[1])[index]
-        return kernels.product(x, packed, absmax, A, bias, scale, plan, how)
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            return kernels.product(x, packed, absmax, A, bias, scale, plan, how)
 
     return way
 
@@ -99,31 +104,38 @@ def settle(joint: Joint, dtype: torch.dtype, A: torch.Tensor, clock: Clock) -> N
     shape = _shape(joint.packed, joint.bias, dtype)
     for rows in BUCKETS:
         if (shape, rows) not in _ways:
-            _ways[shape, rows] = _fastest(joint, shape, rows, A, clock)
+            with torch.cuda.device_of(joint.packed):
+                _ways[shape, rows] = _fastest(joint, shape, rows, A, clock)
 
 
 def _fastest(joint: Joint, shape: Shape, rows: int, A: torch.Tensor, clock: Clock) -> Way:
     generator = torch.Generator(shape.device).manual_seed(rows)
     x = torch.randn(rows, shape.features, device=shape.device, generator=generator).to(shape.dtype)
-    ways: dict[str, Way] = {BITSANDBYTES: by_bitsandbytes}
 
-    def run(way: Way) -> Callable[[], Outputs]:
+    def run(way: Way) -> Candidate:
         return lambda: way(x, joint.packed, joint.absmax, A, joint.bias, None)
 
-    what = f"{rows} x {shape.features} x {shape.outputs}"
-    # Selections are slower than shuffles on every card that has both: only for one where those fail.
+    # Selections are slower than shuffles on every card that has both: only for one where shuffles fail.
     for decode in ("shuffle", "select"):
-        count = len(plans(rows, shape.outputs + len(A), shape.features))
-        try:
-            ours = {f"{decode} {index}": by_triton(index, decode) for index in range(count)}
-        except Exception:  # a triton that cannot be imported
-            break
-        ways |= ours
-        mine = {name: run(way) for name, way in ours.items()}
-        name = choose(what, (BITSANDBYTES, run(by_bitsandbytes)), mine, clock)
-        if name != BITSANDBYTES:
+        ways = _ours(decode, len(plans(rows, shape.outputs + len(A), shape.features)))
+        name = choose(
+            f"{rows} x {shape.features} x {shape.outputs}",
+            (BITSANDBYTES, run(by_bitsandbytes)),
+            {name: run(way) for name, way in ways.items()},
+            clock,
+        )
+        if name in ways:
             return ways[name]
     return by_bitsandbytes
+
+
+def _ours(decode: str, count: int) -> dict[str, Way]:
+    """The kernels with each of `count` plans; none where Triton cannot be imported."""
+    try:
+        return {f"{decode} {index}": by_triton(index, decode) for index in range(count)}
+    except Exception as fault:  # a triton that is broken raises anything
+        log.warning("4-bit products without Triton: %r", fault)
+        return {}
 
 
 def _shape(packed: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> Shape:

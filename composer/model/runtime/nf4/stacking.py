@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from composer.model.runtime.nf4.plan import BLOCK
 
 
 class Joint(NamedTuple):
-    """Layers' weights, one below the other. Row-major in blocks along K, so concatenation changes no weight."""
+    """Layers' weights, one below the other: no block crosses a row, so no weight changes."""
 
     packed: torch.Tensor  # [N, K / 2] uint8
     absmax: torch.Tensor  # [N, K / 64] float32
@@ -22,7 +23,10 @@ class Joint(NamedTuple):
 def stackable(layers: Sequence[nn.Module]) -> bool:
     """Whether all are quantised layers of bitsandbytes in nf4, in blocks of 64 that do not cross rows, and
     compute in the same type."""
-    return all(_is_nf4(layer) for layer in layers) and len({layer.compute_dtype for layer in layers}) == 1
+    if not all(_is_nf4(layer) for layer in layers):
+        return False
+    kinds = {layer.compute_dtype for layer in layers}
+    return len(kinds) == 1 and kinds <= {torch.float32, torch.float16, torch.bfloat16}
 
 
 def _is_nf4(layer: nn.Module) -> bool:
@@ -59,7 +63,20 @@ def stack(layers: Sequence[nn.Module]) -> Joint:
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    """The matrices one below the other, without a copy where they lie so already: another runner of the same
+    base stacked them."""
+    if not all(_follows(*pair) for pair in pairwise(parts)):
+        return torch.cat(list(parts))
+    first = parts[0]
+    return first.as_strided((sum(map(len, parts)), first.shape[1]), (first.shape[1], 1))
+
+
+def _follows(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether both are in the same storage, the other right after the one."""
+    return (
+        one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        and one.storage_offset() + one.numel() == other.storage_offset()
+    )
 
 
 def _absmax(layer: nn.Module) -> torch.Tensor:

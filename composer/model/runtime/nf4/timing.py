@@ -13,24 +13,24 @@ from composer.model.runtime.nf4.choice import Candidate
 CALLS, REPLAYS = 8, 5
 
 
-class GraphClock:
-    """Seconds of a call within a graph. Before each call a buffer of twice the cache is written, which takes
-    the same time for all candidates, so times compare but are no times of the products alone."""
+def graph_seconds(run: Candidate) -> float:
+    """Seconds of a call within a graph, on the current device: a composer.model.runtime.nf4.choice.Clock.
 
-    def __init__(self, device: torch.device):
-        size = torch.cuda.get_device_properties(device).L2_cache_size
-        self._device, self._other = device, torch.empty(2 * size, dtype=torch.uint8, device=device)
+    Before each call a buffer of twice the cache is written. That takes the same time for all candidates, so
+    the numbers compare, but they are no times of the products alone.
+    """
+    device = torch.device("cuda", torch.cuda.current_device())
+    size = torch.cuda.get_device_properties(device).L2_cache_size
+    other = torch.empty(2 * size, dtype=torch.uint8, device=device)
 
-    def __call__(self, run: Candidate) -> float:
-        def calls() -> None:
-            for _ in range(CALLS):
-                self._other.zero_()
-                run()
+    def calls() -> None:
+        for _ in range(CALLS):
+            other.zero_()
+            run()
 
-        with torch.cuda.device(self._device):
-            replay = _captured(calls)
-            replay()
-            return statistics.median(_seconds(replay) for _ in range(REPLAYS)) / CALLS
+    replay = _captured(calls)
+    replay()
+    return statistics.median(_seconds(replay) for _ in range(REPLAYS)) / CALLS
 
 
 def _captured(run: Callable[[], None]) -> Callable[[], None]:
