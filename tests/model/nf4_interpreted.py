@@ -16,7 +16,6 @@ from composer.model.runtime.nf4.decode import SELECT
 from composer.model.runtime.nf4.kernels import product
 from composer.model.runtime.nf4.plan import plans
 
-
 Case = tuple[int, int, int, int, str, str, int]
 
 
@@ -40,7 +39,7 @@ def errors(case: Case) -> list[float]:
         A,
         bias,
         scale,
-        plans(rows, outputs + rank, features)[plan],
+        plans(rows, outputs + rank, features, dtype.itemsize)[plan],
         SELECT,
     )
     if out.dtype != dtype or z.dtype != dtype:

@@ -10,8 +10,8 @@ import torch
 log = logging.getLogger(__name__)
 
 # A product and z = x A^T.
-Outputs = tuple[torch.Tensor, torch.Tensor]
-Candidate = Callable[[], Outputs]
+Pair = tuple[torch.Tensor, torch.Tensor]
+Candidate = Callable[[], Pair]
 # Seconds that a call takes.
 Clock = Callable[[Candidate], float]
 
@@ -62,7 +62,7 @@ def _last_line(fault: Exception) -> str:
     return (str(fault).strip().splitlines() or [""])[-1][:200]
 
 
-def difference(got: Outputs, expected: Outputs) -> str:
+def difference(got: Pair, expected: Pair) -> str:
     """How two results differ by more than the rounding of their type; empty where they do not."""
     for what, one, other in zip(("product", "z"), got, expected, strict=True):
         if one.shape != other.shape or one.dtype != other.dtype:

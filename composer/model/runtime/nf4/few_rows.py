@@ -32,13 +32,13 @@ def _turned(x_ptr, k, end, rows, features, ROWS: tl.constexpr):
 @triton.jit
 def _few_rows_of_a(
     x_ptr, a_ptr, row, begin, end, rows, features, rank,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, STEP: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
     KIND: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """A x^T over K from `begin` to `end`: [WIDTH, ROWS]."""
     total = tl.zeros((WIDTH, ROWS), dtype=tl.float32)
-    for start in range(begin, end, STEP):
-        k = start + tl.arange(0, STEP)
+    for start in range(begin, end, CHUNK):
+        k = start + tl.arange(0, CHUNK)
         mask = (row < rank)[:, None] & (k < end)[None, :]
         a = tl.load(a_ptr + row[:, None] * features + k[None, :], mask=mask, other=0.0)
         x = _turned(x_ptr, k, end, rows, features, ROWS)
@@ -49,22 +49,22 @@ def _few_rows_of_a(
 @triton.jit
 def _few_rows_of_w(
     x_ptr, words_ptr, absmax_ptr, row, begin, end, rows, outputs, features,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, STEP: tl.constexpr, DECODE: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr, DECODE: tl.constexpr,
     KIND: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """W x^T over K from `begin` to `end`: [WIDTH, ROWS]."""
     kind: tl.constexpr = x_ptr.dtype.element_ty
     blocks = features // 64
-    block = tl.arange(0, STEP // 64)
-    word = block[:, None] * 8 + tl.arange(0, 8)[None, :]  # [STEP / 64, 8]
+    block = tl.arange(0, CHUNK // 64)
+    word = block[:, None] * 8 + tl.arange(0, 8)[None, :]  # [CHUNK / 64, 8]
     w_at = words_ptr + row[:, None, None] * (blocks * 8) + word[None, :, :]
     s_at = absmax_ptr + row[:, None] * blocks + block[None, :]
     total = tl.zeros((WIDTH, ROWS), dtype=tl.float32)
-    for start in range(begin, end, STEP):
+    for start in range(begin, end, CHUNK):
         mask = (row < outputs)[:, None] & (start + block * 64 < end)[None, :]
         words = tl.load(w_at + (start // 64) * 8, mask=mask[:, :, None], other=0)
         absmax = tl.load(s_at + start // 64, mask=mask, other=0.0)[:, :, None]
-        x = _turned(x_ptr, start + tl.arange(0, STEP), end, rows, features, ROWS)
+        x = _turned(x_ptr, start + tl.arange(0, CHUNK), end, rows, features, ROWS)
         c0, c1, c2, c3, c4, c5, c6, c7 = decode(words, DECODE)
         # Rounded to the type of x, as bitsandbytes rounds what it dequantises.
         w0, w1 = (c0 * absmax).to(kind), (c1 * absmax).to(kind)
@@ -73,7 +73,7 @@ def _few_rows_of_w(
         w6, w7 = (c6 * absmax).to(kind), (c7 * absmax).to(kind)
         even = tl.join(tl.join(w0, w4), tl.join(w2, w6))
         odd = tl.join(tl.join(w1, w5), tl.join(w3, w7))
-        w = tl.reshape(tl.join(even, odd), (WIDTH, STEP))
+        w = tl.reshape(tl.join(even, odd), (WIDTH, CHUNK))
         total = _dot(w, x, total, KIND, INTERPRETED)
     return total
 
@@ -97,7 +97,7 @@ def few_rows_kernel(
     span,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
-    STEP: tl.constexpr,
+    CHUNK: tl.constexpr,
     DECODE: tl.constexpr,
     KIND: tl.constexpr,
     BIAS: tl.constexpr,
@@ -115,7 +115,7 @@ def few_rows_kernel(
         row = tile * WIDTH + tl.arange(0, WIDTH)
         z = _few_rows_of_a(
             x_ptr, a_ptr, row, begin, end, rows, features, rank,
-            ROWS, WIDTH, STEP, KIND, INTERPRETED,
+            ROWS, WIDTH, CHUNK, KIND, INTERPRETED,
         )  # fmt: skip
         mask = (row < rank)[:, None] & (m < rows)[None, :]
         if SPLIT:
@@ -130,7 +130,7 @@ def few_rows_kernel(
         row = (tile - rank_tiles) * WIDTH + tl.arange(0, WIDTH)
         out = _few_rows_of_w(
             x_ptr, words_ptr, absmax_ptr, row, begin, end, rows, outputs, features,
-            ROWS, WIDTH, STEP, DECODE, KIND, INTERPRETED,
+            ROWS, WIDTH, CHUNK, DECODE, KIND, INTERPRETED,
         )  # fmt: skip
         mask = (row < outputs)[:, None] & (m < rows)[None, :]
         if SPLIT:
@@ -193,7 +193,7 @@ def launch_few_rows(
         plan.span,
         ROWS=plan.rows,
         WIDTH=plan.width,
-        STEP=plan.step,
+        CHUNK=plan.step,
         SPLIT=split,
         INTERPRETED=os.environ.get("TRITON_INTERPRET") == "1",
         num_warps=plan.warps,

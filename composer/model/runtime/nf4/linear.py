@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from composer.model.runtime.nf4.choice import Clock, Outputs
+from composer.model.runtime.nf4.choice import Clock, Pair
 from composer.model.runtime.nf4.product import available, nf4_product, settle
-from composer.model.runtime.nf4.stacking import Joint, stackable
+from composer.model.runtime.nf4.stacking import Stacked, stackable
 from composer.model.runtime.nf4.timing import graph_seconds
 
 
@@ -24,7 +24,7 @@ class Nf4Linear:
         self,
         layers: Sequence[nn.Module],
         A: torch.Tensor | None,  # [R, K]
-        joint: Joint,
+        joint: Stacked,
         clock: Clock = graph_seconds,
     ):
         """joint: these layers' weights, of composer.model.runtime.nf4.stacking."""
@@ -39,7 +39,7 @@ class Nf4Linear:
         """Whether all are nf4 layers of bitsandbytes, on a GPU, and Triton is there."""
         return stackable(layers) and available(layers[0].weight.device)
 
-    def __call__(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> Outputs:
+    def __call__(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> Pair:
         """[M, K] -> all the layers side by side, [M, N], and x A^T times `scale`, if given, [M, R]."""
         out, z = nf4_product(x.to(self._dtype), self._joint, self._A, scale)
         return out.to(x.dtype), z

@@ -57,14 +57,14 @@ def _eight(x_ptr, start, blocks, BLOCKS: tl.constexpr, KIND: tl.constexpr):
 @triton.jit
 def _one_row_of_a(
     x_ptr, a_ptr, scale_ptr, z_ptr, features, rank, first,
-    WIDTH: tl.constexpr, STEP: tl.constexpr, SCALE: tl.constexpr,
+    WIDTH: tl.constexpr, CHUNK: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
     """z at the WIDTH rows of A from `first` on."""
     row = first + tl.arange(0, WIDTH)
     inside = row < rank
-    total = tl.zeros((WIDTH, STEP), dtype=tl.float32)
-    for start in range(0, features, STEP):
-        k = start + tl.arange(0, STEP)
+    total = tl.zeros((WIDTH, CHUNK), dtype=tl.float32)
+    for start in range(0, features, CHUNK):
+        k = start + tl.arange(0, CHUNK)
         x = tl.load(x_ptr + k, mask=k < features, other=0.0).to(tl.float32)
         mask = inside[:, None] & (k < features)[None, :]
         a = tl.load(a_ptr + row[:, None] * features + k[None, :], mask=mask, other=0.0).to(tl.float32)
@@ -165,7 +165,7 @@ def one_row_kernel(
     rank_programs,
     BLOCKS: tl.constexpr,
     RANK_WIDTH: tl.constexpr,
-    RANK_STEP: tl.constexpr,
+    RANK_CHUNK: tl.constexpr,
     DECODE: tl.constexpr,
     KIND: tl.constexpr,
     BIAS: tl.constexpr,
@@ -176,7 +176,7 @@ def one_row_kernel(
     if program < rank_programs:
         _one_row_of_a(
             x_ptr, a_ptr, scale_ptr, z_ptr, features, rank, program * RANK_WIDTH,
-            RANK_WIDTH, RANK_STEP, SCALE,
+            RANK_WIDTH, RANK_CHUNK, SCALE,
         )  # fmt: skip
     else:
         _one_row_of_w(
@@ -196,7 +196,7 @@ def launch_one_row(tensors: tuple[torch.Tensor, ...], plan: OneRow, **constants:
         rank_programs,
         BLOCKS=plan.blocks,
         RANK_WIDTH=plan.rank_width,
-        RANK_STEP=plan.rank_step,
+        RANK_CHUNK=plan.rank_step,
         num_warps=plan.warps,
         **constants,
     )

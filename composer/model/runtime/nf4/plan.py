@@ -49,14 +49,17 @@ class FewRows:
 Plan = OneRow | FewRows
 
 
-def plans(rows: int, outputs: int, features: int) -> tuple[Plan, ...]:
+def plans(rows: int, outputs: int, features: int, size: int = 2) -> tuple[Plan, ...]:
     """The plans worth timing for x W^T beside x A^T, the one that most likely wins first.
 
-    rows: of x; outputs: N and R together; features: K.
+    rows: of x; outputs: N and R together; features: K; size: bytes of a number of x.
     """
     if rows == 1:
         return tuple(one_row(features, warps) for warps in (2, 1, 4))
-    return tuple(few_rows(rows, outputs, features, width) for width in (64, 128))
+    shapes = [(64, rows), (128, rows)]
+    if rows <= 8:  # before 3.5 Triton takes no fewer than 16
+        shapes.append((64, 16))
+    return tuple(few_rows(padded, outputs, features, width, size) for width, padded in shapes)
 
 
 def one_row(features: int, warps: int) -> OneRow:
@@ -67,9 +70,9 @@ def one_row(features: int, warps: int) -> OneRow:
     return OneRow(blocks=16 * warps, rank_width=4, rank_step=256 * warps, warps=warps)
 
 
-def few_rows(rows: int, outputs: int, features: int, width: int) -> FewRows:
-    """K is split where there are too few tiles to keep a card busy."""
-    step = 128 if features >= 1024 else 64
+def few_rows(rows: int, outputs: int, features: int, width: int, size: int) -> FewRows:
+    """K is split where there are too few tiles to keep a card busy. A step fits a program's shared memory."""
+    step = 128 if features >= 1024 and size == 2 else 64
     tiles = -(-outputs // width)
     splits = 1
     while tiles * splits < ENOUGH_PROGRAMS and features // (2 * splits) >= LEAST_SPLIT:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from composer.model.runtime.nf4.choice import BUCKETS, Candidate, Clock, Outputs, bucket, choose
+from composer.model.runtime.nf4.choice import BUCKETS, Candidate, Clock, Pair, bucket, choose
 from composer.model.runtime.nf4.plan import BLOCK, MOST_ROWS, plans
-from composer.model.runtime.nf4.stacking import Joint
+from composer.model.runtime.nf4.stacking import Stacked
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
 
 Way = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None],
-    Outputs,
+    Pair,
 ]
 
 BITSANDBYTES = "bitsandbytes"
@@ -67,7 +67,7 @@ def by_bitsandbytes(
     A: torch.Tensor,  # [R, K]
     bias: torch.Tensor | None,  # [N]
     scale: torch.Tensor | None,  # [M, R]
-) -> Outputs:
+) -> Pair:
     """bitsandbytes' own product, which for many rows dequantises and multiplies."""
     shape = [len(packed), x.shape[1]]
     out = torch.ops.bitsandbytes.gemm_4bit.default(
@@ -91,15 +91,15 @@ def by_triton(index: int, decode: str) -> Way:
         A: torch.Tensor,
         bias: torch.Tensor | None,
         scale: torch.Tensor | None,
-    ) -> Outputs:
-        plan = plans(x.shape[0], len(packed) + len(A), x.shape[1])[index]
+    ) -> Pair:
+        plan = plans(x.shape[0], len(packed) + len(A), x.shape[1], x.element_size())[index]
         with torch.cuda.device_of(x):  # Triton launches on the current device
             return kernels.product(x, packed, absmax, A, bias, scale, plan, how)
 
     return way
 
 
-def settle(joint: Joint, dtype: torch.dtype, A: torch.Tensor, clock: Clock) -> None:
+def settle(joint: Stacked, dtype: torch.dtype, A: torch.Tensor, clock: Clock) -> None:
     """Choose the way for each number of rows, for a shape that has none yet."""
     shape = _shape(joint.packed, joint.bias, dtype)
     for rows in BUCKETS:
@@ -108,7 +108,7 @@ def settle(joint: Joint, dtype: torch.dtype, A: torch.Tensor, clock: Clock) -> N
                 _ways[shape, rows] = _fastest(joint, shape, rows, A, clock)
 
 
-def _fastest(joint: Joint, shape: Shape, rows: int, A: torch.Tensor, clock: Clock) -> Way:
+def _fastest(joint: Stacked, shape: Shape, rows: int, A: torch.Tensor, clock: Clock) -> Way:
     generator = torch.Generator(shape.device).manual_seed(rows)
     x = torch.randn(rows, shape.features, device=shape.device, generator=generator).to(shape.dtype)
 
@@ -117,7 +117,7 @@ def _fastest(joint: Joint, shape: Shape, rows: int, A: torch.Tensor, clock: Cloc
 
     # Selections are slower than shuffles on every card that has both: only for one where shuffles fail.
     for decode in ("shuffle", "select"):
-        ways = _ours(decode, len(plans(rows, shape.outputs + len(A), shape.features)))
+        ways = _ours(decode, len(plans(rows, shape.outputs, shape.features)))
         name = choose(
             f"{rows} x {shape.features} x {shape.outputs}",
             (BITSANDBYTES, run(by_bitsandbytes)),
@@ -149,7 +149,7 @@ def _product(
     A: torch.Tensor,
     bias: torch.Tensor | None,
     scale: torch.Tensor | None,
-) -> Outputs:
+) -> Pair:
     way: Way = by_bitsandbytes
     if 0 < len(x) <= MOST_ROWS:
         way = _ways.get((_shape(packed, bias, x.dtype), bucket(len(x))), way)
@@ -175,9 +175,9 @@ torch.library.register_fake(
 
 def nf4_product(
     x: torch.Tensor,  # [M, K]
-    joint: Joint,
+    joint: Stacked,
     A: torch.Tensor,  # [R, K], as x
     scale: torch.Tensor | None = None,  # [M, R]
-) -> Outputs:
+) -> Pair:
     """x W^T + bias, [M, N], and (x A^T) * scale, [M, R]."""
     return torch.ops.composer.nf4_product.default(x, joint.packed, joint.absmax, A, joint.bias, scale)

@@ -12,7 +12,7 @@ from torch import nn
 from composer.model.runtime.nf4.plan import BLOCK
 
 
-class Joint(NamedTuple):
+class Stacked(NamedTuple):
     """Layers' weights, one below the other: no block crosses a row, so no weight changes."""
 
     packed: torch.Tensor  # [N, K / 2] uint8
@@ -46,7 +46,7 @@ def _is_nf4(layer: nn.Module) -> bool:
     )
 
 
-def stack(layers: Sequence[nn.Module]) -> Joint:
+def stack(layers: Sequence[nn.Module]) -> Stacked:
     """The layers' weights as one matrix. The layers go on as views of it, so memory holds them once.
 
     A layer whose absmax is quantised itself has it in float32 afterwards: the kernels then read one number a
@@ -59,7 +59,7 @@ def stack(layers: Sequence[nn.Module]) -> Joint:
         state = layer.weight.quant_state
         layer.weight.data = own.view(layer.weight.shape)
         state.absmax, state.nested, state.state2, state.offset = scales.reshape(-1), False, None, None
-    return Joint(packed, absmax, _bias(layers))
+    return Stacked(packed, absmax, _bias(layers))
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
