@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from threading import Event, Thread
 
+import bitsandbytes
 import numpy as np
 import pytest
 import torch
@@ -20,9 +21,16 @@ from composer.model.loading import load_base
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
+from composer.model.runtime.graphs.capture import CudaCapture
 from composer.model.runtime.graphs.memory import in_words, runner_memory
 from composer.model.runtime.graphs.warm_up import warm_up
 from composer.model.runtime.kv_cache import cache_for
+from composer.model.runtime.llama.fused_linear import fuse_linears
+from composer.model.runtime.nf4 import product as products
+from composer.model.runtime.nf4.choice import difference
+from composer.model.runtime.nf4.linear import Nf4Linear
+from composer.model.runtime.nf4.plan import plans
+from composer.model.runtime.nf4.stacking import stack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -278,3 +286,67 @@ def test_the_report_accounts_for_the_memory_that_is_taken(base):
     found = runner_memory(base.model, graphs, base.snapshot.layout)
     assert found["base weights"] and found["KV pool"] and found["graphs"], in_words(found)
     assert sum(found.values()) <= torch.cuda.memory_reserved()
+
+
+# --- 4-bit products ----------------------------------------------------------------------------
+
+
+def nf4_layers(dtype: torch.dtype, features: int, widths: tuple[int, ...], bias: bool) -> list:
+    made = []
+    for width in widths:
+        layer = bitsandbytes.nn.Linear4bit(
+            features, width, bias=bias, compute_dtype=dtype, compress_statistics=True, quant_type="nf4"
+        )
+        made.append(layer.to("cuda").eval().requires_grad_(False))
+    return made
+
+
+def every_way(count: int) -> dict[str, products.Way]:
+    """The kernels with each plan and each way of decoding."""
+    return products._ours("shuffle", count) | products._ours("select", count)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("features", "widths", "rank", "bias"),
+    [(4096, (4096, 1024, 1024), 48, False), (14336, (4096,), 16, False), (576, (1536, 1537), 3, True)],
+)
+def test_our_4_bit_kernels_give_bitsandbytes_product(dtype, features, widths, rank, bias):
+    joint = stack(nf4_layers(dtype, features, widths, bias))
+    own = None if joint.bias is None else joint.bias.to(dtype)
+    A = torch.randn(rank, features, device="cuda").to(dtype)
+    for rows in (1, 2, 3, 5, 8, 13, 16, 17, 31, 32):
+        x = torch.randn(rows, features, device="cuda").to(dtype)
+        scale = torch.rand(rows, rank, device="cuda").to(dtype)
+        given = x, joint.packed, joint.absmax, A, own, scale
+        expected = products.by_bitsandbytes(*given)
+        for name, way in every_way(len(plans(rows, sum(widths), features))).items():
+            assert not difference(way(*given), expected), f"{name}, {rows} rows"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 32])
+def test_a_4_bit_product_in_a_graph_is_the_product_outside(rows):
+    """The chosen way and bitsandbytes', which dequantises for several rows; replayed with other inputs."""
+    layers = nf4_layers(torch.bfloat16, 4096, (4096, 1024, 1024), False)
+    fused = fuse_linears(layers, torch.randn(16, 4096, device="cuda").to(torch.bfloat16))
+    assert isinstance(fused, Nf4Linear)
+    given = fused._joint.packed, fused._joint.absmax, fused._A, None, None
+    for run in (fused, lambda x: products.by_bitsandbytes(x, *given)):
+        x = torch.randn(rows, 4096, device="cuda").to(torch.bfloat16)
+        replay = CudaCapture(torch.device("cuda"))(lambda run=run, x=x: run(x))
+        for _ in range(3):
+            x.copy_(torch.randn_like(x))
+            got = replay()
+            for one, other in zip(got, run(x), strict=True):
+                assert torch.equal(one, other)
+
+
+def test_a_row_of_a_4_bit_product_does_not_depend_on_its_neighbours():
+    layers = nf4_layers(torch.bfloat16, 4096, (4096,), False)
+    fused = fuse_linears(layers, torch.randn(16, 4096, device="cuda").to(torch.bfloat16))
+    x = torch.randn(32, 4096, device="cuda").to(torch.bfloat16)
+    whole = fused(x)[0]
+    for row in (0, 7, 31):
+        other = torch.randn_like(x)
+        other[row] = x[row]
+        assert torch.equal(fused(other)[0][row], whole[row])

@@ -220,17 +220,20 @@ class _GroupSites:
             slices.append(SiteSlice(left, right, top, bottom))
             sites[path] = A[top:bottom], B[left:right, top:bottom]
         bare: Group = getattr(layer, self.field)
-        product = BufferedProduct(bare.product, A)
+        with_adapters = getattr(bare.product, "with_adapters", None)
+        product = with_adapters(A) if with_adapters else BufferedProduct(bare.product, A)
         return replace(bare, product=product, B=B, start=start, end=start + len(A), sites=tuple(slices))
 
 
 class BufferedProduct:
     """A group's product, and x A^T with an A that is written in place."""
 
+    gates = False
+
     def __init__(self, product: LinearGroup, A: torch.Tensor):
         self._product, self._A = product, A
 
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._product(x)[0], F.linear(x.to(self._A.dtype), self._A)
 
 

@@ -33,13 +33,15 @@ torch.library.register_fake(
 class OpaqueLinear:
     """A product as one operator of its own. Its adapters' part is not called."""
 
+    gates = False
+
     def __init__(self, product: LinearGroup, features: int, like: torch.Tensor):
         """features: the output's. like: a tensor on the product's device."""
         # Empty, so that it takes no memory: [O, 0].
         self._handle = torch.empty(features, 0, device=like.device)
         _products[self._handle] = product
 
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.ops.composer_graphs.opaque_linear.default(x, self._handle), x[:, :0]
 
 

@@ -12,13 +12,18 @@ from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from composer.model.runtime.llama.onednn_linear import pack, packed_linear, packed_pair
+from composer.model.runtime.nf4.linear import Nf4Linear
+from composer.model.runtime.nf4.stacking import stack
 
 T = TypeVar("T")
 
 
 class LinearGroup(Protocol):
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[B, K] -> W x of all the layers side by side, [B, O], and x A^T, [B, R]."""
+    # Whether it takes the scales of x A^T, [B, R], as a second argument.
+    gates: bool
+
+    def __call__(self, x: torch.Tensor, *scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, K] -> W x of all the layers side by side, [B, O], and x A^T times the scale, [B, R]."""
         ...
 
 
@@ -63,11 +68,12 @@ def fuse_linears(
     """One product for Linear layers that read the same input, and for the adapters' A beside them.
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "apart": the
-    layers are called one by one, so nothing is copied.
-    Layers that are not plain dense ones (bitsandbytes) always are. base: what was made of these layers for
-    another bank already.
+    layers are called one by one, so nothing is copied. Layers that are neither plain dense ones nor
+    bitsandbytes' nf4 on a GPU always are. base: what was made of these layers for another bank already.
     """
     first, base = layers[0], base or BaseWeights()
+    if weights != "apart" and Nf4Linear.fits(layers):
+        return Nf4Linear(layers, A, base.once(layers, lambda: stack(layers)))
     if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
         return UnfusedLinear(layers, A)
     if A is None:
@@ -79,11 +85,13 @@ def fuse_linears(
 class PackedLinear:
     """On a CPU: a copy of the weights that oneDNN has laid out, made once, and one of A for each bank."""
 
+    gates = False
+
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, packed: torch.Tensor):
         self._bias, self._packed = _bias(layers), packed
         self._packed_A = pack(A) if len(A) else None
 
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self._packed_A is None:
             return _biased(packed_linear(x, self._packed), self._bias), x[:, :0]
         out, z = packed_pair(x, self._packed, self._packed_A)  # [B, O], [B, R]
@@ -93,21 +101,25 @@ class PackedLinear:
 class StackedLinear:
     """The layers' weights as one matrix, made once, and A as another. The layers become views."""
 
+    gates = False
+
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
         self._weight = base.once(layers, lambda: _stacked(layers))  # [O, K]
         self._bias, self._A = _bias(layers), A
 
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return F.linear(x, self._weight, self._bias), F.linear(x, self._A)
 
 
 class UnfusedLinear:
     """Layers of any kind, one after another."""
 
+    gates = False
+
     def __init__(self, layers: Sequence[nn.Module], A: torch.Tensor | None):
         self._layers, self._A = list(layers), A
 
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         out = torch.cat([layer(x) for layer in self._layers], dim=-1)  # [B, O]
         return out, x[:, :0] if self._A is None else F.linear(x.to(self._A.dtype), self._A)
 

@@ -142,13 +142,15 @@ def run_layer(
     def through(group: Group, x: torch.Tensor) -> torch.Tensor:
         """W0 x + ((x A^T) * s) B^T for the group's layers, their outputs side by side."""
         nonlocal energy
-        out, z = group.product(x)  # [M, d_out], [M, R]
+        scale = scales[:, group.start : group.end]
+        gated = group.B is not None and factor is None and group.product.gates
+        out, z = group.product(x, scale) if gated else group.product(x)  # [M, d_out], [M, R]
         if group.B is None:
             return out
-        scale = scales[:, group.start : group.end]
         if factor is not None:
             scale = scale * factor(z, group.start, group.end)
-        z = z * scale
+        if not gated:
+            z = z * scale
         coded.append(_of(z, telemetry_rows))
         kept = _of(out, telemetry_rows)
         for left, right in group.covered:
