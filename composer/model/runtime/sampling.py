@@ -80,7 +80,8 @@ class BatchSampler:
             for part in self._parts:
                 tokens[part.rows] = part(scores[part.rows], uniform[part.rows])
         if self._penalty is not None:
-            self._past = _noted(self._past, self._length, tokens)
+            # What is chosen from numbers that are not finite depends on how they are looked at.
+            self._past = _noted(self._past, self._length, tokens.where(possible, self._past[:, 0]))
             self._length += 1
         return tokens.where(possible, NO_TOKEN)
 
