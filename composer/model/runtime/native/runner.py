@@ -12,6 +12,7 @@ from threading import Lock
 
 import torch
 
+from composer.core.threads import spins_for_long
 from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.kv_cache import KVCache
@@ -79,6 +80,11 @@ class NativeRunner:
         made.step = step
         verify(made)
         self.step = step
+        if spins_for_long():
+            log.warning(
+                "torch was imported before composer, so its threads keep the cores that decoding needs: import "
+                "composer first, or set GOMP_SPINCOUNT=2500; texts come at half the speed"
+            )
         log.info("the decoding step is compiled; it reads %.0f MB of weights a token", step.bytes / 1e6)
 
     @property
