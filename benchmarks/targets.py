@@ -162,7 +162,7 @@ def _of_8b(of: str, over_peft: float, gigabytes: float) -> tuple[Target, ...]:
 BARS = (
     _cpu("ours with 3 adapters / PEFT with 3 active", 2.5, speed("ours 3", "peft 3")),
     _cpu("ours with 3 adapters, int8 / PEFT with 3 active", 4, speed("ours int8 3", "peft 3")),
-    # These were set for weights that are read as float32. Read in fewer bits, the base is so much quicker that
+    # These were set for weights that are read as float32. Read in fewer bits the base is so much quicker that
     # what an adapter takes, which is as much as before, is a larger share.
     _cpu(f"{PLAIN}: ours with 3 adapters / ours base", 0.85, speed("ours float32 3", "ours float32 0")),
     _cpu(f"{PLAIN}: ours with 8 adapters / ours with 1", 0.8, speed("ours float32 8", "ours float32 1")),

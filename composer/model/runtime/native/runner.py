@@ -82,8 +82,8 @@ class NativeRunner:
         self.step = step
         if spins_for_long():
             log.warning(
-                "torch was imported before composer, so its threads keep the cores that decoding needs: import "
-                "composer first, or set GOMP_SPINCOUNT=2500; texts come at half the speed"
+                "torch was imported before composer, so its threads keep the cores that decoding needs and "
+                "texts come at half the speed: import composer first, or set GOMP_SPINCOUNT=2500"
             )
         log.info("the decoding step is compiled; it reads %.0f MB of weights a token", step.bytes / 1e6)
 
