@@ -38,6 +38,7 @@ from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, Failed
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.finite import check_drawable
+from composer.model.runtime.graphs.memory import in_words, runner_memory
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE
 from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.proof import prove, verified_runner
@@ -103,11 +104,11 @@ class Engine:
         catalog = load_catalog(path)
         weights_limit(max_adapter_mb)  # an invalid setting is reported before the base is loaded
         engine = cls(catalog, load_base(catalog.base(base), device), decode_weights, max_adapter_mb)
-        if compile_step:
-            engine.warm_up()
         for spec in engine.base.spec.adapters:
             if only is None or spec.name in only:
                 engine._add(spec, own=True)
+        if compile_step:
+            engine.warm_up()
         return engine
 
     def warm_up(self) -> Compilation:
@@ -116,8 +117,18 @@ class Engine:
         Until it is ready, and wherever it cannot be compiled, decoding runs uncompiled.
         """
         if self._compilation is None:
-            self._compilation = Compilation(self.runner, self.snapshot.layout, self._verify)
+            self._compilation = Compilation(
+                self.runner, self.snapshot.layout, self._verify, self._report_memory
+            )
         return self._compilation
+
+    def _report_memory(self) -> None:
+        log.info("%s", in_words(self.memory()))
+
+    def memory(self) -> dict[str, int]:
+        """What memory is used by what, in bytes: the base's weights, what is packed of them, adapters, KV
+        memory and graphs."""
+        return runner_memory(self.model, self.runner, self.snapshot.layout)
 
     def _verify(self, decode: ModelRunner) -> None:
         """Raise where a compiled runner computes other logits than the base."""

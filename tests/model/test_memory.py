@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from composer.adapters.bank import AdapterBank, SiteFactors
+from composer.core.composition import Composition
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.graphs.kv_pool import BLOCK, START_TOKENS
 from composer.model.runtime.graphs.memory import in_words, memory_by_use, runner_memory, tensors_of
+from composer.model.runtime.llama.fused_linear import PackedLinear
 from composer.model.runtime.llama.runner import LlamaRunner
 from tests.tools import tiny
 
@@ -94,3 +98,23 @@ def test_a_running_engines_report_names_what_there_is(tmp_path):
     assert in_words({"base weights": 16_060_000_000, "graphs": 0, "KV pool": 540_000_000}) == (
         "memory in GB: base weights 16.06, KV pool 0.54; 16.60 in all"
     )
+
+
+def test_packed_copies_of_a_cpu_and_the_compiled_steps_weights_are_counted(tmp_path):
+    engine = tiny.engine("llama", {"one": tiny.adapter(tmp_path / "one", "llama", 1, r=4)})
+    before = engine.memory()["packed weights"]
+    engine.next_token_logits("Hello", Composition({"one": 1}))
+    packed = engine.memory()["packed weights"]
+    if isinstance(engine.runner.inner._head, PackedLinear):
+        modules = engine.model.model.modules()
+        linear = sum(each.weight.nbytes for each in modules if isinstance(each, torch.nn.Linear))
+        assert packed - before >= 0.9 * linear
+    engine.runner.compile()
+    assert engine.memory()["packed weights"] - packed >= 0.9 * engine.runner.step.bytes - 1000
+
+
+def test_the_log_says_what_memory_is_used_when_the_step_is_compiled(tmp_path, caplog):
+    engine = tiny.engine("llama", {"one": tiny.adapter(tmp_path / "one", "llama", 1, r=4)})
+    with caplog.at_level(logging.INFO):
+        assert engine.warm_up().wait(300)
+    assert "memory in GB: base weights" in caplog.text

@@ -26,7 +26,8 @@ class Compilation:
     """A compilation under way. It changes the runner when it is through, and nothing when it fails.
 
     layout: of the adapters that are loaded; a GPU captures graphs for what they can need. verify: raises
-    where a compiled runner computes other logits than the base.
+    where a compiled runner computes other logits than the base. finished: called when it is through or has
+    failed, or at once where there is nothing to compile.
     """
 
     def __init__(
@@ -34,12 +35,15 @@ class Compilation:
         decode: ModelRunner,
         layout: Layout,
         verify: Callable[[ModelRunner], object] = lambda made: None,
+        finished: Callable[[], object] = lambda: None,
     ):
-        self._compiled = False
+        self._compiled, self._finished = False, finished
         self._thread: Thread | None = None
         if work := _work(decode, layout, verify):
             self._thread = Thread(target=self._run, args=(work,), name="compiling", daemon=True)
             self._thread.start()
+        else:
+            finished()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether the step is compiled, after waiting for at most `timeout` seconds.
@@ -58,6 +62,7 @@ class Compilation:
             except Exception as fault:  # whatever a compiler may come up with: decoding goes on without it
                 reason = str(fault).split("\n")[0][:200]
                 log.warning("the decoding step stays uncompiled (%s); texts come slower", reason)
+        self._finished()
 
 
 def _work(

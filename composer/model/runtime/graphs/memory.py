@@ -13,6 +13,7 @@ from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import Layout
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.graphs.capture import CudaCapture
+from composer.model.runtime.llama.onednn_linear import packed_bytes
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import ModelRunner
@@ -56,6 +57,9 @@ def runner_memory(model: GatedModel, runner: ModelRunner, layout: Layout) -> dic
         "KV pool": graphs.pool.layers if graphs else (),
     }
     found = memory_by_use({name: list(tensors) for name, tensors in uses.items()})
+    if llama:
+        handles = {id(each): each for each in tensors_of([llama._base, llama._head, llama._tables])}
+        found["packed weights"] += sum(map(packed_bytes, handles.values()))
     return found | {"graphs": graph_memory(graphs.capture) if graphs else 0}
 
 

@@ -37,6 +37,12 @@ def pack(weight: torch.Tensor) -> torch.Tensor | None:
     return handle
 
 
+def packed_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of the packed copy that the tensor is the handle of; 0 for any other tensor."""
+    copy = _copies.get(tensor)
+    return 0 if copy is None else copy.numel() * copy.element_size()
+
+
 def _can(weight: torch.Tensor) -> bool:
     """On the processors oneDNN is made for; its other ports are slower than those processors' own BLAS."""
     return (
