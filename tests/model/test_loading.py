@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from composer import Composition
+from composer import Composition, Engine
 from composer.adapters.catalog import load_catalog
 from composer.adapters.hub import HubError
 from composer.core.catalog_types import BaseSpec, Catalog
@@ -183,3 +185,31 @@ def test_a_base_that_does_not_continue_texts_is_refused_by_its_familys_name(stor
     AutoConfig.for_model(family).save_pretrained(stored)
     with pytest.raises(ComposerError, match=f"family {family}, which does not continue texts"):
         load_base(replace(REAL, folder=str(stored)), "cpu")
+
+
+def test_a_process_holds_the_weights_of_a_base_once(stored):
+    spec = BaseSpec("tiny", "tiny/llama", folder=str(stored))
+    one, other = (load_base(spec, "cpu") for _ in range(2))
+    assert one.model is not other.model and one.model.config is not other.model.config
+    addresses = [{each.data_ptr() for each in base.model.parameters()} for base in (one, other)]
+    assert addresses[0] == addresses[1]
+    engines = [Engine(Catalog(".", "tiny", {"tiny": spec}), base) for base in (one, other)]
+    for engine in engines:
+        engine.runner.compile()
+        assert engine.next_token_logits("Hello").shape
+    assert engines[0].runner.inner._base is engines[1].runner.inner._base
+    assert engines[0].memory()["packed weights"] == engines[1].memory()["packed weights"]
+    held = weakref.ref(one.untouched)
+    del one, other, engines, engine
+    gc.collect()
+    assert held() is None
+
+
+def test_a_base_whose_files_changed_is_read_anew(stored):
+    spec = BaseSpec("tiny", "tiny/llama", folder=str(stored))
+    one = load_base(spec, "cpu")
+    changed = tiny.model("llama")
+    changed.model.norm.weight.data += 1
+    changed.save_pretrained(stored)
+    other = load_base(spec, "cpu")
+    assert not torch.equal(one.model.model.norm.weight, other.model.model.norm.weight)

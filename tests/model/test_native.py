@@ -4,6 +4,8 @@ it stands for."""
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -305,6 +307,20 @@ def test_without_a_compiler_decoding_goes_on_and_the_log_says_so(anew, monkeypat
     assert "g++" in caplog.text
     assert not engine.runner.compiled
     assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
+
+
+ENDS = """
+from tests.tools import tiny
+from transformers import AutoConfig
+sizes = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=12, vocab_size=4096)
+engine = tiny.engine_of(tiny.random(AutoConfig.for_model("llama", **tiny.COMMON | sizes)))
+engine.warm_up()
+"""
+
+
+def test_a_process_ends_in_the_middle_of_a_compilation():
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_step_that_computes_something_else_is_not_used(monkeypatch, caplog, folders):

@@ -30,17 +30,23 @@ MOST_EARLY = 64
 QUIET, PATIENCE = 0.05, 1.0
 
 
-def warm_up(runner: CudaGraphRunner, layout: Layout, compiling: bool = True) -> bool:
+def warm_up(
+    runner: CudaGraphRunner,
+    layout: Layout,
+    check: Callable[[], object] = lambda: None,
+    compiling: bool = True,
+) -> bool:
     """Capture graphs of the likely shapes, compile the step, and capture those that changed by it.
 
-    layout: of the loaded adapters. Returns whether there is compiled code for all likely shapes. It may
-    run beside passes of the runner in other threads. Raises what the compiler raises.
+    layout: of the loaded adapters. check: called now and then; what it raises ends the work. Returns whether
+    there is compiled code for all likely shapes. It may run beside passes of the runner in other threads.
+    Raises what the compiler raises.
     """
     shapes = likely_shapes(layout, SIZES)
     # The widest bucket first: memory that grows later moves, and graphs that read it are captured anew.
     runner.adapters(max(shapes, key=lambda shape: shape.bucket.width))
     with runner.in_background(shapes) as queue:
-        _record(runner, queue)
+        _record(runner, queue, check)
         compiled = False
         for bucket, rows in dict.fromkeys((shape.bucket, min(shape.rows, 2)) for shape in shapes):
             if not compiling:
@@ -50,7 +56,7 @@ def warm_up(runner: CudaGraphRunner, layout: Layout, compiling: bool = True) -> 
             runner.use(compile_layers(adapters, runner.pool, rows, known=runner.compiled))
             compiled = True
             queue.extend(own)
-            _record(runner, queue)
+            _record(runner, queue, check)
     return compiled
 
 
@@ -81,9 +87,10 @@ def _buckets(layout: Layout) -> Iterator[tuple[Bucket, torch.dtype]]:
         yield Bucket(tuple(layout.spans) if rank else (), rank), layout.dtype if rank else torch.float32
 
 
-def _record(runner: CudaGraphRunner, queue: deque[GraphShape]) -> None:
+def _record(runner: CudaGraphRunner, queue: deque[GraphShape], check: Callable[[], object]) -> None:
     """Capture what is queued and not there yet. Batches put what they miss in front."""
     while queue:
+        check()
         shape = queue.popleft()
         if runner.outdated(shape):
             _wait_for_quiet(runner)

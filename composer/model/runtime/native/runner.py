@@ -69,13 +69,18 @@ class NativeRunner:
         """Whether the base's weights are what the compiled step multiplies in."""
         return model.device.type == "cpu" and model.model.dtype == torch.float32 and not model.quantised
 
-    def compile(self, verify: Callable[[ModelRunner], object] = lambda made: None) -> None:
+    def compile(
+        self,
+        verify: Callable[[ModelRunner], object] = lambda made: None,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
         """Compile the step and decode with it from then on. Returns when it is through.
 
-        verify: is given a runner that decodes with it, and raises where that is wrong. Raises CompilerError
-        without a C++ compiler, and what `verify` raises; decoding then goes on as before.
+        verify: is given a runner that decodes with it, and raises where that is wrong. check: called now and
+        then; what it raises ends the work. Raises CompilerError without a C++ compiler, and what these two
+        raise; decoding then goes on as before.
         """
-        step = NativeStep(team(), self.inner, BaseTable.of(self.inner, self.weights))
+        step = NativeStep(team(), self.inner, BaseTable.of(self.inner, self.weights, check))
         made = NativeRunner(self.inner, self.weights)
         made.step = step
         verify(made)

@@ -68,14 +68,15 @@ class BaseTable:
     kept: _Kept
 
     @classmethod
-    def of(cls, runner: LlamaRunner, weights: str) -> BaseTable:
+    def of(cls, runner: LlamaRunner, weights: str, check: Callable[[], object] = lambda: None) -> BaseTable:
         """The table of a base whose Linear layers are float32. Takes about a second per 100M parameters.
 
-        weights: a key of STORES.
+        weights: a key of STORES. check: called before each layer; what it raises ends the work.
         """
         kept, shape, shared = _Kept(), runner.shape, BaseWeights.of(runner.model.model)
         layers, groups, size = [], [], 0
         for block in runner.blocks:
+            check()
             gated = tuple(tuple(block.module.get_submodule(name) for name in names) for names in GROUPS)
             stored = [shared.once(*_storing([each.base for each in group], weights)) for group in gated]
             size += sum(each.bytes for each in stored)
