@@ -30,8 +30,10 @@ constexpr int TILE = 5;    // output features and
 constexpr int TOKENS = 5;  // rows of the batch that are multiplied at once: 25 sums fill the registers
 
 typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef float Half8 __attribute__((vector_size(32)));
-typedef float Half4 __attribute__((vector_size(16)));
+struct Half {  // float16, as its bits: older compilers have no type for it
+  uint16_t bits;
+};
+
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 
 // --- what Python passes: the same fields in the same order as in structures.py ------------------------------
@@ -41,8 +43,8 @@ enum Storage : int64_t { F32, BF16, F16, U4, I8 };
 struct Matrix {
   int64_t storage, rows, columns;
   const void *data;        // [rows, columns] in the storage
-  const _Float16 *scale;   // [rows, columns / GROUP] for U4 and I8
-  const _Float16 *offset;  // [rows, columns / GROUP] for U4
+  const Half *scale;       // [rows, columns / GROUP] for U4 and I8
+  const Half *offset;      // [rows, columns / GROUP] for U4
   const float *bias;       // [rows] or null
 };
 
@@ -98,11 +100,15 @@ inline void store(float *x, Floats v) { *reinterpret_cast<Floats *>(x) = v; }
 inline Floats all(float x) { return Floats{} + x; }
 
 inline float total(Floats v) {
-  Half8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
-  Half8 b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  a += b;
-  Half4 c = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-  return (c[0] + c[2]) + (c[1] + c[3]);
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(reinterpret_cast<__m512 &>(v));
+#else
+  float sums[LANES];
+  std::memcpy(sums, &v, sizeof sums);
+  for (int width = LANES / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; j++) sums[j] += sums[j + width];
+  return sums[0];
+#endif
 }
 
 // e^x to about two units in the last place; 0 below -87.
@@ -159,6 +165,30 @@ void rms_norm(float *out, const float *x, const float *weight, float eps, int64_
   for (; k < n; k++) out[k] = weight[k] * (x[k] * scale);
 }
 
+// A float16 number as float32.
+inline float single(Half half) {
+  const uint32_t sign = static_cast<uint32_t>(half.bits & 0x8000) << 16, low = half.bits & 0x7fff;
+  float number;
+  uint32_t bits = low << 13;
+  if (low >= 0x7c00) {
+    bits += (255 - 31) << 23;  // infinite or no number
+  } else {
+    bits += (127 - 15) << 23;
+    if (low < 0x400) {  // below the smallest normal number: an exponent too many, and a 1 before the point
+      bits += 1 << 23;
+      const uint32_t one = (127 - 14) << 23;
+      float shifted, first;
+      std::memcpy(&shifted, &bits, sizeof shifted);
+      std::memcpy(&first, &one, sizeof first);
+      shifted -= first;
+      std::memcpy(&bits, &shifted, sizeof bits);
+    }
+  }
+  bits |= sign;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
 // --- weights in their storages -------------------------------------------------------------------------------
 
 // LANES numbers as float32. Compilers turn the plain loops into one instruction a number; where the processor
@@ -172,7 +202,7 @@ inline Floats widened(const uint16_t *bf16) {
   __m512i bits = _mm512_slli_epi32(_mm512_cvtepu16_epi32(thirty_two(bf16)), 16);
   return reinterpret_cast<Floats>(_mm512_castsi512_ps(bits));
 }
-inline Floats widened(const _Float16 *f16) {
+inline Floats widened(const Half *f16) {
   return reinterpret_cast<Floats>(_mm512_cvtph_ps(thirty_two(f16)));
 }
 inline Floats widened(const int8_t *bytes) { return from(_mm512_cvtepi8_epi32(sixteen(bytes))); }
@@ -197,7 +227,7 @@ inline Floats widened(const uint16_t *bf16) {
   };
   return joined(half(bf16), half(bf16 + 8));
 }
-inline Floats widened(const _Float16 *f16) {
+inline Floats widened(const Half *f16) {
   return joined(_mm256_cvtph_ps(sixteen(f16)), _mm256_cvtph_ps(sixteen(f16 + 8)));
 }
 inline Floats widened(const int8_t *bytes) {
@@ -222,7 +252,11 @@ inline Floats widened(const uint16_t *bf16) {
   for (int j = 0; j < LANES; j++) bits[j] = static_cast<int32_t>(static_cast<uint32_t>(bf16[j]) << 16);
   return reinterpret_cast<Floats &>(bits);
 }
-inline Floats widened(const _Float16 *f16) { return each(f16); }
+inline Floats widened(const Half *f16) {
+  Floats out;
+  for (int j = 0; j < LANES; j++) out[j] = single(f16[j]);
+  return out;
+}
 inline Floats widened(const int8_t *bytes) { return each(bytes); }
 inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
   for (int j = 0; j < LANES; j++) low[j] = bytes[j] & 15, high[j] = bytes[j] >> 4;
@@ -260,10 +294,10 @@ inline float dot_plain(const T *data, const float *x, int64_t n) {
 }
 
 // The scales of a row, as float32 in `room`, which has LANES more than there are.
-inline const float *row_scales(const _Float16 *scale, int64_t groups, float *room) {
+inline const float *row_scales(const Half *scale, int64_t groups, float *room) {
   int64_t g = 0;
   for (; g + LANES <= groups; g += LANES) store(room + g, widened(scale + g));
-  for (; g < groups; g++) room[g] = static_cast<float>(scale[g]);
+  for (; g < groups; g++) room[g] = single(scale[g]);
   return room;
 }
 
@@ -276,7 +310,7 @@ float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, f
     case BF16:
       return dot_plain(row_of<uint16_t>(w, row), x, n);
     case F16:
-      return dot_plain(row_of<_Float16>(w, row), x, n);
+      return dot_plain(row_of<Half>(w, row), x, n);
     case U4: {
       const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
       const float shifted = dot(row_scales(w.offset + row * groups, groups, room), sums, groups);
@@ -319,20 +353,20 @@ const float *plain_row(const Matrix &w, int64_t row, float *room) {
       for (int64_t k = 0; k < n; k += LANES) store(room + k, widened(row_of<uint16_t>(w, row) + k));
       return room;
     case F16:
-      for (int64_t k = 0; k < n; k += LANES) store(room + k, widened(row_of<_Float16>(w, row) + k));
+      for (int64_t k = 0; k < n; k += LANES) store(room + k, widened(row_of<Half>(w, row) + k));
       return room;
     case U4:
       for (int64_t g = 0; g < groups; g++) {
         Floats low, high;
         nibbles(static_cast<const uint8_t *>(w.data) + (row * n + g * GROUP) / 2, low, high);
-        float scale = w.scale[row * groups + g], offset = w.offset[row * groups + g];
+        float scale = single(w.scale[row * groups + g]), offset = single(w.offset[row * groups + g]);
         store(room + g * GROUP, low * scale + offset);
         store(room + g * GROUP + LANES, high * scale + offset);
       }
       return room;
     default:
       for (int64_t g = 0; g < groups; g++) {
-        float scale = w.scale[row * groups + g];
+        float scale = single(w.scale[row * groups + g]);
         const int8_t *part = row_of<int8_t>(w, row) + g * GROUP;
         store(room + g * GROUP, widened(part) * scale);
         store(room + g * GROUP + LANES, widened(part + LANES) * scale);
