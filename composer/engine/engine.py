@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,8 +94,9 @@ class Engine:
         """Load a base of the catalog (None: its default) and every adapter of it that fits.
 
         only: names of the adapters to load (None: all). Those at weight 0 cost a token nothing.
-        decode_weights: "same" as the base's, or "int8": on a CPU, decoding reads weight-only int8, which is
-        faster and changes the logits slightly; prompts are still read with the base's own weights.
+        decode_weights: what the compiled step of a CPU reads: "same", the base's weights to the bit in the
+        fewest bits that hold them; "float32", the same as they are loaded; "int8", rounded where they are not
+        held in as few bits, which changes the logits slightly. Prompts are read with the base's own weights.
         max_adapter_mb: see weights_limit; it does not apply to folders that the catalog names.
         compile_step: compile the decoding step in the background, as `warm_up` does.
 
@@ -111,11 +113,15 @@ class Engine:
             engine.warm_up()
         return engine
 
-    def warm_up(self) -> Compilation:
+    def warm_up(self, several: bool | None = None) -> Compilation:
         """Compile the decoding step in the background, unless it is compiled or being compiled.
 
-        Until it is ready, and wherever it cannot be compiled, decoding runs uncompiled.
+        Until it is ready, and wherever it cannot be compiled, decoding runs uncompiled. several: no longer
+        used; one step serves any number of rows.
         """
+        if several is not None:
+            message = "warm_up(several=) is no longer used: one compiled step serves any number of rows"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
         if self._compilation is None:
             self._compilation = Compilation(
                 self.runner, self.snapshot.layout, self._verify, self._report_memory

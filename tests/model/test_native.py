@@ -251,6 +251,12 @@ def test_an_adapter_that_is_turned_up_needs_no_compilation(folders, monkeypatch)
     assert len(before._tables) <= KEPT_TABLES
 
 
+def test_an_argument_that_is_no_longer_used_warns(folders):
+    engine = tiny.engine("llama", folders("llama"))
+    with pytest.warns(DeprecationWarning, match="several"):
+        assert engine.warm_up(several=False).wait(300)
+
+
 def test_the_tables_of_adapters_that_are_kept_are_few(tmp_path):
     names = [f"a{place}" for place in range(KEPT_TABLES + 4)]
     engine = tiny.engine(
