@@ -34,9 +34,12 @@ class Layout:
     scaling: torch.Tensor  # [Z]
     # The column of each of the bank's adapters in the whole bank, which `select` was asked of.
     columns: tuple[int, ...] = ()
-    _selected: OrderedDict[tuple[int, ...], Layout] = field(default_factory=OrderedDict, repr=False)
-    _derived: dict[Any, Any] = field(default_factory=dict, repr=False)
-    _deriving: Lock = field(default_factory=Lock, repr=False)
+    # Of this layout alone: dataclasses.replace makes them anew.
+    _selected: OrderedDict[tuple[int, ...], Layout] = field(
+        default_factory=OrderedDict, init=False, repr=False
+    )
+    _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _deriving: Lock = field(default_factory=Lock, init=False, repr=False)
 
     @classmethod
     def of(cls, bank: AdapterBank, layer_of: Mapping[str, int], layers: int, device: torch.device) -> Layout:
