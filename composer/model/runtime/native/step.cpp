@@ -421,15 +421,11 @@ struct Scratch {  // a thread's own
 
 class Team {
  public:
-  explicit Team(int size) : scratch(size), size_(size) {
-    for (int index = 1; index < size; index++) threads_.emplace_back([this, index] { serve(index); });
-  }
+  explicit Team(int size) : scratch(size), size_(size) {}
 
-  ~Team() {
-    closing_ = true;
-    started_.fetch_add(1);
-    started_.notify_all();
-    for (auto &thread : threads_) thread.join();
+  // The threads live as long as the process, and so must the team.
+  void start() {
+    for (int index = 1; index < size_; index++) std::thread([this, index] { serve(index); }).detach();
   }
 
   // Run work(index) on every thread; returns when all are through.
@@ -475,19 +471,16 @@ class Team {
   void serve(int index) {
     for (uint32_t seen = 0;; seen++) {
       wait_while(started_, seen);
-      if (closing_) return;
       work_(given_, index);
       barrier();
     }
   }
 
   const int size_;
-  std::vector<std::thread> threads_;
   alignas(64) std::atomic<uint32_t> started_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int64_t> part_{0};
-  std::atomic<bool> closing_{false};
   void (*work_)(void *, int) = nullptr;
   void *given_ = nullptr;
 };
@@ -778,13 +771,13 @@ extern "C" {
 
 void *team_new(int size) {
   try {
-    return new Team(size);
-  } catch (...) {  // the system gives no more threads
+    Team *team = new Team(size);
+    team->start();
+    return team;
+  } catch (...) {  // the system gives no more threads; those that began sleep on, and need their team
     return nullptr;
   }
 }
-
-void team_free(void *team) { delete static_cast<Team *>(team); }
 
 // Returns 0, or 1 where the memory was not enough. One call at a time for a team.
 int decode(void *given, const Model *model, const Step *step) {

@@ -96,7 +96,6 @@ class Step(Structure):
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions' arguments and results."""
     library.team_new.argtypes, library.team_new.restype = [ctypes.c_int], c_void_p
-    library.team_free.argtypes, library.team_free.restype = [c_void_p], None
     library.decode.argtypes = [c_void_p, POINTER(Model), POINTER(Step)]
     library.decode.restype = ctypes.c_int
     return library
