@@ -17,7 +17,7 @@ from composer.model.runtime.batch import Batch
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.transfer import HostCopy, packed, unpacked
 from tests.tools import tiny
-from tests.tools.caches import buffers, overwrite
+from tests.tools.caches import overwrite
 
 REQUESTS = [
     ("abc", Composition(), Sampling(max_new_tokens=9, temperature=0)),
@@ -113,7 +113,7 @@ def test_a_token_after_the_end_is_dropped_and_its_place_is_cleared(engine, monke
     session = sessions(engine, True)
     same(told(session, engine), expected)
     assert session._batch._launched is None
-    assert not any(buffer[:, :, 1:].any() for buffer in buffers(session._batch._cache))
+    assert not any(buffer[:, :, 1:].any() for buffer in session._batch._cache.buffers)
 
 
 def test_gates_are_refreshed_at_the_same_tokens(engine):
@@ -207,7 +207,7 @@ def test_a_row_that_overflows_beside_a_pass_ahead_fails_alone(engine):
     expected = told(sessions(engine, False), engine, {0: [0]})[0]
     prompt = len(engine.base.encode(REQUESTS[0][0]))
     assert healthy.ids[prompt:] == [step.token for step in expected][: len(healthy.ids) - prompt]
-    assert not any(buffer[1, :, 1:].any() for buffer in buffers(session._batch._cache))
+    assert not any(buffer[1, :, 1:].any() for buffer in session._batch._cache.buffers)
 
 
 @pytest.mark.parametrize("count", [1, 3])

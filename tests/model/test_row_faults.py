@@ -21,7 +21,6 @@ from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.runner import TransformersRunner
 from tests.tools import tiny
-from tests.tools.caches import buffers
 
 # What is done to the tensors of a fitting adapter, by the end of the name of those that it is done to.
 LOUD = {
@@ -168,7 +167,7 @@ class Company:
     def check_slots(self) -> None:
         """What nobody's text stands in is zeros."""
         seats = self.run._batch._entries
-        for buffer in buffers(self.run._batch._cache):
+        for buffer in self.run._batch._cache.buffers:
             for slot in range(self.SLOTS):
                 used = len(seats[slot][0].ids) if slot < len(seats) else 1  # 1: a graph's spare rows
                 assert not buffer[slot, :, used:].any()
