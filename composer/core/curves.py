@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from composer.core.errors import ComposerError, check_int, check_number
+from composer.core.errors import ComposerError, check_int, check_number, quote_name
 
 CURVE_RANGE = (-4.0, 4.0)
 MOST_ANCHORS = 64
@@ -33,7 +33,7 @@ def check_curves(curves: object) -> Mapping[str, Curve]:
     """
     checked: dict[str, Curve] = {}
     for name, anchors in _mapping(curves, "Curves", '{"sports": [0, 0.5, 1]}').items():
-        subject = f"The curve of {str(name)[:60]}"
+        subject = f"The curve of {quote_name(name)}"
         if not isinstance(anchors, list | tuple) or not 1 <= len(anchors) <= MOST_ANCHORS:
             raise ComposerError(f"{subject} must be a list of 1 to {MOST_ANCHORS} numbers.")
         checked[str(name)] = tuple(
@@ -49,7 +49,7 @@ def check_schedule(schedule: object) -> Mapping[str, Span]:
     """
     checked: dict[str, Span] = {}
     for name, span in _mapping(schedule, "A schedule", '{"sports": [10, 30]}').items():
-        subject = f"The schedule of {str(name)[:60]}"
+        subject = f"The schedule of {quote_name(name)}"
         if not isinstance(span, list | tuple) or len(span) != 2:
             raise ComposerError(
                 f"{subject} must be two token numbers, the first and the last, such as [10, 30]."

@@ -29,6 +29,12 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
     return int(number)
 
 
+def quote_name(name: object, limit: int = 60) -> str:
+    """A name as a sentence can quote it: as it is, or escaped where it has characters that nobody sees."""
+    text = str(name)[:limit]
+    return text if text.isprintable() else ascii(text)
+
+
 def sanitize(text: object, limit: int = 60) -> str:
     """`text` cut to `limit` and reduced to harmless characters, fit to be quoted in a sentence."""
     flat = str(text)[: limit + 1]

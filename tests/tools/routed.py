@@ -1,4 +1,4 @@
-"""Arrow the long way: dense deltas, their full decompositions, hooks on the base's own layers."""
+"""Arrow and SpectR the long way: dense deltas, their full decompositions, hooks on the base's own layers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,13 @@ def by_hand(
     blend: float = 1.0,
     unit: bool = True,
     heard: Sequence[str] | None = None,
+    by_norm: bool = False,
+    top: int | None = None,
 ) -> ByHand:
-    """One uncached pass over the tokens. heard: the adapters whose output is added (None: all of them)."""
+    """One uncached pass over the tokens. heard: the adapters whose output is added (None: all of them).
+
+    by_norm: SpectR's score in the place of Arrow's. top: how many of the scores count.
+    """
     added = np.zeros((engine.model.layers, len(engine.names)))
     base = np.zeros(engine.model.layers)
 
@@ -45,11 +50,14 @@ def by_hand(
             if weights[name] and (site.adapter_index == engine.names.index(name)).any()
         ]
         deltas = {name: dense(site, engine.names.index(name)) for name in here}
-        near = [x.double() @ torch.linalg.svd(delta).Vh[0] for delta in deltas.values()]  # n of [1, T]
         base[layer] += float(out[0, -1].double().square().sum())
         if not here:
             return out
-        shares = torch.stack(near).abs().softmax(dim=0)  # [n, 1, T]
+        score = torch.stack([_score(site, engine.names.index(name), x, by_norm) for name in here])
+        if top is not None and top < len(here):
+            least = score.sort(dim=0, descending=True).values[top - 1]
+            score = score.masked_fill(score < least, float("-inf"))
+        shares = score.softmax(dim=0)  # [n, 1, T]
         for (name, delta), share in zip(deltas.items(), shares, strict=True):
             column = engine.names.index(name)
             scale = float(site.scaling[site.adapter_index == column][0])
@@ -72,3 +80,12 @@ def by_hand(
         for hook in hooks:
             hook.remove()
     return ByHand(logits, np.sqrt(added) / np.sqrt(base)[:, None])
+
+
+def _score(site: SiteFactors, adapter: int, x: torch.Tensor, by_norm: bool) -> torch.Tensor:
+    """[1, T]. x: [1, T, d_in]."""
+    delta = dense(site, adapter)
+    if not by_norm:
+        return (x.double() @ torch.linalg.svd(delta).Vh[0]).abs()
+    scale = float(site.scaling[site.adapter_index == adapter][0])
+    return (scale * x.double() @ delta.T).norm(dim=-1)
