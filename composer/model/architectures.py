@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,8 @@ from composer.model.runtime.llama.families import why_not
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import ModelRunner
+
+log = logging.getLogger(__name__)
 
 # Other packages name an Architecture under it in their entry points.
 GROUP = "composer.architectures"
@@ -37,9 +40,12 @@ class Architecture:
 
 def _llama(model: GatedModel, weights: str) -> ModelRunner:
     runner = LlamaRunner(model, "same")
-    if NativeRunner.fits(model):
-        return NativeRunner(runner, weights)
-    return CudaGraphRunner(runner) if model.device.type == "cuda" else runner
+    if model.device.type == "cuda":
+        return CudaGraphRunner(runner)
+    if reason := NativeRunner.why_not(model):
+        log.info("the base decodes without the compiled step, which is slower: %s", reason)
+        return runner
+    return NativeRunner(runner, weights)
 
 
 LLAMA = Architecture("llama", lambda model: why_not(model) is None, _llama, why_not)

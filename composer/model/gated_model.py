@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from composer.adapters.bank import AdapterBank
 from composer.core.errors import ComposerError, sanitize
 from composer.model.rank_layout import GateTelemetry, Layout, layer_energy
+from composer.model.runtime.nf4.stacking import exact_on_cpu
 from composer.model.runtime.token_routing import TokenRouter
 
 
@@ -139,8 +140,16 @@ class GatedModel:
     @property
     def quantised(self) -> bool:
         """Whether a gated layer is anything but a plain dense one."""
-        gated = (self.model.get_submodule(path) for path in self.sites)
-        return any(type(layer.base) is not nn.Linear for layer in gated)
+        return any(type(layer) is not nn.Linear for layer in self._base_layers())
+
+    @property
+    def exact(self) -> bool:
+        """Whether the gated layers multiply the very numbers that they hold, in the base's dtype: dense ones
+        do, and bitsandbytes' nf4 on a CPU in float32."""
+        return not self.quantised or exact_on_cpu(self._base_layers())
+
+    def _base_layers(self) -> list[nn.Module]:
+        return [self.model.get_submodule(path).base for path in self.sites]
 
     def layout(self, bank: AdapterBank) -> Layout:
         """The bank's place in this model."""

@@ -20,12 +20,17 @@ FARTHEST = 1e30
 FINAL_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm", "norm_f")
 
 
+def final_norm(model: nn.Module) -> nn.Module | None:
+    """The norm between the last layer and the unembedding; None where it was not found."""
+    body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+    return next((getattr(body, name) for name in FINAL_NORMS if hasattr(body, name)), None)
+
+
 class Lens:
     """Unembedding of hidden states, with the final norm as an option (logit lens, nostalgebraist 2020)."""
 
     def __init__(self, model: nn.Module):
-        body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
-        self._norm = next((getattr(body, name) for name in FINAL_NORMS if hasattr(body, name)), None)
+        self._norm = final_norm(model)
         head = model.get_output_embeddings()
         if self._norm is None or head is None:
             family = sanitize(model.config.model_type, 40)

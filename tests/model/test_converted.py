@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +17,16 @@ from safetensors import SafetensorError
 
 from composer.core.catalog_types import BaseSpec, Wheel
 from composer.core.errors import ComposerError
-from composer.model import converted
-from composer.model.converted import cache_folder, convert, is_whole
+from composer.model.checkpoints import converted
+from composer.model.checkpoints.converted import cache_folder, convert, find_converted, is_whole
 from tests.tools import tiny
 
 SPEC = BaseSpec("b", "tiny/b", wheel=Wheel("pack", "1", "b.gguf"))
 PLACE = Path("bases") / "pack-1-b"
+
+
+def write_gguf(path: Path) -> None:
+    path.write_bytes(b"GGUF")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +70,27 @@ def conversions(whole, monkeypatch) -> list[Path]:
     return done
 
 
+def test_bases_of_one_file_share_what_is_converted(cache, conversions):
+    other = replace(SPEC, name="b-nf4", quantization="nf4")
+    assert find_converted(other) is None
+    assert convert(SPEC, write_gguf) == convert(other, write_gguf) == find_converted(other)
+    assert len(conversions) == 1
+    assert not list((cache / PLACE).rglob("*.gguf")), "the GGUF file is not kept beside what is made of it"
+
+
+def test_a_file_that_cannot_be_written_is_told_as_it_is(cache):
+    def refuse(path):
+        raise ComposerError("A part is missing: install it.")
+
+    with pytest.raises(ComposerError, match=r"^A part is missing: install it\.$"):
+        convert(SPEC, refuse)
+    assert [each.name for each in (cache / "bases").iterdir()] == ["pack-1-b.lock"]
+
+
 def test_it_is_converted_once(cache, conversions):
-    target = convert(Path("b.gguf"), SPEC)
+    target = convert(SPEC, write_gguf)
     assert target == cache / PLACE and is_whole(target)
-    assert convert(Path("b.gguf"), SPEC) == target and len(conversions) == 1
+    assert convert(SPEC, write_gguf) == target and len(conversions) == 1
     assert sorted(each.name for each in target.parent.iterdir()) == ["pack-1-b", "pack-1-b.lock"]
 
 
@@ -81,7 +103,7 @@ def test_what_is_there_needs_no_lock_and_no_place_to_write(cache, whole, convers
     monkeypatch.setattr(converted, "FileLock", read_only)
     monkeypatch.setattr(Path, "mkdir", read_only)
     monkeypatch.setattr(converted.tempfile, "TemporaryFile", read_only)
-    assert convert(Path("b.gguf"), SPEC) == cache / PLACE and conversions == []
+    assert convert(SPEC, write_gguf) == cache / PLACE and conversions == []
 
 
 def _cut(folder: Path) -> None:
@@ -114,7 +136,7 @@ def test_a_damaged_one_is_made_again(damage, cache, whole, conversions):
     shutil.copytree(whole, cache / PLACE)
     DAMAGES[damage](cache / PLACE)
     assert not is_whole(cache / PLACE)
-    assert is_whole(convert(Path("b.gguf"), SPEC)) and len(conversions) == 1
+    assert is_whole(convert(SPEC, write_gguf)) and len(conversions) == 1
 
 
 def test_what_a_killed_run_left_is_cleared_and_another_base_is_not(cache, whole, conversions):
@@ -122,7 +144,7 @@ def test_what_a_killed_run_left_is_cleared_and_another_base_is_not(cache, whole,
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
     shutil.copytree(whole, other)
-    convert(Path("b.gguf"), SPEC)
+    convert(SPEC, write_gguf)
     assert not left.exists() and is_whole(other)
 
 
@@ -146,7 +168,7 @@ def test_a_conversion_that_fails_is_a_sentence_and_leaves_nothing(fault, words, 
 
     monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", fail)
     with pytest.raises(ComposerError) as result:
-        convert(Path("b.gguf"), SPEC)
+        convert(SPEC, write_gguf)
     assert words in str(result.value) and str(cache) not in str(result.value)
     assert not (cache / PLACE).exists() and not (cache / f"{PLACE}~").exists()
 
@@ -157,12 +179,12 @@ def test_ctrl_c_while_it_is_converted_leaves_nothing(cache, monkeypatch):
 
     monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", stop)
     with pytest.raises(KeyboardInterrupt):
-        convert(Path("b.gguf"), SPEC)
+        convert(SPEC, write_gguf)
     assert [each.name for each in (cache / "bases").iterdir()] == ["pack-1-b.lock"]
 
 
 def test_two_starts_at_once_convert_it_once(cache, conversions):
-    starts = [threading.Thread(target=convert, args=(Path("b.gguf"), SPEC)) for _ in range(4)]
+    starts = [threading.Thread(target=convert, args=(SPEC, write_gguf)) for _ in range(4)]
     for start in starts:
         start.start()
     for start in starts:
@@ -192,12 +214,12 @@ def test_without_a_cache_folder_it_is_kept_in_one_of_the_users_own(
     else:
         _file(cache if obstacle == "a file" else cache.parent)
     with caplog.at_level(logging.INFO):
-        target = convert(Path("b.gguf"), SPEC)
+        target = convert(SPEC, write_gguf)
     spare = Path(converted.tempfile.gettempdir()) / f"adapter-composer-{os.getuid()}"
     assert target == spare / PLACE and is_whole(target)
     assert spare.stat().st_mode & 0o077 == 0
     assert "COMPOSER_CACHE" in caplog.text
-    assert convert(Path("b.gguf"), SPEC) == target and len(conversions) == 1
+    assert convert(SPEC, write_gguf) == target and len(conversions) == 1
     assert cache_folder() == spare, "compiled code goes there too"
 
 
@@ -214,7 +236,7 @@ def test_a_temporary_folder_that_others_may_have_made_is_not_trusted(trap, cache
         if trap == "a link":
             spare.symlink_to(real)
     with pytest.raises(ComposerError, match="COMPOSER_CACHE"):
-        convert(Path("b.gguf"), SPEC)
+        convert(SPEC, write_gguf)
 
 
 @pytest.mark.parametrize("chosen", ["file", "file/below", "~nobody-of-this-name/x"])
@@ -222,7 +244,7 @@ def test_an_unusable_chosen_folder_is_reported_and_not_replaced(chosen, cache, t
     _file(tmp_path / "file")
     monkeypatch.setenv("COMPOSER_CACHE", chosen if chosen.startswith("~") else str(tmp_path / chosen))
     with pytest.raises(ComposerError, match="COMPOSER_CACHE is no folder"):
-        convert(Path("b.gguf"), SPEC)
+        convert(SPEC, write_gguf)
 
 
 def test_a_disk_without_locks_is_a_sentence(cache, monkeypatch):
@@ -231,4 +253,4 @@ def test_a_disk_without_locks_is_a_sentence(cache, monkeypatch):
 
     monkeypatch.setattr(converted.FileLock, "acquire", unknown)
     with pytest.raises(ComposerError, match="COMPOSER_CACHE"):
-        convert(Path("b.gguf"), SPEC)
+        convert(SPEC, write_gguf)

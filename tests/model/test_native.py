@@ -26,6 +26,8 @@ from composer.model.runtime.runner import Inputs
 from tests.tools import tiny
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
+# Those that are found by a weight's values.
+STORAGES = [storage for storage in Storage if storage is not Storage.NF4]
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
 NUMBERS = st.one_of(
     st.integers(-(2**24), 2**24).map(lambda whole: whole / 4096),
@@ -55,7 +57,7 @@ def grid(storage: Storage, rows: int, columns: int, seed: int = 0, size: float =
 # --- storages ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("storage", Storage)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_a_weight_is_stored_in_the_fewest_bits_that_hold_it_exactly(storage):
     weight = grid(storage, 40, 96)
     stored = store_exactly(weight)
@@ -163,7 +165,7 @@ def test_the_compiled_step_computes_what_the_pass_does(family, rows, folders):
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("storage", Storage)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_it_multiplies_with_every_storage(storage, rows):
     engine = with_weights(storage)
     held = {
@@ -313,6 +315,33 @@ def test_without_a_compiler_decoding_goes_on_and_the_log_says_so(anew, monkeypat
     assert "g++" in caplog.text
     assert not engine.runner.compiled
     assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
+
+
+COMPILERS = {
+    "broken": ("echo no such instruction >&2; exit 1", "The C++ compiler failed: ['no such instruction']"),
+    "killed": ("kill -9 $$", "The C++ compiler failed: []"),
+    "hanging": ("sleep 60", "The C++ compiler cannot be run"),
+    "not a program": (None, "The C++ compiler cannot be run"),
+}
+
+
+@pytest.mark.parametrize(("does", "says"), COMPILERS.values(), ids=COMPILERS)
+def test_a_compiler_that_is_broken_or_killed_costs_speed_alone(
+    does, says, anew, monkeypatch, caplog, folders
+):
+    compiler = anew / "compiler"
+    compiler.write_text("\x00" if does is None else f'#!/bin/sh\n[ "$1" = --version ] && exit\n{does}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(library, "PATIENCE", 2)
+    engine = tiny.engine("llama", folders("llama"))
+    monkeypatch.setattr("composer.model.runtime.native.runner.team", library.step_library)
+    with caplog.at_level(logging.WARNING):
+        assert not engine.warm_up().wait(60)
+    assert says in caplog.text and not engine.runner.compiled
+    assert len(list(engine.generate("abc", Composition(), GREEDY))) > 0
+    kept = anew / "compiled"
+    assert not kept.exists() or list(kept.iterdir()) == [], "half a file was left behind"
 
 
 ENDS = """

@@ -20,7 +20,7 @@ from composer.model.runtime.batch import Batch
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.kv_cache import KVCache
 from composer.model.runtime.runner import Inputs, TransformersRunner
-from composer.model.runtime.token_routing import RouterConfig
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 from tests.tools import tiny
 from tests.tools.routed import by_hand, dense
 
@@ -28,6 +28,7 @@ PROMPT = "The quick brown fox"
 GREEDY = Sampling(max_new_tokens=10, temperature=0)
 WEIGHTS = {"plain": 1.0, "rslora": -0.7, "patterned": 1.4}
 ARROW = Composition(WEIGHTS, method="arrow")
+SPECTR = Composition(WEIGHTS, method="spectr")
 
 
 @pytest.fixture(scope="module", params=sorted(tiny.FAMILIES))
@@ -65,6 +66,40 @@ def test_tokens_share_out_their_gates_as_the_long_way_does(engine, blend, scale)
     np.testing.assert_allclose(engine.log_probs([PROMPT, "ab"], composition)[0], logs, atol=1e-4)
     step = next(engine.generate(PROMPT, composition, GREEDY))
     np.testing.assert_allclose(step.contribution, expected.contribution, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("blend", "scale", "top"), [(1, "unit", None), (0.4, "paper", None), (1, "unit", 2), (1, "paper", 1)]
+)
+def test_spectr_shares_by_the_norm_of_what_each_adapter_adds(engine, blend, scale, top):
+    composition = replace(SPECTR, blend=blend, scale=scale, top_adapters=top)
+    ids = ids_of(engine)
+    expected = by_hand(engine, ids, WEIGHTS, blend, scale == "unit", by_norm=True, top=top)
+    got = engine.next_token_logits(PROMPT, composition)
+    np.testing.assert_allclose(got, expected.logits[-1], atol=1e-4)
+    assert np.abs(got - engine.next_token_logits(PROMPT, replace(composition, method="arrow"))).max() > 1e-3
+    step = next(engine.generate(PROMPT, composition, GREEDY))
+    np.testing.assert_allclose(step.contribution, expected.contribution, rtol=1e-3, atol=1e-6)
+
+
+def test_spectr_of_more_adapters_than_there_are_is_spectr_of_all(engine):
+    every, more = (engine.next_token_logits(PROMPT, replace(SPECTR, top_adapters=top)) for top in (None, 7))
+    assert np.array_equal(every, more)
+    # Arrow has no such parameter.
+    one = engine.next_token_logits(PROMPT, replace(ARROW, top_adapters=1))
+    assert np.array_equal(one, engine.next_token_logits(PROMPT, ARROW))
+
+
+def test_an_adapter_that_overflows_spoils_no_other_rows_norms(llama):
+    site = next(iter(llama.snapshot.bank.sites))
+    layout = llama.snapshot.layout
+    loud = replace(layout, scaling=torch.where(layout.adapter_index == 1, torch.inf, layout.scaling))
+    only = np.array([True, False, True])
+    routes = [RouterConfig(only, 1.0, True, by_norm=True), RouterConfig(PART, 1.0, True, by_norm=True)]
+    start, end = layout.spans[site]
+    z = torch.randn(2, end - start, generator=torch.Generator().manual_seed(0))
+    plain, broken = (TokenRouter.of(each, routes)(z, start, end) for each in (layout, loud))
+    assert torch.equal(plain[0], broken[0]) and not torch.isfinite(broken[1]).all()
 
 
 def test_strength_and_bands_multiply_what_is_shared_out(engine):
@@ -206,7 +241,9 @@ def test_cached_and_uncached_decoding_agree(engine):
 def test_routed_rows_and_others_decode_together_as_they_do_alone(engine):
     rows = [
         (PROMPT, ARROW, GREEDY),
+        (PROMPT, replace(SPECTR, top_adapters=2), GREEDY),
         ("Short", Composition(WEIGHTS), GREEDY),
+        ("Short", SPECTR, GREEDY),
         ("A prompt of middling size", replace(ARROW, blend=0.5, scale="paper"), GREEDY),
         ("Base", Composition(), replace(GREEDY, max_new_tokens=20)),  # goes on when no routed row is left
     ]
@@ -232,7 +269,7 @@ def passes(engine: Engine, decode, routes):
 
 
 PART = np.ones(3, bool)
-SOME = [RouterConfig(PART, 1.0, True), None, RouterConfig(PART, 0.5, False)]
+SOME = [RouterConfig(PART, 1.0, True), None, RouterConfig(PART, 0.5, False, by_norm=True, top=1)]
 
 
 def test_a_row_without_a_route_is_what_it_is_to_the_bit(engine):
@@ -255,7 +292,8 @@ def test_routed_batches_go_around_compiled_code_and_others_do_not(llama, monkeyp
         raise RuntimeError("compiled code ran")
 
     monkeypatch.setattr(llama.runner, "step", compiled)
-    assert len(list(llama.generate(PROMPT, ARROW, GREEDY))) == GREEDY.max_new_tokens
+    for routed in (ARROW, SPECTR):
+        assert len(list(llama.generate(PROMPT, routed, GREEDY))) == GREEDY.max_new_tokens
     for plain in (Composition(WEIGHTS), replace(ARROW, blend=0)):
         with pytest.raises(RuntimeError, match="compiled code ran"):
             list(llama.generate(PROMPT, plain, GREEDY))
@@ -332,7 +370,7 @@ def test_a_zero_weight_beside_the_routed_ones_is_not_explained(llama):
     np.testing.assert_allclose(found.attribution.composed, expected, atol=1e-4)
 
 
-def test_only_arrow_is_routed_and_reads_no_prompt_beforehand(llama):
-    assert [name for name, method in METHODS.items() if method.token_routed] == ["arrow"]
-    assert not llama.resolve(ARROW).missing_stats(None)
+def test_routed_methods_read_no_prompt_beforehand(llama):
+    assert [name for name, method in METHODS.items() if method.token_routed] == ["arrow", "spectr"]
+    assert not llama.resolve(ARROW).missing_stats(None) and not llama.resolve(SPECTR).missing_stats(None)
     assert llama.row(0, PROMPT, Composition(WEIGHTS), GREEDY).router is None

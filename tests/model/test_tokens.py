@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from composer.adapters.catalog import load_catalog
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
-from composer.model.loading import load_base, locate
+from composer.model.checkpoints.files import locate
+from composer.model.loading import load_base
 from composer.model.tokens import Continuation, check_tokenizer, encode_prompt, read_prompt
 from tests.tools import tiny
 from tests.tools import tokenizers as kinds

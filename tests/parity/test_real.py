@@ -1,4 +1,4 @@
-"""The real base with the real adapters: the same identities at full size, and a few tokens of text."""
+"""The real bases with the real adapters: the same identities at full size, and a few tokens of text."""
 
 from __future__ import annotations
 
@@ -40,53 +40,65 @@ STYLES = {
         "The majority of the city's inhabitants, not possessing automobiles, commute by public transport.",
     ),
 }
-ADAPTERS = ("positive", "negative", "world", "sports", "business", "sci-tech", *STYLES)
+MOODS_AND_TOPICS = ("positive", "negative", "world", "sports", "business", "sci-tech")
 
 
 @pytest.fixture(scope="module")
-def oracle(real_engine):
-    plain = AutoModelForCausalLM.from_pretrained(real_engine.base.path, dtype=torch.float32)
-    folders = {spec.name: spec.source for spec in real_engine.snapshot.adapters}
+def composed(any_real_engine):
+    """A real base with its adapters."""
+    if not any_real_engine.names:
+        pytest.skip(f"the adapters of {any_real_engine.base.spec.name} are not here")
+    return any_real_engine
+
+
+@pytest.fixture(scope="module")
+def oracle(composed):
+    plain = AutoModelForCausalLM.from_pretrained(composed.base.path, dtype=torch.float32)
+    folders = {spec.name: spec.source for spec in composed.snapshot.adapters}
     model = PeftModel.from_pretrained(plain, folders["positive"], adapter_name="positive")
     model.load_adapter(folders["sports"], adapter_name="sports")
     return model.eval()
 
 
 def test_all_bundled_adapters_load(real_engine):
-    assert real_engine.names == ADAPTERS
-    assert all(report.ok for report in real_engine.reports)
-    assert {attribute.poles for attribute in real_engine.attributes} == {("negative", "positive"), None}
+    assert real_engine.names == (*MOODS_AND_TOPICS, *STYLES)
+
+
+def test_every_base_has_the_moods_and_topics(composed):
+    assert composed.names[: len(MOODS_AND_TOPICS)] == MOODS_AND_TOPICS
+    assert all(report.ok for report in composed.reports)
+    assert {attribute.poles for attribute in composed.attributes} == {("negative", "positive"), None}
 
 
 @pytest.mark.parametrize("names", [["positive"], ["sports"], ["positive", "sports"]])
-def test_logits_equal_peft(real_engine, oracle, names):
+def test_logits_equal_peft(composed, oracle, names):
     oracle.base_model.set_adapter(names)
-    ids = torch.tensor([real_engine.base.tokenizer(PROMPT)["input_ids"]])
+    ids = torch.tensor([composed.base.tokenizer(PROMPT)["input_ids"]])
     with torch.no_grad():
         expected = oracle(ids).logits[0, -1].numpy()
-    got = real_engine.next_token_logits(PROMPT, Composition(weights=dict.fromkeys(names, 1)))
+    got = composed.next_token_logits(PROMPT, Composition(weights=dict.fromkeys(names, 1)))
     assert np.abs(got - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("method", ["sum", "contrast", "kl"])
-def test_every_method_writes_text_and_says_who_did_what(real_engine, method):
+def test_every_method_writes_text_and_says_who_did_what(composed, method):
     composition = Composition(weights={"negative": 1, "sports": 0.5}, method=method)
-    steps = list(real_engine.generate(PROMPT, composition, Sampling(max_new_tokens=8, seed=1)))
+    steps = list(composed.generate(PROMPT, composition, Sampling(max_new_tokens=8, seed=1)))
     assert steps[-1].text.strip()
     shares = np.stack([step.contribution for step in steps])
-    assert shares.shape == (len(steps), real_engine.model.layers, len(ADAPTERS))
-    assert shares[..., ADAPTERS.index("negative")].mean() > 0.005
-    assert not shares[..., ADAPTERS.index("business")].any() or method == "contrast"
+    assert shares.shape == (len(steps), composed.model.layers, len(composed.names))
+    assert shares[..., composed.names.index("negative")].mean() > 0.005
+    assert not shares[..., composed.names.index("business")].any() or method == "contrast"
 
 
-def test_fusion_reads_every_layer_of_the_prompt(real_engine):
-    kl, alpha, *_ = real_engine.fusion("The quarterback threw a pass and")
-    assert kl.shape == alpha.shape == (real_engine.model.layers, len(ADAPTERS))
+def test_fusion_reads_every_layer_of_the_prompt(composed):
+    kl, alpha, *_ = composed.fusion("The quarterback threw a pass and")
+    assert kl.shape == alpha.shape == (composed.model.layers, len(composed.names))
     np.testing.assert_allclose(alpha.sum(axis=1), 1, atol=1e-5)
     assert kl[-1].min() > 0
 
 
-def test_an_adapter_makes_its_own_words_likelier(real_engine):
+def test_an_adapter_makes_its_own_words_likelier(composed):
     happy, sad = (
         "The food was delicious and the staff wonderful.",
         "The food was terrible and the staff rude.",
@@ -94,7 +106,7 @@ def test_an_adapter_makes_its_own_words_likelier(real_engine):
 
     def prefers_happy(**weights) -> float:
         composition = Composition(weights=weights)
-        first, second = real_engine.log_probs([happy, sad], composition)
+        first, second = composed.log_probs([happy, sad], composition)
         return float(first.sum() - second.sum())
 
     assert prefers_happy(positive=1) > prefers_happy() > prefers_happy(negative=1)

@@ -51,12 +51,17 @@ class BatchRow:
     # Refresh the gates also after these numbers of sampled tokens.
     refresh_after: frozenset[int] = frozenset()
     sampler: RowSampler = field(init=False)
-    # When it was added to its batch, by the monotonic clock.
+    # When it was added to its first batch, by the monotonic clock.
     began: float = field(init=False)
     count: int = 0
 
     def __post_init__(self) -> None:
+        self.resume()
+
+    def resume(self) -> None:
+        """Get ready to join another batch where it stands: the tokens so far are its prompt there."""
         self.sampler = RowSampler(self.sampling)
+        self.sampler.skip(self.count)
 
     @property
     def refresh_due(self) -> bool:
@@ -165,7 +170,10 @@ class Batch:
         """
         self.layout, self._readings = layout, readings
         for row in rows:
-            row.began = time.monotonic()
+            if not row.count:
+                row.began = time.monotonic()
+            elif row.refresh_due:  # it comes from another batch
+                row.mixture = row.refresh_gates(row.ids)
         entries = [(row, branch) for row in rows for branch in range(len(row.mixture))]
         active, gates, routes = self._in_use(entries)
         read = self._runner.read(active, gates, [row.ids for row, _ in entries], routes=routes)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import Event, Lock, Thread
 
-from composer.model.converted import cache_folder
+from composer.model.checkpoints.converted import cache_folder
 from composer.model.rank_layout import Layout
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
 from composer.model.runtime.graphs.warm_up import warm_up

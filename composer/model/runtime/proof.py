@@ -133,7 +133,7 @@ def prove(model: GatedModel, decode: ModelRunner, layout: Layout, rounded: bool 
     for logits, right in zip(_decoded(model, decode, layout, texts, lengths), expected, strict=True):
         spread = right.std(dim=-1).clamp_min(1e-6)
         apart += ((logits.float() - right).square().mean(dim=-1).sqrt() / spread).tolist()
-    coarse = model.quantised or rounded
+    coarse = rounded or not model.exact
     close = QUANTISED if coarse else CLOSE.get(model.model.dtype, QUANTISED)
     # Rounding may send a token to another expert where experts are few bits apart; not token after token.
     allowed = 0 if close == CLOSE[torch.float32] else 1

@@ -26,7 +26,7 @@ def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
             f"Decoding weights are {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, not {str(weights)[:40]!r}."
         )
     family = next((each for each in architectures() if each.fits(model)), None)
-    if weights != "same" and (family is None or not NativeRunner.fits(model)):
+    if weights != "same" and (family is None or model.quantised or not NativeRunner.fits(model)):
         raise ComposerError(
             f"{weights} decoding needs an unquantised float32 base of the family Llama, Mistral, Qwen2, "
             "Qwen3 or Gemma3, on a CPU; leave the option out for this one."

@@ -1,10 +1,16 @@
-"""Gates that every token shares out anew at every site, by what each adapter responds to most (Arrow).
+"""Gates that every token shares out anew at every site, by a score of each adapter.
 
-    share_i = softmax_i |x . v_i|,  v_i the top right singular vector of B_i A_i
+    share_i = softmax_i score_i
 
-over the adapters that take part and have the site. v_i = A_i^T c_i (Site.prototype), so x . v_i is read off
-the rank-sized product x A^T that the gate makes anyway, and nothing of size d_in is kept or made per token.
+over the adapters that take part and have the site, or over the `top` of them with the largest scores. Both
+scores are read off the rank-sized product x A^T that the gate makes anyway: nothing of size d_in or d_out is
+kept or made per token.
+
+direction (Arrow): |x . v_i|, v_i the top right singular vector of B_i A_i. v_i = A_i^T c_i (Site.prototype).
 Ostapenko et al. 2024, arXiv 2405.11157; the dot product as it is, without norms, as PEFT's router has it.
+
+norm (SpectR): |s_i B_i A_i x|, from z = A_i x and the Gram matrix of B_i: the root of z^T B_i^T B_i z.
+Fleshman & Van Durme 2025, arXiv 2504.03454.
 """
 
 from __future__ import annotations
@@ -29,6 +35,10 @@ class RouterConfig:
     part: np.ndarray
     blend: float
     unit: bool
+    # Whether the score is the norm of what the adapter adds, or along its main direction.
+    by_norm: bool = False
+    # How many adapters have a share at a token and site; None: all that take part.
+    top: int | None = None
 
     def select(self, columns: Sequence[int]) -> RouterConfig:
         """Over these adapters alone. Those that it does not know take no part."""
@@ -49,6 +59,13 @@ class TokenRouter:
     # The factor is keep + swing * share; [B, 1, 1] and [B, S, 1].
     keep: torch.Tensor
     swing: torch.Tensor
+    # Which rows score by norm, [B, 1, 1] bool.
+    by_norm: torch.Tensor
+    # Whether any row scores by norm, and whether any does by direction.
+    norms: bool
+    directions: bool
+    # How many adapters have a share, [B, 1, 1]; None: in every row all that take part.
+    top: torch.Tensor | None
 
     @classmethod
     def of(cls, layout: Layout, routes: Sequence[RouterConfig | None]) -> TokenRouter | None:
@@ -64,10 +81,22 @@ class TokenRouter:
         blend = torch.tensor([route.blend if route else 0.0 for route in routes], device=device)
         unit = torch.tensor([route is not None and route.unit for route in routes], device=device)
         blend, unit = blend[:, None, None], unit[:, None, None]  # [B, 1, 1]
+        norm = [route is not None and route.by_norm for route in routes]
+        tops = [route.top or count if route else count for route in routes]
         taking = torch.from_numpy(part).to(device) & layout.present  # [B, S, N]
         swing = blend * torch.where(unit, taking.sum(dim=2, keepdim=True), 1)  # [B, S, 1]
         starts = (0, *(end for _, end in layout.spans.values()))
-        return cls(layout, {start: place for place, start in enumerate(starts)}, taking, 1 - blend, swing)
+        return cls(
+            layout,
+            {start: place for place, start in enumerate(starts)},
+            taking,
+            1 - blend,
+            swing,
+            torch.tensor(norm, device=device)[:, None, None],
+            any(norm),
+            any(route is not None and not route.by_norm for route in routes),
+            torch.tensor(tops, device=device)[:, None, None] if min(tops) < count else None,
+        )
 
     def __call__(
         self, z: torch.Tensor, start: int, end: int, row: torch.Tensor | None = None
@@ -80,18 +109,40 @@ class TokenRouter:
             return z
         count, sites = len(self.layout.bank.names), slice(self.first[start], self.first[end])
         part, keep, swing = self.part[:, sites], self.keep, self.swing[:, sites]
+        by_norm, top = self.by_norm, self.top
         if row is not None:
-            part, keep, swing = part[row], keep[row], swing[row]
-        cell = (self.layout.site[start:end] - sites.start) * count + self.layout.adapter_index[
-            start:end
-        ]  # [R]
+            part, keep, swing, by_norm = part[row], keep[row], swing[row], by_norm[row]
+            top = None if top is None else top[row]
+        here = self.layout.site[start:end] - sites.start  # [R]
+        cell = here * count + self.layout.adapter_index[start:end]  # [R]
         # A product with zeros rather than a scattered sum: on a GPU that adds up in no fixed order.
         cells = torch.arange((sites.stop - sites.start) * count, device=cell.device)
-        reads = self.layout.prototype[start:end, None] * (cell[:, None] == cells)  # [R, S N]
-        near = (z.float() @ reads).abs().unflatten(1, (-1, count))  # [M, S, N]
-        share = near.masked_fill(~part, float("-inf")).softmax(dim=2)
+        own = (cell[:, None] == cells).float()  # [R, S N]
+        score = self._direction(z, own, start, end) if self.directions else None
+        if self.norms:
+            norm = self._norm(z, own, start, tuple(self.layout.spans)[sites])
+            score = norm if score is None else torch.where(by_norm[:, 0], norm, score)
+        assert score is not None  # some row is routed
+        score = score.unflatten(1, (-1, count)).masked_fill(~part, float("-inf"))  # [M, S, N]
+        if top is not None:
+            place = score.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
+            score = score.masked_fill(place >= top, float("-inf"))
+        share = score.softmax(dim=2)
         factor = torch.where(part, keep + swing * share, 1.0)  # where nobody takes part the share is NaN
         return factor.flatten(1)[:, cell].to(z.dtype)
+
+    def _direction(self, z: torch.Tensor, own: torch.Tensor, start: int, end: int) -> torch.Tensor:
+        """|x . v_i|, [M, S N]. own: [R, S N], which column is which adapter's at which site."""
+        return (z.float() @ (self.layout.prototype[start:end, None] * own)).abs()
+
+    def _norm(self, z: torch.Tensor, own: torch.Tensor, start: int, paths: Sequence[str]) -> torch.Tensor:
+        """|s_i B_i A_i x|, [M, S N]. The scaling comes last: of another row's adapter it may be infinite."""
+        grams = [self.layout.bank.sites[path].gram for path in paths]
+        parts = z.float().split([len(gram) for gram in grams], dim=1)  # S of [M, R of the site]
+        squares = torch.cat([part @ gram * part for part, gram in zip(parts, grams, strict=True)], dim=1)
+        scale = self.layout.scaling[start : start + z.shape[1], None].abs()  # [R, 1]
+        scaling = scale.where(own > 0, 0).amax(dim=0)  # [S N]
+        return (squares @ own).clamp_min(0).sqrt() * scaling
 
     def of_layer(self, origin: int, row: torch.Tensor | None = None) -> TokenFactor:
         """The same for a decoder layer, whose part of Z begins at `origin`."""

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from composer.model.runtime.llama.onednn_linear import pack, packed_linear, packed_pair
+from composer.model.runtime.llama.onednn_linear import dense_linear, pack, packed_linear, packed_pair
 from composer.model.runtime.nf4.linear import Nf4Linear
-from composer.model.runtime.nf4.stacking import stack
+from composer.model.runtime.nf4.stacking import Stacked, dequantised, exact_on_cpu, stack
 
 T = TypeVar("T")
 
@@ -69,11 +69,14 @@ def fuse_linears(
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "apart": the
     layers are called one by one, so nothing is copied. Layers that are neither plain dense ones nor
-    bitsandbytes' nf4 on a GPU always are. base: what was made of these layers for another bank already.
+    bitsandbytes' nf4, on a GPU or in float32 on a CPU, always are. base: what was made of these layers for
+    another bank already.
     """
     first, base = layers[0], base or BaseWeights()
     if weights != "apart" and Nf4Linear.fits(layers):
         return Nf4Linear(layers, A, base.once(layers, lambda: stack(layers)))
+    if weights != "apart" and exact_on_cpu(layers):
+        return DequantisedLinear(A, base.once(layers, lambda: stack(layers)))
     if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
         return UnfusedLinear(layers, A)
     if A is None:
@@ -96,6 +99,28 @@ class PackedLinear:
             return _biased(packed_linear(x, self._packed), self._bias), x[:, :0]
         out, z = packed_pair(x, self._packed, self._packed_A)  # [B, O], [B, R]
         return _biased(out, self._bias), z
+
+
+class DequantisedLinear:
+    """nf4 layers of bitsandbytes on a CPU. Every product dequantises their weights, which stay in 4 bits.
+
+    A packed copy in float32 is eight times as large. SmolLM2-135M reads 768 tokens without it as fast to a
+    twentieth, 200 to an eighth; 12 tokens take 73 ms instead of 41 on one core.
+    """
+
+    gates = False
+
+    def __init__(self, A: torch.Tensor | None, joint: Stacked):
+        self._joint = joint
+        self._packed_A = self._A = None
+        if A is not None and len(A):
+            self._A, self._packed_A = A, pack(A)
+
+    def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = _biased(dense_linear(x, dequantised(self._joint)), self._joint.bias)  # [B, O]
+        if self._A is None:
+            return out, x[:, :0]
+        return out, F.linear(x, self._A) if self._packed_A is None else packed_linear(x, self._packed_A)
 
 
 class StackedLinear:

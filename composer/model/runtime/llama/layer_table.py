@@ -14,6 +14,7 @@ from composer.model.runtime.llama.families import Block
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import Group, Layer, SiteSlice, TokenFactor
 from composer.model.runtime.llama.onednn_linear import pack
+from composer.model.runtime.nf4.stacking import exact_on_cpu, stack
 from composer.model.runtime.token_routing import TokenRouter
 
 # Linear layers with the same input, in the order in which they run.
@@ -99,6 +100,15 @@ class DecodePlan:
         if self.routing is None:
             return (None,) * len(self.table.spans)
         return tuple(self.routing.of_layer(start, row) for start, _ in self.table.spans)
+
+
+def stack_layers(blocks: Sequence[Block], base: BaseWeights) -> None:
+    """Stack the groups that are in nf4 on a CPU: before other threads run their modules, which it changes."""
+    for block in blocks:
+        for names in GROUPS:
+            layers = [block.module.get_submodule(name).base for name in names]
+            if exact_on_cpu(layers):
+                base.once(layers, lambda layers=layers: stack(layers))
 
 
 def _cost(segments: Sequence[LayerSegment]) -> int:

@@ -43,6 +43,14 @@ def packed_bytes(tensor: torch.Tensor) -> int:
     return 0 if copy is None else copy.numel() * copy.element_size()
 
 
+def dense_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x W^T, [B, K] by [O, K], with a weight that is used once: oneDNN, where it packs, multiplies it as it
+    lies."""
+    if not _can(weight):
+        return F.linear(x, weight)
+    return torch.ops.mkldnn._linear_pointwise.default(_padded(x), weight, None, "none", [], "")[: len(x)]
+
+
 def _can(weight: torch.Tensor) -> bool:
     """On the processors oneDNN is made for; its other ports are slower than those processors' own BLAS."""
     return (

@@ -22,7 +22,7 @@ from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache, decode_mas
 from composer.model.runtime.llama.families import blocks_of, norm_factor, rotary_tables, shape_of
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import MANY, Attention, Layer, Shape, TokenFactor, rms_norm, run_layer
-from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable
+from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable, stack_layers
 from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
 from composer.model.runtime.runner import Inputs
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
@@ -47,6 +47,8 @@ class LlamaRunner:
         self.shape, self.blocks = shape_of(model), blocks_of(model)
         self.embedding = body.embed_tokens.weight
         self.norm = norm_factor(body.norm, self.shape.norm_in_float32)
+        if weights != "apart":
+            stack_layers(self.blocks, self._base)
         self._head = fuse_linears([model.model.lm_head], weights=weights, base=self._base)
         self._rope_tables: dict[int, torch.Tensor] = {}
         self._tables: OrderedDict[Layout, LayerTable] = OrderedDict()

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from composer.core.errors import ComposerError
-from composer.model.converted import cache_folder
+from composer.model.checkpoints.converted import cache_folder
 from composer.model.runtime.native.structures import declare
 
 SOURCE = Path(__file__).with_name("step.cpp")

@@ -66,8 +66,22 @@ class NativeRunner:
 
     @staticmethod
     def fits(model: GatedModel) -> bool:
-        """Whether the base's weights are what the compiled step multiplies in."""
-        return model.device.type == "cpu" and model.model.dtype == torch.float32 and not model.quantised
+        """Whether the compiled step multiplies with the base's weights."""
+        return NativeRunner.why_not(model) is None
+
+    @staticmethod
+    def why_not(model: GatedModel) -> str | None:
+        """Why the compiled step does not multiply with the base's weights, as the end of a sentence.
+
+        None where it does: in float32 on a CPU, with layers that are dense or all in nf4.
+        """
+        if model.device.type != "cpu":
+            return f"it is on {model.device.type}, not on a CPU"
+        if model.model.dtype != torch.float32:
+            return f"it computes in {str(model.model.dtype).removeprefix('torch.')}, not in float32"
+        if not model.exact:
+            return "its layers are quantised otherwise than in nf4 with whole blocks in a row"
+        return None
 
     def compile(
         self,

@@ -26,6 +26,7 @@ namespace {
 
 constexpr int LANES = 16;  // floats of a vector
 constexpr int GROUP = 32;  // weights that share a scale
+constexpr int BLOCK = 64;  // weights of NF4 that share a scale
 constexpr int TILE = 5;    // output features and
 constexpr int TOKENS = 5;  // rows of the batch that are multiplied at once: 25 sums fill the registers
 
@@ -38,12 +39,12 @@ typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 
 // --- what Python passes: the same fields in the same order as in structures.py ------------------------------
 
-enum Storage : int64_t { F32, BF16, F16, U4, I8 };
+enum Storage : int64_t { F32, BF16, F16, U4, I8, NF4 };
 
 struct Matrix {
   int64_t storage, rows, columns;
   const void *data;        // [rows, columns] in the storage
-  const Half *scale;       // [rows, columns / GROUP] for U4 and I8
+  const void *scale;       // Half [rows, columns / GROUP] for U4 and I8, float [rows, columns / BLOCK] for NF4
   const Half *offset;      // [rows, columns / GROUP] for U4
   const float *bias;       // [rows] or null
 };
@@ -191,6 +192,14 @@ inline float single(Half half) {
 
 // --- weights in their storages -------------------------------------------------------------------------------
 
+// What the 4 bits of NF4 stand for: bitsandbytes.functional.get_4bit_type("nf4"). A byte has two weights, the
+// first in its high half.
+alignas(64) constexpr float LEVELS[16] = {
+    -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+    -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
+    0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+    0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f};
+
 // LANES numbers as float32. Compilers turn the plain loops into one instruction a number; where the processor
 // has one for all of them it is asked for by name.
 #if defined(__AVX512F__)
@@ -210,6 +219,20 @@ inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
   __m512i both = _mm512_cvtepu8_epi32(sixteen(bytes));
   low = from(_mm512_and_si512(both, _mm512_set1_epi32(15)));
   high = from(_mm512_srli_epi32(both, 4));
+}
+// The instruction looks at the last 4 bits of each index.
+inline void levels(const uint8_t *bytes, Floats &even, Floats &odd) {
+  const __m512 table = _mm512_load_ps(LEVELS);
+  __m512i both = _mm512_cvtepu8_epi32(sixteen(bytes));
+  even = reinterpret_cast<Floats>(_mm512_permutexvar_ps(_mm512_srli_epi32(both, 4), table));
+  odd = reinterpret_cast<Floats>(_mm512_permutexvar_ps(both, table));
+}
+inline void store_in_turn(float *y, Floats even, Floats odd) {
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+  const __m512 a = reinterpret_cast<__m512>(even), b = reinterpret_cast<__m512>(odd);
+  _mm512_storeu_ps(y, _mm512_permutex2var_ps(a, first, b));
+  _mm512_storeu_ps(y + LANES, _mm512_permutex2var_ps(a, second, b));
 }
 #elif defined(__AVX2__) && defined(__F16C__)
 inline Floats joined(__m256 a, __m256 b) {
@@ -240,6 +263,17 @@ inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
   low = joined(_mm256_cvtepi32_ps(_mm256_and_si256(a, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(b, mask)));
   high = joined(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4)));
 }
+// An instruction looks at the last 3 bits of each index, and the fourth chooses between two of them.
+inline __m256 levels_at(__m256i index) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(LEVELS), index);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(LEVELS + 8), index);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+}
+inline void levels(const uint8_t *bytes, Floats &even, Floats &odd) {
+  __m256i a = _mm256_cvtepu8_epi32(eight(bytes)), b = _mm256_cvtepu8_epi32(eight(bytes + 8));
+  even = joined(levels_at(_mm256_srli_epi32(a, 4)), levels_at(_mm256_srli_epi32(b, 4)));
+  odd = joined(levels_at(a), levels_at(b));
+}
 #else
 template <typename T>
 inline Floats each(const T *x) {
@@ -260,6 +294,14 @@ inline Floats widened(const Half *f16) {
 inline Floats widened(const int8_t *bytes) { return each(bytes); }
 inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
   for (int j = 0; j < LANES; j++) low[j] = bytes[j] & 15, high[j] = bytes[j] >> 4;
+}
+inline void levels(const uint8_t *bytes, Floats &even, Floats &odd) {
+  for (int j = 0; j < LANES; j++) even[j] = LEVELS[bytes[j] >> 4], odd[j] = LEVELS[bytes[j] & 15];
+}
+#endif
+#if !defined(__AVX512F__)
+inline void store_in_turn(float *y, Floats even, Floats odd) {
+  for (int j = 0; j < LANES; j++) y[2 * j] = even[j], y[2 * j + 1] = odd[j];
 }
 #endif
 
@@ -293,16 +335,19 @@ inline float dot_plain(const T *data, const float *x, int64_t n) {
   return total(one + two);
 }
 
-// The scales of a row, as float32 in `room`, which has LANES more than there are.
-inline const float *row_scales(const Half *scale, int64_t groups, float *room) {
+// The Half scales of a row, as float32 in `room`, which has LANES more than there are.
+inline const float *row_scales(const void *scales, int64_t row, int64_t groups, float *room) {
+  const Half *scale = static_cast<const Half *>(scales) + row * groups;
   int64_t g = 0;
   for (; g + LANES <= groups; g += LANES) store(room + g, widened(scale + g));
   for (; g < groups; g++) room[g] = single(scale[g]);
   return room;
 }
 
-// <row of W, x>. sums: of each GROUP of x. room: for the scales of a row.
-float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, float *room) {
+// <row of W, x>. sums: of each GROUP of x. turned: x with the even places of 2 * LANES before the odd ones.
+// room: for the scales of a row.
+float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, const float *turned,
+              float *room) {
   const int64_t n = w.columns, groups = n / GROUP;
   switch (w.storage) {
     case F32:
@@ -313,8 +358,8 @@ float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, f
       return dot_plain(row_of<Half>(w, row), x, n);
     case U4: {
       const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
-      const float shifted = dot(row_scales(w.offset + row * groups, groups, room), sums, groups);
-      const float *scale = row_scales(w.scale + row * groups, groups, room);
+      const float shifted = dot(row_scales(w.offset, row, groups, room), sums, groups);
+      const float *scale = row_scales(w.scale, row, groups, room);
       Floats one = {}, two = {}, low, high;
       int64_t g = 0;
       for (; g + 2 <= groups; g += 2) {
@@ -329,9 +374,22 @@ float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, f
       }
       return total(one + two) + shifted;
     }
+    case NF4: {
+      const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
+      const float *scale = static_cast<const float *>(w.scale) + row * (n / BLOCK);
+      Floats sum = {}, even, odd;
+      for (int64_t k = 0; k < n; k += BLOCK) {
+        levels(data + k / 2, even, odd);
+        Floats one = even * load(turned + k) + odd * load(turned + k + LANES);
+        levels(data + k / 2 + LANES, even, odd);
+        Floats two = even * load(turned + k + 2 * LANES) + odd * load(turned + k + 3 * LANES);
+        sum += scale[k / BLOCK] * (one + two);
+      }
+      return total(sum);
+    }
     default: {
       const int8_t *data = row_of<int8_t>(w, row);
-      const float *scale = row_scales(w.scale + row * groups, groups, room);
+      const float *scale = row_scales(w.scale, row, groups, room);
       Floats one = {}, two = {};
       for (int64_t g = 0; g < groups; g++) {
         const int8_t *part = data + g * GROUP;
@@ -346,6 +404,7 @@ float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, f
 // A row of W as float32: where it lies, or in `room`.
 const float *plain_row(const Matrix &w, int64_t row, float *room) {
   const int64_t n = w.columns, groups = n / GROUP;
+  const Half *scales = static_cast<const Half *>(w.scale);
   switch (w.storage) {
     case F32:
       return row_of<float>(w, row);
@@ -359,14 +418,22 @@ const float *plain_row(const Matrix &w, int64_t row, float *room) {
       for (int64_t g = 0; g < groups; g++) {
         Floats low, high;
         nibbles(static_cast<const uint8_t *>(w.data) + (row * n + g * GROUP) / 2, low, high);
-        float scale = single(w.scale[row * groups + g]), offset = single(w.offset[row * groups + g]);
+        float scale = single(scales[row * groups + g]), offset = single(w.offset[row * groups + g]);
         store(room + g * GROUP, low * scale + offset);
         store(room + g * GROUP + LANES, high * scale + offset);
       }
       return room;
+    case NF4:
+      for (int64_t k = 0; k < n; k += 2 * LANES) {
+        const float scale = static_cast<const float *>(w.scale)[(row * n + k) / BLOCK];
+        Floats even, odd;
+        levels(static_cast<const uint8_t *>(w.data) + (row * n + k) / 2, even, odd);
+        store_in_turn(room + k, even * scale, odd * scale);
+      }
+      return room;
     default:
       for (int64_t g = 0; g < groups; g++) {
-        float scale = single(w.scale[row * groups + g]);
+        float scale = single(scales[row * groups + g]);
         const int8_t *part = row_of<int8_t>(w, row) + g * GROUP;
         store(room + g * GROUP, widened(part) * scale);
         store(room + g * GROUP + LANES, widened(part + LANES) * scale);
@@ -416,7 +483,7 @@ inline void pause_briefly() {
 }
 
 struct Scratch {  // a thread's own
-  std::vector<float> hidden, input, weight, sums, scales, scores;
+  std::vector<float> hidden, input, weight, sums, turned, scales, scores;
 };
 
 class Team {
@@ -510,7 +577,7 @@ class Decoder {
     normed(own, model_.norm);
     spread(model_.head.rows, LANES, [&](int64_t begin, int64_t end) {
       rows_of(model_.head, own.input.data(), d, step_.logits, model_.head.rows, begin, end, own);
-    }, [&] { group_sums(model_.head, own.input.data(), own); });
+    }, [&] { arrange(model_.head, own.input.data(), own); });
   }
 
  private:
@@ -592,8 +659,8 @@ class Decoder {
         rows_of(linear.weight, x, n, out, features, begin, std::min(end, features), own);
       if (end > whole) coefficients(layer, linear, x, std::max(begin, whole) - whole, end - whole, own);
     }, [&] {
-      group_sums(linear.weight, x, own);
-      if (linear.rank) group_sums(linear.A, x, own);
+      arrange(linear.weight, x, own);
+      if (linear.rank) arrange(linear.A, x, own);
     });
   }
 
@@ -612,7 +679,8 @@ class Decoder {
     const int64_t n = w.columns;
     if (rows_ == 1) {
       for (int64_t row = begin; row < end; row++)
-        out[row] = dot_row(w, row, x, own.sums.data(), own.scales.data()) + (w.bias ? w.bias[row] : 0.0f);
+        out[row] = dot_row(w, row, x, own.sums.data(), own.turned.data(), own.scales.data()) +
+                   (w.bias ? w.bias[row] : 0.0f);
       return;
     }
     for (int64_t first = begin; first < end; first += TILE) {
@@ -631,11 +699,18 @@ class Decoder {
     }
   }
 
-  void group_sums(const Matrix &w, const float *x, Scratch &own) {
-    if (w.storage != U4 || rows_ > 1) return;
-    const int64_t groups = w.columns / GROUP;
-    for (int64_t g = 0; g < groups; g++)
-      own.sums[g] = total(load(x + g * GROUP) + load(x + g * GROUP + LANES));
+  // What dot_row needs of x beside x.
+  void arrange(const Matrix &w, const float *x, Scratch &own) {
+    if (rows_ > 1) return;
+    if (w.storage == U4)
+      for (int64_t g = 0; g < w.columns / GROUP; g++)
+        own.sums[g] = total(load(x + g * GROUP) + load(x + g * GROUP + LANES));
+    if (w.storage == NF4)
+      for (int64_t k = 0; k < w.columns; k += 2 * LANES)
+        for (int j = 0; j < LANES; j++) {
+          own.turned[k + j] = x[k + 2 * j];
+          own.turned[k + LANES + j] = x[k + 2 * j + 1];
+        }
   }
 
   // Columns [left, right) of a row of out [M, features] += z B^T; before, their squares go to the energy.
@@ -760,6 +835,7 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
     own.input.resize(rows * d);
     own.weight.resize(TILE * (longest + LANES));
     own.sums.resize(longest / GROUP + 1);
+    own.turned.resize(longest);
     own.scales.resize(longest / GROUP + LANES);
     own.scores.resize(step.length + LANES);
   }

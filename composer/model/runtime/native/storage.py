@@ -3,21 +3,26 @@
 Reading the weights is what a decoded token costs. Most checkpoints were stored in fewer bits than float32
 before they were loaded in it: in bfloat16 or float16, or in groups of 32 small whole numbers with a scale
 (the block formats of GGUF). Such weights are found by their values and stored in those bits again, so the
-products are of the same numbers and a fraction of the bytes is read.
+products are of the same numbers and a fraction of the bytes is read. bitsandbytes' nf4 is read where it lies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 
+from composer.model.runtime.nf4.plan import BLOCK
+from composer.model.runtime.nf4.stacking import Stacked, levels
+
 # Weights that share a scale.
 GROUP = 32
 # Rows that are tried first, to leave early what does not fit.
 SAMPLE = 16
+# Rows that are stored at a time.
+PART = 4096
 # The largest whole number of a group in block formats: 15 where a group has an offset, else of either sign.
 STEPS = (15, 14, 13, 12, 11, 10, 9, 8)
 LARGEST = (127, 128, 16, 15, 64, 63, 32, 31, 8, 7)
@@ -33,6 +38,8 @@ class Storage(IntEnum):
     U4 = 3
     # Groups of -128 to 127 with a scale in float16.
     I8 = 4
+    # bitsandbytes' own bytes: 16 levels, two weights a byte, with a scale in float32 for 64.
+    NF4 = 5
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class StoredMatrix:
     rows: int
     columns: int
     # [O, K], but [O, K / 2] bytes for U4: element j of a group in the low half of its byte j, element 16 + j
-    # in the high half.
+    # in the high half; and for NF4: element 2j in the high half of byte j, element 2j + 1 in the low half.
     data: torch.Tensor
-    scale: torch.Tensor | None = None  # [O, K / GROUP] float16
+    scale: torch.Tensor | None = None  # [O, K / GROUP] float16; for NF4 [O, K / BLOCK] float32
     offset: torch.Tensor | None = None  # [O, K / GROUP] float16
 
     @property
@@ -55,6 +62,11 @@ class StoredMatrix:
 
     def weight(self) -> torch.Tensor:
         """[O, K] float32."""
+        if self.storage is Storage.NF4:
+            assert self.scale is not None
+            codes = torch.stack([self.data >> 4, self.data & 15], dim=2).long()  # [O, K / 2, 2]
+            blocks = levels()[codes].view(self.rows, -1, BLOCK) * self.scale[..., None]
+            return blocks.view(self.rows, self.columns)
         if self.storage not in (Storage.U4, Storage.I8):
             return self.data.float()
         numbers = self.data
@@ -73,9 +85,22 @@ def store_exactly(weight: torch.Tensor) -> StoredMatrix:
     """A float32 [O, K] weight in the smallest storage that holds every one of its numbers."""
     if weight.shape[1] % GROUP == 0 and len(weight):
         for attempt in (_four_bits, _eight_bits, _brain_float, _half):
-            if attempt(weight[:SAMPLE]) is not None and (found := attempt(weight)) is not None:
+            if attempt(weight[:SAMPLE]) is not None and (found := _in_parts(attempt, weight)) is not None:
                 return found
     return store_as_loaded(weight)
+
+
+def _in_parts(
+    attempt: Callable[[torch.Tensor], StoredMatrix | None], weight: torch.Tensor
+) -> StoredMatrix | None:
+    """The attempt on some rows after the others, so that a large matrix does not need several times its
+    memory; None where it fails on any."""
+    parts: list[StoredMatrix] = []
+    for start in range(0, len(weight), PART):
+        if (found := attempt(weight[start : start + PART])) is None:
+            return None
+        parts.append(found)
+    return parts[0] if len(parts) == 1 else stack(parts)
 
 
 def store_as_loaded(weight: torch.Tensor) -> StoredMatrix:
@@ -86,6 +111,12 @@ def store_as_loaded(weight: torch.Tensor) -> StoredMatrix:
 def store_plainly(weight: torch.Tensor) -> StoredMatrix:
     """A float32 [O, K] weight in bfloat16 if that holds it exactly, else as it is."""
     return _brain_float(weight) or store_as_loaded(weight)
+
+
+def store_nf4(joint: Stacked) -> StoredMatrix:
+    """Layers' nf4 weights as bitsandbytes has them. Nothing is copied."""
+    rows, columns = len(joint.packed), 2 * joint.packed.shape[1]
+    return StoredMatrix(Storage.NF4, rows, columns, joint.packed, joint.absmax)
 
 
 def store_int8(weight: torch.Tensor) -> StoredMatrix:

@@ -21,13 +21,16 @@ from composer.model.runtime.native.storage import (
     store_as_loaded,
     store_exactly,
     store_int8,
+    store_nf4,
     store_plainly,
 )
+from composer.model.runtime.nf4.stacking import exact_on_cpu
+from composer.model.runtime.nf4.stacking import stack as stack_nf4
 
 Store = Callable[[torch.Tensor], StoredMatrix]
 Stored = Callable[[], StoredMatrix]
 # What a token reads: the base's weights in the fewest bits that hold them exactly, as they are loaded, or
-# rounded to int8 where they are not held in as few bits already.
+# rounded to int8 where they are not held in as few bits already. Layers in nf4 are read in it.
 STORES: dict[str, Store] = {"same": store_exactly, "float32": store_as_loaded, "int8": store_int8}
 
 # The fields of structures.Layer that hold the groups, in the order of GROUPS.
@@ -69,7 +72,7 @@ class BaseTable:
 
     @classmethod
     def of(cls, runner: LlamaRunner, weights: str, check: Callable[[], object] = lambda: None) -> BaseTable:
-        """The table of a base whose Linear layers are float32. Takes about a second per 100M parameters.
+        """The table of a base that NativeRunner fits. Takes about a second per 100M parameters in float32.
 
         weights: a key of STORES. check: called before each layer; what it raises ends the work.
         """
@@ -78,17 +81,18 @@ class BaseTable:
         for block in runner.blocks:
             check()
             gated = tuple(tuple(block.module.get_submodule(name) for name in names) for names in GROUPS)
-            stored = [shared.once(*_storing([each.base for each in group], weights)) for group in gated]
+            bases = [[each.base for each in group] for group in gated]
+            stored = [shared.once(*_storing(linears, weights, shared)) for linears in bases]
             size += sum(each.bytes for each in stored)
             linear = [
-                c.Linear(_matrix(matrix, kept, [each.base for each in group]))
-                for matrix, group in zip(stored, gated, strict=True)
+                c.Linear(_matrix(matrix, kept, linears))
+                for matrix, linears in zip(stored, bases, strict=True)
             ]
             norms = (kept.floats(norm) for norm in block.norms)
             layers.append(c.Layer(*linear, *norms, block.window or 0, block.rope))
             groups.append(gated)
         head = runner.model.model.get_output_embeddings()
-        unembedding = shared.once(*_storing([head], weights))
+        unembedding = shared.once(*_storing([head], weights, shared))
         model = c.Model(
             len(layers),
             runner.embedding.shape[1],
@@ -159,8 +163,12 @@ def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, orig
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
 
 
-def _storing(linears: Sequence[nn.Linear], weights: str) -> tuple[Sequence[nn.Linear], Stored, str]:
+def _storing(
+    linears: Sequence[nn.Linear], weights: str, shared: BaseWeights
+) -> tuple[Sequence[nn.Linear], Stored, str]:
     """What BaseWeights.once is given for the layers' weights below each other."""
+    if exact_on_cpu(linears):
+        return linears, lambda: store_nf4(shared.once(linears, lambda: stack_nf4(linears))), "stored, nf4"
     store = STORES[weights]
 
     def make() -> StoredMatrix:
@@ -187,7 +195,7 @@ def _bias(linears: Sequence[nn.Linear]) -> torch.Tensor | None:
         return None
     return torch.cat(
         [
-            linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
+            torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach()
             for linear in linears
         ]
     )

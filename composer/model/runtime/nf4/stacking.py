@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,6 +28,35 @@ def stackable(layers: Sequence[nn.Module]) -> bool:
         return False
     kinds = {layer.compute_dtype for layer in layers}
     return len(kinds) == 1 and kinds <= {torch.float32, torch.float16, torch.bfloat16}
+
+
+def exact_on_cpu(layers: Sequence[nn.Module]) -> bool:
+    """Whether all are stackable, on a CPU, and bitsandbytes multiplies their dequantised weights in float32,
+    so that whoever does the same gets the same numbers."""
+    return stackable(layers) and all(
+        layer.weight.device.type == "cpu"
+        and layer.compute_dtype == torch.float32
+        and not getattr(layer, "support_avx512bf16_for_cpu", False)
+        for layer in layers
+    )
+
+
+def dequantised(joint: Stacked) -> torch.Tensor:
+    """The weights as float32, [N, K], by bitsandbytes."""
+    import bitsandbytes  # noqa: F401 -- registers its operators
+
+    shape = [len(joint.packed), 2 * joint.packed.shape[1]]
+    return torch.ops.bitsandbytes.dequantize_4bit.default(
+        joint.packed, joint.absmax, BLOCK, "nf4", shape, torch.float32
+    )
+
+
+@cache
+def levels() -> torch.Tensor:
+    """What the 16 codes stand for, float32."""
+    from bitsandbytes.functional import get_4bit_type
+
+    return get_4bit_type("nf4", device="cpu")
 
 
 def _is_nf4(layer: nn.Module) -> bool:

