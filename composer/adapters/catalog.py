@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from composer.adapters.catalog_schema import AdapterEntry, AttributeEntry, BaseEntry, CatalogEntry
+from composer.adapters.catalog_schema import (
+    AdapterEntry,
+    AttributeEntry,
+    BaseEntry,
+    CatalogEntry,
+    WheelEntry,
+)
 from composer.adapters.strict_yaml import parse, read_yaml
 from composer.core.assets import catalog_file
-from composer.core.catalog_types import AdapterSpec, Attribute, BaseSpec, Catalog, Example, Slider, Wheel
+from composer.core.catalog_types import (
+    AdapterSpec,
+    Attribute,
+    BaseSpec,
+    Catalog,
+    Example,
+    Notice,
+    Slider,
+    Wheel,
+    WheelPart,
+)
 from composer.core.composition import Composition
 
 
@@ -37,7 +53,8 @@ def _base(name: str, entry: BaseEntry) -> BaseSpec:
         revision=entry.revision,
         label=_label(name, entry),
         folder=entry.folder,
-        wheel=Wheel(**entry.wheel.model_dump()) if entry.wheel else None,
+        wheel=_wheel(entry.wheel) if entry.wheel else None,
+        notice=Notice(**entry.notice.model_dump()) if entry.notice else None,
         quantization=entry.quantization,
         dtype=entry.dtype,
         prompting=entry.prompting,
@@ -50,6 +67,11 @@ def _base(name: str, entry: BaseEntry) -> BaseSpec:
 
 def _label(name: str, entry: BaseEntry | AttributeEntry | AdapterEntry) -> str:
     return name if entry.label is None else entry.label
+
+
+def _wheel(entry: WheelEntry) -> Wheel:
+    values = entry.model_dump()
+    return Wheel(**{**values, "parts": tuple(WheelPart(**part) for part in values["parts"])})
 
 
 def _attribute(name: str, entry: AttributeEntry) -> Attribute:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from composer.adapters.catalog_inheritance import resolve_likes
 from composer.adapters.hub import COMMIT, valid_repo_id
 from composer.adapters.strict_yaml import Strict, as_read, rule, text_length
 from composer.core.catalog_types import AdapterSpec, Slider
@@ -42,6 +43,33 @@ def _commit(value: str) -> str:
 def _version(value: Any) -> Any:
     if not isinstance(value, str):
         raise rule(f"must be a quoted text such as '0.1.2'{as_read(value)}")
+    if not re.fullmatch(r"[0-9][0-9A-Za-z.+!_-]{0,39}", value):
+        raise rule("is no version: write one such as '0.1.2'")
+    return value
+
+
+def _package(value: str) -> str:
+    # As PyPI has it: a name that begins with "-" would be an option of pip.
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", value):
+        raise rule("is no name of a PyPI package: correct it")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if "/" in value or "\\" in value or value in (".", ".."):
+        raise rule("must be the name of a file, without folders")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise rule("must be a quoted SHA-256 of 64 hex digits")
+    return value
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https://[!-~]{1,200}", value):
+        raise rule("must be an address that begins with https://")
     return value
 
 
@@ -119,12 +147,37 @@ Commit = Annotated[Text, AfterValidator(_commit)]
 SourcePath = Annotated[Text, AfterValidator(_path)]
 Poles = Annotated[list[str], _adapter_names(2, 2, "must be a pair of adapters")]
 Members = Annotated[list[str], _adapter_names(2, None, "must be a list of two or more adapters")]
+Package = Annotated[Text, AfterValidator(_package)]
+Version = Annotated[str, BeforeValidator(_version)]
+FileName = Annotated[Text, AfterValidator(_file_name)]
+Sha256 = Annotated[Text, AfterValidator(_sha256)]
+
+
+class WheelPartEntry(Strict):
+    package: Package
+    version: Version
+    file: FileName
+    wheel_sha256: Sha256 | None = None
 
 
 class WheelEntry(Strict):
-    package: Text
-    version: Annotated[str, BeforeValidator(_version)]
-    gguf: Text
+    package: Package
+    version: Version
+    gguf: FileName
+    sha256: Sha256 | None = None
+    wheel_sha256: Sha256 | None = None
+    parts: list[WheelPartEntry] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _joined_file_is_known(self) -> WheelEntry:
+        if self.parts and self.sha256 is None:
+            raise rule("is missing: add the SHA-256 of the joined file", "sha256")
+        return self
+
+
+class NoticeEntry(Strict):
+    text: Annotated[str, text_length(500)]
+    url: Annotated[Text, AfterValidator(_url)]
 
 
 class OpeningEntry(Strict):
@@ -196,11 +249,14 @@ class AdapterEntry(Strict):
 
 
 class BaseEntry(Strict):
+    # What it takes from that base is here already: `resolve_likes` comes first.
+    like: Text | None = None
     id: Annotated[Text, AfterValidator(_repo_id)]
     revision: Commit | None = None
     label: Annotated[Label | None, BeforeValidator(_not_null)] = None
     folder: SourcePath | None = None
     wheel: WheelEntry | None = None
+    notice: NoticeEntry | None = None
     quantization: Literal["none", "nf4", "int8"] = "none"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     prompting: Literal["plain", "chat"] = "plain"
@@ -246,7 +302,7 @@ class ExampleEntry(Strict):
 
 class CatalogEntry(Strict):
     default: Text
-    bases: Annotated[dict[Name, BaseEntry], AfterValidator(_some_bases)]
+    bases: Annotated[dict[Name, BaseEntry], BeforeValidator(resolve_likes), AfterValidator(_some_bases)]
     examples: list[ExampleEntry] = Field(default_factory=list)
 
     @model_validator(mode="after")

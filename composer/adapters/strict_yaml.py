@@ -103,6 +103,8 @@ def _model_of(cls: type) -> type[BaseModel]:
 def _checked(model: type[M], values: object, kind: str, where: str, context: Mapping[str, object]) -> M:
     try:
         return model.model_validate(values, context=dict(context))
+    except UnicodeEncodeError:  # of a lone surrogate, which YAML and JSON can escape
+        raise ComposerError(f"The {kind} has broken characters: type them again as plain text.") from None
     except ValidationError as error:
         raise ComposerError(_sentence(model, error.errors(include_url=False)[0], kind, where)) from None
 

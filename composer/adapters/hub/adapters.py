@@ -23,6 +23,7 @@ from composer.adapters.files import (
 )
 from composer.adapters.fit.missing import missing_files
 from composer.adapters.header import read_header
+from composer.adapters.hub.cache import check_unchanged
 from composer.adapters.hub.errors import HubError, Unreachable, translate_hub_errors
 from composer.adapters.hub.fetch import Fetch, list_files
 from composer.adapters.hub.ids import COMMIT, REVISION, valid_repo_id
@@ -69,9 +70,11 @@ def inspect(
 def download(files: AdapterFiles, limit_bytes: float | None = None, fetch: Fetch = Fetch()) -> Path:
     """The folder with the adapter's config and weights; downloads the inspected commit if needed.
 
-    Raises HubError, also when the downloaded file's header is not the inspected one.
+    Raises HubError, also when the bytes are not those that were inspected or that the Hub named.
     """
     if files.folder is not None:
+        with translate_hub_errors(files.source, files.revision):
+            check_unchanged(files.name, files.folder / WEIGHTS)
         return files.folder
     with translate_hub_errors(files.source, files.revision):
         check_size(files.name, files.bytes, weights_limit() if limit_bytes is None else limit_bytes)
@@ -90,6 +93,7 @@ def download(files: AdapterFiles, limit_bytes: float | None = None, fetch: Fetch
             raise HubError(
                 f"The weights that arrived for {files.name} are not the ones that were announced: try again."
             )
+        check_unchanged(files.name, weights)
     return weights.parent
 
 
@@ -126,7 +130,7 @@ def _remote_header(repo: str, commit: str, size: int) -> dict[str, TensorInfo]:
         # A header cut short by the end of the file reads as an empty one.
         whole = bool(head.tensors) and all(tensor.data_offsets[1] <= size for tensor in head.tensors.values())
         header = {key: TensorInfo(str(t.dtype), tuple(map(int, t.shape))) for key, t in head.tensors.items()}
-    except HfHubHTTPError:
+    except (HfHubHTTPError, HubError):
         raise
     except (AttributeError, IndexError, RecursionError, TypeError, ValueError) as fault:
         # The client takes the header's values as they come, whatever their types are.

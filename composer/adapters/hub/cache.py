@@ -1,13 +1,18 @@
-"""Keeps a cache of adapters within a number of bytes: the least recently used ones leave."""
+"""What is in a cache of adapters: within a number of bytes, and the bytes that the Hub had."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
+
+from composer.adapters.hub.errors import HubError
+from composer.core.errors import quote_name
 
 log = logging.getLogger(__name__)
 
@@ -36,3 +41,20 @@ def prune(cache: Path, limit: float, keep: Collection[str] = ()) -> None:
         found.delete_revisions(*commits).execute()
         log.info("%s has left the cache of added adapters", repo.repo_id)
         size -= repo.size_on_disk
+
+
+def check_unchanged(name: str, file: Path) -> None:
+    """Raise HubError for a cached file whose bytes are not those that the Hub named, and delete it.
+
+    The cache calls a large file by its SHA-256. Any other file is taken as it is.
+    """
+    stored = file.resolve()
+    if not re.fullmatch("[0-9a-f]{64}", stored.name):
+        return
+    with stored.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() == stored.name:
+            return
+    log.warning("a cached file of %s was changed or is damaged; it is deleted", name)
+    file.unlink()
+    stored.unlink(missing_ok=True)
+    raise HubError(f"The stored weights of {quote_name(name)} were damaged and have been deleted: try again.")
