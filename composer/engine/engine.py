@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
@@ -285,6 +286,12 @@ class Engine:
         length = -(-max_seq_len // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         batch = Batch(self.runner, self.snapshot.layout, self.end_tokens, slots, length)
         return DecodeSession(batch, lambda: self.snapshot, self.base.tokenizer, self.end_tokens)
+
+    def free_memory(self) -> None:
+        """Give back what a session held that has ended."""
+        gc.collect()
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def row(
         self,

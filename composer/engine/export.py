@@ -13,6 +13,7 @@ import torch
 
 from composer.adapters.bank import Adapter, LoraFactors
 from composer.adapters.export import write_adapter
+from composer.adapters.gguf_file import write_gguf
 from composer.adapters.recipe import Source, recipe_yaml
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError, check_int
@@ -23,6 +24,7 @@ from composer.engine.resolve import ResolvedComposition
 from composer.methods.merging.factor_ops import MergedFactors, WeightedDelta, cut, stacked
 
 MOST_RANK = 4096
+GGUF = "adapter.gguf"
 # Stands where the gates do not depend on the prompt.
 ANY = "The"
 
@@ -71,15 +73,19 @@ def export(
     rank: int | None = None,
     sources: Mapping[str, Source] = MappingProxyType({}),
     execute: Executor = run_inline,
+    gguf: bool = False,
 ) -> Baked:
     """Write the adapter that `bake` makes, with a model card and the recipe, to a folder.
 
-    sources: see recipe_of. Raises ComposerError as `bake` and where nothing can be written.
+    sources: see recipe_of. gguf: write a GGUF file too, as llama.cpp reads an adapter. Raises ComposerError
+    as `bake`, for a base that llama.cpp has no names for, and where nothing can be written.
     """
     baked = bake(engine, composition, prompt, rank, execute)
     asked = composition if isinstance(composition, Composition) else composition.composition
     base = engine.base.spec
     write_adapter(folder, baked.adapter, base.id, base.revision)
+    if gguf:
+        write_gguf(folder / GGUF, baked.adapter, engine.base.model.config)
     recipe = recipe_of(engine, prompt or "", asked, Sampling(), sources=sources)
     try:
         (folder / "recipe.yaml").write_text(recipe_yaml(recipe), "utf-8")

@@ -27,31 +27,39 @@ def run_inline(work: Callable[[], T]) -> T:
 def materialize(
     method: Method,
     adapters: Sequence[Adapter],
+    weights: Sequence[float],
     weights_at: Callable[[str], Sequence[float]],
     composition: Composition,
     execute: Executor = run_inline,
 ) -> list[Merged]:
     """One merged adapter, or each adapter calibrated, as the method says.
 
-    weights_at: the adapters' weights at a site, which curves over the layers can make differ. An adapter
-    whose weight is 0 at a site takes no part there.
+    weights: the sliders'. weights_at: the weights at a site, which curves over the layers can make differ. An
+    adapter whose weight is 0 at a site takes no part in a merge there.
 
     The notes of a merged adapter are over all its sites: "kept" weighted by what was intended at each, others
     as means over the sites that have them. Raises ComposerError for adapters
     that cannot be merged with each other, and for numbers that overflow.
     """
     # Imported late: a start without a merge does not load PEFT's functions.
-    from composer.methods.merging import MERGES, Merged, Options, calibrate, merge
+    from composer.methods.merging import CALIBRATIONS, MERGES, Merged, Options, merge
 
+    options = Options(
+        rank=composition.rank,
+        density=composition.density,
+        core=composition.core,
+        omega=composition.omega,
+        floor=composition.floor,
+        projection=composition.projection,
+    )
     if method.merge is None:
         whole: list[dict[str, LoraFactors]] = [{} for _ in adapters]
+        calibrate, kept = CALIBRATIONS[method.calibration].rule, strongest(weights)
         for own in _sites(adapters):
-            for adapter, calibrated in zip(whole, execute(partial(calibrate, own)), strict=True):
+            made_here = execute(partial(calibrate, own, kept, options))
+            for adapter, calibrated in zip(whole, made_here, strict=True):
                 adapter.update(calibrated)
         return [Merged(adapter) for adapter in whole]
-    options = Options(
-        rank=composition.rank, density=composition.density, core=composition.core, omega=composition.omega
-    )
     rule, made = MERGES[method.merge], dict[str, LoraFactors]()
     notes = defaultdict[str, list[tuple[float, float]]](list)
     for place, own in enumerate(_sites(adapters)):
@@ -66,6 +74,11 @@ def materialize(
         for name, value in merged.notes.items():
             notes[name].append((value, merged.energy if name == "kept" else 1.0))
     return [Merged(made, {name: _mean(values) for name, values in notes.items()})]
+
+
+def strongest(weights: Sequence[float]) -> int:
+    """The index of the weight of the greatest size; of equal ones the first."""
+    return max(range(len(weights)), key=lambda place: abs(weights[place]))
 
 
 def _mean(values: Sequence[tuple[float, float]]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +13,20 @@ from composer.engine.adapter_snapshot import AdapterSnapshot
 from composer.engine.resolve import ResolvedComposition
 from composer.methods import PromptStats
 from composer.model.gated_model import GatedModel, gates_tensor
-from composer.model.lens import Lens
+from composer.model.lens import FARTHEST, Lens
+from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import ModelRunner
+from composer.model.runtime.scoring import token_log_probs
 
 # The site whose norms LoGo compares, in the last layer (arXiv 2511.07129, its authors' code).
 QUERY = "self_attn.q_proj"
 # 1 - cosine of an adapter whose numbers overflow: the largest distance there is.
 OPPOSITE = 2.0
+# The statistics that are one number an adapter, and not one in each layer.
+NOT_BY_LAYER = ("query_norm", "likelihood", "next_token")
+# The probability that likely words have together (arXiv 2406.17563, its authors' code).
+LIKELY = 0.95
 
 
 class PromptAnalyzer:
@@ -40,7 +47,7 @@ class PromptAnalyzer:
         columns, asked = resolved.columns[active].tolist(), resolved.composition
         found = {}
         for name in stats:
-            shape = (lanes,) if name == "query_norm" else (self._model.layers, lanes)
+            shape = (lanes,) if name in NOT_BY_LAYER else (self._model.layers, lanes)
             found[name] = np.zeros(shape, np.float32)  # [L, N] or [N]
             if not columns:
                 continue
@@ -112,8 +119,37 @@ class PromptAnalyzer:
         parts = [z.where(site.adapter_index == place, 0) for place in range(len(columns))]  # n of [R]
         return np.array([float((own @ site.gram @ own).clamp_min(0).sqrt()) for own in parts], np.float32)
 
+    def likelihood(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
+        """The mean log-likelihood of the tokens after the first under each column's adapter alone; [n] nats.
+
+        0 for a single token. Raises ComposerError where the numbers overflow.
+        """
+        if len(ids) < 2:
+            return np.zeros(len(columns), np.float32)
+        count = len(snapshot.bank.names)
+        alone = np.zeros((len(columns), self._model.layers, count), np.float32)  # [n, L, N]
+        for row, column in enumerate(columns):
+            alone[row, :, column] = 1
+        rows = [LogitMixture.one(own) for own in alone]
+        read = token_log_probs(self._model, snapshot.layout, [ids] * len(rows), rows)
+        return np.array([own.mean() for own in read], np.float32)
+
+    def next_token(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
+        """KL of the base's next token from that with each column's adapter alone; [n] nats.
+
+        Over the words that are likely in either of the two, whose probabilities are scaled to sum to 1.
+        """
+        read = self._alone(snapshot, ids, columns, unembed=True)
+        assert read.logits is not None
+        return divergence_of_likely(read.logits.float(), LIKELY).cpu().numpy()
+
     def _alone(
-        self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int], every: bool = False
+        self,
+        snapshot: AdapterSnapshot,
+        ids: Sequence[int],
+        columns: list[int],
+        every: bool = False,
+        unembed: bool = False,
     ) -> PrefillOutput:
         """One prefill: row 0 the base, row i the i-th column's adapter alone at weight 1, and no others."""
         rows, used = len(columns) + 1, sorted(set(columns))
@@ -122,4 +158,20 @@ class PromptAnalyzer:
         for row, column in enumerate(columns, start=1):
             alone[row, :, used.index(column)] = 1
         gates = gates_tensor(alone, layout.adapter_index.device)
-        return self._runner.read(layout, gates, [ids] * rows, unembed=False, every=every)
+        return self._runner.read(layout, gates, [ids] * rows, unembed=unembed, every=every)
+
+
+def divergence_of_likely(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """KL(p || q_i) in nats over the words in the top-p of p or of q_i, p from row 0; [1 + n, V] -> [n].
+
+    A word is in the top-p where those before it have less than top_p together. An adapter whose numbers
+    overflow is as far from the base as can be told.
+    """
+    order = logits.argsort(dim=-1, descending=True)  # [1 + n, V]
+    chance = logits.softmax(dim=-1)
+    before = chance.gather(1, order).cumsum(dim=-1) - chance.gather(1, order)
+    likely = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order, before <= top_p)
+    either = likely[:1] | likely[1:]  # [n, V]
+    p, q = (rows.masked_fill(~either, -math.inf).log_softmax(dim=-1) for rows in (logits[:1], logits[1:]))
+    apart = (p.exp() * (p - q)).masked_fill(~either, 0)  # [n, V]
+    return apart.sum(dim=-1).nan_to_num(nan=FARTHEST).clamp(0, FARTHEST)

@@ -14,8 +14,9 @@ from composer.core.errors import ComposerError
 from composer.core.names import merged_name, unknown_name_message
 from composer.core.results import Fusion
 from composer.engine.adapter_pool import AdapterPool, MergeKey, SlotLease
-from composer.engine.materialize import Executor, materialize, run_inline
+from composer.engine.materialize import Executor, materialize, run_inline, strongest
 from composer.methods import METHODS, Method
+from composer.methods.merging import CALIBRATIONS
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.token_routing import RouterConfig
 
@@ -51,7 +52,7 @@ class ResolvedComposition:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the adapters with a weight were calibrated against each other first (Pico)."""
+        """Whether the adapters with a weight were calibrated against each other first."""
         return bool(self.leases) and self.method.merge is None
 
     @property
@@ -62,6 +63,8 @@ class ResolvedComposition:
     @property
     def refresh_every(self) -> int:
         """Recompute the gates after so many tokens; 0: never."""
+        if self.method.every_token:
+            return 1
         return self.composition.live if "live" in self.method.parameters else 0
 
     @property
@@ -100,8 +103,14 @@ class ResolvedComposition:
         active = self.weights != 0  # [N]
         if not self.method.token_routed or self.composition.blend == 0 or active.sum() < 2:
             return None
-        scale = self.composition.scale == "unit"
-        return RouterConfig(self.scatter_to_bank(active, columns), self.composition.blend, scale)
+        asked, heard = self.composition, self.method.parameters
+        return RouterConfig(
+            self.scatter_to_bank(active, columns),
+            asked.blend,
+            asked.scale == "unit",
+            self.method.by_norm,
+            asked.top_adapters if "top_adapters" in heard else None,
+        )
 
 
 def find_method(composition: Composition) -> Method:
@@ -228,15 +237,19 @@ def _materialize(
     execute: Executor,
 ) -> tuple[SlotLease, ...]:
     """adapters: the n active ones. shares: their weights. curves: their multipliers, [L, n]."""
-    names = tuple(adapters)
-    parameters = tuple(getattr(composition, name) for name in method.parameters)
-    keys = [MergeKey(names, ("calibrated", name)) for name in names]
+    names, keys = tuple(adapters), []
     if method.merge is not None:
+        parameters = tuple(getattr(composition, name) for name in method.parameters)
         shape = None if curves is None else curves.tobytes()
         keys = [MergeKey(names, (method.merge, parameters, tuple(shares), shape))]
+    else:
+        calibration = CALIBRATIONS[method.calibration]
+        parameters = tuple(getattr(composition, name) for name in calibration.parameters)
+        kept = strongest(shares) if calibration.ranked else None
+        keys = [MergeKey(names, ("calibrated", calibration.name, parameters, kept, name)) for name in names]
 
     def weights_at(path: str) -> Sequence[float]:
         return shares if curves is None else (np.array(shares) * curves[layer_of[path]]).tolist()
 
     own = list(adapters.values())
-    return pool.made(keys, lambda: materialize(method, own, weights_at, composition, execute))
+    return pool.made(keys, lambda: materialize(method, own, shares, weights_at, composition, execute))

@@ -16,10 +16,12 @@ from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
+from time import monotonic
 from typing import Any, TypeVar
 
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
+from composer.core.fault_messages import out_of_memory
 from composer.core.results import Fusion, Step
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.session import DecodeSession, SessionRow, check_slots
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 READ_TOKENS = 512
 # Longest time between two events of a request, in seconds.
 POLL = 0.25
+# Seconds after which twice as many texts are tried where memory was not enough.
+GROW_AFTER = 60.0
+NO_MEMORY = "The memory is not enough for this text; shorten the prompt, or ask for fewer new tokens."
 CLOSING = "The server is shutting down. Try again when it is back."
 
 T = TypeVar("T")
@@ -101,6 +106,8 @@ class Scheduler:
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
+        # Branches that decode together now: fewer than `slots` for a while after memory was not enough.
+        self._room, self._grow_at = slots, 0.0
 
     @property
     def idle(self) -> bool:
@@ -207,7 +214,7 @@ class Scheduler:
     def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], int]:
         """Requests with slots now or after the next pass; those that wait; free slots. Needs the lock."""
         here = [each for each in (*self._running.values(), *self._waiting) if not each.gone]
-        free = self.slots
+        free = self._room
         for index, handle in enumerate(here):
             if len(handle.row.mixture) > free:
                 return here[:index], here[index:], free
@@ -229,30 +236,58 @@ class Scheduler:
 
     # --- the decoding thread -------------------------------------------------------------------
 
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._loop()
+            except BaseException as fault:  # a thread that ended would leave everybody waiting
+                log.exception("the decoding thread begins anew")
+                self._fail_all(fault)
+        self._fail_all(ComposerError(CLOSING))
+
     def _loop(self) -> None:
         session: DecodeSession | None = None
         while (joining := self._next()) is not None:
             self._run_task()
             if not joining and (session is None or not session.keys):
                 continue
-            session = session or self.engine.start(self.slots, self.max_seq_len)
             try:
+                session = session or self.engine.start(self.slots, self.max_seq_len)
                 session.remove([key for key in session.keys if key not in self._running])
                 if joining:
                     self._join(session, joining)
                 if session.keys:
                     self._dispatch(session.step())
             except Exception as fault:
-                # Only a fault of the model itself comes here; no row can be trusted after it.
-                log.exception("the running batch was given up")
-                self._fail_all(fault)
-                session = None
-        self._fail_all(ComposerError(CLOSING))
+                session = None  # of a fault of the model itself: no row can be trusted after it
+                if not (out_of_memory(fault) and self._shrink()):
+                    log.exception("the running batch was given up")
+                    self._fail_all(fault)
+            if session is None:
+                self.engine.free_memory()
+
+    def _shrink(self) -> bool:
+        """Have the running rows wait for a batch of half as many. False where there is only one.
+
+        Their tokens so far are read again as a prompt, so their texts go on where they were.
+        """
+        with self._changed:
+            rows = [each for each in self._running.values() if not each.gone]
+            if len(rows) < 2:
+                return False
+            self._room = max(sum(len(each.row.mixture) for each in rows) // 2, 1)
+            self._grow_at = monotonic() + GROW_AFTER
+            for handle in reversed(rows):
+                handle.row.resume()
+                (self._background if handle.background else self._waiting).appendleft(handle)
+            self._running.clear()
+        log.warning("not enough memory for %d texts at once; %d go on now", len(rows), self._room)
+        return True
 
     def _start(self) -> None:
         """Have the thread look. Needs the lock."""
         if self._thread is None:
-            self._thread = Thread(target=self._loop, name="decoding", daemon=True)
+            self._thread = Thread(target=self._run, name="decoding", daemon=True)
             self._thread.start()
         self._changed.notify_all()
 
@@ -290,7 +325,11 @@ class Scheduler:
     def _admit(self) -> list[RequestHandle]:
         joining: list[RequestHandle] = []
         longest = prompts = 0
-        free = self.slots - sum(len(each.row.mixture) for each in self._running.values())
+        if self._room < self.slots and monotonic() >= self._grow_at:
+            self._room, self._grow_at = min(2 * self._room, self.slots), monotonic() + GROW_AFTER
+        free = self._room - sum(len(each.row.mixture) for each in self._running.values())
+        if self._waiting and not self._running:
+            free = max(free, len(self._waiting[0].row.mixture))  # it runs, if alone
         while self._waiting and len(self._waiting[0].row.mixture) <= free:
             row = self._waiting[0].row
             longest, prompts = max(longest, len(row.ids)), prompts + len(row.mixture)
@@ -321,6 +360,8 @@ class Scheduler:
         try:
             self._dispatch(session.add([handle.row for handle in joining]))
         except Exception as fault:
+            if out_of_memory(fault):
+                raise
             if len(joining) == 1:
                 log.exception("a row could not join")
                 self._dispatch([Failed(joining[0].row.key, fault)])
@@ -336,7 +377,7 @@ class Scheduler:
                 with self._changed:
                     del self._running[outcome.row]
 
-    def _fail_all(self, fault: Exception) -> None:
+    def _fail_all(self, fault: BaseException) -> None:
         with self._changed:
             waiting = [*self._waiting, *self._background] if self._closed else []
             handles = [*self._running.values(), *waiting]
@@ -349,7 +390,9 @@ class Scheduler:
                 future.set_exception(fault)
 
 
-def _sentence(fault: Exception) -> ComposerError:
+def _sentence(fault: BaseException) -> ComposerError:
     if isinstance(fault, ComposerError):
         return fault
+    if out_of_memory(fault):
+        return ComposerError(NO_MEMORY)
     return ComposerError("This text could not be continued; try again. The log has the details.")

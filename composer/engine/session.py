@@ -27,13 +27,13 @@ class SessionRow(BatchRow):
     # The last so many of its first ids are continuation that was there before.
     written: int = field(default=0, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def resume(self) -> None:
+        super().resume()
         self.sampler.skip(self.written)
 
     def continuation(self, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> Continuation:
         """The decoder of its text, with what was written before."""
-        start = len(self.ids) - self.written
+        start = len(self.ids) - self.written - self.count
         text = Continuation(tokenizer, self.ids[:start], ends)
         for token in self.ids[start:]:
             text.push(token, last=False)

@@ -4,10 +4,14 @@ from composer.methods import merged
 from composer.methods.adaptive import COSINE, KL, KL_CONTRAST, LOGO, fuse
 from composer.methods.base import GateInputs, Method, PromptStats, gate_method, logit_mixture
 from composer.methods.calibrated import CALIBRATED
+from composer.methods.dynamic import DYNAMIC
+from composer.methods.fallback import KL_OR_SUM
 from composer.methods.logits import LOGITS, LOGITS_CONTRAST
 from composer.methods.output_sums import AVERAGE, BALANCED, CONTRAST, STATIC, SUM
+from composer.methods.perplexity import PERPLEXITY
 from composer.methods.registry import MethodRegistry
 from composer.methods.routed import ARROW
+from composer.methods.spectr import SPECTR
 
 # In the order of the page's list.
 METHODS = MethodRegistry(
@@ -16,9 +20,13 @@ METHODS = MethodRegistry(
         CONTRAST,
         KL,
         KL_CONTRAST,
+        KL_OR_SUM,
         COSINE,
         LOGO,
+        PERPLEXITY,
         ARROW,
+        SPECTR,
+        DYNAMIC,
         BALANCED,
         AVERAGE,
         STATIC,
@@ -30,6 +38,7 @@ METHODS = MethodRegistry(
         merged.LINEAR,
         merged.CAT,
         merged.SVD,
+        merged.SVC,
         merged.TIES,
         merged.DARE_LINEAR,
         merged.DARE_TIES,

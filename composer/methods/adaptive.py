@@ -26,10 +26,10 @@ def fuse(kl: np.ndarray, active: np.ndarray | None = None) -> Fusion:
     return Fusion(kl.astype(np.float32), alpha.astype(np.float32))
 
 
-def _shared(inputs: GateInputs, measure: np.ndarray | None) -> np.ndarray:
-    """g_i = w_i ((1 - t) + t * scale * alpha_i), t the blend; adapters with weight 0 have no share of alpha.
+def shared(inputs: GateInputs, measure: np.ndarray | None) -> np.ndarray:
+    """Gates w_i ((1 - t) + t * scale * alpha_i), t the blend, [L, N].
 
-    measure: [L, N], what alpha is the ratio of.
+    measure: [L, N], what alpha is the ratio of; adapters with weight 0 have no share of it.
     """
     assert measure is not None
     alpha = fuse(measure, inputs.active).alpha
@@ -40,7 +40,7 @@ def _shared(inputs: GateInputs, measure: np.ndarray | None) -> np.ndarray:
 
 def kl_gates(inputs: GateInputs) -> np.ndarray:
     """Shares by divergence, blended with the plain sum; [L, N]."""
-    return _shared(inputs, inputs.prompt.kl)
+    return shared(inputs, inputs.prompt.kl)
 
 
 KL = gate_method(
@@ -81,7 +81,7 @@ def KL_CONTRAST(inputs: GateInputs) -> np.ndarray:
     prompt_stats=("distance",),
 )
 def COSINE(inputs: GateInputs) -> np.ndarray:
-    return _shared(inputs, inputs.prompt.distance)
+    return shared(inputs, inputs.prompt.distance)
 
 
 @gate_method(
@@ -99,4 +99,4 @@ def COSINE(inputs: GateInputs) -> np.ndarray:
 def LOGO(inputs: GateInputs) -> np.ndarray:
     measured = inputs.prompt.query_norm
     assert measured is not None
-    return _shared(inputs, np.tile(measured, (inputs.layers, 1)))
+    return shared(inputs, np.tile(measured, (inputs.layers, 1)))

@@ -24,6 +24,10 @@ class PromptStats:
     contribution: np.ndarray | None = None
     # |y_i| at the last layer's query projection, on the base's own hidden state, [N].
     query_norm: np.ndarray | None = None
+    # Mean log-likelihood of the prompt's tokens after the first, [N] nats; 0 for a prompt of one token.
+    likelihood: np.ndarray | None = None
+    # KL divergence of the base's next token from the one with the adapter, over the likely tokens, [N] nats.
+    next_token: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,16 @@ class Method:
     on_logits: bool = False
     # The rule of composer.methods.merging that makes one adapter of those with a weight, which is then added.
     merge: str | None = None
-    # The adapters are calibrated against each other first (Pico).
+    # The adapters are calibrated against each other first.
     calibrated: bool = False
+    # The name in composer.methods.merging.CALIBRATIONS.
+    calibration: str = "pico"
     # Every token weights the adapters anew at every site.
     token_routed: bool = False
+    # Tokens score adapters by the norm of what they add, or along their main directions.
+    by_norm: bool = False
+    # The gates are computed anew for every token, from all that is written.
+    every_token: bool = False
 
     @property
     def needs_kl(self) -> bool:

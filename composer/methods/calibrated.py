@@ -1,6 +1,6 @@
-"""Pico as methods: directions that the adapters share are damped first, then another method adds them.
+"""Calibrations as methods: the adapters are changed against each other first, then another method adds them.
 
-There is none with contrast: what an adapter and its opposites share is what contrast is meant to subtract.
+There is no Pico with contrast: what an adapter and its opposites share is what contrast is meant to subtract.
 """
 
 from __future__ import annotations
@@ -33,10 +33,26 @@ def _calibrated(method: Method, label: str, then: str) -> Method:
     )
 
 
+NP_LORA = replace(
+    SUM,
+    name="np-lora",
+    label="NP-LoRA, then sum",
+    help="Keeps the adapter with the greatest weight; the others no longer respond to what it responds to.",
+    formula="A_c ← A_c (I - u/(1+u) V Vᵀ), V the right singular vectors of the kept adapter's B A, u the "
+    "projection; then the sum",
+    source="NP-LoRA, 2025, arXiv 2511.11051 (made for images; formula known second-hand; of more than two "
+    "adapters, that the others are all projected is ours)",
+    family="Calibrated",
+    parameters=("projection",),
+    calibrated=True,
+    calibration="np-lora",
+)
+
 CALIBRATED = (
     _calibrated(SUM, "sum", "adds them"),
     _calibrated(AVERAGE, "average", "adds them, divided by their number"),
     _calibrated(STATIC, "static fusion", "adds them with weights whose sizes add up to 1"),
     _calibrated(BALANCED, "norm-balanced sum", "adds them with equal contributions"),
     _calibrated(KL, "KL fusion", "weights them by the prompt, per layer"),
+    NP_LORA,
 )

@@ -103,6 +103,16 @@ DARE_TIES = merge_method(
     "density",
     "rank",
 )
+SVC = merge_method(
+    "svc",
+    "SVC (calibrated sum)",
+    "The sum, with directions that several adapters share divided by how often they are counted.",
+    "Σ w_i s_i B_i A_i = U σ Vᵀ, σ_k ← σ_k / mean_i max(floor, ⟨a, a_i⟩ / ‖a_i‖²), a = u_kᵀ of the sum, "
+    "a_i = u_kᵀ w_i s_i B_i A_i (usual floor: 1)",
+    "SVC, ICML 2026, arXiv 2602.05536 (from its authors' released code; there of averages and scaled sums, "
+    "here of the plain sum)",
+    "floor",
+)
 CORE = merge_method(
     "core",
     "Core isolation (CPI-FT)",

@@ -43,7 +43,8 @@ SUM = gate_method(
     label="Contrast",
     help="Sum, minus the opposites of what you ask for: the domain they share cancels, the attribute stays.",
     formula="g_i += w_i; g_j -= c w_i / (K-1) for the K-1 opposites j of i",
-    source="this project",
+    source="this project; of one pair at c = 1 it is contrastive weight steering, arXiv 2511.05408 (known "
+    "from its abstract)",
     parameters=("contrast",),
 )
 def CONTRAST(inputs: GateInputs) -> np.ndarray:

@@ -22,7 +22,13 @@ from tests.tools import tiny
 PROMPT = "It was a dark and stormy night"
 WEIGHTS = {"plain": 1.0, "rslora": 0.5}
 CURVES = {"plain": [0, 0.5, 1], "rslora": [1, 0]}
-REFUSED = {"arrow": "for every token", "logits": "logits", "logits-contrast": "logits"}
+REFUSED = {
+    "arrow": "for every token",
+    "spectr": "for every token",
+    "dynamic": "while it writes",
+    "logits": "logits",
+    "logits-contrast": "logits",
+}
 EXPORTED = [name for name in METHODS if name not in REFUSED]
 
 

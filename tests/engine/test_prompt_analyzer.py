@@ -8,9 +8,10 @@ import torch
 
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
-from composer.engine.prompt_analyzer import PromptAnalyzer
+from composer.engine.prompt_analyzer import PromptAnalyzer, divergence_of_likely
 from composer.methods import METHODS
 from composer.model.gated_model import GateCall, gates_tensor
+from composer.model.lens import FARTHEST
 from tests.tools import tiny
 
 PROMPT = "Who goes there"
@@ -96,6 +97,67 @@ def test_all_tokens_are_not_answered_with_the_last_ones_fusion(engine):
     np.testing.assert_allclose(
         engine.row(0, PROMPT, asked, Sampling(), known).mixture.gates[0], gates("all"), atol=1e-5
     )
+
+
+def test_likelihood_is_the_mean_log_probability_of_the_prompt_under_each_adapter_alone(engine, analyzer):
+    got = analyzer.likelihood(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
+    alone = [engine.log_probs([PROMPT], Composition({engine.names[column]: 1})) for column in COLUMNS]
+    np.testing.assert_allclose(got, [logs[0].mean() for logs in alone], rtol=1e-5)
+    assert np.ptp(got) > 1e-4
+    one = engine.base.encode(PROMPT)[:1]
+    assert analyzer.likelihood(engine.snapshot, one, COLUMNS).tolist() == [0, 0]
+
+
+def test_next_token_is_the_divergence_over_the_words_that_are_likely_in_either(engine, analyzer):
+    got = analyzer.next_token(engine.snapshot, engine.base.encode(PROMPT), COLUMNS)
+    base = engine.next_token_logits(PROMPT).astype(np.float64)
+    for place, column in enumerate(COLUMNS):
+        alone = engine.next_token_logits(PROMPT, Composition({engine.names[column]: 1})).astype(np.float64)
+        words = sorted(nucleus(base) | nucleus(alone))
+        p, q = (np.exp(each[words]) / np.exp(each[words]).sum() for each in (base, alone))
+        np.testing.assert_allclose(got[place], (p * np.log(p / q)).sum(), rtol=1e-3, atol=1e-5)
+
+
+def nucleus(logits: np.ndarray, top_p: float = 0.95) -> set[int]:
+    chance = np.exp(logits - logits.max())
+    chance /= chance.sum()
+    words, total = set(), 0.0
+    for word in np.argsort(-chance):
+        if total > top_p:
+            break
+        words.add(int(word))
+        total += chance[word]
+    return words
+
+
+def test_a_likely_word_is_one_before_which_the_others_have_less_than_top_p():
+    p = torch.tensor([0.6, 0.3, 0.06, 0.04])
+    q = torch.tensor([0.1, 0.2, 0.1, 0.6])
+    # Of p the first two, of q all but the third (or the first, which is as likely): together 1, 2 and 4.
+    got = divergence_of_likely(torch.stack([p, q, p]).log(), top_p=0.75)
+    some = torch.tensor([0, 1, 3])
+    a, b = p[some] / p[some].sum(), q[some] / q[some].sum()
+    torch.testing.assert_close(got, torch.stack([(a * (a / b).log()).sum(), torch.tensor(0.0)]))
+
+
+def test_an_adapter_that_overflows_is_farthest():
+    logits = torch.tensor([[1.0, 2.0], [torch.nan, torch.nan], [1.0, 2.0]])
+    assert divergence_of_likely(logits, 0.95).tolist() == [pytest.approx(FARTHEST), 0]
+
+
+def test_dynamic_composition_reads_all_that_is_written_before_every_token(engine, monkeypatch):
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
+    asked = Composition(dict.fromkeys(engine.names[:2], 1.0), "dynamic")
+    session, row = engine.start(1, 64), engine.row(0, PROMPT, asked, Sampling(max_new_tokens=4))
+    steps = session.add([row])
+    while session.keys:
+        read = engine.base.encode(PROMPT) + [step.token for step in steps]
+        before = row.mixture
+        steps += session.step()
+        stats = PromptAnalyzer(engine.model, engine.runner).next_token(engine.snapshot, read, [0, 1])
+        np.testing.assert_allclose(row.mixture.gates[0][0, :2], np.minimum(stats, 1), rtol=1e-3, atol=1e-5)
+        assert row.mixture is not before
+    assert len(steps) == 4
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "live" in method.parameters])

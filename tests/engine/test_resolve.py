@@ -13,7 +13,7 @@ from composer.engine.adapter_pool import MAX_POOL_RANK, RANK_ALIGNMENT
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import Scheduler
 from composer.methods import METHODS
-from composer.methods.merging import MERGES, Options, calibrate, merge
+from composer.methods.merging import CALIBRATIONS, MERGES, Options, calibrate, merge
 from tests.tools import tiny
 
 PROMPT = "It was a dark and stormy night"
@@ -108,6 +108,27 @@ def test_pico_before_a_method_is_that_method_of_the_calibrated_adapters(engine, 
     row = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY, known)
     again = engine.row(0, PROMPT, Composition(WEIGHTS, "pico-kl"), GREEDY)
     np.testing.assert_allclose(row.mixture.gates, again.mixture.gates, atol=1e-5)
+
+
+def test_np_lora_keeps_the_adapter_with_the_greatest_weight(engine, made):
+    names = [*WEIGHTS]
+    adapters = [engine.snapshot.bank.adapter(name) for name in names]
+    seen = []
+    for kept, weights in ((0, (1.0, 0.5)), (1, (0.5, -1.0)), (0, (1.0, 1.0))):
+        projected = CALIBRATIONS["np-lora"].rule(adapters, kept, Options(projection=3.0))
+        other = tiny.engine(made[0], {})
+        for name, adapter in zip(names, projected, strict=True):
+            other._pool.add(engine.snapshot.adapters[0].__class__(name, "memory"), adapter)
+        asked = dict(zip(names, weights, strict=True))
+        got = logits(engine, "np-lora", asked, projection=3.0)
+        np.testing.assert_allclose(got, logits(other, weights=asked), atol=1e-4)
+        assert np.abs(got - logits(engine, weights=asked)).max() > 1e-4
+        seen.append(engine.resolve(Composition(asked, "np-lora", projection=3.0)).leases)
+    # What is made depends on which adapter is kept, and not on the weights beside that.
+    assert [lease.name for lease in seen[0]] == [lease.name for lease in seen[2]]
+    assert [lease.name for lease in seen[0]] != [lease.name for lease in seen[1]]
+    summed = logits(engine, "np-lora", projection=0)
+    np.testing.assert_allclose(summed, logits(engine), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["svd", "ties", "core"])

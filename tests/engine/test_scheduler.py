@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import numpy as np
 import pytest
+import torch
 
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
@@ -229,6 +231,120 @@ def test_a_fault_of_the_model_ends_the_batch_and_not_the_service(engine, schedul
         list(scheduler.generate("Now", Composition(), LONG))
     monkeypatch.setattr(type(engine.runner), "__call__", step)
     assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
+
+
+@pytest.fixture
+def short_of_memory(engine, monkeypatch):
+    """The model cannot compute more than 2 rows at once; how many it was asked for, pass by pass."""
+    passes, step = [], type(engine.runner).__call__
+
+    def pass_of_two(self, plan, inputs, cache):
+        passes.append(len(inputs.tokens))
+        if len(inputs.tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return step(self, plan, inputs, cache)
+
+    monkeypatch.setattr(type(engine.runner), "__call__", pass_of_two)
+    return passes
+
+
+def test_where_memory_is_short_fewer_go_on_and_no_text_is_lost(engine, scheduler, short_of_memory, caplog):
+    ones = [request for request in REQUESTS if request[1].method != "logits"][:4]
+    alone = [list(engine.generate(*request)) for request in ones]
+    short_of_memory.clear()
+    with ThreadPoolExecutor(len(ones)) as people:
+        together = list(people.map(lambda request: list(scheduler.generate(*request)), ones))
+    for one, other in zip(alone, together, strict=True):
+        assert tokens(one) == tokens(other)
+        assert [step.index for step in other] == list(range(len(other)))
+        assert other[-1].text == one[-1].text and other[-1].finish == "length"
+    assert max(short_of_memory) > 2 and "not enough memory for" in caplog.text
+
+
+def test_a_text_that_goes_on_from_what_was_written_survives_a_shortage(engine, scheduler, short_of_memory):
+    written = tokens(engine.generate("It", Composition({"plain": 1}), LONG))[:20]
+    expected = list(engine.generate("It", Composition({"plain": 1}), LONG))[20:]
+    handle = scheduler.submit("It", Composition({"plain": 1}), LONG, written=written)
+    with ThreadPoolExecutor(3) as people:
+        others = [
+            people.submit(lambda: list(scheduler.generate("So", Composition(), LONG))) for _ in range(3)
+        ]
+        steps = [event for event in handle.events() if isinstance(event, Step)]
+        assert {len(other.result()) for other in others} == {150}
+    assert tokens(steps)[: len(expected)] == tokens(expected) and len(steps) == 150
+    assert steps[-1].text.startswith(expected[-1].text) and max(short_of_memory) > 2
+
+
+def test_after_a_while_as_many_as_before_are_tried(engine, scheduler, short_of_memory, monkeypatch):
+    short = Sampling(max_new_tokens=12)
+
+    def crowd():
+        short_of_memory.clear()
+        with ThreadPoolExecutor(4) as people:
+            list(people.map(lambda _: list(scheduler.generate("Now", Composition(), short)), range(4)))
+        return max(short_of_memory)
+
+    assert crowd() > 2
+    assert crowd() <= 2, "a minute has not passed, and it was tried again"
+    monkeypatch.setattr(scheduler, "_grow_at", 0.0)
+    assert crowd() > 2
+
+
+def test_one_text_for_which_memory_is_short_says_so(engine, scheduler, monkeypatch):
+    step, start = type(engine.runner).__call__, engine.start
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(type(engine.runner), "__call__", full)
+    with pytest.raises(ComposerError, match="memory is not enough for this text; shorten"):
+        list(scheduler.generate("Now", Composition(), LONG))
+    monkeypatch.setattr(type(engine.runner), "__call__", step)
+    monkeypatch.setattr(engine, "start", full)
+    with pytest.raises(ComposerError, match="memory is not enough"):
+        list(scheduler.generate("Now", Composition(), LONG))
+    monkeypatch.setattr(engine, "start", start)
+    assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
+
+
+def test_a_row_that_needs_more_room_than_was_left_runs_alone(engine, scheduler):
+    scheduler._room, scheduler._grow_at = 1, float("inf")
+    both = Composition(weights={"plain": 1, "rslora": 1}, method="logits")  # three branches
+    with ThreadPoolExecutor(2) as people:
+        made = [
+            people.submit(lambda mix: list(scheduler.generate("So", mix, Sampling(max_new_tokens=5))), mix)
+            for mix in (both, Composition())
+        ]
+        assert [len(each.result(timeout=60)) for each in made] == [5, 5]
+
+
+def test_a_decoding_thread_that_fails_begins_anew(engine, scheduler, monkeypatch):
+    running = scheduler.submit("I was here", Composition(), LONG).events()
+    first(running)
+    broken, look = Event(), scheduler._next
+
+    def fail_once():
+        if not broken.is_set():
+            broken.set()
+            raise SystemError("nobody foresaw this")
+        return look()
+
+    monkeypatch.setattr(scheduler, "_next", fail_once)
+    with pytest.raises(ComposerError, match="could not be continued; try again"):
+        list(running)
+    assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
+
+
+@pytest.mark.parametrize("jump", [-86_400, 86_400])
+def test_a_clock_that_jumps_ends_no_text(engine, scheduler, monkeypatch, jump):
+    told = time.time
+    expected = tokens(engine.generate("Now", Composition(), LONG))
+    events = scheduler.submit("Now", Composition(), LONG).events()
+    steps = [first(events)]
+    monkeypatch.setattr(time, "time", lambda: told() + jump)
+    steps += [event for event in events if isinstance(event, Step)]
+    assert tokens(steps) == expected and steps[-1].finish == "length"
+    assert 0 <= steps[-1].seconds < 600
 
 
 def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):

@@ -275,6 +275,8 @@ def test_a_weight_out_of_range_is_refused(weight):
         {"core": 0},
         {"core": 2},
         {"omega": -0.1},
+        {"floor": 0},
+        {"projection": -1},
         {"seed": -1},
         {"seed": 0.5},
         {"seed": None},
@@ -288,7 +290,7 @@ def test_options_out_of_range_are_refused(wrong):
 
 def test_every_merge_is_a_method_and_reads_its_own_parameters_only():
     adapters = family((12, 10), (3, 3), (1.0, 2.0))
-    turned = {"rank": 2, "density": 0.35, "seed": 5, "core": 0.3, "omega": 0.9}
+    turned = {"rank": 2, "density": 0.35, "seed": 5, "core": 0.3, "omega": 0.9, "floor": 0.2}
     for name, method in MERGES.items():
         assert name == method.name == METHODS[name].merge
         assert set(method.defaults) <= set(METHODS[name].parameters)

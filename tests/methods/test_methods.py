@@ -10,6 +10,7 @@ import pytest
 from composer.core.composition import Composition
 from composer.methods import METHODS, GateInputs, PromptStats, fuse, logit_mixture
 from composer.methods.base import band_profile
+from composer.methods.fallback import agreement
 
 KL_NATS = np.array([[0.0, 0.0, 0.0], [1.0, 3.0, 0.0], [2.0, 2.0, 4.0]])
 
@@ -139,17 +140,48 @@ def test_cosine_shares_by_distance_and_logo_by_one_number_an_adapter():
     np.testing.assert_allclose(got, [[0.25, 0.75, 0]] * 3, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_perplexity_shares_by_the_inverse_perplexity_of_the_prompt():
+    log = np.log(np.array([1 / 20, 1 / 60, 1.0]))  # perplexities 20, 60 and, of one with weight 0, 1
+    got = ask([1, 1, 0], "perplexity", prompt=PromptStats(likelihood=log), scale="paper")
+    np.testing.assert_allclose(got, [[0.75, 0.25, 0]] * 3, atol=1e-6)
+    # Differences count, however unlikely the prompt is.
+    unlikely = ask([1, 1, 0], "perplexity", prompt=PromptStats(likelihood=log - 1000), scale="paper")
+    np.testing.assert_allclose(unlikely, got, atol=1e-6)
+    halved = ask([1, 1, 0], "perplexity", prompt=PromptStats(likelihood=log), blend=0.5)
+    np.testing.assert_allclose(halved, [[1.25, 0.75, 0]] * 3, atol=1e-6)
+
+
+def test_dynamic_weights_by_the_divergence_up_to_one():
+    read = PromptStats(next_token=np.array([0.5, 7.0, 3.0]))
+    np.testing.assert_allclose(ask([1, -0.5, 0], "dynamic", prompt=read), [[0.5, -0.5, 0]] * 3)
+    np.testing.assert_allclose(ask([1, -0.5, 0], "dynamic", prompt=read, blend=0.5), [[0.75, -0.5, 0]] * 3)
+    np.testing.assert_array_equal(ask([1, -0.5, 0], "dynamic", prompt=read, blend=0), [[1, -0.5, 0]] * 3)
+
+
+def test_kl_or_sum_is_kl_where_the_layers_agree_and_the_sum_elsewhere():
+    agreed = np.array([[3.0, 1.0, 9.0], [2.0, 1.0, 9.0], [4.0, 1.0, 9.0], [1.0, 2.0, 9.0]])
+    # Of four layers the first leads in three; an adapter with weight 0 leads nowhere.
+    fused, summed = (ask([1, 0.5, 0], name, layers=4, kl=agreed) for name in ("kl", "sum"))
+    for accept, expected in ((0.75, fused), (0.76, summed), (0, fused), (1, summed)):
+        got = ask([1, 0.5, 0], "kl-or-sum", layers=4, kl=agreed, accept=accept)
+        np.testing.assert_array_equal(got, expected)
+    assert np.abs(fused - summed).max() > 0.1
+    # A layer that nobody moves has no vote.
+    silent = np.concatenate([agreed[:3], np.zeros((1, 3))])
+    assert agreement(silent, np.array([True, True, False])) == 1
+    assert agreement(np.zeros((4, 3)), np.ones(3, bool)) == 0
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.every_token])
 def test_one_adapter_at_weight_one_is_itself(name):
     """Whatever was read of the prompt; in the unit scale, which keeps trained strength."""
     some = np.array([[0.3, 0.0], [0.0, 0.0], [2.0, 0.0]])
-    prompt = PromptStats(kl=some, distance=some, contribution=some, query_norm=some[0])
+    prompt = PromptStats(kl=some, distance=some, contribution=some, query_norm=some[0], likelihood=-some[0])
     np.testing.assert_allclose(ask([1, 0], name, prompt=prompt), [[1, 0]] * 3)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_asked_for_is_the_base(name):
-    none = np.zeros((3, 2))
-    assert not ask(
-        [0, 0], name, prompt=PromptStats(kl=none, distance=none, contribution=none, query_norm=none[0])
-    ).any()
+    by_layer = dict.fromkeys(("kl", "distance", "contribution"), np.zeros((3, 2)))
+    each = dict.fromkeys(("query_norm", "likelihood", "next_token"), np.zeros(2))
+    assert not ask([0, 0], name, prompt=PromptStats(**by_layer, **each)).any()

@@ -18,7 +18,8 @@ class Options:
     rank: the merged adapter's rank at every site (less where a site is smaller). density: share of the
     entries that pruning and dropping leave, in (0, 1]. seed: of the entries DARE drops. core: share of
     the entries of a delta that are its core region. omega: how far each next adapter pulls the spherical
-    merge towards itself, 0 to 1. Raises ComposerError for values out of range.
+    merge towards itself, 0 to 1. floor: the least that SVC's count of a direction is, in (0, 1].
+    projection: NP-LoRA's u, 0 or more. Raises ComposerError for values out of range.
     """
 
     rank: int | None = None
@@ -26,14 +27,17 @@ class Options:
     seed: int = 0
     core: float | None = None
     omega: float | None = None
+    floor: float | None = None
+    projection: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_int("seed", self.seed, 0, 2**32 - 1))
         if self.rank is not None:
             object.__setattr__(self, "rank", check_int("rank", self.rank, 1, 4096))
-        for name, low in (("density", 0.001), ("core", 0.0001), ("omega", 0)):
+        for name, low in (("density", 0.001), ("core", 0.0001), ("omega", 0), ("floor", 0.01)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, check_number(name, getattr(self, name), low, 1))
+        object.__setattr__(self, "projection", check_number("projection", self.projection, 0, 1000))
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,23 @@ class Merge:
     rule: MergeRule
     # The values of options that are None and that the rule needs.
     defaults: Mapping[str, float] = field(default_factory=dict)
+
+
+# Adapters, the index of the one with the greatest weight, options -> each adapter calibrated.
+CalibrationRule = Callable[[Sequence[Adapter], int, Options], list[Adapter]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A way to change adapters before they are added: each stays an adapter of its own."""
+
+    # The key in CALIBRATIONS.
+    name: str
+    rule: CalibrationRule
+    # The fields of Options that it reads.
+    parameters: tuple[str, ...] = ()
+    # Whether it depends on which adapter has the greatest weight. On the weights' sizes none does.
+    ranked: bool = False
 
 
 def merge(

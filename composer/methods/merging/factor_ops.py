@@ -109,14 +109,22 @@ def stacked(parts: list[WeightedDelta]) -> MergedFactors:
     return MergedFactors(torch.cat([a for a, _ in halves]), torch.cat([b for _, b in halves], dim=1))
 
 
-def cut(parts: list[WeightedDelta], rank: int | None) -> MergedFactors:
-    """The best approximation of the sum at `rank` (usual: the largest input's): two QRs and an R x R SVD."""
+def decomposed(
+    parts: list[WeightedDelta],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The SVD of the sum, [d_out, K], [K] and [K, d_in]: two QRs and one of a matrix of rank size."""
     whole = stacked(parts)
     basis_out, b = torch.linalg.qr(whole.B)  # [d_out, k], [k, R]
     basis_in, a = torch.linalg.qr(whole.A.T)  # [d_in, m], [m, R]
     u, sigma, vh = spectrum(b @ a.T)  # of [k, m]
+    return basis_out @ u, sigma, vh @ basis_in.T
+
+
+def cut(parts: list[WeightedDelta], rank: int | None) -> MergedFactors:
+    """The best approximation of the sum at `rank` (usual: the largest input's)."""
+    u, sigma, vh = decomposed(parts)
     largest = max(part.rank for part in parts)
-    return balanced(basis_out @ u, sigma, vh @ basis_in.T, rank or largest, float(sigma.square().sum()))
+    return balanced(u, sigma, vh, rank or largest, float(sigma.square().sum()))
 
 
 def _too_large() -> ComposerError:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from composer.adapters.bank import Adapter, LoraFactors
+from composer.methods.merging.base import Calibration
 from composer.methods.merging.factor_ops import spectrum, stored
 
 
@@ -51,3 +52,6 @@ def _damped(own: LoraFactors, directions: torch.Tensor, excess: torch.Tensor) ->
     if damped.norm > 0:
         damped = replace(own, B=b * (own.norm / damped.norm))
     return replace(own, B=stored(damped.B, own.B))
+
+
+PICO = Calibration("pico", lambda adapters, kept, options: calibrate(adapters))
