@@ -124,26 +124,36 @@ def pack(
 
     Texts are drawn from the pools by their chances, so that a large corpus does not drown a small one. Within
     a pool every text is used before any is used twice. A share of the sequences begins with a distractor
-    prefix of at most a third of the length. Prefixes and control words carry no loss.
+    prefix of at most a third of the length. Prefixes and control words carry no loss, nor what the tokenizer
+    puts before every prompt, with which each sequence begins.
     """
     draw = random.Random(seed)
     if not pools or not all(pool.texts for pool in pools):
         raise ComposerError("A corpus has no text left after the filters; lower `confidence` in the recipe.")
     streams = [zip(repeat(pool.control), _endless(list(pool.texts), draw)) for pool in pools]
     chances = [pool.chance for pool in pools]
+    begin = beginning(tokenizer)
     packed = []
     for _ in range(count):
-        ids: list[int] = []
+        ids = list(begin)
         if prefixes and draw.random() < distractor_share:
-            ids = tokenizer(draw.choice(prefixes), add_special_tokens=False)["input_ids"][: length // 3]
+            ids += tokenizer(draw.choice(prefixes), add_special_tokens=False)["input_ids"][: length // 3]
         labels = [IGNORED] * len(ids)
         while len(ids) < length:
             words, text = next(*draw.choices(streams, chances))
-            own, loss = _encoded(tokenizer, separator if ids else "", words, text)
+            own, loss = _encoded(tokenizer, separator if len(ids) > len(begin) else "", words, text)
             ids += own
             labels += loss
         packed.append(Sample(tuple(ids[:length]), tuple(labels[:length])))
     return packed
+
+
+def beginning(tokenizer) -> tuple[int, ...]:
+    """The tokens that the tokenizer puts before a text, such as BOS."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    places = (place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    return tuple(whole[: next(places, 0)])
 
 
 def _encoded(tokenizer, lead: str, control: str, text: str) -> tuple[list[int], list[int]]:

@@ -56,8 +56,6 @@ It is made to be added to others: the Adapter Composer sums the outputs of sever
 Not measured yet: run `python -m composer evaluate --data FOLDER --write-cards`.
 {MEASURED[1]}
 
-A dash under control: no judge decides on this label.
-
 ## Data
 
 {_corpora(recipe)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from composer.model.loading import Base
@@ -14,70 +14,102 @@ from composer.training.data import Pool, Sample, first_sentence, pack
 from composer.training.recipes import Recipe
 from composer.training.self_generation import TextGenerator, generate_own, other_openings, own_openings
 from composer.training.trainer import train
+from composer.training.written_texts import file_name
 
 log = logging.getLogger(__name__)
 
 Load = Callable[[], Base]
 
+# What the first round's adapter writes is filtered, so it need not be trained to the end.
+FIRST_ROUND_STEPS = 120
 
-def make(recipe: Recipe, load: Load, library: CorpusStore, out: Path, work: Path) -> Path:
+
+@dataclass(frozen=True)
+class Bases:
+    """What loads the base anew each time it is called, since writing and training both change theirs."""
+
+    # As it is trained on: in nf4 for QLoRA.
+    train: Load
+    # As it writes texts: quantised products are slow on a CPU, and its words need not be the quantised ones.
+    write: Load
+    # The repository's id, which tells texts of one base from another's.
+    id: str = ""
+
+
+def make(
+    recipe: Recipe, bases: Bases, library: CorpusStore, out: Path, work: Path, seed: int | None = None
+) -> Path:
     """Write, train, and where the recipe says so both once more. Returns out/<name>.
 
-    load: a fresh base each time it is called; writing and training both change theirs.
+    seed: of this training (None: the recipe's), for another training on the same texts.
     """
-    return _trained(recipe, load, library, make_pools(recipe, load, library, work), out, work)
+    pools = make_pools(recipe, bases, library, work)
+    if seed is not None and seed != recipe.seed:
+        recipe, work = replace(recipe, seed=seed), work / f"seed-{seed}"
+    return _trained(recipe, bases, library, pools, out, work)
 
 
-def make_pools(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> list[Pool]:
+def written_files(recipe: Recipe, base: str, work: Path) -> list[Path]:
+    """Those of `make`'s texts that the base (its id) wrote for the recipe itself, if they are there."""
+    names = [file_name(recipe, base), file_name(recipe, base, first_round_steps(recipe))]
+    return [work / name for name in names if (work / name).is_file()]
+
+
+def make_pools(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> list[Pool]:
     """What the recipe is trained on: real rows of its label, and what the base wrote from their first words.
 
     With a second round, also what the first round's adapter writes from other domains' first words. Of a
     union: its members' pools, each with its control words.
     """
-    pools = [*_united(recipe, load, library, work)] if recipe.union else _own(recipe, load, library, work)
+    pools = [*_united(recipe, bases, library, work)] if recipe.union else _own(recipe, bases, library, work)
     log.info("%s: %s texts", recipe.name, " + ".join(str(len(pool.texts)) for pool in pools))
     return pools
 
 
-def _own(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> list[Pool]:
+def _own(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> list[Pool]:
     labelled = library.labelled((*recipe.corpora, *recipe.contrast), recipe.confidence, recipe.seed)
     real = labelled.texts(recipe.corpora, recipe.label)
     pools = [Pool((1 - recipe.self_generated_share) / len(real), texts) for texts in real]
     if recipe.self_generated:
-        file = work / f"{recipe.name}-{recipe.self_generated}.jsonl"
+        file = work / file_name(recipe, bases.id)
         openings = own_openings(recipe, labelled)
         own = generate_own(
-            recipe, lambda: TextGenerator(load()), openings, labelled, recipe.self_generated, file
+            recipe, lambda: TextGenerator(bases.write()), openings, labelled, recipe.self_generated, file
         )
         if recipe.second_round:
-            file = work / f"{recipe.name}-rewritten-{recipe.second_round}.jsonl"
+            file = work / file_name(recipe, bases.id, first_round_steps(recipe))
             openings = other_openings(recipe, library)
 
             def make_generator() -> TextGenerator:
-                return TextGenerator(load(), _first_round(recipe, load, library, work))
+                return TextGenerator(bases.write(), _first_round(recipe, bases, library, work))
 
             own += generate_own(recipe, make_generator, openings, labelled, recipe.second_round, file)
         pools.append(Pool(recipe.self_generated_share, own))
     return pools
 
 
-def _first_round(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Path:
+def first_round_steps(recipe: Recipe) -> int:
+    """How long the adapter is trained that writes for the second round."""
+    return min(recipe.steps, FIRST_ROUND_STEPS)
+
+
+def _first_round(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> Path:
     """The adapter that writes for the second round; trained where it is not there yet."""
-    once, out = replace(recipe, second_round=0), work / "first-round"
+    once, out = replace(recipe, second_round=0, steps=first_round_steps(recipe)), work / "first-round"
     folder = out / recipe.name
     if not (folder / "adapter_model.safetensors").is_file():
-        _trained(once, load, library, _own(once, load, library, work), out, out / "checkpoints")
+        _trained(once, bases, library, _own(once, bases, library, work), out, out / "checkpoints")
     return folder
 
 
-def _united(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Iterator[Pool]:
+def _united(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> Iterator[Pool]:
     """The members' pools with equal chances, halved again for second labels; within a member by its recipe.
 
     A member whose label is one of the second labels gets no second label.
     """
     second = library.labelled(recipe.second, recipe.confidence, recipe.seed) if recipe.second else None
     for member in recipe.union:
-        for pool in make_pools(member, load, library, work):
+        for pool in make_pools(member, bases, library, work):
             parts = {(member.label,): pool.texts}
             if second is not None and member.label not in recipe.second_labels:
                 confident = second.confident(pool.texts, recipe.confidence)
@@ -88,9 +120,9 @@ def _united(recipe: Recipe, load: Load, library: CorpusStore, work: Path) -> Ite
 
 
 def _trained(
-    recipe: Recipe, load: Load, library: CorpusStore, pools: Sequence[Pool], out: Path, work: Path
+    recipe: Recipe, bases: Bases, library: CorpusStore, pools: Sequence[Pool], out: Path, work: Path
 ) -> Path:
-    base = load()
+    base = bases.train()
     return train(recipe, base, make_samples(recipe, pools, base.tokenizer, library), out, work)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from composer.adapters.strict_yaml import Strict, parse, parse_dataclass, read_yaml
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
@@ -57,18 +59,10 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides how one adapter comes out. recipes.yaml explains each key."""
+class TrainingSettings:
+    """What the trainer needs to know of an adapter."""
 
     name: str
-    label: str | None  # None for a union
-    # Recipes whose texts it takes, each after control words that name its label.
-    union: tuple[Recipe, ...]
-    # Of a union: corpora whose classifier gives each text a second label.
-    second: tuple[Corpus, ...]
-    corpora: tuple[Corpus, ...]
-    contrast: tuple[Corpus, ...]
-    distractor_prefixes: tuple[Corpus, ...]
     rank: int
     alpha: float
     dropout: float
@@ -79,9 +73,23 @@ class Recipe:
     warmup: float  # share of the steps
     seed: int
     save_every: int  # steps
+    alpha_gain: float
+
+
+@dataclass(frozen=True)
+class Recipe(TrainingSettings):
+    """Everything that decides how one adapter comes out. recipes.yaml explains each key."""
+
+    label: str | None  # None for a union
+    # Recipes whose texts it takes, each after control words that name its label.
+    union: tuple[Recipe, ...]
+    # Of a union: corpora whose classifier gives each text a second label.
+    second: tuple[Corpus, ...]
+    corpora: tuple[Corpus, ...]
+    contrast: tuple[Corpus, ...]
+    distractor_prefixes: tuple[Corpus, ...]
     distractor_share: float
     confidence: float  # a probability
-    alpha_gain: float
     self_generated: int
     self_generated_share: float
     opening_words: tuple[int, int]  # fewest, most
@@ -95,16 +103,23 @@ class Recipe:
         return tuple(sorted({label for corpus in self.second for label in corpus.labels.values()}))
 
 
-def load_recipes(path: Path = BUNDLED) -> dict[str, Recipe]:
+def load_recipes(path: Path = BUNDLED, base: str | None = None) -> dict[str, Recipe]:
     """Recipe name -> Recipe.
 
-    Raises ComposerError, naming the key, for a file that is not what the comments in the bundled one say.
+    base: the catalog's name of the base to train on; what the file says under `bases` for it goes before the
+    rest. Raises ComposerError, naming the key, for a file that is not as the bundled one's comments say.
     """
     file = parse(RecipeFile, read_yaml(path, KIND), KIND)
     corpora = {name: _corpus(name, entry) for name, entry in file.corpora.items()}
     recipes: dict[str, Recipe] = {}
+    special = file.bases.get(base or "", {})
+    if strange := [name for name in special if name not in file.adapters]:
+        raise ComposerError(
+            f"{KIND.capitalize()}: {unknown_name_message('recipe', strange[0], file.adapters)}"
+        )
     for name, own in file.adapters.items():
-        recipes[name] = _recipe(name, _renamed({**file.defaults, **own}), corpora, recipes)
+        entry = {**file.defaults, **own, **special.get(name, {})}
+        recipes[name] = _recipe(name, _renamed(entry), corpora, recipes)
     return recipes
 
 
@@ -114,6 +129,7 @@ class RecipeFile(Strict):
     corpora: dict[str, dict[str, Any]]
     defaults: dict[str, Any]
     adapters: dict[str, dict[str, Any]]
+    bases: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
 
 def _renamed(entry: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from composer.model.runtime.select import select_runner
 from composer.model.tokens import Continuation
 from composer.training.corpora import CorpusStore, FilteredCorpora
 from composer.training.recipes import Recipe
+from composer.training.written_texts import fill_from_kept
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +98,14 @@ def generate_own(
     count: int,
     file: Path,
 ) -> list[str]:
-    """`count` generated texts of the recipe's label. `file` (JSON Lines) keeps them for an interrupted run.
+    """`count` generated texts of the recipe's label. `file` (JSON Lines) keeps them for an interrupted run;
+    where texts of its name were kept for all (see written_texts), it begins with them.
 
     make_generator: called only where texts are missing, since it loads a base. Raises ComposerError if no
     text of a round passes the recipe's filters.
     """
+    if fill_from_kept(file):
+        log.info("%s: texts that were kept are used", recipe.name)
     texts = (
         [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
     )
@@ -150,10 +154,11 @@ def _openings(recipe: Recipe, pools: Sequence[Sequence[str]]) -> list[str]:
     draw = random.Random(recipe.seed)
     count = min(map(len, pools))
     texts = [text for pool in pools for text in draw.sample(pool, count)]
-    return [_first_words(text, draw.randint(*recipe.opening_words)) for text in texts]
+    return [first_words(text, draw.randint(*recipe.opening_words)) for text in texts]
 
 
-def _first_words(text: str, count: int) -> str:
+def first_words(text: str, count: int) -> str:
+    """The text up to its `count`-th word, or all of a shorter one."""
     # With the line breaks between them: they tell the base that a verse goes on.
     return re.match(rf"(?:\s*\S+){{0,{count}}}", text).group()
 

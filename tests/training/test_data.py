@@ -66,15 +66,12 @@ def test_a_set_that_the_hub_has_not_is_asked_for_as_files():
 
 
 def test_the_bundled_recipes_leave_the_judges_their_rows():
-    """Half of each set of styles, and of news, is no adapter's; the sets taken whole are no judge's."""
+    """Half of each set is no adapter's."""
     recipes = load_recipes().values()
     read = [
         corpus for each in recipes for corpus in (*each.corpora, *each.contrast, *each.distractor_prefixes)
     ]
-    assert {corpus.file.split("/")[0] for corpus in read if corpus.side == "all"} == {
-        "sst_cased",
-        "yelp_short",
-    }
+    assert read and all(corpus.side == "adapter" for corpus in read)
     assert all(corpus.file.endswith("/train.jsonl.gz") for corpus in read)
 
 
@@ -185,3 +182,25 @@ def test_mislabelled_rows_are_dropped_and_the_classifier_knows_the_labels(tmp_pa
     assert kept == set(goals)
     sport, market = labelled.probability(["a late goal in the match", "the market and its shares"], "sports")
     assert sport > 0.7 > 0.3 > market
+
+
+class _Opening:
+    """The byte tokenizer with a BOS before every prompt."""
+
+    def __init__(self):
+        self.inner = tiny.tokenizer()
+
+    def __call__(self, text, add_special_tokens=True, **options):
+        found = self.inner(text, add_special_tokens=False, **options)
+        found["input_ids"] = [257] * add_special_tokens + found["input_ids"]
+        return found
+
+
+def test_sequences_begin_as_a_prompt_does():
+    rows = {"count": 20, "length": 16, "distractor_share": 0.5, "seed": 1}
+    pools = [Pool(1.0, ["goal after goal", "a match"])]
+    plain = pack(pools, ["Some other day."], tiny.tokenizer(), **rows)
+    packed = pack(pools, ["Some other day."], _Opening(), **rows)
+    assert all(sample.ids[0] == 257 and sample.labels[0] == IGNORED for sample in packed)
+    assert all(257 not in sample.ids[1:] for sample in packed)
+    assert packed[0].ids[1:] == plain[0].ids[:-1]

@@ -16,13 +16,13 @@ import yaml
 
 from composer import Composition
 from composer.cli.main import main
-from composer.cli.train import as_trained
+from composer.cli.train import training_bases
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
 from composer.model.loading import Base, load_base
 from composer.training.corpora import CorpusStore
 from composer.training.data import Pool, pack
-from composer.training.pipeline import make, make_pools, make_samples
+from composer.training.pipeline import Bases, make, make_pools, make_samples, written_files
 from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
 from composer.training.self_generation import TextGenerator, generate_own, own_openings
@@ -41,6 +41,7 @@ RECIPE = replace(
     save_every=5,
     learning_rate=0.02,
     self_generated=0,
+    second_round=0,
     confidence=0.0,
 )
 TEXT = "goal goal goal "
@@ -124,7 +125,7 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
         generate_own(recipe, lambda: pytest.fail(), openings, labelled, recipe.self_generated, file) == first
     )
     assert file.read_bytes() == before
-    pools = make_pools(recipe, base, library, tmp_path)
+    pools = make_pools(recipe, Bases(base, base), library, tmp_path)
     mixed = make_samples(replace(recipe, steps=3), pools, tiny.tokenizer(), library)
     assert len(mixed) == 3 * recipe.batch
 
@@ -166,7 +167,7 @@ def test_rows_of_contrast_teach_the_classifier_and_are_not_trained_on(tmp_path):
         out.writelines(lines)
     recipe = replace(RECIPE, contrast=(plain,), confidence=0.6)
     library = CorpusStore(tmp_path)
-    [pool] = make_pools(recipe, base, library, tmp_path)
+    [pool] = make_pools(recipe, Bases(base, base), library, tmp_path)
     assert pool.chance > 0 and len(pool.texts) == 60 and all("goal" in text for text in pool.texts)
     labelled = library.labelled((*recipe.corpora, plain), recipe.confidence, recipe.seed)
     sport, market = labelled.probability(["a goal in the match", "the market of the day"], "sports")
@@ -185,10 +186,11 @@ def test_a_second_round_trains_on_what_the_first_ones_adapter_wrote(tmp_path):
         RECIPE, steps=2, self_generated=3, second_round=4, confidence=0.0, distractor_prefixes=RECIPE.corpora
     )
     work = tmp_path / "work"
-    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", work)
+    folder = make(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path / "out", work)
     first = work / "first-round" / recipe.name
-    texts = (work / f"{recipe.name}-rewritten-4.jsonl").read_text("utf-8").splitlines()
-    assert len(texts) >= 4
+    _, second = written_files(recipe, "", work)
+    assert second.name.startswith(f"{recipe.name}-rewritten-")
+    assert len(second.read_text("utf-8").splitlines()) >= 4
     assert tiny.engine("llama", {"first": first, "second": folder}).names == ("first", "second")
     weights = "adapter_model.safetensors"
     assert (first / weights).read_bytes() != (folder / weights).read_bytes()
@@ -228,10 +230,10 @@ def moods(tmp_path):
 
 def test_a_union_takes_its_members_texts_each_under_its_label(tmp_path, members):
     recipe = replace(RECIPE, name="both", label=None, corpora=(), union=members, steps=2)
-    pools = make_pools(recipe, base, CorpusStore(tmp_path), tmp_path)
+    pools = make_pools(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path)
     assert [(pool.control, len(pool.texts)) for pool in pools] == [("[sports] ", 60), ("[business] ", 60)]
     assert all("goal" in text for text in pools[0].texts) and pools[0].chance == pools[1].chance
-    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
+    folder = make(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
     card = (folder / "README.md").read_text("utf-8")
     assert "`[sports]`, `[business]`" in card and "### business" in card
     assert card.count(NEWS.licence) == 2 and "None" not in card
@@ -241,7 +243,7 @@ def test_a_union_with_second_labels_keeps_what_is_sure_and_balances_the_pairs(tm
     recipe = replace(
         RECIPE, name="pairs", label=None, corpora=(), union=members, second=(moods,), confidence=0.8, steps=2
     )
-    pools = make_pools(recipe, base, CorpusStore(tmp_path), tmp_path)
+    pools = make_pools(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path)
     assert {pool.control: len(pool.texts) for pool in pools} == {
         "[glad, sports] ": 40,
         "[sad, sports] ": 20,
@@ -249,7 +251,7 @@ def test_a_union_with_second_labels_keeps_what_is_sure_and_balances_the_pairs(tm
     }
     assert all("dreadful" in text for pool in pools if "sad" in pool.control for text in pool.texts)
     assert len({pool.chance for pool in pools}) == 1
-    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
+    folder = make(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
     card = (folder / "README.md").read_text("utf-8")
     assert "*glad* or *sad*" in card and "`[glad, sports]`" in card and "80% sure" in card
 
@@ -266,11 +268,11 @@ def test_a_member_whose_label_is_a_second_one_keeps_it_alone(tmp_path, members, 
         confidence=0.8,
         steps=2,
     )
-    pools = make_pools(recipe, base, CorpusStore(tmp_path), tmp_path)
+    pools = make_pools(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path)
     assert [pool.control for pool in pools] == ["[glad] ", "[glad, sports] ", "[sad, sports] "]
     # Each member as likely as the other, however many second labels its texts have.
     assert pools[0].chance == pools[1].chance + pools[2].chance
-    folder = make(recipe, base, CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
+    folder = make(recipe, Bases(base, base), CorpusStore(tmp_path), tmp_path / "out", tmp_path / "work")
     card = (folder / "README.md").read_text("utf-8")
     assert "`[glad]`, `[glad, sports]`, `[sad, sports]`" in card and "Each text of sports was" in card
 
@@ -313,8 +315,10 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(tmp_path, monkeypatch, 
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda answer=name in has: answer)
     assert multiplies_bfloat16(torch.device("cpu")) == bool(has)
-    spec = as_trained(SPEC, "none")
+    spec, _ = training_bases(SPEC, "none")
     assert spec.dtype == precision
+    # Quantised from float32, as the base that is served.
+    assert training_bases(SPEC, "auto") == (replace(SPEC, quantization="nf4"), spec)
     own = Base(spec, "memory", "folder", tiny.model("llama").to(getattr(torch, precision)), tiny.tokenizer())
     seen = set()
 
@@ -377,7 +381,7 @@ def test_the_shell_trains_a_recipe_on_a_local_base(tmp_path, capsys, monkeypatch
         ("  rank: 8", "  rank: 8\n  rnak: 9", r"adapters\.positive\.rnak is no key of the recipe file"),
         ("  rank: 8", "  rank: eight", r"adapters\.positive\.rank must be a number, but YAML reads eight"),
         ("  seed: 7\n", "", r"adapters\.positive\.seed is missing"),
-        ("    side: all", "", r"corpora\.sst\.side is missing"),
+        ("    side: adapter", "", r"corpora\.sst\.side is missing"),
         ("split: train, text: text", "text: text", r"corpora\.sst\.hub\.split is missing"),
         ("corpora: [sst", "corpora: [none", r"no corpora called 'none'"),
         ("defaults:", "default:", "defaults is missing"),
@@ -396,6 +400,39 @@ def test_a_fault_of_a_recipe_file_names_the_key(tmp_path, old, new, sentence):
 def test_former_recipe_keys_are_read_with_a_warning(tmp_path):
     text = Path("composer/training/recipes.yaml").read_text("utf-8")
     path = tmp_path / "recipes.yaml"
-    path.write_text(text.replace("  alpha_gain: 1.4", "  gain: 1.5"), "utf-8")
+    path.write_text(text.replace("  alpha_gain: 1.3", "  gain: 1.5"), "utf-8")
     with pytest.warns(DeprecationWarning, match="gain is called alpha_gain"):
         assert load_recipes(path)["sports"].alpha_gain == 1.5
+
+
+def test_another_seed_is_another_training_on_the_same_texts(tmp_path):
+    write_news(
+        tmp_path,
+        [(f"goal number {i} fell late in the match", "sports") for i in range(60)]
+        + [(f"share number {i} fell late on the market", "business") for i in range(60)],
+    )
+    recipe = replace(RECIPE, steps=2, self_generated=3)
+    work, library = tmp_path / "work", CorpusStore(tmp_path)
+    one, two, same = (
+        make(recipe, Bases(base, base), library, tmp_path / name, work, seed)
+        for name, seed in (("a", None), ("b", 8), ("c", recipe.seed))
+    )
+    weights = "adapter_model.safetensors"
+    assert (one / weights).read_bytes() != (two / weights).read_bytes()
+    assert (one / weights).read_bytes() == (same / weights).read_bytes()
+    assert "seed 8;" in (two / "README.md").read_text("utf-8")
+    assert len([path for path in work.iterdir() if path.suffix == ".jsonl"]) == 1
+
+
+def test_a_base_has_its_own_strengths(tmp_path):
+    text = Path("composer/training/recipes.yaml").read_text("utf-8")
+    path = tmp_path / "recipes.yaml"
+    path.write_text(
+        text.partition("\nbases:")[0] + "\nbases: {small: {sports: {alpha_gain: 3.0}}}\n", "utf-8"
+    )
+    plain, own = load_recipes(path), load_recipes(path, "small")
+    assert own["sports"] == replace(plain["sports"], alpha_gain=3.0)
+    assert own["world"] == plain["world"] and load_recipes(path, "other") == plain
+    path.write_text(path.read_text("utf-8").replace("{sports:", "{golf:"), "utf-8")
+    with pytest.raises(ComposerError, match="no recipe called 'golf'"):
+        load_recipes(path, "small")
