@@ -49,7 +49,7 @@ def _head(found: Explanation) -> Iterator[Block]:
         yield Paragraph(
             f"One adapter was made of them all ({notes}), so there are no two to compare; the sum has them."
         )
-    if found.composition.live:
+    if found.composition.live or METHODS[found.composition.method].every_token:
         yield Paragraph(
             "Read with the gates of the prompt alone; while it was written they were read anew (live)."
         )

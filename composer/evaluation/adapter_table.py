@@ -11,7 +11,7 @@ from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.evaluation.fingerprints import origin, version
 from composer.evaluation.generation import GenerationJob, generate_texts
-from composer.evaluation.judges.ngram_judge import NgramJudge
+from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.metrics import Interval, distinct, median, over_prompts
 from composer.evaluation.records import digest
 from composer.evaluation.store import Store
@@ -96,12 +96,12 @@ def _jobs(engine: Engine, tasks: Sequence[Task], sampling: Sampling) -> list[Gen
     ]
 
 
-def summarise(texts: Sequence[Text], judges: Sequence[NgramJudge]) -> list[Row]:
+def summarise(texts: Sequence[Text], judges: Sequence[Judge]) -> list[Row]:
     """A Row per subject, in the order of the texts."""
     return [_row(subject, tuple(own), judges) for subject, own in groupby(texts, lambda text: text.subject)]
 
 
-def _row(subject: str, texts: Sequence[Text], judges: Sequence[NgramJudge]) -> Row:
+def _row(subject: str, texts: Sequence[Text], judges: Sequence[Judge]) -> Row:
     return Row(
         subject,
         len(texts),
@@ -113,7 +113,7 @@ def _row(subject: str, texts: Sequence[Text], judges: Sequence[NgramJudge]) -> R
 
 
 def _shares(
-    judges: Sequence[NgramJudge], texts: Sequence[Text], read: Sequence[str]
+    judges: Sequence[Judge], texts: Sequence[Text], read: Sequence[str]
 ) -> Iterator[tuple[str, Interval]]:
     for judge in judges:
         verdicts = judge(read)

@@ -11,7 +11,8 @@ from composer.cli.main import main
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.evaluation.adapter_table import make_texts, plan, summarise
-from composer.evaluation.prompts import load_prompts
+from composer.evaluation.judges.ngram_judge import HeldOut
+from composer.evaluation.prompts import load_prompts, prompts_of
 from composer.evaluation.store import Store
 from composer.evaluation.texts import BASE, Task, Text
 from composer.training.model_card import MEASURED
@@ -149,6 +150,7 @@ def project(tmp_path_factory):
     (folder / "adapters.yaml").write_text(
         "default: tiny\nbases:\n  tiny: {id: tiny/llama, folder: base, "
         "adapters: {sports: {source: sports}, mine: {source: mine}}}\n"
+        "  tiny-nf4: {like: tiny, quantization: nf4}\n"
     )
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     toys.write(folder / "data")
@@ -182,13 +184,60 @@ def test_evaluate_prints_writes_and_fills_in_cards(project, capsys):
     assert "100.0% right" in table and "--seeds 1" in table and str(project) not in table
 
     card = (project / "sports/README.md").read_text()
-    assert card.startswith(f"# sports\n\n{MEASURED[0]}\n| adapter |") and card.endswith(
+    assert card.startswith(f"# sports\n\n{MEASURED[0]}\n| base |") and card.endswith(
         f"{MEASURED[1]}\n\nEnd.\n"
     )
     assert (
-        f"| sports | {share:.1%} [" in card and "Judge of topic" in card and "Judge of sentiment" not in card
+        f"| in full | {share:.1%} [" in card and "Judge of topic" in card and "Judge of sentiment" not in card
     )
     assert (project / "mine/README.md").read_text() == "# mine\n"
+
+
+def test_a_card_has_the_rows_of_both_precisions(project, capsys):
+    assert evaluate(project) == 0
+    other = ["--base", "tiny-nf4", "--out", str(project / "nf4"), "--write-cards"]
+    assert evaluate(project, *other, "--beside", str(project / "out")) == 0
+    card = (project / "sports/README.md").read_text()
+    rows = [line for line in card.splitlines() if line.startswith("| in ")]
+    assert [row.split(" | ")[0] for row in rows] == ["| in 4 bits (nf4)", "| in full"] and rows[0] != rows[1]
+    assert "Made by `python -m composer evaluate --seeds 1 --base tiny-nf4" in card
+    assert "base tiny/llama in 4 bits (nf4), tiny/llama in full." in card
+    answers = [json.loads((project / run / "table.json").read_text()) for run in ("nf4", "out")]
+    for row, answer in zip(rows, answers, strict=True):
+        assert f" {answer['rows'][1]['perplexity']:.2f} |" in row
+    (project / "nf4/table.json").write_text("{}")
+    capsys.readouterr()
+    assert evaluate(project, "--beside", str(project / "nf4")) == 2
+    assert "no finished table in nf4" in capsys.readouterr().err
+
+
+def test_a_language_model_s_verdicts_lead_and_the_word_counts_are_beside_them(project, capsys, monkeypatch):
+    class Sporty:
+        name, attribute, labels = "topic (a language model)", "topic", tuple(toys.TOPICS)
+        scores = (HeldOut("rows", 10, 0.9),)
+
+        def __call__(self, texts):
+            return ["sports"] * len(texts)
+
+        def __str__(self):
+            return f"{self.name}: 90.0%"
+
+    monkeypatch.setattr("composer.cli.judges.lora_judges", lambda args: (Sporty(),))
+    assert evaluate(project, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["rows"][1]["shares"]["sports"]["value"] == 1
+    assert {judge["attribute"]: judge["accuracy"] for judge in answer["judges"]} == {
+        "sentiment": 1,
+        "topic": pytest.approx(0.9),
+    }
+    assert len(answer["panels"]) == 1
+
+
+def test_only_the_prompts_of_a_part_are_continued(project, capsys):
+    assert evaluate(project, "--json", "--part", "report") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["setting"]["prompts"] == len(prompts_of(PROMPTS, "report")) < len(PROMPTS)
+    assert "--part report" in answer["setting"]["command"]
 
 
 def test_evaluate_goes_on_from_its_texts(project, capsys):
@@ -206,6 +255,8 @@ def test_evaluate_goes_on_from_its_texts(project, capsys):
         (["--adapters", "nope"], "There are: sports, mine"),
         (["--seeds", "0"], "at least 1"),
         (["--prompts", "no-such-file"], "prompts file"),
+        (["--most-prompts", "3"], "choose one with --part"),
+        (["--part", "report", "--most-prompts", "0"], "at least 1"),
     ],
 )
 def test_bad_input_names_the_cure(project, capsys, more, cure):

@@ -29,6 +29,11 @@ class HeldOut:
     accuracy: float
 
 
+def accuracy(scores: Sequence[HeldOut]) -> float:
+    """The share of all held-out rows that are right."""
+    return sum(score.accuracy * score.rows for score in scores) / sum(score.rows for score in scores)
+
+
 class Judge(Protocol):
     """Whatever gives each text a label: a judge of this project, or a classifier from the Hub.
 
@@ -78,7 +83,7 @@ class NgramJudge:
     @property
     def accuracy(self) -> float:
         """Share of all held-out rows that it gets right."""
-        return sum(s.accuracy * s.rows for s in self.scores) / sum(s.rows for s in self.scores)
+        return accuracy(self.scores)
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """The label of each text. Raises ComposerError where scikit-learn is missing."""

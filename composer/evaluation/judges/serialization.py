@@ -89,9 +89,9 @@ def _header(judge: NgramJudge) -> dict:
 def _judge(header: dict, weights: np.ndarray, bias: np.ndarray) -> NgramJudge:
     if header["format"] != FORMAT:
         raise ValueError("another format")
-    labels = tuple(_word(label) for label in header["labels"])
+    labels = tuple(word(label) for label in header["labels"])
     grams = tuple(_grams(**kind) for kind in header["grams"])
-    scores = tuple(_held_out(**score) for score in header["held_out"])
+    scores = tuple(held_out(**score) for score in header["held_out"])
     rows = len(labels) if len(labels) > 2 else 1
     fits = (
         2 <= len(labels) <= MOST_LABELS
@@ -104,27 +104,27 @@ def _judge(header: dict, weights: np.ndarray, bias: np.ndarray) -> NgramJudge:
     )
     if not fits:
         raise ValueError("the arrays and the header say different things")
-    sources = tuple(_word(source) for source in header["sources"])
-    trained_on = _whole_number(header["trained_on"], 1, 10**9)
-    return NgramJudge(_word(header["attribute"]), labels, grams, weights, bias, sources, trained_on, scores)
+    sources = tuple(word(source) for source in header["sources"])
+    trained_on = whole_number(header["trained_on"], 1, 10**9)
+    return NgramJudge(word(header["attribute"]), labels, grams, weights, bias, sources, trained_on, scores)
 
 
 def _grams(analyzer: str, shortest: int, longest: int, columns: int) -> Grams:
     if analyzer not in ("word", "char_wb"):
         raise ValueError("an unknown analyzer")
-    longest = _whole_number(longest, 1, LONGEST_GRAM)
+    longest = whole_number(longest, 1, LONGEST_GRAM)
     return Grams(
-        analyzer, _whole_number(shortest, 1, longest), longest, _whole_number(columns, 1, MOST_COLUMNS)
+        analyzer, whole_number(shortest, 1, longest), longest, whole_number(columns, 1, MOST_COLUMNS)
     )
 
 
-def _held_out(file: str, rows: int, accuracy: float) -> HeldOut:
+def held_out(file: str, rows: int, accuracy: float) -> HeldOut:
     if not (isinstance(accuracy, int | float) and math.isfinite(accuracy) and 0 <= accuracy <= 1):
         raise ValueError("no accuracy")
-    return HeldOut(_word(file), _whole_number(rows, 1, 10**9), float(accuracy))
+    return HeldOut(word(file), whole_number(rows, 1, 10**9), float(accuracy))
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
     """These are printed and written into Markdown, so they hold nothing that could mean something there."""
     if not (
         isinstance(value, str) and 0 < len(value) <= 80 and all(c.isalnum() or c in "._/-" for c in value)
@@ -133,7 +133,7 @@ def _word(value: object) -> str:
     return value
 
 
-def _whole_number(value: object, low: int, high: int) -> int:
+def whole_number(value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError("no whole number in range")
     return value

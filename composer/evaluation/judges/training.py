@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from composer.training.recipes import load_recipes
 
 # Chosen, as the kinds of n-grams were, on a fifth of the training rows, never on the held-out ones.
 INVERSE_PENALTY = 10.0
+EVERYTHING: Mapping[str, int] = MappingProxyType({})
 SMOOTHING = 1.0
 
 
@@ -92,9 +94,15 @@ def adapters_texts(data: Path) -> frozenset[str]:
     )
 
 
-def held_out(plan: Plan, data: Path, seen: frozenset[str]) -> tuple[list[Row], dict[str, list[Row]]]:
-    """A plan's training rows and its test rows by file. Raises ComposerError where there are too few."""
-    train, tests = split(plan, {source.file: read_file(data, source.file) for source in plan.sources}, seen)
+def held_out(
+    plan: Plan, data: Path, seen: frozenset[str], most: Mapping[str, int] = EVERYTHING
+) -> tuple[list[Row], dict[str, list[Row]]]:
+    """A plan's training rows and its test rows by file. Raises ComposerError where there are too few.
+
+    most: file -> the most rows of it to train on; which ones depends on nothing but their texts.
+    """
+    files = {source.file: read_file(data, source.file) for source in plan.sources}
+    train, tests = split(plan, files, seen, most)
     if {row.label for row in train} != set(plan.labels) or not all(tests.values()):
         raise ComposerError(
             f"The data folder has too few rows to train the {plan.attribute} judge; use the whole sets."
@@ -103,19 +111,29 @@ def held_out(plan: Plan, data: Path, seen: frozenset[str]) -> tuple[list[Row], d
 
 
 def split(
-    plan: Plan, files: Mapping[str, Sequence[Row]], seen: frozenset[str]
+    plan: Plan,
+    files: Mapping[str, Sequence[Row]],
+    seen: frozenset[str],
+    most: Mapping[str, int] = EVERYTHING,
 ) -> tuple[list[Row], dict[str, list[Row]]]:
     """Training rows, and test rows by file: none that an adapter saw, none in both."""
     train: list[Row] = []
     tests: dict[str, list[Row]] = {source.file: [] for source in plan.sources if source.part != "train"}
     for source in plan.sources:
+        own: list[Row] = []
         for text, label in files[source.file]:
             if label not in plan.labels or normal(text) in seen:
                 continue
             part = fold(text) if source.part == "fold" else source.part
-            (train if part == "train" else tests[source.file]).append(Row(text, label))
+            (own if part == "train" else tests[source.file]).append(Row(text, label))
+        train += some(own, most[source.file]) if source.file in most else own
     tested = {normal(row.text) for rows in tests.values() for row in rows}
     return [row for row in train if normal(row.text) not in tested], tests
+
+
+def some(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most so many of the rows; which ones depends on nothing but their texts."""
+    return sorted(rows, key=lambda row: hashlib.sha256(row.text.encode()).digest())[:most]
 
 
 def fold(text: str) -> str:

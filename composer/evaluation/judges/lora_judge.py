@@ -1,0 +1,182 @@
+"""A judge that is a language model with a LoRA adapter: asked about a text, it answers with one word.
+
+It reads words in their order, which a judge of n-grams does not. Its adapter is a plain PEFT folder; beside
+it lies judge.json with the prompt, the base's name in the catalog, and what it got right of rows it never
+saw. The base should be of another family than the one whose texts it judges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from composer.adapters.bank import AdapterBank
+from composer.adapters.fit.mapping import base_names
+from composer.adapters.reading import Reader
+from composer.core.catalog_types import AdapterSpec, BaseSpec, Catalog
+from composer.core.errors import ComposerError
+from composer.evaluation.judges.ngram_judge import HeldOut
+from composer.evaluation.judges.serialization import held_out, whole_number, word
+from composer.model.gated_model import GatedModel
+from composer.model.lens import final_norm
+from composer.model.loading import Base, load_base
+from composer.model.runtime.select import select_runner
+from composer.training.classifier import LabelPrompt
+from composer.training.precision import multiplies_bfloat16
+
+FILE = "judge.json"
+FORMAT = 1
+LIMIT = 64_000
+# Tokens read in one pass.
+PASS = 4096
+
+
+@dataclass(frozen=True)
+class LoraJudgeFile:
+    """What judge.json says."""
+
+    attribute: str
+    prompt: LabelPrompt
+    # The base's name in the catalog, and its id.
+    base: str
+    base_id: str
+    sources: tuple[str, ...]
+    trained_on: int
+    scores: tuple[HeldOut, ...]
+
+
+class LoraJudge:
+    """A loaded judge. Its base's Linear layers are wrapped."""
+
+    def __init__(self, file: LoraJudgeFile, base: Base, folder: Path):
+        self.attribute, self.labels, self.scores = file.attribute, file.prompt.labels, file.scores
+        self.name = f"{file.attribute} ({file.base})"
+        self.trained_on = file.trained_on
+        self._prompt, self._tokenizer = file.prompt, base.tokenizer
+        self._model = GatedModel(base.model)
+        reader = Reader(self._model.sites, base_names(base.model), base.device, base.dtype)
+        report, factors = reader.read(AdapterSpec(folder.name, str(folder)), own=True)
+        if not report.ok:
+            raise ComposerError(f"The judge of {file.attribute} cannot be used: {report}")
+        self._layout = self._model.layout(AdapterBank().add(folder.name, factors))
+        self._runner = select_runner(self._model)
+        norm, head = final_norm(base.model), base.model.get_output_embeddings()
+        if norm is None or head is None:
+            raise ComposerError(f"The base {file.base} has no final norm or head that was found.")
+        # The answers' logits alone: those of a large vocabulary cost more than all layers.
+        self._norm, self._answers = norm, head.weight[file.prompt.tokens(base.tokenizer)]  # [K, d]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{s.file} {s.accuracy:.1%} of {s.rows}" for s in self.scores)
+        return f"{self.name}: right on {parts}"
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text."""
+        best = self.scored(texts).argmax(dim=1).tolist()
+        return [self.labels[index] for index in best]
+
+    @torch.inference_mode()
+    def scored(self, texts: Sequence[str]) -> torch.Tensor:
+        """The log probability of each label, [texts, labels] float32."""
+        prompts = [self._prompt.encode(self._tokenizer, text) for text in texts]
+        scores = torch.empty(len(prompts), len(self.labels))  # [B, K]
+        for places in _passes(prompts):
+            chosen = [prompts[place] for place in places]
+            gates = torch.ones(len(chosen), self._model.layers, 1)  # [B, L, N]
+            read = self._runner.read(self._layout, gates.to(self._model.device), chosen, unembed=False)
+            logits = self._norm(read.hidden[-1]) @ self._answers.T  # [B, K]
+            scores[places] = logits.float().log_softmax(dim=1).cpu()
+        return scores
+
+
+def _passes(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The prompts' places by length, as many at a time as make a pass."""
+    places: list[int] = []
+    for place in sorted(range(len(prompts)), key=lambda place: len(prompts[place])):
+        if places and (len(places) + 1) * len(prompts[place]) > PASS:
+            yield places
+            places = []
+        places.append(place)
+    if places:
+        yield places
+
+
+def load_lora_judges(folder: Path, catalog: Catalog, device: str | None = None) -> tuple[LoraJudge, ...]:
+    """Every such judge of a folder, each a folder of its own, by attribute.
+
+    Raises ComposerError for a folder without one, and where a judge's base is not to be had.
+    """
+    folders = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
+    if not folders:
+        raise ComposerError(
+            "There is no LoRA judge in that folder; make some with: "
+            "python -m composer judges --lora BASE --data FOLDER"
+        )
+    return tuple(_load(own, catalog, device) for own in folders)
+
+
+def reading_base(spec: BaseSpec, device: torch.device) -> BaseSpec:
+    """The base as a judge reads with it: half the time in bfloat16, where the device has it."""
+    return replace(spec, dtype="bfloat16") if multiplies_bfloat16(device) else spec
+
+
+def _load(folder: Path, catalog: Catalog, device: str | None) -> LoraJudge:
+    file = read_judge_file(folder)
+    spec = catalog.base(file.base)
+    if spec.id != file.base_id:
+        raise ComposerError(
+            f"The judge of {file.attribute} was trained on {file.base_id}, but the catalog's {file.base} is "
+            f"{spec.id}; make it again with: python -m composer judges --lora {file.base} --data FOLDER"
+        )
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return LoraJudge(file, load_base(reading_base(spec, torch.device(chosen)), chosen), folder)
+
+
+def save_judge_file(file: LoraJudgeFile, folder: Path) -> None:
+    """Write judge.json into the adapter's folder."""
+    header = {
+        "format": FORMAT,
+        "attribute": file.attribute,
+        "prompt": file.prompt.words,
+        "answers": dict(file.prompt.answers),
+        "length": file.prompt.length,
+        "base": file.base,
+        "base_id": file.base_id,
+        "sources": file.sources,
+        "trained_on": file.trained_on,
+        "held_out": [asdict(score) for score in file.scores],
+    }
+    (folder / FILE).write_text(json.dumps(header, indent=1) + "\n", "utf-8")
+
+
+def read_judge_file(folder: Path) -> LoraJudgeFile:
+    """Raises ComposerError for a folder without a judge of this version."""
+    try:
+        path = folder / FILE
+        if path.stat().st_size > LIMIT:
+            raise ValueError("too large")
+        header = json.loads(path.read_text("utf-8"))
+        if header["format"] != FORMAT:
+            raise ValueError("another format")
+        answers = {word(label): str(answer)[:40] for label, answer in header["answers"].items()}
+        if not 2 <= len(answers) <= 64:
+            raise ValueError("labels")
+        prompt = LabelPrompt(str(header["prompt"])[:200], answers, whole_number(header["length"], 1, 2048))
+        return LoraJudgeFile(
+            word(header["attribute"]),
+            prompt,
+            word(header["base"]),
+            word(header["base_id"]),
+            tuple(word(source) for source in header["sources"]),
+            whole_number(header["trained_on"], 1, 10**9),
+            tuple(held_out(**score) for score in header["held_out"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        raise ComposerError(
+            f"The judge {folder.name[:60]!r} is damaged or of another version; "
+            "make it again with: python -m composer judges --lora BASE --data FOLDER"
+        ) from fault
