@@ -21,25 +21,45 @@ class StudyEnvironment:
     base: str | None = None
     # The folder of the study's own adapters; None: assets/adapters beside the catalog.
     modules: str | None = None
+    # A folder of another training of all adapters, which replaces the catalog's; None: the catalog's.
+    adapters: str | None = None
 
     def resolved(self) -> StudyEnvironment:
         """The same from wherever it is read on this machine."""
-        catalog, modules = (path and str(Path(path).resolve()) for path in (self.catalog, self.modules))
-        return StudyEnvironment(catalog, self.base, modules)
+        places = (self.catalog, self.modules, self.adapters)
+        catalog, modules, adapters = (path and str(Path(path).resolve()) for path in places)
+        return StudyEnvironment(str(catalog), self.base, modules, adapters)
 
     def engine(self) -> Engine:
         """An engine with the targets' adapters, and those of the folders in JOINT_ADAPTERS that fit.
 
         A joint adapter that the catalog has is not looked up in the folder. Raises ComposerError for a folder
-        that does not exist.
+        that does not exist, and for one of another training that lacks a target's adapter.
         """
+        groups = load_catalog(self.catalog).base(self.base).attributes
+        studied = [name for group in groups if group.name in ATTRIBUTES for name in group.members]
+        if self.adapters is not None:
+            return self._retrained(self.adapters, studied)
         folder = Path(self.modules or Path(self.catalog).resolve().parent / "assets" / "adapters")
         if self.modules is not None and not folder.is_dir():
             raise ComposerError("--modules is not a folder; give the one that holds the study's modules.")
-        groups = load_catalog(self.catalog).base(self.base).attributes
-        studied = {name for group in groups if group.name in ATTRIBUTES for name in group.members}
-        engine = Engine.from_catalog(self.catalog, self.base, only=studied | set(JOINT_ADAPTERS))
+        engine = Engine.from_catalog(self.catalog, self.base, only={*studied, *JOINT_ADAPTERS})
         for name in JOINT_ADAPTERS:
             if name not in engine.names and (folder / name).is_dir():
                 engine.add_adapter(str(folder / name), name=name)
+        return engine
+
+    def _retrained(self, adapters: str, studied: list[str]) -> Engine:
+        """None of the catalog's own trainings is used, so that no text is of two trainings."""
+        folder = Path(adapters)
+        if missing := next((name for name in studied if not (folder / name).is_dir()), None):
+            raise ComposerError(
+                f"A folder of --module-seeds has no adapter called {missing}; give folders with all of "
+                f"{', '.join(studied)}."
+            )
+        engine = Engine.from_catalog(self.catalog, self.base, only=())
+        for name in (*studied, *(name for name in JOINT_ADAPTERS if (folder / name).is_dir())):
+            report = engine.add_adapter(str(folder / name), name=name)
+            if not report.ok:
+                raise ComposerError(f"An adapter of --module-seeds cannot be used. {report}")
         return engine

@@ -29,6 +29,10 @@ class Cell:
     prompt: str
     seed: int
     key: str
+    # Which training of the modules.
+    module_seed: int = 0
+    # What tells apart an arm's constants and strengths, by the name of a Setting; empty in a survey.
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def plan(
     """
     cells: list[Cell] = []
     jobs: dict[str, GenerationJob] = {}
-    targets, missing = _present(context, targets)
+    targets, missing = present_targets(context, targets)
     draws = [
         (prompt, seed * 10_000 + place, scored is None or seed < scored)
         for seed in range(seeds)
@@ -145,42 +149,42 @@ def plan(
             asked = arm.composition_for(target, strength)
             if asked is None:
                 continue
-            if reason := _missing_adapter(context, asked.get("weights", ())):
+            if reason := missing_adapter(context, asked.get("weights", ())):
                 absent.setdefault(reason, []).append(target)
                 continue
             for prompt, seed, read in draws if strength == 1 and target.kind != TRIPLE else fewer:
-                model_input = _model_input(context, arm, target, asked, prompt)
+                model_input = model_input_of(context, arm, target, asked, prompt)
                 key = context.key(model_input, asked, sampling, seed)
                 cells.append(Cell(arm.name, target, strength, prompt, seed, key))
                 jobs[key] = GenerationJob(key, prompt, model_input, seed, asked, read)
-        missing += [Missing(arm.name, _short(gone, targets), why) for why, gone in absent.items()]
-    return StudyPlan(tuple(cells), tuple(_in_order(jobs.values())), tuple(missing))
+        missing += [Missing(arm.name, short_names(gone, targets), why) for why, gone in absent.items()]
+    return StudyPlan(tuple(cells), tuple(in_order(jobs.values())), tuple(missing))
 
 
-def _present(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
+def present_targets(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
     """The targets whose adapters are all loaded, and the others by what is missing."""
     absent: dict[str, list[Target]] = {}
     for target in targets:
-        if reason := _missing_adapter(context, target.modules):
+        if reason := missing_adapter(context, target.modules):
             absent.setdefault(reason, []).append(target)
     gone = {target for lacking in absent.values() for target in lacking}
-    missing = [Missing(None, _short(lacking, targets), why) for why, lacking in absent.items()]
+    missing = [Missing(None, short_names(lacking, targets), why) for why, lacking in absent.items()]
     return [target for target in targets if target not in gone], missing
 
 
-def _missing_adapter(context: StudyContext, adapters: Iterable[str]) -> str | None:
+def missing_adapter(context: StudyContext, adapters: Iterable[str]) -> str | None:
     missing = next((name for name in adapters if name not in context.versions), None)
     return f"there is no adapter called {missing}" if missing else None
 
 
-def _short(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
+def short_names(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
     """Their names, or a kind's where all of it is among them."""
     some, whole = set(some), dict.fromkeys(target.kind for target in of)
     whole = [kind for kind in whole if all(target in some for target in of if target.kind == kind)]
     return (*whole, *(target.name for target in of if target in some and target.kind not in whole))
 
 
-def _in_order(jobs: Iterable[GenerationJob]) -> list[GenerationJob]:
+def in_order(jobs: Iterable[GenerationJob]) -> list[GenerationJob]:
     """Longest first: rows of like length are read together, and the last batch to drain is the cheapest.
 
     Within a length, by prompt and seed: all arms of a prompt are finished before the next is begun, so that
@@ -202,7 +206,7 @@ def _materialization_order(job: GenerationJob) -> tuple:
     )
 
 
-def _model_input(
+def model_input_of(
     context: StudyContext, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str
 ) -> str:
     if not set(JOINT_ADAPTERS).isdisjoint(asked.get("weights", ())):

@@ -47,7 +47,7 @@ def strength_figure(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> go.
             hovertemplate="%{y:.1%}",
             **_look(line.arm, leads),
         )
-    _style(figure, 480)
+    style(figure, 480)
     figure.update_layout(hovermode="closest")
     figure.update_xaxes(title="strength")
     figure.update_yaxes(title="control", tickformat=".0%", rangemode="tozero")
@@ -68,7 +68,7 @@ def fluency_figure(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> go.F
             mode="lines+markers",
             **_look(line.arm, leads),
         )
-    _style(figure, 480)
+    style(figure, 480)
     figure.update_layout(hovermode="closest")
     figure.update_xaxes(title="median perplexity under the base", type="log", tickvals=TICKS)
     figure.update_yaxes(title="control", tickformat=".0%", rangemode="tozero")
@@ -115,7 +115,7 @@ def pattern_figure(patterns: Sequence[AlphaProfile]) -> go.Figure:
                     row=1,
                     col=column,
                 )
-    _style(figure, 400)
+    style(figure, 400)
     figure.update_xaxes(title="layer")
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title="fusion weight", row=1, col=1)
@@ -135,7 +135,7 @@ def clash_figure(clashes: Sequence[PairInterference]) -> go.Figure:
         showlegend=False,
         hovertemplate="%{text}: %{y:.1%} at cosine %{x:.3f}<extra></extra>",
     )
-    _style(figure, 400)
+    style(figure, 400)
     figure.update_layout(hovermode="closest")
     figure.update_xaxes(title="cosine of the modules' changes")
     figure.update_yaxes(title="control lost", tickformat=".0%")
@@ -154,7 +154,7 @@ def _look(arm: str, leads: Sequence[str]) -> dict:
     return {**look, "showlegend": arm in leads}
 
 
-def _style(figure: go.Figure, height: int) -> None:
+def style(figure: go.Figure, height: int) -> None:
     figure.update_layout(
         template="none",
         height=height,

@@ -10,12 +10,12 @@ import numpy as np
 from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
+from composer.study.design.choices import FLUENT
 from composer.study.design.plan import Missing
 from composer.study.design.targets import PAIR
 from composer.study.reporting import figures
 from composer.study.reporting.leaderboard import difference, standings
 from composer.study.statistics.alpha_profile import AlphaProfile
-from composer.study.statistics.comparison import FLUENT
 from composer.study.statistics.permutation_test import TEST, PermutationResult
 from composer.study.statistics.summary import (
     BASELINES,
@@ -68,7 +68,7 @@ def blocks(findings: Findings) -> list[Block]:
     for kind, lines in findings.lines.items():
         found += _kind(KINDS.get(kind, kind), lines, findings)
     found += _parts(findings.parts, labels)
-    found += _patterns(findings.patterns)
+    found += pattern_blocks(findings.patterns)
     found += _clashes(findings.clashes)
     found += _missing(findings, labels)
     found += [Heading("The arms"), _arms(findings.arms)]
@@ -140,7 +140,8 @@ def _parts(parts: Sequence[AttributeControl], labels: Mapping[str, str]) -> list
     ]
 
 
-def _patterns(patterns: Sequence[AlphaProfile]) -> list[Block]:
+def pattern_blocks(patterns: Sequence[AlphaProfile]) -> list[Block]:
+    """Whether KL's alpha follows the prompt; nothing without profiles."""
     if not patterns:
         return []
     rows = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,20 @@ class AlphaProfile:
     each: dict[str, PermutationResult]
     # Of alpha with the adapters' norms, mean over the study's prompts; None if undefined.
     norm_correlation: float | None
+
+
+def profile_of(plain: Mapping[str, Any]) -> AlphaProfile:
+    """A profile of plain values, None for NaN. Raises KeyError, TypeError or ValueError for others."""
+    return AlphaProfile(
+        str(plain["attribute"]),
+        tuple(map(str, plain["names"])),
+        np.array(plain["alpha"], dtype=np.float64),
+        np.array(plain["own"], dtype=np.float64),
+        PermutationResult(**plain["overall"]),
+        PermutationResult(**plain["last"]),
+        {str(name): PermutationResult(**each) for name, each in plain["each"].items()},
+        plain["norm_correlation"],
+    )
 
 
 def load_own(path: Path = OWN) -> tuple[tuple[str, str], ...]:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from composer.evaluation.metrics import Interval, median, over_prompts
 from composer.study.statistics.judge_scores import Outcome
 
-# A strength counts as fluent up to this many times the modules' own median perplexity at strength 1.
-FLUENT = 1.5
-
 Right = Callable[[Outcome], bool]
+Place = tuple[str, str, int, int]
 ByStrength = Mapping[float, Sequence[Outcome]]
 
 
@@ -43,17 +41,17 @@ def control(outcomes: Sequence[Outcome], right: Right = _all_right) -> Interval 
 def difference(
     ours: Sequence[Outcome], theirs: Sequence[Outcome], right: Right = _all_right
 ) -> Interval | None:
-    """Control of ours minus theirs over the texts both have: same target, prompt and seed.
+    """Control of ours minus theirs over the texts both have: same target, prompt and seeds.
 
     The bootstrap draws prompts, each with all its pairs, so what the two have in common cancels. None
     where they share nothing.
     """
-    other = {_place(each): float(right(each)) for each in theirs}
+    other = {place_of(each): float(right(each)) for each in theirs}
     return over_prompts(
         [
-            (each.cell.prompt, float(right(each)) - other[_place(each)])
+            (each.cell.prompt, float(right(each)) - other[place_of(each)])
             for each in ours
-            if _place(each) in other
+            if place_of(each) in other
         ]
     )
 
@@ -86,9 +84,9 @@ def fluency(outcomes: Sequence[Outcome]) -> float | None:
 
 def shared(arm: ByStrength) -> dict[float, list[Outcome]]:
     """The outcomes whose target, prompt and seed every strength has."""
-    places = [{_place(each) for each in own} for own in arm.values()]
+    places = [{place_of(each) for each in own} for own in arm.values()]
     common = set.intersection(*places) if places else set()
-    return {strength: [each for each in own if _place(each) in common] for strength, own in arm.items()}
+    return {strength: [each for each in own if place_of(each) in common] for strength, own in arm.items()}
 
 
 def _choose(arm: ByStrength, bound: float | None) -> tuple[float, bool]:
@@ -109,6 +107,7 @@ def _within(outcomes: Sequence[Outcome], prompts: set[str]) -> list[Outcome]:
     return [each for each in outcomes if each.cell.prompt in prompts]
 
 
-def _place(outcome: Outcome) -> tuple[str, str, int]:
+def place_of(outcome: Outcome) -> Place:
+    """What paired texts share."""
     cell = outcome.cell
-    return cell.target.name, cell.prompt, cell.seed
+    return cell.target.name, cell.prompt, cell.seed, cell.module_seed

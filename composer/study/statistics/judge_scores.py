@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from composer.evaluation.generation import GeneratedText
 from composer.evaluation.judges.agreement import votes
 from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.metrics import repetition
@@ -35,11 +36,25 @@ def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Judge]) -> li
 
     Several judges of an attribute vote; without a majority a text has no label, so it is not right.
     """
-    cells = [cell for cell in cells if (text := store.text(cell.key)) and text.fault is None]
-    keys = list(dict.fromkeys(cell.key for cell in cells))
-    made = [store.text(key) for key in keys]
-    repeated = {text.key: repetition(text.continuation) for text in made if text}
-    labels = _labels(keys, [text.prompt + text.continuation for text in made if text], judges)
+    cells = list(cells)
+    made = finished_texts(cells, store)
+    return judged_cells(cells, store, made, _labels(made, judges))
+
+
+def finished_texts(cells: Iterable[Cell], store: Store) -> list[GeneratedText]:
+    """The cells' texts that are there, each once."""
+    found = (store.text(key) for key in dict.fromkeys(cell.key for cell in cells))
+    return [text for text in found if text and text.fault is None]
+
+
+def judged_cells(
+    cells: Iterable[Cell],
+    store: Store,
+    texts: Sequence[GeneratedText],
+    labels: Mapping[str, Mapping[str, str | None]],
+) -> list[Outcome]:
+    """The cells whose text is among `texts`. labels: attribute -> text's key -> label."""
+    repeated = {text.key: repetition(text.continuation) for text in texts}
     return [
         Outcome(
             cell,
@@ -48,15 +63,15 @@ def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Judge]) -> li
             repeated[cell.key],
         )
         for cell in cells
+        if cell.key in repeated
     ]
 
 
-def _labels(
-    keys: Sequence[str], texts: Sequence[str], judges: Sequence[Judge]
-) -> dict[str, dict[str, str | None]]:
+def _labels(texts: Sequence[GeneratedText], judges: Sequence[Judge]) -> dict[str, dict[str, str | None]]:
     """attribute -> key -> label."""
-    found = {}
+    found: dict[str, dict[str, str | None]] = {}
+    read = [text.prompt + text.continuation for text in texts]
     for attribute in dict.fromkeys(judge.attribute for judge in judges):
-        said = {judge.name: judge(texts) for judge in judges if judge.attribute == attribute} if texts else {}
-        found[attribute] = dict(zip(keys, votes(said), strict=True))
+        said = {judge.name: judge(read) for judge in judges if judge.attribute == attribute} if read else {}
+        found[attribute] = dict(zip((text.key for text in texts), votes(said), strict=True))
     return found

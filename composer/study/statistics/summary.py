@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from composer.evaluation.metrics import Interval, mean
+from composer.study.design.choices import FLUENT
 from composer.study.design.targets import PAIR, Target
-from composer.study.statistics.comparison import FLUENT, Best, best, control, difference, fluency, shared
+from composer.study.statistics.comparison import Best, best, control, difference, fluency, shared
 from composer.study.statistics.judge_scores import Outcome
 
 # What every other arm is compared with.

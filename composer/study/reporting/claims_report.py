@@ -1,0 +1,263 @@
+"""The study on one page: the claims and what became of them first, then each arm's numbers on each base."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
+from composer.evaluation.judges.agreement import Agreement
+from composer.evaluation.metrics import Interval
+from composer.evaluation.verdicts import JudgeCard
+from composer.study.design.arms import Arm
+from composer.study.design.choices import FLUENT
+from composer.study.design.claims import CHOSEN, PERPLEXITY, Claim
+from composer.study.reporting import figures
+from composer.study.reporting.study_report import TITLE, pattern_blocks
+from composer.study.statistics.alpha_profile import AlphaProfile
+from composer.study.statistics.bootstrap import DRAWS
+from composer.study.statistics.claim_tests import (
+    FAILS,
+    FEWEST_PROMPTS,
+    HOLDS,
+    OFF,
+    UNDECIDED,
+    ClaimTest,
+    cohens_h,
+)
+from composer.study.statistics.claims_summary import ArmRow, ClaimOnRun, ClaimResult, RerunResult
+from composer.study.statistics.panels import Panel
+from composer.study.statistics.summary import ArmSummary
+
+READING = (
+    "A claim holds on a base where its difference is beyond the bound with p below 0.05 after Holm's "
+    "correction over all claims on that base, with each training of the modules by itself, and on at least "
+    f"{FEWEST_PROMPTS} prompts; it does not hold where it is so on the other side. It holds "
+    "at all where it holds on every base here, and does not where it fails on any. Where one kind of judge "
+    "says that it holds and the other not, it is off. Differences are in points, perplexities as a ratio; in "
+    "brackets 95% intervals. Every difference is paired: same target, prompt, sampling seed and training of "
+    f"the modules in both arms. Intervals and p (two-sided): {DRAWS} bootstrap draws of prompts and, where "
+    "there are several, of the modules' trainings. h: Cohen's effect size (0.2 small, 0.5 medium, 0.8 large)."
+)
+SEEN = (
+    "The same on the report's part of PPLM's 35 prefixes. They are kept apart: an earlier study of ours "
+    "reported on all 35, and what arms have by default at strength 1 was settled with them in sight."
+)
+ORDER = (HOLDS, FAILS, UNDECIDED, OFF)
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """What one run's part of the page says."""
+
+    title: str
+    panels: Sequence[Panel]
+    agreements: Mapping[str, Sequence[Agreement]]
+    rows: Sequence[ArmRow]
+    lines: Sequence[ArmSummary]
+    patterns: Sequence[AlphaProfile]
+    # (arm, targets, reason).
+    missing: Sequence[tuple[str, str, str]]
+    notes: Sequence[str]
+    unfinished: str | None
+
+
+@dataclass(frozen=True)
+class ClaimsFindings:
+    """Everything the page says."""
+
+    claims: Sequence[ClaimResult]
+    # The same on prompts that an earlier study has reported on.
+    seen: Sequence[ClaimResult]
+    # Whether `claims` are of such prompts too, as there were no others.
+    only_seen: bool
+    rerun: Sequence[RerunResult]
+    runs: Sequence[RunFindings]
+    arms: Mapping[str, Arm]
+
+
+def blocks(findings: ClaimsFindings) -> list[Block]:
+    """The whole page in order."""
+    found: list[Block] = [Heading(TITLE, 1), Paragraph(_count(findings.claims))]
+    found += [Paragraph(run.unfinished) for run in findings.runs if run.unfinished]
+    if findings.only_seen:
+        found.append(Paragraph("All prompts are of PPLM's 35, which an earlier study of ours reported on."))
+    found += [claims_table(findings.claims), *_judges(findings.runs), Paragraph(READING)]
+    if findings.seen:
+        found += [Heading("The claims on prefixes that were reported on before"), Paragraph(SEEN)]
+        found.append(claims_table(findings.seen))
+    found += _rerun(findings.rerun, {each.claim.id: each.claim for each in findings.claims})
+    for run in findings.runs:
+        found += _run(run, findings.arms)
+    return [*found, Heading("The arms"), _arms(findings)]
+
+
+def claims_table(results: Sequence[ClaimResult]) -> DataTable:
+    """A row per claim in the order of their list: its verdict, its sentence, and its number on each run."""
+    runs = list(dict.fromkeys(each.run for result in results for each in result.runs))
+    rows = []
+    for result in results:
+        own = {each.run: each for each in result.runs}
+        cells = (_cell(result.claim, own[run]) if run in own else "-" for run in runs)
+        mean = (number(result.claim, result.mean),) if len(runs) > 1 else ()
+        rows.append((result.verdict, result.claim.sentence, *mean, *cells, result.claim.source))
+    middle = ("mean", *runs) if len(runs) > 1 else tuple(runs)
+    return DataTable(("verdict", "claim", *middle, "from"), tuple(rows), words=2)
+
+
+def number(claim: Claim, found: Interval) -> str:
+    """In points, or for perplexity as a ratio, with its interval."""
+    if claim.measure == PERPLEXITY:
+        value, low, high = (math.exp(each) for each in (found.value, found.low, found.high))
+        return f"x{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def judges_sentence(panels: Sequence[Panel]) -> str:
+    """Every judge with its accuracy."""
+    judges = dict.fromkeys(judge for panel in panels for judge in panel.judges.values())
+    return f"Judges: {'; '.join(map(_judge, judges))}."
+
+
+def _count(results: Sequence[ClaimResult]) -> str:
+    counts = Counter(result.verdict for result in results)
+    said = {
+        HOLDS: "hold",
+        FAILS: "do not hold",
+        UNDECIDED: "are undecided",
+        OFF: "are off, since the judges disagree",
+    }
+    parts = [f"{counts[verdict]} {said[verdict]}" for verdict in ORDER]
+    return f"Of {len(results)} claims, written down before, {', '.join(parts)}."
+
+
+def _cell(claim: Claim, on_run: ClaimOnRun) -> str:
+    first, *others = on_run.tests
+    more = "".join(f"; second judges {number(claim, test.interval)}: {test.verdict}" for test in others)
+    own = f"{number(claim, first.interval)}, p {first.adjusted:.3f}{_effect(claim, first)}"
+    return f"{own}: {on_run.verdict}{more}"
+
+
+def _effect(claim: Claim, test: ClaimTest) -> str:
+    return "" if claim.measure == PERPLEXITY else f", h {cohens_h(test.left, test.right):+.2f}"
+
+
+def _judges(runs: Sequence[RunFindings]) -> list[Block]:
+    if not runs:
+        return []
+    found: list[Block] = [Paragraph(judges_sentence(runs[0].panels))]
+    for run in runs:
+        pairs = [pair for own in run.agreements.values() for pair in own]
+        said = (
+            f"{pair.one} and {pair.two} on {pair.same:.1%} (kappa "
+            f"{'-' if pair.kappa is None else f'{pair.kappa:.2f}'})"
+            for pair in pairs
+        )
+        if pairs:
+            found.append(Paragraph(f"Agreement on the texts of {run.title}: {'; '.join(said)}."))
+    return found
+
+
+def _judge(judge: JudgeCard) -> str:
+    if judge.accuracy is None:
+        return f"{judge.name}, accuracy not measured here"
+    return f"{judge.name}, {judge.accuracy:.1%} right on {judge.rows} rows it never saw"
+
+
+def _rerun(results: Sequence[RerunResult], claims: Mapping[str, Claim]) -> list[Block]:
+    if not results:
+        return []
+    told = [result.within for result in results if result.within is not None]
+    rows = tuple(
+        (
+            result.claim,
+            result.run,
+            number(claims[result.claim], Interval(result.number, result.number, result.number)).split(" ")[0],
+            number(claims[result.claim], result.again),
+            {True: "yes", False: "no", None: "too few prompts"}[result.within],
+        )
+        for result in results
+        if result.claim in claims
+    )
+    return [
+        Heading("Made again"),
+        Paragraph(
+            f"A random part of the places, all arms at each, with fresh sampling seeds: {sum(told)} of "
+            f"{len(told)} claims' numbers lie in the interval of the texts made again (19 of 20 should)."
+        ),
+        DataTable(("claim", "on", "number", "made again", "within"), rows, words=2),
+    ]
+
+
+def _run(run: RunFindings, arms: Mapping[str, Arm]) -> list[Block]:
+    panels = [panel.name for panel in run.panels]
+    head = (
+        "arm",
+        "setting",
+        *(f"both right ({name})" for name in panels),
+        "minus sum",
+        "sentiment",
+        "topic",
+        "by module seed",
+        "perplexity",
+        "x modules'",
+        "texts",
+    )
+    found: list[Block] = [Heading(run.title), DataTable(head, tuple(_row(row, arms) for row in run.rows), 2)]
+    found.append(
+        Paragraph(
+            f"Chosen: on development prompts, the highest control within {FLUENT:g} times the modules' own "
+            "median perplexity there. At 1: strength 1 with the constants that the arm has by default. "
+            "Sentiment, topic and module seeds: as the first judges say."
+        )
+    )
+    found.append(
+        Picture(
+            figures.fluency_figure(run.lines, arms),
+            f"{run.title}: both right against median perplexity, at strength 1 and as chosen; up and left is "
+            "better.",
+        )
+    )
+    found += pattern_blocks(run.patterns)
+    if run.missing:
+        found += [
+            Heading("What could not be made", 3),
+            DataTable(("arm", "targets", "why"), tuple(run.missing), words=3),
+        ]
+    return [*found, Heading("How it was made", 3), *map(Paragraph, run.notes)]
+
+
+def _row(row: ArmRow, arms: Mapping[str, Arm]) -> tuple[str, ...]:
+    constants = ", ".join(f"{name} {value}" for name, value in row.constants.items())
+    at = f"{'chosen' if row.setting == CHOSEN else 'at'} {row.strength:g}"
+    return (
+        arms[row.arm].label if row.arm in arms else row.arm,
+        f"{at} ({constants})" if constants else at,
+        *map(_share, row.control),
+        "-" if row.minus_sum is None else _points(row.minus_sum),
+        f"{row.sentiment:.1%}",
+        f"{row.topic:.1%}",
+        " / ".join(f"{share:.0%}" for share in row.by_module_seed),
+        "-" if row.perplexity is None else f"{row.perplexity:.1f}",
+        "-" if row.ratio is None else f"{row.ratio:.2f}",
+        str(row.texts),
+    )
+
+
+def _arms(findings: ClaimsFindings) -> DataTable:
+    named = dict.fromkeys(row.arm for run in findings.runs for row in run.rows)
+    rows = tuple(
+        (arm.label, arm.name, arm.help, arm.source)
+        for arm in (findings.arms[name] for name in named if name in findings.arms)
+    )
+    return DataTable(("arm", "name", "what it does", "source"), rows, words=4)
+
+
+def _share(found: Interval) -> str:
+    return f"{found.value:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _points(found: Interval) -> str:
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
