@@ -54,20 +54,13 @@ def _serve(settings: "Settings", verbose: bool) -> None:
     except ImportError:
         spaces = None
 
-    from composer import Engine
     from composer.core.threads import run_in_short_lived_thread
+    from composer.ui.bases.opening import load_engine
     from composer.ui.launch import launch
 
     zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
-    weights = "int8" if settings.int8 else "same"
-    load = partial(
-        Engine.from_catalog,
-        settings.catalog,
-        settings.base,
-        decode_weights=weights,
-        max_adapter_mb=settings.max_adapter_mb,
-        compile_step=settings.compiled and not zero_gpu,  # ZeroGPU forbids compiling
-    )
+    # ZeroGPU forbids compiling.
+    load = partial(load_engine, settings, settings.base, settings.compiled and not zero_gpu)
     engine = load() if zero_gpu else run_in_short_lived_thread(load)
     launch(engine, settings, spaces.GPU(duration=30) if zero_gpu else None)
 

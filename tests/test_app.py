@@ -10,16 +10,21 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 import app
 from composer.core.errors import ComposerError
 from composer.ui import launch as serving
 from composer.ui.address import check_address
 from composer.ui.settings import VARIABLES, Settings
+from tests.tools import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +62,7 @@ def launched(monkeypatch, alone):
             seen.append((catalog, base, decode_weights, compile_step))
             return Engine()
 
-    monkeypatch.setattr("composer.engine.engine.Engine", Engine)
+    monkeypatch.setattr("composer.ui.bases.opening.Engine", Engine)
     monkeypatch.setattr(serving, "launch", lambda engine, settings, on_gpu: seen.append(settings))
     # The test runner's own handler and log stay as they are.
     monkeypatch.setattr(signal, "signal", lambda *args: None)
@@ -184,24 +189,31 @@ FAULTS = [
 ]
 
 
+START = {"load": "composer.ui.bases.opening.Engine.from_catalog", "launch": "composer.ui.launch.launch"}
+
+
 @pytest.mark.parametrize(("fault", "words"), FAULTS, ids=lambda each: type(each).__name__)
-@pytest.mark.parametrize("place", ["load", "launch"])
+@pytest.mark.parametrize("place", START)
 def test_any_fault_of_the_start_is_one_line(place, fault, words, launched, port, capsys, monkeypatch):
     def fail(*args, **options):
         raise fault
 
-    target = "composer.engine.engine.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
+    target = (
+        "composer.ui.bases.opening.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
+    )
     monkeypatch.setattr(target, fail)
     assert app.main(["--port", str(port)]) == 2
     assert words in one_line(capsys)
 
 
-@pytest.mark.parametrize("place", ["load", "launch"])
+@pytest.mark.parametrize("place", START)
 def test_ctrl_c_while_it_starts_ends_with_130(place, launched, port, capsys, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    target = "composer.engine.engine.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
+    target = (
+        "composer.ui.bases.opening.Engine.from_catalog" if place == "load" else "composer.ui.launch.launch"
+    )
     monkeypatch.setattr(target, stop)
     assert app.main(["--port", str(port)]) == 130
     assert capsys.readouterr() == ("", "")
@@ -211,19 +223,18 @@ def test_a_port_taken_during_loading_is_reported(taken, monkeypatch):
     """Gradio's own sentence names a variable that is not read here."""
 
     class Page:
-        events = 1
-        context = SimpleNamespace(slots=(), examples=())
+        max_threads = state_session_capacity = 1
+        context, settings = SimpleNamespace(slots=(), examples=()), Settings()
         blocks = staticmethod(lambda: Page)
 
         def launch(**options):
             raise OSError("Cannot find empty port: set the GRADIO_SERVER_PORT environment variable")
 
-    monkeypatch.setattr(
-        serving, "BatchedRunner", lambda *args: type("Idle", (), {"close": lambda self: None})()
-    )
+    idle = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(serving, "make_runner", lambda *args: idle)
     monkeypatch.setattr(serving, "Page", lambda *args: Page)
     with pytest.raises(ComposerError, match=f"Port {taken} is in use.*--port"):
-        serving.launch(None, Settings(port=taken))
+        serving.launch(None, Settings(port=taken, max_bases=1))
 
 
 # --- as a process --------------------------------------------------------------------------------
@@ -259,3 +270,37 @@ def test_a_signal_while_it_loads_ends_it_at_once_and_without_a_traceback(number,
         _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in err and "Interrupt" not in err
+
+
+@pytest.fixture
+def tiny_catalog(tmp_path) -> Path:
+    """A base that is loaded in no time and writes for as long as it is asked to."""
+    config = tiny.FAMILIES["llama"]()
+    config.max_position_embeddings = 4096
+    model = tiny.random(config)
+    model.lm_head.weight.data[config.eos_token_id] = 0  # never the likeliest
+    model.save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    bases = {"tiny": {"id": "nobody/tiny", "folder": str(tmp_path / "base"), "adapters": {}}}
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"default": "tiny", "bases": bases}))
+    return tmp_path / "catalog.yaml"
+
+
+def test_a_server_that_is_ended_ends_its_texts_with_a_sentence_first(alone, port, tiny_catalog):
+    options = ("--port", str(port), "--catalog", str(tiny_catalog), "--max-new-tokens", "4000")
+    process = start("app.py", *options, "--compile", "0")
+    try:
+        assert any("The page is at" in line for line in process.stdout)
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        job = client.submit("On and on", {}, max_new_tokens=4000, temperature=0, api_name="/generate")
+        next(iter(job))
+        assert not job.done(), "the text was written to its end before the server was"
+        began = monotonic()
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(AppError, match="The server is shutting down"):
+            job.result(timeout=10)
+        _, err = process.communicate(timeout=30)
+        assert monotonic() - began < 10 and process.returncode == app.TERMINATED
+        assert "Traceback" not in err
+    finally:
+        process.kill()

@@ -30,19 +30,25 @@ class PageContext:
         self.adapters: tuple[AdapterSpec, ...] = engine.snapshot.adapters
         self.slots: tuple[WeightSlider, ...] = make_pool(self.adapters, engine.attributes, settings.max_added)
         self.budget = Budget(settings.max_added, settings.visitor_mb * 1e6)
-        self.programs = Programs(runner.added, self.budget)
+        self.programs = Programs(lambda: runner.added, self.budget)
         self.examples: tuple[Example, ...] = tuple(
             each for each in engine.catalog.examples if set(each.weights) <= set(engine.names)
         )
         self.default_composition: Composition = engine.base.spec.default_composition
+        # Recordings and the study are of the catalog's default base; another may have the same Hub id.
+        self.is_default = engine.base.spec.name == engine.catalog.default
         for method in {
             self.default_composition.method,
             *(each.method for each in self.examples if each.method),
         }:
             check_method(method)
         self.meters = Meters.load(self.legend())
-        self.recordings: tuple[Recording | None, ...] = load_recordings(
-            RECORDINGS, engine, [self.composition_of(each) for each in self.examples], self.examples
+        self.recordings: tuple[Recording | None, ...] = (
+            load_recordings(
+                RECORDINGS, engine, [self.composition_of(each) for each in self.examples], self.examples
+            )
+            if self.is_default
+            else (None,) * len(self.examples)
         )
 
     def composition_of(self, example: Example) -> Composition:

@@ -11,11 +11,13 @@ from composer.core.catalog_types import BaseSpec
 from composer.core.composition import Sampling
 from composer.engine.engine import Engine
 from composer.ui.api import make_endpoints
-from composer.ui.components import next_words, share
+from composer.ui.bases.menu import BaseMenu
+from composer.ui.bases.offers import label_of
+from composer.ui.components import next_words, share, template
 from composer.ui.components.contribution_map import Status
-from composer.ui.components.template import FOLDER
 from composer.ui.context import PageContext
 from composer.ui.handlers.adding import Adding
+from composer.ui.handlers.choosing import Choosing
 from composer.ui.handlers.comparing import Comparing
 from composer.ui.handlers.dosing import Dosing
 from composer.ui.handlers.explaining import Explaining
@@ -33,7 +35,6 @@ from composer.ui.tabs.compose import Opening
 from composer.ui.views import study_results as studied
 from composer.ui.visitors import Visitor
 
-HEADER = (FOLDER / "header.html").read_text(encoding="utf-8")
 SOURCES = {
     "folder": "from a local folder",
     "cache": "from the Hub cache",
@@ -42,18 +43,26 @@ SOURCES = {
 }
 # Seconds for which a file that somebody exported can be downloaded.
 KEPT = 3600
+READY = "Ready. Press Generate or Ctrl+Enter."
+UNRECORDED = "There is no recording of this base yet: press Generate or Ctrl+Enter."
 # Endpoints that write texts, and the concurrency of the others.
 LONG = ("generate", "compare", "dose", "explain", "export")
 SHORT = {"concurrency_id": "calls", "concurrency_limit": 4}
+# Visitors whose state is kept; the state of one who has left goes first.
+SESSIONS = 200
 # Events beside the generations: adapters, fusions, sliders, and requests that find the queue full.
 OTHERS = 16
 
 
 class Page:
-    """The page over one engine; what belongs to a visitor travels in gr.State."""
+    """The page over one engine; what belongs to a visitor travels in gr.State.
 
-    def __init__(self, runner: Runner, settings: Settings):
+    menu: the bases that a visitor may choose from; None: the page's own alone.
+    """
+
+    def __init__(self, runner: Runner, settings: Settings, menu: BaseMenu | None = None):
         self.runner = runner
+        self.menu = menu
         self.settings = settings
         self.context = PageContext(runner, settings)
         self.previewing = Previewing(self.context)
@@ -65,7 +74,7 @@ class Page:
         self.dosing = Dosing(self.context)
         self.exporting = Exporting(self.context)
         self.learning = Learning(self.context, self.mixing, self.previewing)
-        self.sharing = Sharing(self.context, self.mixing)
+        self.sharing = Sharing(self.context, self.mixing, menu)
 
     def blocks(self) -> gr.Blocks:
         """The gradio app, not yet started."""
@@ -73,7 +82,10 @@ class Page:
         opening = self.opening()
         kept = (KEPT, KEPT)
         with gr.Blocks(title="Adapter Composer", analytics_enabled=False, delete_cache=kept) as blocks:
-            gr.HTML(header(engine, context.legend()), html_template=HEADER, elem_id="header")
+            # Gradio has no more events under way, whatever their kind.
+            blocks.max_threads, blocks.state_session_capacity = self.events, SESSIONS
+            shown = header(engine, context.legend(), self.menu)
+            head = template.component("header", {}, "header", page=shown)
             card = share.build()
             visitor = gr.State(Visitor(), delete_callback=self._left)
             progress = gr.State(None, time_to_live=3600)
@@ -98,11 +110,12 @@ class Page:
                 with gr.Tab("Dose", id="dose") as dose_tab:
                     swept = dose.build(dose_tab, self.dosing.choices)
                 with gr.Tab("Adapters", id="adapters"):
-                    base = engine.base.spec.label or engine.base.id
+                    base = label_of(engine.base.spec)
                     adapters_tab = adapters_page.build(self.adding.cards(Visitor()), base, self.settings)
                 with gr.Tab("Learn", id="learn"):
                     follows, standings = (
-                        found(engine.base.id) for found in (studied.follows_prompt, studied.standings)
+                        found(engine.base.id) if context.is_default else ""
+                        for found in (studied.follows_prompt, studied.standings)
                     )
                     lessons = learn.build(self.learning.cards(Learner()), follows, standings)
                 build_extra_tabs(self.runner, self.settings)
@@ -120,6 +133,8 @@ class Page:
             self.learning.connect(tabs, tab, lessons, progress, latest, running)
             self.sharing.connect(returned, tabs, chosen, tab, card)
             self.exporting.connect(tab, card, progress, model)
+            if self.menu is not None:
+                Choosing(context, self.menu, tab.controls).connect(blocks, head, chosen)
             # So that Step and Back go on from the recording.
             blocks.load(self._opening_progress, None, progress, queue=False, api_visibility="private")
             for name, each in make_endpoints(self.context, self.dosing).items():
@@ -152,7 +167,7 @@ class Page:
         """How the page opens: on the first preset's recording, or empty where there is none."""
         context, recording = self.context, self._opening_recording
         if recording is None:
-            status = Status(message="Ready. Press Generate or Ctrl+Enter.")
+            status = Status(message=READY if context.is_default else UNRECORDED)
             live = {
                 "adapters": context.legend(),
                 "layers": self.runner.engine.model.layers,
@@ -177,19 +192,20 @@ class Page:
         )
 
 
-def header(engine: Engine, legend: list[Mapping[str, str]]) -> dict[str, object]:
-    """Title, one line about the page, the base, where its weights came from, and three adapters' colours."""
+def header(engine: Engine, legend: list[Mapping[str, str]], menu: BaseMenu | None) -> dict[str, object]:
+    """The base, where its weights came from, its notice, three adapters' colours, and where the menu finds
+    the other bases."""
     base: BaseSpec = engine.base.spec
     facts = [f"{engine.model.layers} layers", SOURCES[engine.base.source]]
     if base.quantization != "none":
         facts.insert(1, base.quantization)
-    first, second, third, *_ = [*(each["color"] for each in legend), *["#888888"] * 3]
+    notice = base.notice
     return {
-        "title": "Adapter Composer",
-        "line": "Mix small adapters into one language model and watch what each does in every layer.",
-        "base": base.label or base.id,
+        "base": label_of(base),
         "facts": " · ".join(facts),
-        "first": first,
-        "second": second,
-        "third": third,
+        "notice": asdict(notice) if notice else None,
+        "colors": [*(each["color"] for each in legend), *["#888888"] * 3][:3],
+        "name": base.name,
+        "root": menu.root if menu else None,
+        "recorded": base.name == engine.catalog.default,
     }

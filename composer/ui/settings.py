@@ -15,9 +15,12 @@ PREFIX = "COMPOSER_"
 Read = Callable[[str], object]
 
 
-def _setting(default: object, variable: str, read: Read, help: str) -> Field:
-    """A field with its environment variable; its option is named alike (COMPOSER_SLOTS, --slots)."""
-    return field(default=default, metadata={"variable": variable, "read": read, "help": help})
+def _setting(default: object, variable: str, read: Read, help: str, secret: bool = False) -> Field:
+    """A field with its environment variable; its option is named alike (COMPOSER_SLOTS, --slots).
+
+    secret: no message quotes its value."""
+    metadata = {"variable": variable, "read": read, "help": help, "secret": secret}
+    return field(default=default, metadata=metadata)
 
 
 def _number(kind: type, low: float, high: float) -> Read:
@@ -38,6 +41,13 @@ def _switch(text: str) -> bool:
     if word not in ("0", "1", "true", "false", "yes", "no"):
         raise ValueError("0 or 1")
     return word in ("1", "true", "yes")
+
+
+def _login(text: str) -> tuple[str, str]:
+    name, colon, password = text.strip().partition(":")
+    if not (name and colon and password):
+        raise ValueError("a name and a password with a colon between them")
+    return name, password
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,40 @@ class Settings:
         _number(float, 1, 1_000_000),
         f"megabytes that the weights of an added adapter may have ({LIMIT_MB})",
     )
+    max_bases: int = _setting(
+        2,
+        "COMPOSER_MAX_BASES",
+        _number(int, 1, 16),
+        "bases that are loaded at the same time; 1 leaves the menu out (2; one on ZeroGPU)",
+    )
+    visitor_tokens: int = _setting(
+        0,
+        "COMPOSER_VISITOR_TOKENS",
+        _number(int, 0, 100_000_000),
+        "tokens that one visitor may have written in a minute (0: no limit)",
+    )
+    all_tokens: int = _setting(
+        0,
+        "COMPOSER_ALL_TOKENS",
+        _number(int, 0, 100_000_000),
+        "tokens that all visitors together may have written in a minute (0: no limit)",
+    )
+    visitor_texts: int = _setting(
+        0,
+        "COMPOSER_VISITOR_TEXTS",
+        _number(int, 0, 1000),
+        "texts of one visitor that are written at the same time (0: no limit)",
+    )
+    max_upload_mb: int = _setting(
+        1, "COMPOSER_MAX_UPLOAD_MB", _number(int, 1, 1000), "megabytes that a recipe's file may have (1)"
+    )
+    login: tuple[str, str] | None = _setting(
+        None,
+        "COMPOSER_LOGIN",
+        _login,
+        "name:password that visitors log in with; without it everybody may enter",
+        secret=True,
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
@@ -148,7 +192,8 @@ class Settings:
                 values[each.name] = each.metadata["read"](text)
             except ValueError as wanted:
                 name = variable if given is None else _flag(variable)
-                raise ComposerError(f"{name} must be {wanted}; got {text[:40]!r}.") from None
+                got = "" if each.metadata["secret"] else f"; got {text[:40]!r}"
+                raise ComposerError(f"{name} must be {wanted}{got}.") from None
         values.setdefault("host", "0.0.0.0" if "SPACE_ID" in env else cls.host)
         at_home = "SPACE_ID" not in env and values["host"] in ("127.0.0.1", "localhost", "::1")
         values.setdefault("folders", at_home)

@@ -10,6 +10,8 @@ from composer.adapters.recipe import Recipe, read_recipe
 from composer.core.errors import ComposerError
 
 PARAMETER = "recipe"
+# Beside it where the page of another base made the link, and nobody shared it.
+CARRIED = "carried"
 # Longer addresses are cut by some servers and messengers.
 LONGEST = 8000
 BROKEN = "The link is damaged or cut short; ask for it again. The page opens as usual."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from composer.adapters.files import local_folder
@@ -12,6 +12,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 from composer.methods import METHODS
+from composer.ui.runners.budgets import Usage
 from composer.ui.settings import Settings
 from composer.ui.visitors import Own, Visitor
 
@@ -29,6 +30,8 @@ class Request:
     written: tuple[int, ...] = ()
     # The adapters in use that the visitor brought.
     added: tuple[Own, ...] = ()
+    # What the visitor has used, which this text is added to.
+    usage: Usage = field(default_factory=Usage, compare=False)
 
 
 def check_prompt(prompt: object, limit: int) -> str:
@@ -83,7 +86,7 @@ def make_request(
     chosen = Sampling(**sampling, time_limit=settings.time_limit)
     if chosen.max_new_tokens > settings.max_new_tokens:
         raise ComposerError(f"max_new_tokens can be at most {settings.max_new_tokens} here.")
-    return Request(text, composition, chosen, added=own)
+    return Request(text, composition, chosen, added=own, usage=visitor.usage if visitor else Usage())
 
 
 def _without(values: object, names: Collection[str]) -> object:

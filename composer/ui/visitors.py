@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from threading import Lock
 
 from composer.core.errors import ComposerError
 from composer.engine.added_adapters import AddedAdapter, AddedAdapters
 from composer.ui.components.weight_sliders import SPARE_COLORS
+from composer.ui.runners.budgets import Usage
+
+# Addresses of programs whose use is remembered.
+ADDRESSES = 1000
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Visitor:
     """The state of one visitor's page. A visitor is known by it alone."""
 
     own: tuple[Own, ...] = ()
+    usage: Usage = field(default_factory=Usage)
 
     def at(self, slot: int) -> Own | None:
         """What the slider has; None for one that is free."""
@@ -97,23 +102,34 @@ class Programs:
     """The adapters that programs use. A program has no page: it names an adapter by its Hub id in each call,
     and the ones that were named last are kept."""
 
-    def __init__(self, added: AddedAdapters, budget: Budget, most: int = 8):
+    def __init__(self, added: Callable[[], AddedAdapters], budget: Budget, most: int = 8):
+        """added: looked up at each use, so that a base that is unloaded is not kept."""
         self._added, self._budget, self._most = added, budget, most
         self._kept: OrderedDict[tuple[str, str | None], AddedAdapter] = OrderedDict()
+        self._usages: OrderedDict[str, Usage] = OrderedDict()
         self._lock = Lock()
 
-    def visitor(self, ids: Sequence[str]) -> tuple[Visitor, dict[str, str]]:
+    def visitor(self, address: str, ids: Sequence[str] = ()) -> tuple[Visitor, dict[str, str]]:
         """A visitor who has these adapters ("owner/name" or "owner/name@revision"), and what each is called.
 
-        Raises ComposerError for one that cannot be had, and for more than a visitor may have.
+        address: where the program runs, by which its use is counted. Raises ComposerError for an adapter that
+        cannot be had, and for more than a visitor may have.
         """
-        visitor, called = Visitor(), dict[str, str]()
+        visitor, called = Visitor(usage=self._usage(address)), dict[str, str]()
         for text in ids:
             visitor.check_room(self._budget)
             adapter = self._adapter(text)
             visitor.check_room(self._budget, adapter.memory)
             called[text] = visitor.add(adapter, self._budget.adapters).name
         return visitor, called
+
+    def _usage(self, address: str) -> Usage:
+        with self._lock:
+            usage = self._usages.setdefault(address, Usage())
+            self._usages.move_to_end(address)
+            if len(self._usages) > ADDRESSES:
+                self._usages.popitem(last=False)
+            return usage
 
     def _adapter(self, text: str) -> AddedAdapter:
         repo, _, revision = text.partition("@")
@@ -122,7 +138,7 @@ class Programs:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        report, adapter = self._added.add(*key)  # others need not wait for the download
+        report, adapter = self._added().add(*key)  # others need not wait for the download
         if adapter is None:
             raise ComposerError(report.reasons[0])
         with self._lock:
@@ -133,5 +149,5 @@ class Programs:
             while len(self._kept) > self._most:
                 gone.append(self._kept.popitem(last=False)[1])
         for each in gone:
-            self._added.release(each)
+            self._added().release(each)
         return adapter

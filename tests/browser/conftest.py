@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[2]
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server():
-    """The address of app.py, started as a visitor would start it."""
+    """The address of app.py, started as a visitor would start it. It ends when other tests are next: two of
+    them beside the bench's processes would not fit into the memory."""
     with serving(COMPOSER_MAX_NEW_TOKENS="150") as address:
         yield address
 
@@ -30,16 +31,19 @@ def running_chromium():
 
 
 @pytest.fixture
-def visit(server, chromium):
-    """visit(width, height, theme, at, opened, query) -> a page with the composer ready, of the common server
-    or of the one at that address. Fails the test for any console error, script error and request to another
-    host.
+def visit(request, chromium):
+    """visit(width, height, theme, at, opened, query, path) -> a page with the composer ready, of the common
+    server or of the one at that address. Fails the test for any console error, script error and request to
+    another host.
 
     drops: the connection will be cut, of which Gradio tells the console. opened: leave the page as it opens,
     on its recording; else every slider is at 0, as most tests want it."""
     contexts, faults = [], []
 
-    def open_page(width=1280, height=800, theme="light", at=server, opened=False, query="", drops=False):
+    def open_page(
+        width=1280, height=800, theme="light", at=None, opened=False, query="", drops=False, path=""
+    ):
+        at = at or request.getfixturevalue("server")
         motion = "no-preference" if opened else "reduce"  # reduced motion shows a recording at once
         context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion=motion)
         contexts.append(context)
@@ -51,7 +55,7 @@ def visit(server, chromium):
                 "console", lambda line: faults.append(f"console: {line.text}") if _is_error(line) else None
             )
         page.on("request", lambda sent: None if _is_ours(sent.url, at) else faults.append(f"to {sent.url}"))
-        page.goto(f"{at}/?__theme={theme}{query}")
+        page.goto(f"{at}/{path}?__theme={theme}{query}")
         page.wait_for_selector(".live-status[data-phase]")
         if not opened:
             blank(page)

@@ -138,7 +138,7 @@ def test_what_a_page_would_not_send_is_refused_on_the_server(server, client, wid
 def test_half_a_character_in_a_call_gets_its_sentence(server, client):
     generate = next(dep for dep in client.config["dependencies"] if dep["api_name"] == "generate")
     values = ["half a smile: \ud83d", {}, "sum", 1, [1, 1, 1], 1, "unit", 1, 3, 1, 1, 0, 1, 0]
-    values += [True, "last", 0, None, None, None, None, {}, {}]
+    values += [True, "last", 0, None, None, None, None, {}, {}, None, None, 1, 0.6]
     body = {"data": values, "fn_index": generate["id"], "session_hash": "raw-call"}
     answer = last_message(server, body)
     assert not answer["success"]

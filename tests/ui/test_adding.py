@@ -180,24 +180,24 @@ def test_one_that_made_room_is_loaded_again_where_it_is_used(page, folder):
 
 
 def test_programs_name_adapters_by_their_id(page, folder, monkeypatch):
-    programs, source = Programs(page.runner.added, page.context.budget, most=1), folder("mine")
+    programs, source = Programs(lambda: page.runner.added, page.context.budget, most=1), folder("mine")
     add = page.runner.added.add
     monkeypatch.setattr(page.runner.added, "add", lambda repo, revision=None: add(source))
-    visitor, called = programs.visitor(["owner/mine@main"])
+    visitor, called = programs.visitor("here", ["owner/mine@main"])
     assert called == {"owner/mine@main": "mine"} and [own.name for own in visitor.own] == ["mine"]
-    assert programs.visitor(["owner/mine@main"])[1] == called and page.runner.engine.names == (
+    assert programs.visitor("here", ["owner/mine@main"])[1] == called and page.runner.engine.names == (
         "plain",
         "mine",
     )
     source = folder("other", 9)
-    programs.visitor(["owner/other"])
+    programs.visitor("here", ["owner/other"])
     assert page.runner.engine.names == ("plain", "other"), "the one that was named last is kept"
     with pytest.raises(ComposerError, match="remove one first"):
-        programs.visitor(["a/1", "a/2", "a/3"])
+        programs.visitor("here", ["a/1", "a/2", "a/3"])
 
 
 def test_a_program_hears_why_an_adapter_cannot_be_had(page, monkeypatch):
     refused = FitReport("x", "owner/x", ok=False, reasons=("It uses DoRA.",))
     monkeypatch.setattr(page.runner.added, "add", lambda *_: (refused, None))
     with pytest.raises(ComposerError, match="DoRA"):
-        page.context.programs.visitor(["owner/x"])
+        page.context.programs.visitor("here", ["owner/x"])

@@ -31,11 +31,16 @@ def test_every_variable_is_read():
         "COMPOSER_INT8": "1",
         "COMPOSER_COMPILE": "no",
         "COMPOSER_MAX_ADAPTER_MB": "310.5",
+        "COMPOSER_MAX_BASES": "3",
+        "COMPOSER_VISITOR_TOKENS": "4000",
+        "COMPOSER_ALL_TOKENS": "9000",
+        "COMPOSER_VISITOR_TEXTS": "2",
+        "COMPOSER_MAX_UPLOAD_MB": "5",
+        "COMPOSER_LOGIN": "class:a:b",
     }
     assert set(env) == set(VARIABLES)
-    assert Settings.from_env(env) == Settings(
-        "mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, 10, 20, 30, True, 5.0, True, False, 310.5
-    )
+    written = ("mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, 10, 20, 30, True, 5.0, True)
+    assert Settings.from_env(env) == Settings(*written, False, 310.5, 3, 4000, 9000, 2, 5, ("class", "a:b"))
 
 
 @pytest.mark.parametrize("env", [{"SPACE_ID": "a/b"}, {"HOST": "0.0.0.0"}])
@@ -57,8 +62,11 @@ def test_a_space_listens_on_all_addresses():
         ("COMPOSER_SLOTS", "0"),
         ("COMPOSER_QUEUE_SIZE", "-1"),
         ("COMPOSER_MAX_ADAPTER_MB", "0"),
+        ("COMPOSER_MAX_BASES", "0"),
         ("COMPOSER_MAX_ADAPTER_MB", "300 MB"),
         ("COMPOSER_LOCAL_FOLDERS", "maybe"),
+        ("COMPOSER_LOGIN", "secret"),
+        ("COMPOSER_LOGIN", "class:"),
     ],
 )
 def test_a_wrong_value_names_its_variable(name, text):
@@ -66,9 +74,17 @@ def test_a_wrong_value_names_its_variable(name, text):
         Settings.from_env({name: text})
 
 
+def test_a_login_is_not_quoted():
+    with pytest.raises(ComposerError) as fault:
+        Settings.from_env({"COMPOSER_LOGIN": "hunter2"})
+    assert "hunter2" not in str(fault.value)
+
+
 @pytest.mark.parametrize("name", VARIABLES)
 def test_every_variable_has_an_option_that_reads_the_same(name):
-    text = {"HOST": "0.0.0.0", "PORT": "8000", "COMPOSER_TIME_LIMIT": "2.5"}.get(name, "1")
+    text = {"HOST": "0.0.0.0", "PORT": "8000", "COMPOSER_TIME_LIMIT": "2.5", "COMPOSER_LOGIN": "a:b"}.get(
+        name, "1"
+    )
     option = f"--{name.removeprefix('COMPOSER_').lower().replace('_', '-')}"
     assert parse([option, text], {}) == (Settings.from_env({name: text}), False)
     assert parse([option, text], {name: "overruled"}) == (Settings.from_env({name: text}), False)

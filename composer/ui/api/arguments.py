@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from composer.adapters.hub import valid_repo_id
 from composer.core.composition import Composition, Sampling
@@ -37,9 +38,14 @@ def _declared(each: Parameter) -> Argument:
     return Argument(kind, each.help or each.label.lower(), each.default)
 
 
+# Parameters of a Composition that callers know as the last ones, since they came after curves and schedules.
+LATER = ("top_adapters", "floor", "projection", "accept")
+
+
 def mix_arguments() -> dict[str, Argument]:
     """Prompt, composition and sampling. Their order never changes, since callers may count them."""
     own, defaults = parameters_of(Composition), Composition()
+    later = {name: own.pop(name) for name in LATER}
     arguments = {
         "prompt": Argument(str, "the beginning of a text"),
         "weights": Argument(
@@ -64,7 +70,7 @@ def mix_arguments() -> dict[str, Argument]:
     arguments["schedule"] = Argument(
         dict[str, list[int | None]], "the first and the last new token that an adapter acts on", {}
     )
-    return arguments
+    return arguments | {name: _declared(each) for name, each in later.items()}
 
 
 def endpoint(
@@ -154,7 +160,14 @@ def read_ids(context: PageContext, names: Iterable[object]) -> tuple[Visitor, di
         and name not in context.runner.catalog_names
         and valid_repo_id(name.partition("@")[0])
     ]
-    return context.programs.visitor(ids) if ids else (Visitor(), {})
+    return context.programs.visitor(_address(), ids)
+
+
+def _address() -> str:
+    """Of the program whose call this is."""
+    request = LocalContext.request.get(None)
+    client = None if request is None else request.client
+    return "" if client is None else str(client.host)
 
 
 def _renamed(values: object, called: Mapping[str, str]) -> object:

@@ -107,7 +107,14 @@ class Endpoints:
         legend = context.by_name(request.added)
         columns = make_columns(request.composition, [name for name in METHODS if name in methods], legend)
         comparison = Comparison(
-            request.prompt, columns, seeds, request.sampling, context.meters.judges, legend, request.added
+            request.prompt,
+            columns,
+            seeds,
+            request.sampling,
+            context.meters.judges,
+            legend,
+            added=request.added,
+            usage=request.usage,
         )
         done, items = 0, context.runner.run_many(comparison.requests, names)
         async with aclosing(throttled(without_none(items), 2)) as groups:

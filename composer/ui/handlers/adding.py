@@ -69,7 +69,10 @@ class Adding:
         """Connect the tab's events, and what the browser remembers. Returns the event after which the visitor
         has what they had."""
         visitor, checked = compose.controls.visitor, gr.State(None, time_to_live=3600)
-        stored = gr.BrowserState([], storage_key=STORED, secret=SECRET)
+        # A browser has one store for all pages of a server, and adapters fit one base.
+        base = self._context.runner.engine.base.spec.name
+        key = STORED if self._context.is_default else f"{STORED}-{base}"
+        stored = gr.BrowserState([], storage_key=key, secret=SECRET)
         slots = [
             slider
             for slot, slider in zip(self._context.slots, compose.controls.weights, strict=True)

@@ -108,7 +108,16 @@ class Comparing:
         legend = context.by_name(request.added)
         columns = make_columns(request.composition, ordered, legend)
         judges = context.meters.judges
-        return Comparison(request.prompt, columns, seeds, sampling, judges, legend, request.added)
+        return Comparison(
+            request.prompt,
+            columns,
+            seeds,
+            sampling,
+            judges,
+            legend,
+            added=request.added,
+            usage=request.usage,
+        )
 
     async def stopped(self, comparison: Comparison | None) -> tuple:
         """What there is after Stop."""

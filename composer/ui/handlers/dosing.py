@@ -177,7 +177,13 @@ class Dosing:
         plan = dose.plan
         seeded = {seed: replace(sampling, seed=seed % 2**32) for seed in plan.seeds}
         requests = [
-            Request(task.prompt, plan.composition_at(task.point), seeded[task.seed], added=own)
+            Request(
+                task.prompt,
+                plan.composition_at(task.point),
+                seeded[task.seed],
+                added=own,
+                usage=request.usage,
+            )
             for task in plan.tasks
         ]
         return requests, known

@@ -10,28 +10,32 @@ import gradio as gr
 from composer.adapters.recipe import LONGEST_YAML, Recipe, parse_recipe, recipe_yaml
 from composer.core.errors import ComposerError
 from composer.engine.recipes import adapter_source, check_recipe, recipe_of
+from composer.ui.bases.menu import BaseMenu
+from composer.ui.bases.offers import label_of
 from composer.ui.components import next_words
 from composer.ui.components.share import ShareCard
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
+from composer.ui.handlers.choosing import BASE, asked_by
 from composer.ui.handlers.generating import CHEAP, empty_view, status_update
 from composer.ui.handlers.mixing import Mixing
-from composer.ui.sharing import PARAMETER, decode, encode
+from composer.ui.sharing import CARRIED, PARAMETER, decode, encode
 from composer.ui.tabs.compose import ComposeTab, Controls
 from composer.ui.validation import check_method
 from composer.ui.visitors import Visitor
 
 RESTORED = "Everything stands as in the link. Press Generate."
+BROUGHT = "Your prompt came along, and the weights of adapters that this base has too. Press Generate."
 # Those that a link can open.
 TABS = ("compose", "compare", "conflict", "dose")
 LOADED = "The recipe is loaded."
 
 
 class Sharing:
-    """The handlers of the share card and of a link that was opened."""
+    """The handlers of the share card and of a link that was opened. menu: None where there is one base."""
 
-    def __init__(self, context: PageContext, mixing: Mixing):
-        self._context, self._mixing = context, mixing
+    def __init__(self, context: PageContext, mixing: Mixing, menu: BaseMenu | None = None):
+        self._context, self._mixing, self._menu = context, mixing, menu
 
     def connect(
         self,
@@ -102,19 +106,30 @@ class Sharing:
         Returns the tab, the live view, the next words and the controls.
         """
         parameter = request.query_params.get(PARAMETER)
-        if parameter is None:
+        if parameter is None or self._for_another_page(parameter, request):
             return [gr.skip(), gr.skip(), gr.skip(), *self._nothing]
         try:
             recipe = decode(parameter)
             shown, notes, controls = self._restore(visitor, recipe)
-            view = empty_view(self._context, recipe.prompt, " ".join([RESTORED, *notes]))
+            first = BROUGHT if CARRIED in request.query_params else RESTORED
+            view = empty_view(self._context, recipe.prompt, " ".join([first, *notes]))
             return [shown, view, next_words.message(next_words.EMPTY), *controls]
         except Exception as fault:
             return [gr.skip(), status_update(error_message(fault)), gr.skip(), *self._nothing]
 
+    def _for_another_page(self, parameter: str, request: gr.Request) -> bool:
+        """Whether the menu takes the visitor to another base's page, which opens the link."""
+        menu = self._menu
+        return menu is not None and (BASE in request.query_params or asked_by(parameter, menu) is not None)
+
     def _restore(self, visitor: Visitor, recipe: Recipe) -> tuple[dict, list[str], list]:
         """The tab's update, sentences on what is other here, and the controls. Raises ComposerError."""
-        context = self._context
+        context, own_id = self._context, self._context.runner.engine.base.id
+        other = self._menu and recipe.base.id != own_id and self._menu.of_id(recipe.base.id)
+        if other:
+            raise ComposerError(
+                f"The recipe is for {label_of(other)}: choose that base at the top, and load it there."
+            )
         own = {each.name: adapter_source(each.adapter.source, each.adapter.revision) for each in visitor.own}
         notes = check_recipe(context.runner.engine, recipe, context.runner.catalog_names, own)
         if len(recipe.prompt) > context.settings.max_prompt_chars:

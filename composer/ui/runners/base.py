@@ -20,6 +20,8 @@ from composer.engine.engine import Engine
 from composer.engine.recipes import adapter_source
 from composer.engine.resolve import requires_materialization
 from composer.engine.scheduler import QueueUpdate
+from composer.ui.runners.budgets import Budgets
+from composer.ui.runners.use_count import UseCount
 from composer.ui.validation import Request
 from composer.ui.visitors import Own
 
@@ -56,12 +58,19 @@ class Runner(ABC):
     """
 
     limit: int | None = None
+    # Texts of one call that decode at a time; the others wait, so that other visitors find slots.
+    together = 8
 
-    def __init__(self, engine: Engine, added: AddedAdapters | None = None):
+    def __init__(self, engine: Engine, added: AddedAdapters | None = None, budgets: Budgets | None = None):
         self.engine = engine
         # Those of the catalog, which everybody has.
         self.catalog_names = tuple(engine.names)
         self.added = added or AddedAdapters(engine, math.inf, math.inf)
+        self.use, self.budgets = UseCount(), budgets or Budgets()
+
+    def places(self, requests: Sequence[Request]) -> int:
+        """How many of one call's requests decode at a time."""
+        return self.budgets.together(min(len(requests), self.together))
 
     def loading(self, added: Sequence[Own]) -> Iterator[LoadingStarted]:
         """Load the visitor's adapters in use, after an event where that takes a while. Raises ComposerError
@@ -134,6 +143,15 @@ class Runner(ABC):
     @abstractmethod
     def close(self) -> None:
         """End what runs in the background."""
+
+    def release(self) -> None:
+        """Give up the engine and its memory, after `close`.
+
+        FastAPI keeps the functions of an app in caches of the process, with them the page and this runner.
+        """
+        use = self.use
+        self.__dict__.clear()
+        self.use = use
 
 
 def check_unmerged(composition: Composition) -> None:

@@ -36,6 +36,8 @@ from composer.ui.runners.base import (
     check_unmerged,
     never,
 )
+from composer.ui.runners.budgets import Budgets, metered
+from composer.ui.runners.use_count import counted
 from composer.ui.settings import Settings
 from composer.ui.validation import Request
 
@@ -43,9 +45,6 @@ T = TypeVar("T")
 
 # Longest wait for next words that are being read: a fraction of a second, more on a busy machine.
 PREVIEW_SECONDS = 3
-# Texts of one comparison that decode at a time; the others wait, so that other visitors find slots.
-TOGETHER = 8
-
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +52,21 @@ log = logging.getLogger(__name__)
 class BatchedRunner(Runner):
     """Feeds a scheduler. Any number of threads may run generations."""
 
-    def __init__(self, engine: Engine, settings: Settings, added: AddedAdapters | None = None):
-        super().__init__(engine, added)
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        added: AddedAdapters | None = None,
+        budgets: Budgets | None = None,
+    ):
+        super().__init__(engine, added, budgets)
         longest = engine.base.prompt_limit + settings.max_new_tokens
         self.scheduler = Scheduler(engine, settings.slots, settings.queue_size, longest)
         self._read_next = NextTokenReader(engine)
         self._preview: Future | None = None  # the newest one, whoever's it is
 
+    @counted
+    @metered
     def run(self, request: Request, names: Sequence[str], read: bool = True) -> Iterator[RunEvent]:
         """See Runner. The fusion comes first where the method needs it or no other request is running."""
         prompt, composition, tokens = request.prompt, request.composition, list(request.written)
@@ -85,18 +92,21 @@ class BatchedRunner(Runner):
         if read:
             yield from self._read_text(prompt, tokens, resolved)
 
+    @counted
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """See Runner."""
         return self.scheduler.submit_task(partial(self.engine.fusion, prompt, names, norm, tokens)).result()
 
+    @counted
+    @metered
     def run_many(
         self, requests: Sequence[Request], names: Sequence[str], background: bool = False
     ) -> Iterator[tuple[int, Step | Exception | None]]:
-        """See Runner. They are rows of everybody's batch, at most TOGETHER at a time."""
+        """See Runner. They are rows of everybody's batch, a few at a time."""
         news: SimpleQueue[tuple[int, Step | Exception | None]] = SimpleQueue()
         self.added.use({own.name: own.adapter for each in requests for own in each.added}.values())
         left, handles = Event(), list[RequestHandle]()
-        pool = ThreadPoolExecutor(min(len(requests), TOGETHER), thread_name_prefix="comparing")
+        pool = ThreadPoolExecutor(self.places(requests), thread_name_prefix="comparing")
         try:
             given = {"names": names, "news": news, "handles": handles, "left": left}
             work = partial(self._follow_one, background=background, **given)
@@ -138,6 +148,7 @@ class BatchedRunner(Runner):
         except Exception as fault:  # whoever compares is told, and the other columns go on
             news.put((index, fault))
 
+    @counted
     def next_tokens(self, request: Request, names: Sequence[str], left: Left = never) -> NextTokens:
         """See Runner. It is computed between two passes of the running texts."""
         check_unmerged(request.composition)
@@ -153,6 +164,8 @@ class BatchedRunner(Runner):
                 raise Withdrawn
         return future.result()
 
+    @counted
+    @metered
     def explain(
         self, request: Request, names: Sequence[str]
     ) -> Iterator[str | MergeStarted | LoadingStarted | Explanation | None]:
@@ -179,6 +192,7 @@ class BatchedRunner(Runner):
             finally:
                 left.set()
 
+    @counted
     def export(self, request: Request, names: Sequence[str], folder: Path, rank: int | None) -> float:
         """See Runner. A site at a time between two passes."""
         for _ in self.loading(request.added):
@@ -188,6 +202,7 @@ class BatchedRunner(Runner):
         sources = self.sources(request)
         return export(self.engine, resolved, folder, request.prompt, rank, sources, execute).kept
 
+    @counted
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner. One text between two passes."""
         return [

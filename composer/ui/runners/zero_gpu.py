@@ -28,6 +28,7 @@ from composer.engine.export import export
 from composer.evaluation.scoring import perplexities
 from composer.ui.error_messages import error_message
 from composer.ui.runners.base import Left, Runner, check_unmerged, never
+from composer.ui.runners.budgets import Budgets, metered
 from composer.ui.validation import Request
 
 
@@ -37,11 +38,16 @@ class ZeroGpuRunner(Runner):
     limit = 1
 
     def __init__(
-        self, engine: Engine, on_gpu: Callable[[Callable], Callable], added: AddedAdapters | None = None
+        self,
+        engine: Engine,
+        on_gpu: Callable[[Callable], Callable],
+        added: AddedAdapters | None = None,
+        budgets: Budgets | None = None,
     ):
-        super().__init__(engine, added)
+        super().__init__(engine, added, budgets)
         self._work = on_gpu(self._work_here)
 
+    @metered
     def run(
         self, request: Request, names: Sequence[str], read: bool = True
     ) -> Iterator[Fusion | Step | TextReading]:
@@ -49,6 +55,7 @@ class ZeroGpuRunner(Runner):
         given = {**_plain(request), "names": tuple(names), "read": read}
         yield from self._work("run", given, _adapters([request]))
 
+    @metered
     def run_many(
         self, requests: Sequence[Request], names: Sequence[str], background: bool = False
     ) -> Iterator[tuple[int, Step | Exception | None]]:
@@ -67,6 +74,7 @@ class ZeroGpuRunner(Runner):
         given = _plain(request) | {"names": tuple(names)}
         return self._first("next_tokens", given, _adapters([request]))
 
+    @metered
     def explain(self, request: Request, names: Sequence[str]) -> Iterator[str | Explanation]:
         """See Runner."""
         given = _plain(request) | {"names": tuple(names)}

@@ -13,6 +13,7 @@ from composer.core.results import Step
 from composer.evaluation.judges.ngram_judge import NgramJudge
 from composer.evaluation.metrics import bootstrap, distinct
 from composer.methods import METHODS
+from composer.ui.runners.budgets import Usage
 from composer.ui.validation import Request
 from composer.ui.views.comparison_files import files
 from composer.ui.visitors import Own
@@ -101,6 +102,7 @@ class Comparison:
     legend: Mapping[str, Mapping[str, str]]
     # The visitor's adapters in use.
     added: tuple[Own, ...] = ()
+    usage: Usage = field(default_factory=Usage)
     own: list[Texts] = field(default_factory=list)
     scored: bool = False
 
@@ -114,7 +116,13 @@ class Comparison:
     def requests(self) -> list[Request]:
         """A request for each column and seed, column by column."""
         return [
-            Request(self.prompt, column.composition, replace(self.sampling, seed=seed), added=self.added)
+            Request(
+                self.prompt,
+                column.composition,
+                replace(self.sampling, seed=seed),
+                added=self.added,
+                usage=self.usage,
+            )
             for column in self.columns
             for seed in self.seeds
         ]

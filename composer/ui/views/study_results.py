@@ -44,7 +44,8 @@ def _told(base: str, report: Path, tell: Callable[[dict], str]) -> str:
         return ""
     try:
         found = json.loads(report.read_text("utf-8"))
-        return tell(found) if found["base"] == base else ""
+        own = next((each for each in (found, *found.get("runs", ())) if each["base"] == base), None)
+        return tell(own) if own else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         log.warning("the study's report cannot be read; the page goes without it")
         return ""

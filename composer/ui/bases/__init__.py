@@ -1,0 +1,1 @@
+"""Several bases in one server: which there are, loading them, and serving a page for each."""
