@@ -31,6 +31,11 @@ def command(commands) -> None:
         metavar="R",
         help="cut every site to this rank, for runtimes that want one (exact, with ranks as they come)",
     )
+    parser.add_argument(
+        "--gguf",
+        action="store_true",
+        help="write adapter.gguf too, as llama.cpp reads it",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -40,7 +45,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     engine = load_engine(args)
     from composer.engine.export import export
 
-    baked = export(engine, composition, folder, args.prompt, args.export_rank)
+    baked = export(engine, composition, folder, args.prompt, args.export_rank, gguf=args.gguf)
     ranks = {int(own.A.shape[0]) for own in baked.adapter.values()}
     if args.json:
         answer = {

@@ -15,20 +15,21 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from composer.cli import (
-    bench,
+    bases,
     check,
     dose,
     evaluate,
     explain,
     export,
+    fetch,
     fuse,
     generate,
     judges,
-    methods,
-    record,
     study,
     train,
 )
+from composer.cli.experiments import domains, quantization
+from composer.cli.upkeep import bench, methods, record
 from composer.core.fault_messages import sentence
 from composer.core.shell import USAGE, Parser, give_up, open_closed, show_anything, tell
 
@@ -39,6 +40,8 @@ SUBCOMMANDS = (
     explain,
     fuse,
     check,
+    bases,
+    fetch,
     dose,
     methods,
     export,
@@ -47,6 +50,8 @@ SUBCOMMANDS = (
     judges,
     study,
     evaluate,
+    domains,
+    quantization,
     bench,
 )
 
@@ -93,7 +98,9 @@ def _listen(verbose: bool) -> None:
         return
     logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, format="composer: %(message)s")
     # But for what takes half a minute, once.
-    logging.getLogger("composer.model.converted").setLevel(logging.INFO)
+    logging.getLogger("composer.model.checkpoints.converted").setLevel(logging.INFO)
+    # And for a base that needs more memory than is free.
+    logging.getLogger("composer.model.loading").setLevel(logging.WARNING)
     # Other libraries' deprecations would bury the one line that says what to do.
     warnings.simplefilter("ignore")
 

@@ -1,0 +1,1 @@
+"""Subcommands that measure: what holds of adapters, methods and bases."""
