@@ -11,7 +11,7 @@ from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, Stoppi
 
 from benchmarks.fixture import clone_modules
 from benchmarks.plan import expect
-from benchmarks.timing import Measurement, Moment, between, now
+from benchmarks.timing import Arm, Measurement, Moment, between, now
 from composer.model.loading import Base
 
 Model = PreTrainedModel | PeftModel
@@ -33,6 +33,16 @@ def peft_model(base: Base, adapters: Sequence[Path]) -> PeftModel:
 
 def activate(model: PeftModel, names: Sequence[str]) -> None:
     model.base_model.set_adapter(list(names))
+
+
+def active(model: PeftModel, names: Sequence[str], ids: Sequence[int], tokens: int) -> Arm:
+    """The arm of `generate` with these of the loaded adapters."""
+
+    def run() -> Measurement:
+        activate(model, names)
+        return generate(model, ids, tokens)
+
+    return run
 
 
 def concatenate(model: PeftModel, names: Sequence[str], into: str) -> str:

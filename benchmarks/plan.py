@@ -18,6 +18,7 @@ SECTIONS = (
     "contention",
     "peers",
     "loaded",
+    "nf4",
     "family",
     "gpu",
 )

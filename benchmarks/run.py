@@ -11,7 +11,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import contention, family, fusion, loaded, page, preview, single_stream, start, throughput
+from benchmarks import (
+    contention,
+    family,
+    fusion,
+    loaded,
+    nf4,
+    page,
+    preview,
+    single_stream,
+    start,
+    throughput,
+)
 from benchmarks.fixture import BenchFixture
 from benchmarks.gpu import measure as gpu
 from benchmarks.peers import measure as peers
@@ -34,6 +45,7 @@ MEASURES = {
     "contention": contention.measure,
     "peers": peers.measure,
     "loaded": loaded.measure,
+    "nf4": nf4.measure,
 }
 
 

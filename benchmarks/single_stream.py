@@ -55,15 +55,8 @@ def arms(fixture: BenchFixture, plan: Plan, wall: Callable[[int], Measurement]) 
     cat = peft_baseline.concatenate(several, names[:USUAL], "cat")
     made["peft 0"] = lambda: peft_baseline.generate(bare, ids, tokens)
 
-    def active(chosen: list[str]) -> Arm:
-        def run() -> Measurement:
-            peft_baseline.activate(several, chosen)
-            return peft_baseline.generate(several, ids, tokens)
-
-        return run
-
-    made |= {f"peft {n}": active(names[:n]) for n in COUNTS[1:]}
-    made[f"peft cat {USUAL}"] = active([cat])
+    made |= {f"peft {n}": peft_baseline.active(several, names[:n], ids, tokens) for n in COUNTS[1:]}
+    made[f"peft cat {USUAL}"] = peft_baseline.active(several, [cat], ids, tokens)
     models = peft_baseline.separate(reference, fixture.adapters[:USUAL])
     made[f"passes {len(models)}"] = lambda: peft_baseline.ensemble(models, ids, tokens)
     made["wall"] = lambda: wall(tokens)

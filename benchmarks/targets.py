@@ -190,6 +190,8 @@ BARS = (
     ),
     _cpu("ours int8 base / llama.cpp Q8_0", 1.05, speed("ours int8 0", "llama.cpp Q8_0 0", "peers")),
     _cpu("Gemma3-270m: ours with 3 / PEFT with 3 active", 2.5, speed("ours 3", "peft 3", "family")),
+    _cpu("nf4: ours with 3 adapters / PEFT with 3 active", 2.5, speed("nf4 3", "peft 3", "nf4")),
+    _cpu("nf4 with 3 adapters / the full base with 3", 0.95, speed("nf4 3", "full 3", "nf4")),
     _cpu("12 loaded and 3 in use / 3 loaded", 0.97, speed("loaded 12", "loaded 3", "loaded")),
     _cpu("60 loaded and 3 in use / 3 loaded", 0.95, speed("loaded 60", "loaded 3", "loaded")),
     _gpu("bf16", "ours base / memory-bandwidth floor", 0.75, floor_share),

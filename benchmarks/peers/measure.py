@@ -15,13 +15,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from benchmarks.fixture import USUAL, BenchFixture, write_catalog
 from benchmarks.peers import gguf_files
 from benchmarks.plan import Plan, SectionLeftOut, prompt_of
 from benchmarks.processes import Worker, busy
 from benchmarks.timing import Arm, interleave
+from composer.adapters.bank import LoraFactors
+from composer.adapters.export import PREFIX
+from composer.adapters.files import CONFIG, WEIGHTS
+from composer.adapters.gguf_file import write_gguf
 from composer.core.threads import SPIN, SPIN_COUNT
 
 PACKAGE = "xllamacpp"
@@ -122,14 +126,22 @@ def _files(fixture: BenchFixture, source: Path) -> dict:
     made: dict = {
         kind: gguf_files.write_base(source, folder / f"{kind}.gguf", kind) for kind in KINDS.values()
     }
-    made["adapters"] = [_adapter(path, source, folder) for path in fixture.adapters[:USUAL]]
+    made["adapters"] = [_adapter(path, fixture, folder) for path in fixture.adapters[:USUAL]]
     return made
 
 
-def _adapter(path: Path, source: Path, folder: Path) -> Path:
-    alpha = json.loads((path / "adapter_config.json").read_text("utf-8"))["lora_alpha"]
-    tensors = load_file(path / "adapter_model.safetensors")
-    return gguf_files.write_adapter(tensors, alpha, source, folder / f"{path.name}.gguf")
+def _adapter(path: Path, fixture: BenchFixture, folder: Path) -> Path:
+    config = json.loads((path / CONFIG).read_text("utf-8"))
+    tensors = load_file(path / WEIGHTS)
+    sites = {name.rpartition(".lora_")[0] for name in tensors}
+    adapter = {
+        site.removeprefix(PREFIX): LoraFactors(
+            *(tensors[f"{site}.lora_{half}.weight"] for half in "AB"), config["lora_alpha"] / config["r"]
+        )
+        for site in sites
+    }
+    write_gguf(made := folder / f"{path.name}.gguf", adapter, fixture.base.model.config)
+    return made
 
 
 def _alike(pieces: list[str], text: str) -> int:

@@ -1,10 +1,10 @@
-"""What loaded adapters cost, and a base of another family."""
+"""What loaded adapters cost, a base in 4 bits, and a base of another family."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from benchmarks.report.words import ARMS, LOADED_ARMS, RATES, compiled, rates
+from benchmarks.report.words import ARMS, LOADED_ARMS, NF4_ARMS, RATES, compiled, rates
 from composer.core.document import Block, Heading, Paragraph, table
 
 
@@ -12,6 +12,12 @@ def loaded(loaded: Mapping) -> Iterator[Block]:
     yield Heading(f"Loaded and not in use: {loaded['used']} adapters at weight 1, the others at 0", 3)
     yield table(RATES, rates(loaded["arms"], LOADED_ARMS))
     yield Paragraph(f"{loaded['tokens']} new tokens. {compiled(loaded['compiled'])}")
+
+
+def nf4(nf4: Mapping) -> Iterator[Block]:
+    yield Heading("In 4 bits (nf4, double quantization), as QLoRA trains on it", 3)
+    yield table(RATES, rates(nf4["arms"], NF4_ARMS))
+    yield Paragraph(f"{nf4['tokens']} new tokens. {compiled(nf4['compiled'])}")
 
 
 def family(family: Mapping) -> Iterator[Block]:

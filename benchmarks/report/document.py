@@ -19,6 +19,7 @@ SECTIONS = {
     "contention": beside.contention,
     "peers": beside.peers,
     "loaded": adapters.loaded,
+    "nf4": adapters.nf4,
     "family": adapters.family,
     "gpu": gpu.gpu,
 }

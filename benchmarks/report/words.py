@@ -27,6 +27,11 @@ PEER_ARMS = {
     "llama.cpp Q8_0 spin": "llama.cpp Q8_0, {} adapters, waiting as ours",
 }
 LOADED_ARMS = {"loaded": "{} adapters loaded"}
+NF4_ARMS = {
+    "full": "ours in full, {} adapters",
+    "nf4": "ours in nf4, {} adapters",
+    "peft": "PEFT `generate()` in nf4, {} active",
+}
 GPU_ARMS = {
     "bare": "bare products in a graph",
     "ours": "ours, {} adapters",

@@ -35,7 +35,7 @@ def test_a_run_answers_json_and_writes_the_report(toy_catalog, tmp_path, capsys)
     [
         (
             ["--only", "singles"],
-            "--only takes single, fusion, users, preview, page, start, contention, peers, loaded, fam",
+            "--only takes single, fusion, users, preview, page, start, contention, peers, loaded, nf4",
         ),
         (["--only", ""], "--only takes"),
         (["--base", "big"], "the catalog has tiny"),
@@ -64,7 +64,7 @@ def test_only_gpu_without_one_is_refused_and_leaves_earlier_figures(toy_catalog,
 
 def test_without_the_benchs_own_packages_it_says_what_to_install(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("benchmarks.")]:
-        if name != "composer.cli.bench":
+        if name != "composer.cli.upkeep.bench":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert main(["bench", "--only", "start"]) == 2

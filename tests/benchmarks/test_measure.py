@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import contention, family, int8, peft_baseline, processes, roofline, start
-from benchmarks.fixture import clone_modules, without_eos
+from benchmarks import contention, family, int8, nf4, peft_baseline, processes, roofline, start
+from benchmarks.fixture import BenchFixture, clone_modules, without_eos
 from benchmarks.plan import FULL, TEXT, SectionLeftOut, expect, greedy, prompt_of
 from benchmarks.report import as_markdown
 from benchmarks.run import Places, run
 from benchmarks.single_stream import COUNTS
+from composer.adapters.catalog import load_catalog
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.model.runtime.llama.onednn_linear import pack
 
-MEASURED = ("single", "fusion", "users", "preview", "page", "start", "contention", "loaded", "family")
+MEASURED = ("single", "fusion", "users", "preview", "page", "start", "contention", "loaded", "nf4", "family")
 TOLERANCE = 1e-5
 
 
@@ -246,6 +248,18 @@ def test_loaded_adapters_that_are_not_used_are_measured_beside_those_that_are(re
     assert all(sound(taken, toy.rounds) for taken in loaded["arms"].values())
 
 
+def test_a_base_in_4_bits_is_measured_beside_itself_in_full_and_peft(result, toy):
+    arms = result["nf4"]["arms"]
+    assert set(arms) == {"full 0", "nf4 0", "full 3", "nf4 3", "peft 3"}
+    assert all(each["count"] == toy.rounds and each["median"] > 0 for each in arms.values())
+
+
+def test_a_base_in_4_bits_already_has_nothing_to_compare(toy_catalog, tmp_path, toy):
+    spec = replace(load_catalog(toy_catalog).base(), quantization="nf4")
+    with pytest.raises(SectionLeftOut, match="full precision"):
+        nf4.measure(BenchFixture(spec, tmp_path, device="cpu"), toy)
+
+
 def test_a_base_of_another_family_is_measured_beside_peft(result, toy):
     measured = result["family"]
     assert set(measured["arms"]) == {f"{who} {count}" for who in ("ours", "peft") for count in (0, 1, 3)}
@@ -254,7 +268,7 @@ def test_a_base_of_another_family_is_measured_beside_peft(result, toy):
 
 
 def test_without_a_folder_or_the_wheels_the_family_is_left_out(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(family, "PACKAGES", ("no-such-package-of-a-gguf",))
+    monkeypatch.setattr(family, "is_here", lambda spec: False)
     with pytest.raises(SectionLeftOut, match="--family-folder"):
         family.measure(None, tmp_path, 8, toy)
 

@@ -11,9 +11,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
-from benchmarks.fixture import BenchFixture, make_adapters
+from benchmarks.fixture import BenchFixture
 from benchmarks.peers import gguf_files
 from benchmarks.peers import measure as peers
 from benchmarks.plan import PROMPT, SectionLeftOut
@@ -22,7 +21,7 @@ from composer.model.loading import load_base
 from tests.benchmarks.conftest import TOY
 from tests.tools import tiny
 
-HEADS, KV_HEADS, WIDTH, HEAD = 4, 2, 32, 8
+HEADS, KV_HEADS = 4, 2
 
 
 def gguf_of_tiny(path: Path) -> dict[str, np.ndarray]:
@@ -47,12 +46,6 @@ def gguf_of_tiny(path: Path) -> dict[str, np.ndarray]:
     return written
 
 
-@pytest.fixture
-def source(tmp_path) -> Path:
-    gguf_of_tiny(tmp_path / "tiny.gguf")
-    return tmp_path / "tiny.gguf"
-
-
 def tensors(path: Path) -> dict[str, np.ndarray]:
     read = gguf.GGUFReader(path)
     return {each.name: gguf.dequantize(each.data, each.tensor_type) for each in read.tensors}
@@ -69,41 +62,6 @@ def test_a_float32_file_has_the_same_values_and_fields(tmp_path):
     assert read.fields["llama.attention.head_count_kv"].contents() == KV_HEADS
     assert list(read.fields["tokenizer.ggml.tokens"].contents()) == ["a", "b"]
     assert read.fields["general.file_type"].contents() == gguf.LlamaFileType.ALL_F32
-
-
-def test_rows_of_q_and_k_are_those_of_the_converter_of_llama_cpp():
-    """A head's halves become neighbours: rows 0, D/2, 1, D/2 + 1, ... of each head."""
-    rows = np.arange(KV_HEADS * HEAD, dtype=np.float32)[:, None]  # [O, 1]
-    order = [
-        head * HEAD + half * HEAD // 2 + i for head in range(KV_HEADS) for i in range(4) for half in (0, 1)
-    ]
-    made = gguf_files.permute(rows, "model.layers.0.self_attn.k_proj", HEADS, KV_HEADS)
-    assert made[:, 0].tolist() == order
-    assert gguf_files.permute(rows, "model.layers.0.self_attn.v_proj", HEADS, KV_HEADS) is rows
-
-
-def test_an_adapter_has_its_factors_at_llama_cpp_s_names(source, tmp_path):
-    folder = make_adapters(tiny.FAMILIES["llama"](), tmp_path / "stand", 4)[0]
-    given = load_file(folder / "adapter_model.safetensors")
-    made_file = gguf_files.write_adapter(given, 8, source, tmp_path / "lora.gguf")
-    fields, made = gguf.GGUFReader(made_file).fields, tensors(made_file)
-    assert fields["general.type"].contents() == "adapter" and fields["adapter.type"].contents() == "lora"
-    assert fields["adapter.lora.alpha"].contents() == 8.0
-    assert len(made) == len(given) == 2 * 3 * 7
-    start = "base_model.model.model.layers.1"
-    for ours, theirs in (("self_attn.o_proj", "attn_output"), ("mlp.down_proj", "ffn_down")):
-        for factor in "AB":
-            expected = given[f"{start}.{ours}.lora_{factor}.weight"]
-            assert np.array_equal(made[f"blk.1.{theirs}.weight.lora_{factor.lower()}"], expected)
-    q = given[f"{start}.self_attn.q_proj.lora_B.weight"]
-    assert np.array_equal(
-        made["blk.1.attn_q.weight.lora_b"], gguf_files.permute(q, "x.q_proj", HEADS, KV_HEADS)
-    )
-    assert not np.array_equal(made["blk.1.attn_q.weight.lora_b"], q)
-    with pytest.raises(KeyError, match="no_such"):
-        gguf_files.write_adapter(
-            {"base_model.model.no_such.lora_A.weight": q}, 8, source, tmp_path / "x.gguf"
-        )
 
 
 @pytest.mark.parametrize(

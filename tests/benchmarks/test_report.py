@@ -111,6 +111,11 @@ def sections() -> dict:
             "compiled": {"3 loaded": True},
             "arms": {f"loaded {n}": taken(s) for n, s in ((3, 0.0200), (12, 0.0202), (60, 0.0220))},
         },
+        "nf4": {
+            "tokens": 48,
+            "compiled": {"nf4, 3 adapters, same weights": True},
+            "arms": {"full 3": taken(0.006), "nf4 3": taken(0.005), "peft 3": taken(0.2)},
+        },
         "family": {
             "model_type": "gemma3_text",
             "layers": 18,
@@ -205,6 +210,8 @@ def test_bars_are_ratios_of_what_was_measured():
         "ours int8 with 3 adapters / llama.cpp Q8_0 with 3": (2.0, "yes"),
         "ours int8 base / llama.cpp Q8_0": (1.0, "no"),
         "Gemma3-270m: ours with 3 / PEFT with 3 active": (3.0, "yes"),
+        "nf4: ours with 3 adapters / PEFT with 3 active": (40, "yes"),
+        "nf4 with 3 adapters / the full base with 3": (1.2, "yes"),
         "12 loaded and 3 in use / 3 loaded": (200 / 202, "yes"),
         "60 loaded and 3 in use / 3 loaded": (200 / 220, "no"),
     }
@@ -265,7 +272,7 @@ def test_the_worst_fusion_counts():
 
 
 @pytest.mark.parametrize(
-    "key", ["single", "fusion", "users", "preview", "page", "start", "peers", "loaded", "family"]
+    "key", ["single", "fusion", "users", "preview", "page", "start", "peers", "loaded", "nf4", "family"]
 )
 def test_a_section_that_was_not_run_is_not_yet_measured(key):
     made = results()
@@ -316,6 +323,7 @@ def test_tables_say_what_was_measured():
         "| F32 | 3 | 63 of 64 |" in text and "| llama.cpp F32, 3 adapters, waiting as ours | 10.0 |" in text
     )
     assert "| 60 adapters loaded | 45.5 |" in text
+    assert "| ours in nf4, 3 adapters | 200.0 |" in text
     assert "Another family: gemma3_text, 270M parameters" in text
 
 
