@@ -33,7 +33,7 @@ HUB = ("composer/adapters/hub/",)
 ONLY = {
     "gradio": ("composer/ui/", "app.py"),
     "spaces": ("composer/ui/", "app.py"),
-    "plotly": ("composer/ui/", "composer/study/reporting/figures.py"),
+    "plotly": ("composer/ui/", "composer/study/reporting/figures.py", "composer/study/domains/figures.py"),
     "ray": ("composer/study/ray_worker.py",),
     "yaml": ("composer/adapters/", "composer/training/"),
     "datasets": ("composer/training/",),
