@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import random
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ class Row(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Texts of one kind. chance: of a text being drawn from it. control: the words before each of them."""
+    """Texts of one kind. chance: of a text being drawn from it. control: the words before each of them.
+    silent: how many of a text's first words carry no loss.
+    """
 
     chance: float
     texts: Sequence[str]
     control: str = ""
+    silent: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,13 @@ def pack(
 
     Texts are drawn from the pools by their chances, so that a large corpus does not drown a small one. Within
     a pool every text is used before any is used twice. A share of the sequences begins with a distractor
-    prefix of at most a third of the length. Prefixes and control words carry no loss, nor what the tokenizer
-    puts before every prompt, with which each sequence begins.
+    prefix of at most a third of the length. Prefixes, control words and silent words carry no loss, nor what
+    the tokenizer puts before every prompt, with which each sequence begins.
     """
     draw = random.Random(seed)
     if not pools or not all(pool.texts for pool in pools):
         raise ComposerError("A corpus has no text left after the filters; lower `confidence` in the recipe.")
-    streams = [zip(repeat(pool.control), _endless(list(pool.texts), draw)) for pool in pools]
+    streams = [zip(repeat(pool), _endless(list(pool.texts), draw)) for pool in pools]
     chances = [pool.chance for pool in pools]
     begin = beginning(tokenizer)
     packed = []
@@ -140,8 +144,8 @@ def pack(
             ids += tokenizer(draw.choice(prefixes), add_special_tokens=False)["input_ids"][: length // 3]
         labels = [IGNORED] * len(ids)
         while len(ids) < length:
-            words, text = next(*draw.choices(streams, chances))
-            own, loss = _encoded(tokenizer, separator if len(ids) > len(begin) else "", words, text)
+            pool, text = next(*draw.choices(streams, chances))
+            own, loss = _encoded(tokenizer, separator if len(ids) > len(begin) else "", pool, text)
             ids += own
             labels += loss
         packed.append(Sample(tuple(ids[:length]), tuple(labels[:length])))
@@ -156,11 +160,18 @@ def beginning(tokenizer) -> tuple[int, ...]:
     return tuple(whole[: next(places, 0)])
 
 
-def _encoded(tokenizer, lead: str, control: str, text: str) -> tuple[list[int], list[int]]:
+def first_words(text: str, count: int) -> str:
+    """The text up to its `count`-th word, or all of a shorter one."""
+    # With the line breaks between them: they tell the base that a verse goes on.
+    return re.match(rf"(?:\s*\S+){{0,{count}}}", text).group()
+
+
+def _encoded(tokenizer, lead: str, pool: Pool, text: str) -> tuple[list[int], list[int]]:
     """Ids and labels of a text with what stands before it, in the tokens that a prompt would have."""
-    whole = tokenizer(lead + control + text, add_special_tokens=False, return_offsets_mapping=True)
-    # The space after the control words belongs to the text's first token.
-    silent = len(lead + control.rstrip()) if control else 0
+    whole = tokenizer(lead + pool.control + text, add_special_tokens=False, return_offsets_mapping=True)
+    # The space after what is silent belongs to the next token.
+    before = (pool.control + first_words(text, pool.silent)).rstrip()
+    silent = len(lead + before) if before else 0
     starts = (start for start, _ in whole["offset_mapping"])
     ids = whole["input_ids"]
     return ids, [each if start >= silent else IGNORED for each, start in zip(ids, starts, strict=True)]

@@ -149,6 +149,8 @@ def _cleaned(recipe: Recipe) -> str:
             f"{recipe.second_round} more come from a first training round's adapter, which continued\n"
             f"the first words of rows of {corpora}; the adapter was trained from the start on all of them."
         )
+    if recipe.self_generated and recipe.silent_openings:
+        said.append(f"The first {recipe.opening_words[1]} words of such a text carry no loss.")
     return " ".join(said)
 
 

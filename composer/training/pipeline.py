@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 Load = Callable[[], Base]
 
-# What the first round's adapter writes is filtered, so it need not be trained to the end.
-FIRST_ROUND_STEPS = 120
+# What the first round's adapter writes is filtered, so it need not be trained to the end, and may learn
+# openings. Its gain is no recipe's: another strength of the finished adapter would else ask for other texts.
+FIRST_ROUND_STEPS, FIRST_ROUND_GAIN = 120, 1.2
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def make(
 
 def written_files(recipe: Recipe, base: str, work: Path) -> list[Path]:
     """Those of `make`'s texts that the base (its id) wrote for the recipe itself, if they are there."""
-    names = [file_name(recipe, base), file_name(recipe, base, first_round_steps(recipe))]
+    names = [file_name(recipe, base), file_name(recipe, base, first_round(recipe))]
     return [work / name for name in names if (work / name).is_file()]
 
 
@@ -77,25 +78,27 @@ def _own(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> list
             recipe, lambda: TextGenerator(bases.write()), openings, labelled, recipe.self_generated, file
         )
         if recipe.second_round:
-            file = work / file_name(recipe, bases.id, first_round_steps(recipe))
+            file = work / file_name(recipe, bases.id, first_round(recipe))
             openings = other_openings(recipe, library)
 
             def make_generator() -> TextGenerator:
                 return TextGenerator(bases.write(), _first_round(recipe, bases, library, work))
 
             own += generate_own(recipe, make_generator, openings, labelled, recipe.second_round, file)
-        pools.append(Pool(recipe.self_generated_share, own))
+        silent = recipe.opening_words[1] if recipe.silent_openings else 0
+        pools.append(Pool(recipe.self_generated_share, own, silent=silent))
     return pools
 
 
-def first_round_steps(recipe: Recipe) -> int:
-    """How long the adapter is trained that writes for the second round."""
-    return min(recipe.steps, FIRST_ROUND_STEPS)
+def first_round(recipe: Recipe) -> Recipe:
+    """The recipe of the adapter that writes for the second round."""
+    steps = min(recipe.steps, FIRST_ROUND_STEPS)
+    return replace(recipe, second_round=0, steps=steps, alpha_gain=FIRST_ROUND_GAIN, silent_openings=False)
 
 
 def _first_round(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> Path:
     """The adapter that writes for the second round; trained where it is not there yet."""
-    once, out = replace(recipe, second_round=0, steps=first_round_steps(recipe)), work / "first-round"
+    once, out = first_round(recipe), work / "first-round"
     folder = out / recipe.name
     if not (folder / "adapter_model.safetensors").is_file():
         _trained(once, bases, library, _own(once, bases, library, work), out, out / "checkpoints")
@@ -116,7 +119,7 @@ def _united(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> I
                 parts = {(label, member.label): texts for label, texts in confident.items()}
             for labels, texts in parts.items():
                 if texts:
-                    yield Pool(pool.chance / len(parts), texts, control(labels))
+                    yield pool._replace(chance=pool.chance / len(parts), texts=texts, control=control(labels))
 
 
 def _trained(

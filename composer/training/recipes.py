@@ -93,6 +93,7 @@ class Recipe(TrainingSettings):
     self_generated: int
     self_generated_share: float
     opening_words: tuple[int, int]  # fewest, most
+    silent_openings: bool
     shape: str | None
     separator: str
     second_round: int

@@ -34,6 +34,7 @@ from composer.model.runtime.batch import Batch, BatchRow, Failed
 from composer.model.runtime.select import select_runner
 from composer.model.tokens import Continuation
 from composer.training.corpora import CorpusStore, FilteredCorpora
+from composer.training.data import first_words
 from composer.training.recipes import Recipe
 from composer.training.written_texts import fill_from_kept
 
@@ -155,12 +156,6 @@ def _openings(recipe: Recipe, pools: Sequence[Sequence[str]]) -> list[str]:
     count = min(map(len, pools))
     texts = [text for pool in pools for text in draw.sample(pool, count)]
     return [first_words(text, draw.randint(*recipe.opening_words)) for text in texts]
-
-
-def first_words(text: str, count: int) -> str:
-    """The text up to its `count`-th word, or all of a shorter one."""
-    # With the line breaks between them: they tell the base that a verse goes on.
-    return re.match(rf"(?:\s*\S+){{0,{count}}}", text).group()
 
 
 def _shaped(drafts: Sequence[str], shape: str | None) -> list[str]:

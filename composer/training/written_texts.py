@@ -17,19 +17,18 @@ KEPT = ASSETS / "training"
 _WRITING = ("name", "label", "corpora", "contrast", "confidence", "length", "seed", "opening_words", "shape")
 
 
-def file_name(recipe: Recipe, base: str, steps: int | None = None) -> str:
+def file_name(recipe: Recipe, base: str, first_round: Recipe | None = None) -> str:
     """Of the texts that the base (its id) wrote for the recipe, such as positive-0123456789.jsonl.
 
-    How many there are is not part of it: more of them begin with the same ones. steps: of the first round,
-    for the texts that its adapter wrote; None: of the base's own.
+    How many there are is not part of it: more of them begin with the same ones. first_round: the recipe of
+    the adapter that wrote them; None: of the base's own texts.
     """
-    settings = asdict(recipe)
-    if steps is None:
-        kind, settings = "", {name: settings[name] for name in _WRITING}
+    if first_round is None:
+        kind, settings = "", asdict(recipe)
+        settings = {name: settings[name] for name in _WRITING}
     else:
-        kind = "rewritten-"
-        del settings["save_every"], settings["second_round"]
-        settings["steps"] = steps
+        kind, settings = "rewritten-", asdict(first_round)
+        del settings["save_every"]
     content = json.dumps([base, settings], sort_keys=True, default=str)
     return f"{recipe.name}-{kind}{hashlib.sha256(content.encode()).hexdigest()[:10]}.jsonl"
 

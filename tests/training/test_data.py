@@ -120,6 +120,15 @@ def test_the_tokens_after_control_words_are_a_prompt_s():
     assert list(sample.ids) == TOKENIZER(words + "aa", add_special_tokens=False)["input_ids"][:6]
 
 
+def test_silent_words_are_read_and_carry_no_loss():
+    pools = [Pool(0.5, ["aa bb cc"], control(["x"]), silent=2), Pool(0.5, ["dd ee"])]
+    for sample in pack(pools, [], TOKENIZER, count=40, length=20, distractor_share=0, seed=1):
+        read = TOKENIZER.decode(sample.ids)
+        learnt = TOKENIZER.decode([label for label in sample.labels if label != IGNORED])
+        assert not set("xab") & set(learnt), "neither control words nor a text's first two"
+        assert [learnt.count(word) for word in "cde"] == [read.count(word) for word in "cde"]
+
+
 def test_pools_are_drawn_by_chance_and_evenly_within():
     samples = pack(
         [Pool(0.8, ["a", "b"]), Pool(0.2, ["c"])],

@@ -43,6 +43,7 @@ RECIPE = replace(
     self_generated=0,
     second_round=0,
     confidence=0.0,
+    shape=None,
 )
 TEXT = "goal goal goal "
 
@@ -400,9 +401,9 @@ def test_a_fault_of_a_recipe_file_names_the_key(tmp_path, old, new, sentence):
 def test_former_recipe_keys_are_read_with_a_warning(tmp_path):
     text = Path("composer/training/recipes.yaml").read_text("utf-8")
     path = tmp_path / "recipes.yaml"
-    path.write_text(text.replace("  alpha_gain: 1.3", "  gain: 1.5"), "utf-8")
+    path.write_text(text.replace("poetic: {alpha_gain: 0.8", "poetic: {gain: 1.5"), "utf-8")
     with pytest.warns(DeprecationWarning, match="gain is called alpha_gain"):
-        assert load_recipes(path)["sports"].alpha_gain == 1.5
+        assert load_recipes(path)["poetic"].alpha_gain == 1.5
 
 
 def test_another_seed_is_another_training_on_the_same_texts(tmp_path):

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from composer.adapters.catalog import load_catalog
-from composer.training.pipeline import first_round_steps, written_files
+from composer.training.pipeline import first_round, written_files
 from composer.training.recipes import load_recipes
 from composer.training.self_generation import generate_own
 from composer.training.written_texts import KEPT, file_name, fill_from_kept, keep
@@ -22,13 +22,13 @@ OTHER_TEXTS = {
     "another shape": {"shape": ".*"},
     "another seed": {"seed": 8},
 }
-SAME_TEXTS = {"save_every": 5, "second_round": 321}
+SAME_TEXTS = {"save_every": 5, "second_round": 321, "alpha_gain": 2.0}
 # A first round is trained for its texts, so what they are depends on all of the training.
-OTHER_SECOND = {"alpha_gain": 2.0, "learning_rate": 1e-4, "rank": 4, "self_generated": 481}
+OTHER_SECOND = {"learning_rate": 1e-4, "rank": 4, "self_generated": 481}
 
 
 def names(recipe, base="me/base"):
-    return file_name(recipe, base), file_name(recipe, base, first_round_steps(recipe))
+    return file_name(recipe, base), file_name(recipe, base, first_round(recipe))
 
 
 @pytest.mark.parametrize("change", OTHER_TEXTS.values(), ids=OTHER_TEXTS)
