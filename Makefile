@@ -62,7 +62,7 @@ train: $(DEV) ## make the bundled adapters again (ARGS goes to `composer train`)
 evaluate: $(DEV) ## judge the base and every adapter alone (ARGS goes to `composer evaluate`)
 	$(PY) -m composer evaluate $(ARGS)
 
-study: $(DEV) ## compare every way of composing, write runs/study (ARGS goes to `composer study`)
+study: $(DEV) ## compare every way of composing (ARGS goes to `composer study`, such as --stage develop)
 	$(PY) -m composer study $(ARGS)
 
 bench: $(DEV) ## measure speed beside PEFT, write benchmarks/RESULTS.md (ARGS goes to `composer bench`)

@@ -33,7 +33,7 @@ HUB = ("composer/adapters/hub/",)
 ONLY = {
     "gradio": ("composer/ui/", "app.py"),
     "spaces": ("composer/ui/", "app.py"),
-    "plotly": ("composer/ui/", "composer/study/reporting/figures.py", "composer/study/domains/figures.py"),
+    "plotly": ("composer/ui/", "composer/study/domains/figures.py"),
     "ray": ("composer/study/ray_worker.py",),
     "yaml": ("composer/adapters/", "composer/training/"),
     "datasets": ("composer/training/",),
@@ -161,11 +161,11 @@ def test_doors_lead_one_way():
         ("composer/engine/engine.py", "def late():\n    from composer.ui import page", "engine imports ui"),
         (
             "composer/ui/page.py",
-            "from composer.study.pipeline import run_study",
+            "from composer.study.staged import run_stage",
             "ui imports study",
         ),
         ("composer/ui/page.py", "from . import live", "imports relatively"),
-        ("composer/study/reporting/study_report.py", "import plotly.graph_objects as go", "imports plotly"),
+        ("composer/study/reporting/claims_report.py", "import plotly.graph_objects as go", "imports plotly"),
         ("composer/engine/engine.py", "import gradio as gr", "imports gradio"),
         ("composer/engine/engine.py", "from yaml import safe_load", "imports yaml"),
         ("composer/engine/engine.py", "from torch import nn", "imports torch.nn"),
@@ -184,7 +184,7 @@ def test_doors_lead_one_way():
         ("tests/test_x.py", "import time\ntime.sleep(1)", "sleeps"),
         ("tests/browser/test_x.py", "page.wait_for_timeout(9)", "sleeps"),
         ("composer/ui/page.py", "from benchmarks.plan import Plan", "ui imports benchmarks"),
-        ("composer/evaluation/report.py", "from composer.study import pipeline", "evaluation imports study"),
+        ("composer/evaluation/report.py", "from composer.study import joined", "evaluation imports study"),
     ],
 )
 def test_a_planted_leak_is_caught(path, source, fault):

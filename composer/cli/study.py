@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from composer.evaluation.judges.ngram_judge import Judge
     from composer.evaluation.store import Worker
     from composer.study.design.environment import StudyEnvironment
-    from composer.study.pipeline import Report
+    from composer.study.reporting.files import Report
 
 STRENGTHS = "0.5,0.75,1,1.25,1.5"
 STAGES = ("develop", "report")
@@ -30,73 +30,66 @@ CHOICES = "choices.json"
 
 def command(commands) -> None:
     """Register `study` with the shell's subcommands."""
-    parser = commands.add_parser("study", help="compare every way of composing: texts, judges, report")
+    parser = commands.add_parser("study", help="compare every way of composing: texts, judges, claims")
     add_common(parser)
     judges_cli.add_judges(parser)
     judges_cli.add_lora_judges(parser)
     parser.add_argument(
-        "--prompts", metavar="FILE,...", help="files with one prompt a line (the 35 prefixes of PPLM)"
-    )
-    parser.add_argument(
-        "--arms", metavar="NAME,...", help="which ways of composing (all; main ones in a stage)"
-    )
-    parser.add_argument(
-        "--targets", metavar="NAME,...", help="targets or kinds of them (all; pairs in a stage)"
-    )
-    parser.add_argument("--strengths", default=STRENGTHS, metavar="S,...", help="(%(default)s)")
-    parser.add_argument("--seeds", type=int, help="texts per prompt (3), in a stage per place (1)")
-    parser.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
-    parser.add_argument("--slots", type=int, default=64, help="texts made at a time (%(default)s)")
-    parser.add_argument(
-        "--modules", metavar="DIR", help="the study's own modules (assets/adapters beside the catalog)"
-    )
-    parser.add_argument(
         "--out",
         type=Path,
         default=Path("runs/study"),
-        help="texts and report; a run goes on from them (%(default)s)",
+        help="the run's folder; a stage goes on from what is there (%(default)s)",
     )
-    parser.add_argument("--report", action="store_true", help="make no more texts, tell what there is")
     parser.add_argument("--pack", action="store_true", help="compress the folder's records at the end")
-    _add_survey(parser)
-    _add_stages(parser)
+    _add_ways(parser)
+    _add_texts(parser)
     _add_ray(parser)
     parser.set_defaults(run=_run)
 
 
-def _add_survey(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("survey", "without --stage: all arms at all strengths on all prompts")
-    group.add_argument("--scored", type=int, default=1, help="texts scored for fluency (%(default)s)")
-    group.add_argument(
-        "--sweep-seeds",
-        type=int,
-        default=1,
-        help="texts at strengths other than 1, and with three modules (%(default)s)",
-    )
-    group.add_argument(
-        "--sweep-prompts", type=int, metavar="N", help="and there only the first N prompts (all)"
-    )
-
-
-def _add_stages(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("stages", "choose on development prompts, claim on report prompts")
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to do", "one of these")
     group.add_argument(
         "--stage", choices=STAGES, help="develop writes choices.json; report reads it and tests the claims"
     )
+    group.add_argument("--report", action="store_true", help="tell --out's run again, without a base")
+    group.add_argument("--join", metavar="DIR,...", help="one report in --out of several report stages")
+    group.add_argument("--judge-again", action="store_true", help="have --out's texts read by these judges")
+    group.add_argument(
+        "--rerun", type=float, metavar="SHARE", help="make so much of --out's report stage again, like 0.1"
+    )
+    group.add_argument(
+        "--tables", metavar="FILE,...", help="with --join: write its tables between the marks of these files"
+    )
+
+
+def _add_texts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("texts", "choose on development prompts, claim on report prompts")
     group.add_argument("--choices", type=Path, metavar="FILE", help="the choices of a develop stage")
+    group.add_argument(
+        "--prompts", metavar="FILE,...", help="files with one prompt a line (the 35 prefixes of PPLM)"
+    )
     group.add_argument(
         "--most-prompts", type=int, metavar="N", help="of each file's part the first N by hash (all)"
     )
     group.add_argument(
+        "--arms",
+        metavar="NAME,...",
+        help="ways of composing, main for those of the claims (all; in the report all that have choices)",
+    )
+    group.add_argument("--targets", metavar="NAME,...", help="pairs of labels, like positive+sports (all)")
+    group.add_argument(
         "--targets-per-prompt", type=int, default=TARGETS_PER_PROMPT, metavar="N", help="(%(default)s)"
     )
     group.add_argument(
-        "--module-seeds", metavar="DIR,...", help="folders, each with another training of all adapters"
+        "--strengths", default=STRENGTHS, metavar="S,...", help="tried in development (%(default)s)"
     )
-    group.add_argument("--join", metavar="DIR,...", help="one report of several folders' report stages")
-    group.add_argument("--judge-again", action="store_true", help="have --out's texts read by these judges")
+    group.add_argument("--seeds", type=int, default=1, help="texts per place (%(default)s)")
+    group.add_argument("--tokens", type=int, default=60, help="new tokens per text (%(default)s)")
+    group.add_argument("--slots", type=int, default=64, help="texts made at a time (%(default)s)")
+    group.add_argument("--modules", metavar="DIR", help="where combined is (assets/adapters of the catalog)")
     group.add_argument(
-        "--rerun", type=float, metavar="SHARE", help="make so much of --out's report stage again, like 0.1"
+        "--module-seeds", metavar="DIR,...", help="folders, each with another training of all adapters"
     )
 
 
@@ -109,54 +102,24 @@ def _add_ray(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    counts = ("seeds", "scored", "sweep_seeds", "sweep_prompts", "slots", "ray_workers", "ray_cpus")
-    for option in (*counts, "most_prompts", "targets_per_prompt"):
+    counts = ("seeds", "slots", "ray_workers", "ray_cpus", "most_prompts", "targets_per_prompt")
+    for option in counts:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise ComposerError(f"--{option.replace('_', '-')} must be at least 1.")
-    asked = [args.stage, args.join, args.judge_again or None, args.rerun]
-    if sum(value is not None for value in asked) > 1:
-        raise ComposerError("Give only one of --stage, --join, --judge-again and --rerun.")
-    if args.join is not None:
-        return _join(args, out)
-    if args.judge_again:
-        return _judge_again(args, out)
-    if args.rerun is not None:
-        return _rerun(args, out)
-    return _stage(args, out) if args.stage else _survey(args, out)
-
-
-def _survey(args: argparse.Namespace, out: TextIO) -> int:
-    from composer.evaluation.store import Store
-    from composer.study.pipeline import StudyConfig, check_judges, prepare, report
-
-    if args.module_seeds or args.choices:
-        raise ComposerError("--module-seeds and --choices belong to a stage; add --stage.")
-    config = StudyConfig(
-        _prompts(args),
-        parse_names(args.arms),
-        parse_names(args.targets),
-        _strengths(args),
-        args.seeds or 3,
-        _sampling(args),
-        args.scored,
-        args.sweep_seeds,
-        args.sweep_prompts,
-    )
-    output_folder("--out", args.out)
-    judges = _judges(args)
-    [environment] = _environments(args)
-    engine = environment.engine()
-    study_plan = prepare(engine, config)
-    check_judges(study_plan, judges)
-    store = Store(args.out)
-    if not args.report:
-        bar = _bar(0, len(study_plan.jobs), len(store.finished(study_plan.jobs)))
-        store.run_pending(study_plan.jobs, _worker(args, environment, engine), bar)
-    found = report(engine, config, study_plan, store, judges, _command(args))
-    if args.pack:
-        store.pack()
-    return _tell(args, found, out)
+    ways = {
+        _stage: args.stage is not None,
+        _join: args.join is not None,
+        _judge_again: args.judge_again,
+        _rerun: args.rerun is not None,
+        _tell_run: args.report,
+    }
+    asked = [way for way, wanted in ways.items() if wanted]
+    if len(asked) != 1:
+        raise ComposerError("Give one of --stage, --report, --join, --judge-again and --rerun.")
+    if args.tables and args.join is None:
+        raise ComposerError("--tables needs --join, whose tables it writes.")
+    return asked[0](args, out)
 
 
 def _stage(args: argparse.Namespace, out: TextIO) -> int:
@@ -179,7 +142,7 @@ def _stage(args: argparse.Namespace, out: TextIO) -> int:
         parse_names(args.arms),
         parse_names(args.targets),
         _strengths(args),
-        args.seeds or 1,
+        args.seeds,
         args.targets_per_prompt,
         _sampling(args),
         read_choices(args.choices) if args.choices else None,
@@ -187,11 +150,10 @@ def _stage(args: argparse.Namespace, out: TextIO) -> int:
     config.settings()  # raises for unknown arms before the judges and the base are loaded
     output_folder("--out", args.out)
     judges = _judges(args)
-    if not args.report:
-        record = run_stage(
-            _environments(args), config, Store(args.out), partial(_worker, args), _bar, _command(args)
-        )
-        write_run(record, args.out / FILE)
+    record = run_stage(
+        _environments(args), config, Store(args.out), partial(_worker, args), _bar, _command(args)
+    )
+    write_run(record, args.out / FILE)
     judge_run(args.out, judges)
     return _tell_run(args, out)
 
@@ -226,13 +188,17 @@ def _judge_again(args: argparse.Namespace, out: TextIO) -> int:
 
 def _join(args: argparse.Namespace, out: TextIO) -> int:
     from composer.study.joined import joined
+    from composer.study.reporting.files import fill_tables
     from composer.study.runs import load_run
 
     folders = parse_names(args.join) or ()
     if not folders:
         raise ComposerError("--join takes folders of report stages, separated by commas.")
     output_folder("--out", args.out)
-    return _tell(args, joined([load_run(Path(folder)) for folder in folders]), out)
+    found = joined([load_run(Path(folder)) for folder in folders])
+    for file in parse_names(args.tables) or ():
+        fill_tables(Path(file), found)
+    return _tell(args, found, out)
 
 
 def _tell_run(args: argparse.Namespace, out: TextIO) -> int:
@@ -257,7 +223,7 @@ def _tell_run(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def _tell(args: argparse.Namespace, found: Report, out: TextIO) -> int:
-    from composer.study.pipeline import write
+    from composer.study.reporting.files import write
 
     write(found, args.out)
     print(found.json if args.json else found.markdown, file=out, end="")
@@ -281,10 +247,6 @@ def _prompt_files(args: argparse.Namespace) -> list[tuple[str, ...]]:
 
     files = parse_names(args.prompts) or (str(BUNDLED),)
     return [load_prompts(Path(file)) for file in files]
-
-
-def _prompts(args: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(prompt for own in _prompt_files(args) for prompt in own))
 
 
 def _environments(args: argparse.Namespace) -> list[StudyEnvironment]:
@@ -317,11 +279,9 @@ def _worker(args: argparse.Namespace, environment: StudyEnvironment, engine: Eng
 
 def _command(args: argparse.Namespace) -> str:
     """What to type to get the same report; the folders are the reader's own."""
-    seeds = args.seeds or (1 if args.stage else 3)
-    words = ["python", "-m", "composer", "study", "--seeds", str(seeds), "--tokens", str(args.tokens)]
-    defaults = {"sweep_seeds": 1, "sweep_prompts": None, "scored": 1, "stage": None, "rerun": None}
-    defaults |= {"most_prompts": None, "targets_per_prompt": TARGETS_PER_PROMPT, "base": None}
-    defaults |= {"arms": None, "targets": None, "strengths": STRENGTHS}
+    words = ["python", "-m", "composer", "study", "--seeds", str(args.seeds), "--tokens", str(args.tokens)]
+    defaults = {"stage": None, "rerun": None, "most_prompts": None, "base": None, "arms": None}
+    defaults |= {"targets": None, "targets_per_prompt": TARGETS_PER_PROMPT, "strengths": STRENGTHS}
     for name, default in defaults.items():
         if (value := getattr(args, name)) != default:
             words += [f"--{name.replace('_', '-')}", str(value)]

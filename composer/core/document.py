@@ -30,7 +30,8 @@ class DataTable:
 @dataclass(frozen=True)
 class Picture:
     figure: object  # what `html`'s draw takes
-    text: str  # the caption, and all that Markdown and a terminal get
+    text: str  # the caption, and all that a terminal gets
+    file: str = ""  # the picture's own, which Markdown shows; without one it has the caption alone
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> DataTable:
@@ -97,8 +98,9 @@ def _markdown(block: Block) -> str:
             lines = (f"| {' | '.join(_cell(cell) for cell in row)} |" for row in (head, *rows))
             top, *rest = lines
             return "\n".join([top, f"|{rule}|", *rest])
-        case Picture(_, text):
-            return f"*{_one_line(text)} (Drawn in report.html.)*"
+        case Picture(_, text, file):
+            caption = f"*{_one_line(text)}*"
+            return f"![{_one_line(text)}]({file})\n\n{caption}" if file else caption
         case Paragraph(text):
             return _one_line(text)
 
@@ -110,7 +112,7 @@ def _plain_text(block: Block) -> str:
         case DataTable(head, rows, words):
             widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
             return "\n".join(_aligned(row, widths, words) for row in (head, *rows))
-        case Picture(_, text) | Paragraph(text):
+        case Picture(text=text) | Paragraph(text):
             lines = text.split("\n")
             return "\n".join(textwrap.fill(line, TERMINAL_WIDTH, break_on_hyphens=False) for line in lines)
 

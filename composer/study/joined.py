@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from composer.core import document
+from composer.core.document import markdown
 from composer.core.errors import ComposerError
-from composer.core.jsonable import to_jsonable
-from composer.evaluation.metrics import Interval
 from composer.evaluation.prompts import REPORT, load_prompts
-from composer.study.design.arms import ARMS, Arm
-from composer.study.design.choices import FLUENT
-from composer.study.design.claims import CHOSEN, ONE
-from composer.study.design.tuning import CONTRAST, REFERENCES
-from composer.study.pipeline import Report
-from composer.study.reporting import figures
-from composer.study.reporting.claims_report import ClaimsFindings, RunFindings, blocks, judges_sentence
-from composer.study.reporting.leaderboard import standings
-from composer.study.reporting.study_report import TITLE
+from composer.study.design.arms import Arm, all_arms
+from composer.study.reporting.claims_report import (
+    ClaimsFindings,
+    RunFindings,
+    blocks,
+    standings_blocks,
+    summary,
+    ways,
+)
+from composer.study.reporting.files import Report
 from composer.study.runs import StudyRun
 from composer.study.statistics.alpha_profile import AlphaProfile, profile_of
 from composer.study.statistics.claim_tests import ClaimTest, cohens_h
@@ -31,21 +29,22 @@ from composer.study.statistics.claims_summary import (
     claim_results,
     rerun_results,
 )
-from composer.study.statistics.summary import ArmMetrics, ArmSummary
-
-LABELS: Mapping[str, Arm] = {arm.name: arm for arm in (*ARMS, CONTRAST)}
 
 
 def joined(runs: Sequence[StudyRun]) -> Report:
-    """The report over runs of the report stage. Raises ComposerError for others, and for one run twice."""
+    """The report over runs of the report stage, whatever their order; over none it says so.
+
+    Raises ComposerError for runs of another stage, and for one run twice.
+    """
     if strange := next((run for run in runs if run.record.stage != REPORT), None):
         raise ComposerError(f"The run on {strange.record.title} is no report; make one with --stage report.")
+    runs = sorted(runs, key=lambda run: run.record.title)
     titles = [run.record.title for run in runs]
     if twice := next((title for title in titles if titles.count(title) > 1), None):
         raise ComposerError(f"Two of the runs are on {twice}; leave one of them out.")
     earlier = set(load_prompts())
     every = {prompt for run in runs for prompt in run.record.prompts}
-    only_seen = every <= earlier
+    only_seen = bool(every) and every <= earlier
     fresh = every if only_seen else every - earlier
     found = ClaimsFindings(
         claim_results(runs, fresh),
@@ -53,22 +52,21 @@ def joined(runs: Sequence[StudyRun]) -> Report:
         only_seen,
         rerun_results(runs, fresh),
         [_findings(run, arm_rows(run, fresh)) for run in runs],
-        LABELS,
+        all_arms(),
     )
-    report_blocks = blocks(found)
-    return Report(
-        document.markdown(report_blocks),
-        document.html(TITLE, report_blocks, figures.draw),
-        json.dumps(to_jsonable(_answer(runs, found)), allow_nan=False) + "\n",
-    )
+    return Report.of(blocks(found), _answer(runs, found))
 
 
 def _answer(runs: Sequence[StudyRun], found: ClaimsFindings) -> dict[str, Any]:
-    """report.json. The first run's base, standings, patterns and warning are at the top, for its page."""
+    """report.json. `tables` are for the README and the docs, a run's `standings` for its base's page."""
     own = [_plain_run(run, each, found.arms) for run, each in zip(runs, found.runs, strict=True)]
+    used = dict.fromkeys(row["arm"] for run in own for row in run["arms"])
     return {
-        **{name: own[0][name] for name in ("base", "standings", "patterns", "unfinished")},
-        "labels": {name: arm.label for name, arm in found.arms.items()},
+        "tables": {
+            "summary": markdown(summary(found.claims)),
+            "ways": markdown(ways(found.runs, found.arms)),
+        },
+        "labels": {name: found.arms[name].label for name in used if name in found.arms},
         "claims": [_plain_claim(each) for each in found.claims],
         "seen": [_plain_claim(each) for each in found.seen],
         "rerun": [asdict(each) | {"within": each.within} for each in found.rerun],
@@ -77,12 +75,11 @@ def _answer(runs: Sequence[StudyRun], found: ClaimsFindings) -> dict[str, Any]:
 
 
 def _plain_run(run: StudyRun, found: RunFindings, arms: Mapping[str, Arm]) -> dict[str, Any]:
-    table = [standings(found.lines, arms), document.Paragraph(judges_sentence(found.panels))]
     return {
         "base": run.record.base,
         "precision": run.record.precision,
         "title": found.title,
-        "standings": document.markdown(table) if found.lines else None,
+        "standings": markdown(standings_blocks(found, arms)) if found.rows else None,
         "patterns": list(run.record.patterns),
         "unfinished": found.unfinished,
         "judges": [
@@ -93,6 +90,7 @@ def _plain_run(run: StudyRun, found: RunFindings, arms: Mapping[str, Arm]) -> di
         "agreements": {name: [asdict(pair) for pair in own] for name, own in found.agreements.items()},
         "arms": [asdict(row) for row in found.rows],
         "missing": [list(each) for each in found.missing],
+        "faults": dict(found.faults),
         "notes": list(found.notes),
     }
 
@@ -135,9 +133,10 @@ def _findings(run: StudyRun, rows: Sequence[ArmRow]) -> RunFindings:
         run.panels,
         run.agreements,
         rows,
-        _lines(run, rows),
         _profiles(run),
         missing,
+        run.faults,
+        run.domains,
         record.notes,
         _unfinished(run),
     )
@@ -150,39 +149,6 @@ def _unfinished(run: StudyRun) -> str | None:
     if run.unjudged:
         parts.append(f"{run.unjudged} texts are not judged by all judges")
     return f"Unfinished on {run.record.title}: {' and '.join(parts)}." if parts else None
-
-
-def _lines(run: StudyRun, rows: Sequence[ArmRow]) -> list[ArmSummary]:
-    """The rows as the leaderboard and the figure read them: an arm at strength 1 and as chosen."""
-    fluent = {each.arm: each.fluent for each in run.record.settings if each.name == CHOSEN}
-    found = []
-    for arm in dict.fromkeys(row.arm for row in rows):
-        own = {row.setting: row for row in rows if row.arm == arm}
-        one, best = own.get(ONE), own.get(CHOSEN)
-        if best is None and one is not None and arm in REFERENCES and (one.ratio or 0) <= FLUENT:
-            best = one
-        sweep: dict[float, tuple[Interval, float | None]] = {
-            row.strength: (row.control[0], row.perplexity)
-            for row in sorted(own.values(), key=lambda row: row.strength)
-        }
-        found.append(
-            ArmSummary(
-                arm,
-                _metrics(one),
-                _metrics(best),
-                (best.strength,) if best else (),
-                best is not None and fluent.get(arm, True),
-                sweep,
-            )
-        )
-    return found
-
-
-def _metrics(row: ArmRow | None) -> ArmMetrics | None:
-    if row is None:
-        return None
-    beside = {} if row.minus_sum is None else {"sum": row.minus_sum}
-    return ArmMetrics(row.texts, row.control[0], row.perplexity, row.repetition, beside)
 
 
 def _profiles(run: StudyRun) -> list[AlphaProfile]:

@@ -145,7 +145,7 @@ def _record(stored: Mapping) -> RunRecord:
 
 def _target(stored: Mapping) -> Target:
     wanted = tuple((str(attribute), str(label)) for attribute, label in stored["wanted"])
-    return Target(str(stored["name"]), str(stored["kind"]), wanted, tuple(map(str, stored["modules"])))
+    return Target(str(stored["name"]), wanted)
 
 
 def _cell(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from composer.core.errors import ComposerError
@@ -14,10 +15,9 @@ from composer.evaluation.store import Store
 from composer.evaluation.verdicts import Verdicts
 from composer.study.design.choices import FLUENT, Choices, Trial, choose
 from composer.study.design.claims import ONE
-from composer.study.design.targets import PAIR
+from composer.study.domains.stored import StoredDomains, read_domains
 from composer.study.run_record import FILE, RERUN, RunRecord, StoredSetting, read_run
-from composer.study.statistics.comparison import fluency, place_of
-from composer.study.statistics.judge_scores import Outcome, finished_texts
+from composer.study.statistics.judge_scores import Outcome, finished_texts, fluency, place_of
 from composer.study.statistics.panels import Panel, judges_agreement, panel_outcomes, panels
 
 SINGLES = ("single-sentiment", "single-topic")
@@ -32,11 +32,15 @@ class StudyRun:
     outcomes: tuple[tuple[Outcome, ...], ...]
     # Attribute -> how far its judges agree.
     agreements: dict[str, list[Agreement]]
-    # How many of the table's texts are missing, and of the others not judged.
+    # How many of the table's texts were not tried, and how many that are there are not judged.
     missing: int
     unjudged: int
+    # Sentence -> how many texts failed for it.
+    faults: Mapping[str, int] = field(default_factory=dict)
     # Outcomes of the texts that were made again, by panel; empty without.
     again: tuple[tuple[Outcome, ...], ...] = ()
+    # The test without judges on the same base, where it lies beside the run.
+    domains: StoredDomains | None = None
 
     @property
     def spread(self) -> float | None:
@@ -60,16 +64,20 @@ def load_run(folder: Path) -> StudyRun:
         return tuple(panel_outcomes(panel, cells, store, verdicts) for panel in seated)
 
     found = outcomes(record.cells)
-    made = {text.key for text in finished_texts(record.cells, store)}
+    keys = {cell.key for cell in record.cells}
+    tried = {key: text for key in keys if (text := store.text(key))}
+    made = {key for key, text in tried.items() if text.fault is None}
     read = set.intersection(*({each.cell.key for each in own} for own in found))
     return StudyRun(
         record,
         seated,
         found,
         judges_agreement(seated, record.cells, store, verdicts),
-        len({cell.key for cell in record.cells} - made),
+        len(keys - tried.keys()),
         len(made - read),
+        Counter(text.fault for text in tried.values() if text.fault),
         outcomes(again) if again else (),
+        read_domains(folder),
     )
 
 
@@ -88,14 +96,12 @@ def judge_run(
 
 def modules_perplexity(outcomes: Sequence[Outcome]) -> float | None:
     return median(
-        each.perplexity
-        for each in outcomes
-        if each.cell.arm in SINGLES and each.cell.setting == ONE and each.cell.target.kind == PAIR
+        each.perplexity for each in outcomes if each.cell.arm in SINGLES and each.cell.setting == ONE
     )
 
 
 def trials(run: StudyRun) -> list[Trial]:
-    """Every setting of every main arm on the texts that all of the arm's settings have."""
+    """Every setting of every arm on the texts that all of the arm's settings have."""
     found = []
     arms: dict[str, list[StoredSetting]] = {}
     for setting in run.record.settings:

@@ -15,12 +15,13 @@ from composer.core.machine import machine_line
 from composer.engine.engine import Engine
 from composer.evaluation.prompts import DEVELOPMENT, REPORT, part
 from composer.evaluation.store import Store, Worker
+from composer.study.design.arms import Arm
 from composer.study.design.choices import Choices, check_choices
 from composer.study.design.claims import CHOSEN
 from composer.study.design.environment import StudyEnvironment
 from composer.study.design.plan import StudyContext, StudyPlan
 from composer.study.design.staged_plan import FRESH, MOST_SEEDS, Places, staged_plan
-from composer.study.design.targets import PAIR, all_targets, choose
+from composer.study.design.targets import all_targets, choose
 from composer.study.design.tuning import (
     REFERENCES,
     Setting,
@@ -48,9 +49,9 @@ class StageConfig:
     # DEVELOPMENT or REPORT.
     stage: str
     prompts: tuple[str, ...]
-    # Names; None: the main ones.
+    # Names; None: all, in REPORT all that have choices.
     arms: tuple[str, ...] | None
-    # Names; None: all pairs.
+    # Names; None: all.
     targets: tuple[str, ...] | None
     # Tried on development prompts.
     strengths: tuple[float, ...]
@@ -63,12 +64,11 @@ class StageConfig:
 
     def settings(self) -> list[Setting]:
         """What is generated for each target. Raises ComposerError for unknown arms and without choices."""
-        arms = staged_arms(self.arms)
         if self.stage == DEVELOPMENT:
-            return develop_settings(arms, self.strengths)
+            return develop_settings(staged_arms(self.arms), self.strengths)
         if self.choices is None:
             raise ComposerError("The report needs choices; make them with: --stage develop")
-        return report_settings(arms, self.choices.settings)
+        return report_settings(self._reported_arms(self.choices), self.choices.settings)
 
     def check(self, base: str) -> None:
         """Raise ComposerError for prompts of the other part, and for choices that do not suit them."""
@@ -79,8 +79,11 @@ class StageConfig:
         if strange := next((text for text in self.prompts if part(text) != self.stage), None):
             raise ComposerError(f"The prompt {strange[:60]!r} is not of the {self.stage} part; leave it out.")
         if self.choices is not None:
-            wanted = [arm.name for arm in staged_arms(self.arms) if arm.name not in REFERENCES]
+            wanted = [arm.name for arm in self._reported_arms(self.choices) if arm.name not in REFERENCES]
             check_choices(self.choices, base, wanted, self.prompts)
+
+    def _reported_arms(self, choices: Choices) -> tuple[Arm, ...]:
+        return staged_arms(tuple(choices.arms) if self.arms is None else self.arms)
 
 
 def run_stage(
@@ -98,7 +101,7 @@ def run_stage(
 
     def planned(engine: Engine, module_seed: int) -> StudyPlan:
         config.check(engine.base.id)
-        targets = choose(all_targets(engine.base.spec.attributes), config.targets or (PAIR,))
+        targets = choose(all_targets(engine.base.spec.attributes), config.targets)
         return staged_plan(
             StudyContext.of(engine),
             config.settings(),

@@ -20,7 +20,7 @@ COMMANDS = {
     "train": ["train", "sports", "--out", "{out}", "--work", "{out}"],
     "judges": ["judges", "--data", ".", "--out", "{out}"],
     "evaluate": ["evaluate", "--out", "{out}"],
-    "study": ["study", "--out", "{out}"],
+    "study": ["study", "--stage", "develop", "--out", "{out}"],
     "bench": ["bench", "--out", "{out}"],
 }
 FAULTS = [

@@ -8,7 +8,6 @@ from composer.core.catalog_types import Attribute
 from composer.study.design.plan import Cell
 from composer.study.design.targets import all_targets
 from composer.study.statistics.judge_scores import Outcome
-from composer.study.statistics.summary import by_kind
 
 PROMPTS = tuple(f"prompt {number}" for number in range(30))
 TARGETS = {
@@ -28,7 +27,6 @@ def outcome(
     prompt="prompt 0",
     arm="sum",
     strength=1.0,
-    target=PAIR,
     seed=0,
     spread=10.0,
     key=None,
@@ -36,30 +34,11 @@ def outcome(
     setting="",
 ):
     """right: a bool for all attributes, or one per attribute."""
-    said = right if isinstance(right, tuple) else (right,) * len(target.wanted)
-    verdicts = {attribute: flag for (attribute, _), flag in zip(target.wanted, said, strict=True)}
-    key = key or f"{arm} {target.name} {strength} {prompt} {seed} {module_seed} {setting}"
-    cell = Cell(arm, target, strength, prompt, seed, key, module_seed, setting)
+    said = right if isinstance(right, tuple) else (right,) * len(PAIR.wanted)
+    verdicts = {attribute: flag for (attribute, _), flag in zip(PAIR.wanted, said, strict=True)}
+    key = key or f"{arm} {strength} {prompt} {seed} {module_seed} {setting}"
+    cell = Cell(arm, PAIR, strength, prompt, seed, key, module_seed, setting)
     return Outcome(cell, verdicts, spread)
-
-
-def arm(name, share, *, salt, strength=1.0, spread=10.0, target=PAIR, prompts=PROMPTS, key=None):
-    """Texts of three seeds a prompt that are right with a probability."""
-    random = np.random.default_rng(salt)
-    return [
-        outcome(bool(random.random() < share), prompt, name, strength, target, seed, spread, key)
-        for prompt in prompts
-        for seed in range(3)
-    ]
-
-
-def study(**shares):
-    """Arms on the pair, at strengths 1 and 1.5, with these probabilities."""
-    texts = []
-    for place, (name, share) in enumerate(shares.items()):
-        name = name.replace("_", "-")
-        texts += arm(name, share, salt=place) + arm(name, share / 2, salt=50 + place, strength=1.5)
-    return by_kind(texts)
 
 
 def staged(name, share, *, salt, setting="one", prompts=PROMPTS, module_seeds=3, spread=10.0, strength=1.0):

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from composer.study.design.arms import ARMS
+from composer.study.design.arms import all_arms
 from composer.study.design.claims import CHOSEN, CLAIMS, ONE, PERPLEXITY, TOPIC, Claim
-from composer.study.design.tuning import CONTRAST, MAIN, REFERENCES
+from composer.study.design.tuning import MAIN, REFERENCES
 from composer.study.statistics.claim_tests import (
     FAILS,
     HOLDS,
@@ -29,8 +29,7 @@ def verdicts_on(claims, outcomes, precision="none", others=()):
 
 def test_the_list_of_claims_names_arms_that_the_report_has():
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) and all(claim.source for claim in CLAIMS)
-    arms = {arm.name for arm in (*ARMS, CONTRAST)}
-    assert set(MAIN) | set(REFERENCES) <= arms
+    assert {*MAIN, *REFERENCES} <= set(all_arms())
     for claim in CLAIMS:
         assert {claim.left, claim.right} <= {*MAIN, *REFERENCES}
         # The references are generated at strength 1 alone.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from composer.cli.main import main
 from tests.evaluation import toys
+from tests.study import planted_run
 from tests.tools import tiny
 
 NAMES = ("world", "sports", "positive")
@@ -51,6 +53,19 @@ def test_a_report_is_made_written_and_the_same_again(project, capsys):
     assert main(words(project, "second", "--domains", ",".join(NAMES), "--json")) == 0
     again = json.loads(capsys.readouterr().out)
     assert {**again, "notes": None} == {**answer, "notes": None}
+
+    run = planted_run.write(project / "run")
+    shutil.copy(project / "first/domains.json", run)
+    assert main(["study", "--report", "--out", str(run)]) == 0
+    page = capsys.readouterr().out
+    table = told[told.index("| way |") :].split("\n\n")[0]
+    assert "### Without judges" in page and table in page
+    assert "![By layer: the right adapter's share" in page
+    assert (run / "domains-1.svg").read_text("utf-8").count("<polyline") == 2 * (len(answer["shares"]) - 1)
+    for content in ("no json", "[]", json.dumps({**answer, "ways": [{}]})):
+        (run / "domains.json").write_text(content)
+        assert main(["study", "--report", "--out", str(run)]) == 2
+        assert "domains.json in the run's folder is damaged" in capsys.readouterr().err
 
 
 def test_adapters_of_another_folder_take_the_catalog_s_place(project, tmp_path, capsys):

@@ -76,7 +76,7 @@ def run(first, second, precision="none", stage=REPORT, again=()):
     )
     agreements = {"topic": [Agreement("topic (word counts)", "topic (language model)", 0.9, 0.85)]}
     seated = tuple(panels(JUDGES, ["sentiment", "topic"]))
-    return StudyRun(record, seated, (first, second), agreements, 0, 0, again)
+    return StudyRun(record, seated, (first, second), agreements, 0, 0, {"Cut short.": 2}, again)
 
 
 PLANTED = dict(sum=0.8, average=0.3, contrast=0.8, kl_paper=0.05, single_sentiment=0.2, single_topic=0.2)
@@ -130,13 +130,17 @@ def test_a_claim_that_failed_stands_in_the_same_table_as_one_that_held(report):
 
 
 def test_tables_have_every_arm_and_each_training(report):
-    [row] = [line for line in report.markdown.splitlines() if line.startswith("| Average | at 1 |")]
+    [row] = [
+        line for line in report.markdown.splitlines() if line.startswith("| Average of outputs | at 1 |")
+    ]
     assert row.count("%") >= 4 and re.search(r"\d+% / \d+% / \d+%", row)
     answer = json.loads(report.json)
     assert {row["arm"] for row in answer["runs"][0]["arms"]} == set(ARMS)
-    assert answer["base"] == "a/base" and "| Contrast |" in answer["standings"]
-    assert answer["unfinished"] is None and answer["patterns"] == []
-    assert report.html.count("<figure>") == 1
+    [own] = answer["runs"]
+    assert own["base"] == "a/base" and "| Contrast |" in own["standings"]
+    assert own["unfinished"] is None and own["patterns"] == [] and own["faults"] == {"Cut short.": 2}
+    assert list(report.figures) == ["fluency-1.svg"] and "| 2 texts | - | Cut short. |" in report.markdown
+    assert "| way | both right at 1 | perplexity | both right, fluent |" in report.markdown
 
 
 def test_prompts_of_an_earlier_study_have_a_table_of_their_own():
@@ -171,6 +175,12 @@ def test_a_rerun_says_whether_the_numbers_are_the_same():
     assert results and all(results.values())
     again = json.loads(joined([run(good, good, again=(other, other))]).json)["rerun"]
     assert not {each["claim"]: each["within"] for each in again}["sum-average"]
+
+
+def test_without_a_run_nothing_is_claimed():
+    report = joined([])
+    assert "nothing is claimed" in report.markdown and not report.figures
+    assert json.loads(report.json)["claims"] == json.loads(report.json)["runs"] == []
 
 
 def test_development_runs_and_twice_the_same_are_refused():

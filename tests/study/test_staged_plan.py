@@ -10,13 +10,15 @@ from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.evaluation.prompts import DEVELOPMENT, REPORT, load_prompts, prompts_of
 from composer.methods import METHODS
+from composer.study.design.arms import all_arms
 from composer.study.design.choices import Choice, Choices
 from composer.study.design.claims import CHOSEN, ONE
 from composer.study.design.plan import StudyContext
 from composer.study.design.staged_plan import FRESH, assigned, sampling_seed, staged_plan
-from composer.study.design.targets import all_targets, choose
+from composer.study.design.targets import all_targets
 from composer.study.design.tuning import (
     MAIN,
+    MAIN_ARMS,
     REFERENCES,
     develop_settings,
     report_settings,
@@ -31,7 +33,7 @@ GROUPS = (
     Attribute("sentiment", "Sentiment", ("negative", "positive"), ("negative", "positive")),
     Attribute("topic", "Topic", ("world", "sports", "business", "sci-tech")),
 )
-PAIRS = choose(all_targets(GROUPS), ["pair"])
+PAIRS = all_targets(GROUPS)
 PROMPTS = prompts_of(load_prompts(), REPORT)
 NAMES = (*GROUPS[0].members, *GROUPS[1].members, "combined")
 
@@ -121,16 +123,31 @@ def test_the_chosen_setting_is_the_same_text_where_it_is_what_the_arm_has_anyway
 
 
 def test_development_tries_every_constant_at_every_strength_and_the_references_once():
-    settings = develop_settings(staged_arms(None), (0.5, 1.0))
+    settings = develop_settings(staged_arms([MAIN_ARMS]), (0.5, 1.0))
     tried = Counter(setting.arm.name for setting in settings)
     assert set(tried) == {*MAIN, *REFERENCES}
     assert all(tried[name] == 1 for name in REFERENCES)
-    assert (tried["sum"], tried["contrast"], tried["kl-paper"]) == (2, 6, 4)
+    assert (tried["sum"], tried["contrast"], tried["kl-paper"], tried["arrow"]) == (2, 6, 4, 2)
     # Two modules whose weights sum to 1 are at 2 as loud as the others at 1.
     assert {each.strength for each in settings if each.arm.name == "average"} == {1.0, 2.0}
-    assert [each["contrast"] for each in variants(staged_arms(["contrast"])[-1])] == [0.25, 0.5, 1.0]
     paper = next(each for each in settings if each.arm.name == "kl-paper")
     assert paper.arm.parameters["scale"] == "paper" and "blend" in paper.arm.parameters
+
+
+def test_constants_are_those_that_a_method_reads():
+    known = all_arms()
+    tried = {name: variants(known[name]) for name in ("contrast", "kl-contrast", "ties", "pico-kl", "spectr")}
+    assert [each["contrast"] for each in tried["contrast"]] == [0.25, 0.5, 1.0]
+    assert tried["contrast"] == tried["kl-contrast"] and tried["spectr"] == [{}]
+    assert [each["density"] for each in tried["ties"]] == [0.2, 0.5]
+    assert [each["blend"] for each in tried["pico-kl"]] == [0.5, 1.0]
+
+
+def test_all_arms_are_staged_unless_some_are_named():
+    assert {arm.name for arm in staged_arms(None)} == set(all_arms())
+    assert [arm.name for arm in staged_arms(["ties"])] == [*REFERENCES, "ties"]
+    with pytest.raises(ComposerError, match="There is no arm called"):
+        staged_arms(["contrast-0.5"])
 
 
 def config(stage, prompts, choices=None, arms=("sum",)):
@@ -150,6 +167,8 @@ def test_a_stage_refuses_prompts_of_the_other_part():
         config(REPORT, (), choices).check("tiny")
     with pytest.raises(ComposerError, match="needs choices"):
         config(REPORT, PROMPTS).settings()
+    every = StageConfig(REPORT, PROMPTS, None, None, (), 1, 2, SAMPLING, choices).settings()
+    assert {each.arm.name for each in every} == {*REFERENCES, "sum"}  # what has choices
     with pytest.raises(ComposerError, match="Did you mean arrow"):
         config(DEVELOPMENT, ours, arms=("arow",)).settings()
 

@@ -106,11 +106,13 @@ def test_report_makes_the_chosen_settings_for_each_training_and_tests_the_claims
     [test] = claims["sum-prompting"]["runs"][0]["tests"]
     assert len(test["by_module_seed"]) == 2 and test["adjusted"] >= test["p"] and test["prompts"] == 3
     # What the page reads.
-    assert answer["base"] == "tiny/llama" and answer["standings"].startswith("| way |")
-    assert answer["unfinished"] is None and {"attribute", "overall"} <= set(answer["patterns"][0])
+    [own] = answer["runs"]
+    assert own["base"] == "tiny/llama" and own["standings"].startswith("| way |")
+    assert own["unfinished"] is None and {"attribute", "overall"} <= set(own["patterns"][0])
     page = (reported / "report.md").read_text()
     assert page.startswith("# Which way of composing works?\n\nOf ") and "| verdict | claim |" in page
-    assert str(project) not in page and (reported / "report.html").is_file()
+    assert str(project) not in page and "### All ways" in page
+    assert (reported / "fluency-1.svg").is_file() and not list(reported.glob("*.html"))
 
 
 def test_a_report_that_is_run_again_makes_nothing_anew(project, reported, choices, capsys):
@@ -118,6 +120,16 @@ def test_a_report_that_is_run_again_makes_nothing_anew(project, reported, choice
     argv = stage(project, "report", "--stage", "report", "--choices", str(choices), *seeds(project))
     assert main(argv) == 0
     assert before == ((reported / "texts.jsonl").read_bytes(), (reported / "report.md").read_bytes())
+
+
+def test_a_report_is_told_again_without_the_base(reported, tmp_path, capsys):
+    moved = tmp_path / "report"
+    shutil.copytree(reported, moved)
+    (moved / "report.md").unlink()
+    assert main(["study", "--report", "--pack", "--catalog", "none", "--out", str(moved)]) == 0
+    assert (moved / "report.md").read_bytes() == (reported / "report.md").read_bytes()
+    assert {"texts.jsonl.gz", "scores.jsonl.gz"} <= {each.name for each in moved.iterdir()}
+    assert not list(moved.rglob("*.jsonl"))
 
 
 def test_other_judges_read_the_same_texts_without_the_base(project, reported, tmp_path, capsys):
@@ -203,11 +215,14 @@ def test_the_report_refuses_choices_that_saw_a_report_prompt(project, choices, t
     ("more", "cure"),
     [
         (["--stage", "report"], "--stage report needs --choices"),
-        (["--stage", "develop", "--join", "a"], "Give only one of"),
-        (["--module-seeds", "a"], "belong to a stage"),
+        (["--stage", "develop", "--join", "a"], "Give one of --stage, --report, --join"),
+        ([], "Give one of --stage, --report, --join"),
+        (["--join", ","], "--join takes folders"),
         (["--stage", "develop", "--module-seeds", "no-such"], "has no adapter called negative"),
         (["--stage", "develop", "--arms", "contrast-0.5"], "There is no arm called"),
         (["--stage", "develop", "--targets-per-prompt", "0"], "--targets-per-prompt must be at least 1"),
+        (["--stage", "develop", "--seeds", "101"], "--seeds must be at most 100"),
+        (["--report"], "no finished run"),
         (["--rerun", "0.1"], "no finished run"),
     ],
 )

@@ -1,4 +1,4 @@
-"""python -m composer study from the shell to the report, killed on the way, and on Ray."""
+"""python -m composer study: all arms from the shell to choices, killed on the way, and on Ray."""
 
 import json
 import shutil
@@ -13,9 +13,13 @@ from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
 from composer.evaluation.generation import GeneratedText, Score, generate_texts
+from composer.evaluation.prompts import DEVELOPMENT, prompts_of
+from composer.study.design.arms import all_arms
 from composer.study.design.environment import StudyEnvironment
 from composer.study.design.plan import GenerationJob
+from composer.study.design.tuning import REFERENCES
 from composer.study.ray_worker import Cluster, ray_work
+from composer.study.run_record import FILE, read_run
 from tests.evaluation import toys
 from tests.tools import tiny
 
@@ -37,7 +41,8 @@ def project(tmp_path_factory):
         "      sentiment: {label: Sentiment, poles: [negative, positive]}\n"
         f"      topic: {{label: Topic, members: [sports, world]}}\n    adapters: {{{adapters}}}\n"
     )
-    (folder / "prompts.txt").write_text("The film\nA goal\nThe lake")
+    new = [f"A new beginning {number}" for number in range(12)]
+    (folder / "prompts.txt").write_text("\n".join(prompts_of(new, DEVELOPMENT, 3)))
     toys.write(folder / "data")
     return folder
 
@@ -45,47 +50,31 @@ def project(tmp_path_factory):
 def words(project, out, *more):
     places = {"--catalog": "adapters.yaml", "--data": "data", "--prompts": "prompts.txt", "--out": out}
     argv = [word for option, name in places.items() for word in (option, str(project / name))]
-    return ["study", *argv, "--tokens", "6", "--strengths", "0.5,1", *more]
+    return ["study", "--stage", "develop", *argv, "--tokens", "6", "--strengths", "0.5,1", *more]
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_a_report_alone_makes_nothing_and_says_what_is_missing(project, capsys):
-    assert main(words(project, "early", "--seeds", "1", "--report", "--json")) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["unfinished"].startswith("Unfinished: 0 of ")
-    assert answer["unfinished"] in (project / "early/report.md").read_text("utf-8")
-    assert not (project / "early/texts.jsonl").exists()
-
-
-def test_a_study_is_generated_reported_and_written(project, capsys):
-    assert main(words(project, "whole", "--seeds", "1", "--json")) == 0
+def test_every_arm_is_generated_and_chosen_or_said_to_be_missing(project, capsys):
+    assert main(words(project, "whole", "--targets-per-prompt", "1", "--json")) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer == json.loads((project / "whole/report.json").read_text())
-    arms = {line["arm"] for line in answer["kinds"]["pair"]}
-    assert {"base", "single-sentiment", "single-topic", "sum", "contrast-0.5", "kl-unit", "kl-paper"} <= arms
-    assert answer["standings"].startswith("| way |") and "| Sum |" in answer["standings"]
-    assert answer["labels"]["kl-unit"] == "KL (unit scale)" and arms <= set(answer["labels"])
-    assert {"prompting", "multi", None} <= {each["arm"] for each in answer["missing"]}
-    assert len(answer["clashes"]) == 4 and len(answer["patterns"]) == 2 and not answer["faults"]
+    record = read_run(project / "whole" / FILE)
+    missing = {each.arm for each in record.missing}
+    assert missing == {"prompting", "combined"}
+    made = {cell.arm for cell in record.cells}
+    assert made == set(all_arms()) - missing and set(answer["choices"]["arms"]) == made - set(REFERENCES)
     told = (project / "whole/report.md").read_text()
-    assert "the base has no chat template" in told and "different texts fill" in told
-    assert str(project) not in told and "--tokens 6" in told
-    assert (project / "whole/report.html").stat().st_size < 6_000_000
+    assert "different texts fill" in told and str(project) not in told and "--tokens 6" in told
     keys = [text["key"] for text in lines(project / "whole/texts.jsonl")]
-    assert len(set(keys)) == len(keys) and {s["key"] for s in lines(project / "whole/scores.jsonl")} == set(
-        keys
-    )
-
-    texts = (project / "whole/texts.jsonl").read_bytes()
-    assert main(words(project, "whole", "--seeds", "1")) == 0
-    assert capsys.readouterr().out == told and (project / "whole/texts.jsonl").read_bytes() == texts
+    assert len(set(keys)) == len(keys)
+    assert {score["key"] for score in lines(project / "whole/scores.jsonl")} == set(keys)
 
 
 def test_a_run_killed_from_outside_goes_on(project, capsys):
-    argv = words(project, "killed", "--seeds", "3", "--arms", "base,sum,kl-unit", "--targets", "pair")
+    argv = words(project, "killed", "--arms", "sum,kl-unit")
     path = project / "killed/texts.jsonl"
     command = [sys.executable, "-m", "composer", *argv]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
@@ -95,28 +84,29 @@ def test_a_run_killed_from_outside_goes_on(project, capsys):
     assert run.returncode == -signal.SIGKILL
     kept = [line for line in path.read_text("utf-8").split("\n")[:-1]]
 
+    assert main(["study", "--report", "--out", str(project / "killed")]) == 2
+    assert "no finished run" in capsys.readouterr().err
     assert main(argv) == 0
     after = path.read_text("utf-8").splitlines()
     assert after[: len(kept)] == kept and len(after) == len({json.loads(line)["key"] for line in after})
-    assert (
-        main(words(project, "straight", "--seeds", "3", "--arms", "base,sum,kl-unit", "--targets", "pair"))
-        == 0
-    )
+    assert main(words(project, "straight", "--arms", "sum,kl-unit")) == 0
     assert sorted(after) == sorted((project / "straight/texts.jsonl").read_text("utf-8").splitlines())
-    assert (project / "killed/report.md").read_text() == (project / "straight/report.md").read_text()
+    one, two = ((project / name / "choices.json").read_text() for name in ("killed", "straight"))
+    assert one == two
 
 
 @pytest.mark.parametrize(
     ("more", "cure"),
     [
         (["--arms", "summ"], "Did you mean sum?"),
-        (["--targets", "joy"], "There are: sentiment, negative"),
+        (["--targets", "joy"], "There are: negative+sports"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--ray-workers", "0"], "--ray-workers must be at least 1"),
         (["--strengths", "loud"], "--strengths takes numbers"),
         (["--strengths", "9"], "Strength must be a number between 0 and 4"),
         (["--tokens", "0"], "max_new_tokens"),
         (["--prompts", "no-such-file"], "prompts file"),
+        (["--modules", "no-such-folder"], "--modules is not a folder"),
     ],
 )
 def test_bad_input_names_the_cure(project, capsys, more, cure):
@@ -124,28 +114,16 @@ def test_bad_input_names_the_cure(project, capsys, more, cure):
     assert cure in capsys.readouterr().err
 
 
-def test_the_study_s_own_modules_come_from_a_folder_beside_the_catalog(project, tmp_path, capsys):
-    for seed, name in enumerate(("multi", "combined")):
-        tiny.adapter(project / "assets/adapters" / name, "llama", 9 + seed, r=2)
+def test_the_joint_adapter_comes_from_a_folder_beside_the_catalog(project, tmp_path):
+    catalog = str(project / "adapters.yaml")
+    tiny.adapter(project / "assets/adapters/combined", "llama", 9, r=2)
     try:
-        assert StudyEnvironment(str(project / "adapters.yaml")).engine().names == (
-            *NAMES,
-            "combined",
-            "multi",
-        )
-        arms = ["--arms", "combined,multi,sum-multi", "--targets", "pair", "--seeds", "1", "--json"]
-        assert main(words(project, "own", *arms)) == 0
-        lines = json.loads(capsys.readouterr().out)["kinds"]["pair"]
-        assert {line["arm"] for line in lines} == {"combined", "multi", "sum-multi"}
+        assert StudyEnvironment(catalog).engine().names == (*NAMES, "combined")
     finally:
         shutil.rmtree(project / "assets")
-    moved = tiny.adapter(tmp_path / "multi", "llama", 9, r=2).parent
-    assert StudyEnvironment(str(project / "adapters.yaml"), modules=str(moved)).engine().names == (
-        *NAMES,
-        "multi",
-    )
-    assert main(words(project, "bad", "--modules", "no-such-folder")) == 2
-    assert "--modules is not a folder" in capsys.readouterr().err
+    assert StudyEnvironment(catalog).engine().names == NAMES
+    moved = tiny.adapter(tmp_path / "combined", "llama", 9, r=2).parent
+    assert StudyEnvironment(catalog, modules=str(moved)).engine().names == (*NAMES, "combined")
 
 
 # --- Ray -----------------------------------------------------------------------------------------

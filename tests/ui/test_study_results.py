@@ -9,7 +9,7 @@ from composer.ui.views.study_results import follows_prompt, standings
 
 def report(folder, patterns, base="me/tiny"):
     path = folder / "report.json"
-    path.write_text(json.dumps({"base": base, "patterns": patterns}), "utf-8")
+    path.write_text(json.dumps({"runs": [{"base": base, "patterns": patterns}]}), "utf-8")
     return path
 
 
@@ -34,13 +34,17 @@ def test_no_study_says_nothing(tmp_path):
 def test_the_standings_are_the_study_s_own_table(tmp_path):
     path = tmp_path / "report.json"
     found = {"base": "me/tiny", "standings": "| way |\n|---|\n| Sum |\n", "unfinished": None}
-    path.write_text(json.dumps(found), "utf-8")
+
+    def write(run):
+        path.write_text(json.dumps({"runs": [{"base": "me/first"}, run, {"base": "me/tiny"}]}), "utf-8")
+
+    write(found)
     told = standings("me/tiny", path)
     assert told.startswith("### Which one works?") and told.endswith(f"\n\n{found['standings']}")
-    path.write_text(json.dumps(found | {"unfinished": "1 of 2 texts"}), "utf-8")
+    write(found | {"unfinished": "1 of 2 texts"})
     assert "not finished" in standings("me/tiny", path) and "not finished" not in told
     assert standings("me/other", path) == ""
-    path.write_text(json.dumps(found | {"standings": None}), "utf-8")
+    write(found | {"standings": None})
     assert standings("me/tiny", path) == ""
 
 
@@ -50,7 +54,9 @@ def test_the_standings_are_the_study_s_own_table(tmp_path):
         "no json",
         "[]",
         '{"base": "me/tiny"}',
-        '{"base": "me/tiny", "patterns": [1], "standings": 1, "unfinished": 0}',
+        '{"runs": 1}',
+        '{"runs": [{"base": "me/tiny"}]}',
+        '{"runs": [{"base": "me/tiny", "patterns": [1], "standings": 1, "unfinished": 0}]}',
     ],
 )
 def test_a_broken_report_leaves_the_page_working(tmp_path, content):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from composer.study.design.arms import LORANDI, QA_FLORA
-
 # Settings of an arm: strength 1 with its published constants, or what was chosen on development prompts.
 ONE, CHOSEN = "one", "chosen"
 # Measures: shares of texts with both attributes or with one, and perplexity under the base.
@@ -14,6 +12,8 @@ BOTH, SENTIMENT, TOPIC, PERPLEXITY = "both", "sentiment", "topic", "perplexity"
 NF4, FULL = "nf4", "none"
 
 OURS = "this project"
+LORANDI = "Lorandi & Belz 2026, arXiv 2605.12345 (known from its abstract)"
+QA_FLORA = "Shukla et al., qa-FLoRA, AAAI 2026, arXiv 2512.11366 (formulas known second-hand)"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The study's own modules: trained on several labels at once, so of no use as a slider, and in no catalog."""
+"""The study's engine: the targets' adapters, and the joint one, which is no slider and in no catalog."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from composer.adapters.catalog import load_catalog
 from composer.core.errors import ComposerError
 from composer.engine.engine import Engine
-from composer.study.design.arms import JOINT_ADAPTERS
+from composer.study.design.arms import COMBINED
 from composer.study.design.targets import ATTRIBUTES
 
 
@@ -19,7 +19,7 @@ class StudyEnvironment:
     catalog: str
     # None: the catalog's default.
     base: str | None = None
-    # The folder of the study's own adapters; None: assets/adapters beside the catalog.
+    # The folder with the joint adapter; None: assets/adapters beside the catalog.
     modules: str | None = None
     # A folder of another training of all adapters, which replaces the catalog's; None: the catalog's.
     adapters: str | None = None
@@ -31,9 +31,9 @@ class StudyEnvironment:
         return StudyEnvironment(str(catalog), self.base, modules, adapters)
 
     def engine(self) -> Engine:
-        """An engine with the targets' adapters, and those of the folders in JOINT_ADAPTERS that fit.
+        """An engine with the targets' adapters, and COMBINED where it fits.
 
-        A joint adapter that the catalog has is not looked up in the folder. Raises ComposerError for a folder
+        It is not looked up in the folder where the catalog has it. Raises ComposerError for a folder
         that does not exist, and for one of another training that lacks a target's adapter.
         """
         groups = load_catalog(self.catalog).base(self.base).attributes
@@ -43,10 +43,9 @@ class StudyEnvironment:
         folder = Path(self.modules or Path(self.catalog).resolve().parent / "assets" / "adapters")
         if self.modules is not None and not folder.is_dir():
             raise ComposerError("--modules is not a folder; give the one that holds the study's modules.")
-        engine = Engine.from_catalog(self.catalog, self.base, only={*studied, *JOINT_ADAPTERS})
-        for name in JOINT_ADAPTERS:
-            if name not in engine.names and (folder / name).is_dir():
-                engine.add_adapter(str(folder / name), name=name)
+        engine = Engine.from_catalog(self.catalog, self.base, only={*studied, COMBINED})
+        if COMBINED not in engine.names and (folder / COMBINED).is_dir():
+            engine.add_adapter(str(folder / COMBINED), name=COMBINED)
         return engine
 
     def _retrained(self, adapters: str, studied: list[str]) -> Engine:
@@ -58,7 +57,7 @@ class StudyEnvironment:
                 f"{', '.join(studied)}."
             )
         engine = Engine.from_catalog(self.catalog, self.base, only=())
-        for name in (*studied, *(name for name in JOINT_ADAPTERS if (folder / name).is_dir())):
+        for name in (*studied, *([COMBINED] if (folder / COMBINED).is_dir() else ())):
             report = engine.add_adapter(str(folder / name), name=name)
             if not report.ok:
                 raise ComposerError(f"An adapter of --module-seeds cannot be used. {report}")

@@ -1,10 +1,9 @@
-"""The study's plan: every cell of its table, and every text once, shared by the cells that need it."""
+"""What a plan is made of: cells of the study's table, texts that they share, and what a text depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
@@ -14,8 +13,8 @@ from composer.evaluation.fingerprints import origin, version
 from composer.evaluation.generation import GenerationJob
 from composer.evaluation.records import digest
 from composer.methods import METHODS, Method
-from composer.study.design.arms import JOINT_ADAPTERS, Arm
-from composer.study.design.targets import TRIPLE, Target
+from composer.study.design.arms import COMBINED, Arm
+from composer.study.design.targets import Target
 from composer.training.control_tokens import control
 
 
@@ -31,7 +30,7 @@ class Cell:
     key: str
     # Which training of the modules.
     module_seed: int = 0
-    # What tells apart an arm's constants and strengths, by the name of a Setting; empty in a survey.
+    # What tells apart an arm's constants and strengths, by the name of a Setting.
     setting: str = ""
 
 
@@ -108,59 +107,6 @@ class StudyContext:
         return digest(self.base, model_input, heard, versions, settings)
 
 
-def plan(
-    context: StudyContext,
-    arms: Sequence[Arm],
-    targets: Sequence[Target],
-    strengths: Sequence[float],
-    prompts: Sequence[str],
-    seeds: int,
-    sampling: Sampling,
-    scored: int | None = None,
-    swept: int | None = None,
-    swept_prompts: int | None = None,
-) -> StudyPlan:
-    """Every cell, and every text they need once, in the order in which batches stay full.
-
-    scored: of how many seeds a prompt the texts are scored (None: all). To score a text costs a third of
-    making it, and a median over prompts needs few. swept, swept_prompts: how many seeds a prompt, and how
-    many of the prompts, at strengths other than 1 and with three modules (None: all): finding the best
-    strength needs fewer texts than comparing at one.
-
-    A seed is a prompt's own, so that no two prompts share their random draws, and the same for all arms,
-    so that arms differ by nothing but the arm.
-    """
-    cells: list[Cell] = []
-    jobs: dict[str, GenerationJob] = {}
-    targets, missing = present_targets(context, targets)
-    draws = [
-        (prompt, seed * 10_000 + place, scored is None or seed < scored)
-        for seed in range(seeds)
-        for place, prompt in enumerate(prompts)
-    ]
-    some = set(prompts[:swept_prompts])
-    fewer = [draw for draw in draws[: len(prompts) * (seeds if swept is None else swept)] if draw[0] in some]
-    for arm in arms:
-        if reason := arm.unavailable_reason(context.methods, context.chat is not None):
-            missing.append(Missing(arm.name, (), reason))
-            continue
-        absent: dict[str, list[Target]] = {}
-        for target, strength in product(targets, strengths):
-            asked = arm.composition_for(target, strength)
-            if asked is None:
-                continue
-            if reason := missing_adapter(context, asked.get("weights", ())):
-                absent.setdefault(reason, []).append(target)
-                continue
-            for prompt, seed, read in draws if strength == 1 and target.kind != TRIPLE else fewer:
-                model_input = model_input_of(context, arm, target, asked, prompt)
-                key = context.key(model_input, asked, sampling, seed)
-                cells.append(Cell(arm.name, target, strength, prompt, seed, key))
-                jobs[key] = GenerationJob(key, prompt, model_input, seed, asked, read)
-        missing += [Missing(arm.name, short_names(gone, targets), why) for why, gone in absent.items()]
-    return StudyPlan(tuple(cells), tuple(in_order(jobs.values())), tuple(missing))
-
-
 def present_targets(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:
     """The targets whose adapters are all loaded, and the others by what is missing."""
     absent: dict[str, list[Target]] = {}
@@ -178,10 +124,9 @@ def missing_adapter(context: StudyContext, adapters: Iterable[str]) -> str | Non
 
 
 def short_names(some: Iterable[Target], of: Sequence[Target]) -> tuple[str, ...]:
-    """Their names, or a kind's where all of it is among them."""
-    some, whole = set(some), dict.fromkeys(target.kind for target in of)
-    whole = [kind for kind in whole if all(target in some for target in of if target.kind == kind)]
-    return (*whole, *(target.name for target in of if target in some and target.kind not in whole))
+    """Their names; none where it is all of them."""
+    names = tuple(target.name for target in of if target in set(some))
+    return () if len(names) == len(of) else names
 
 
 def in_order(jobs: Iterable[GenerationJob]) -> list[GenerationJob]:
@@ -209,7 +154,7 @@ def _materialization_order(job: GenerationJob) -> tuple:
 def model_input_of(
     context: StudyContext, arm: Arm, target: Target, asked: Mapping[str, object], prompt: str
 ) -> str:
-    if not set(JOINT_ADAPTERS).isdisjoint(asked.get("weights", ())):
+    if arm.name == COMBINED:
         return control(label for _, label in target.wanted) + prompt
     if not (arm.instructed and context.chat):
         return prompt

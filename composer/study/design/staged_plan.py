@@ -60,13 +60,11 @@ def staged_plan(
     lacking: dict[tuple[str, str], list[Target]] = {}
     for setting in settings:
         arm = setting.arm
-        if reason := arm.unavailable_reason(context.methods, context.chat is not None):
+        if reason := arm.unavailable_reason(context.chat is not None):
             lacking.setdefault((arm.name, reason), [])
             continue
         for (prompt, target), number in product(places, seeds):
             asked = arm.composition_for(target, setting.strength)
-            if asked is None:
-                continue
             if reason := missing_adapter(context, _names(asked)):
                 lacking.setdefault((arm.name, reason), []).append(target)
                 continue

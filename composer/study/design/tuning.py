@@ -1,47 +1,31 @@
-"""What is chosen on development prompts: a strength for each main arm, and the constants of its method."""
+"""What is chosen on development prompts: a strength for each arm, and a constant of its method."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from types import MappingProxyType
 
 from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
-from composer.study.design.arms import ARMS, Arm
+from composer.methods import METHODS, Method
+from composer.study.design.arms import Arm, all_arms
 from composer.study.design.claims import CHOSEN, ONE
 
-# The arms that claims are made of, and those at strength 1 that they are compared with.
+# The arms that claims are made of, with their word for --arms, and those that they are compared with.
+MAIN_ARMS = "main"
 MAIN = ("sum", "average", "factor-average", "kl-paper", "kl-unit", "contrast", "arrow", "combined")
 REFERENCES = ("base", "prompting", "single-sentiment", "single-topic")
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
 # Arms whose weights sum to 1: two modules at strength 2 are as loud there as others are at 1.
-SHARES = frozenset({"average", "static", "factor-average", "kl-paper"})
-
-CONTRAST = Arm(
-    "contrast",
-    "outputs",
-    "Contrast",
-    "Sum, minus part of the opposites of what is wanted.",
-    "this project",
-    method="contrast",
-    parameters={"contrast": 0.5},
-    passthrough_single=False,
+SHARES = frozenset(
+    {"average", "static", "pico-average", "pico-static", "factor-average", "delta-average", "kl-paper"}
 )
-# Constants to choose among, by the arm's method; weaker ones first.
-CONSTANTS: Mapping[str, Mapping[str, Sequence[object]]] = MappingProxyType(
-    {
-        "contrast": {"contrast": (0.25, 0.5, 1.0)},
-        "logits-contrast": {"contrast": (0.5, 1.0)},
-        "kl-contrast": {"contrast": (0.25, 0.5, 1.0)},
-        "kl": {"blend": (0.5, 1.0)},
-        "cosine": {"blend": (0.5, 1.0)},
-        "logo": {"blend": (0.5, 1.0)},
-        "ties": {"density": (0.2, 0.5)},
-        "dare-ties": {"density": (0.2, 0.5)},
-    }
+
+# Constants to choose among, weaker ones first. Of those that a method reads the first one here is tried.
+CONSTANTS: Mapping[str, Sequence[object]] = MappingProxyType(
+    {"contrast": (0.25, 0.5, 1.0), "density": (0.2, 0.5), "blend": (0.5, 1.0)}
 )
 
 
@@ -56,21 +40,27 @@ class Setting:
 
 
 def staged_arms(names: Sequence[str] | None) -> tuple[Arm, ...]:
-    """The main arms of these names (None: all), and the references. Raises ComposerError for a strange name.
+    """The references, and the arms of these names (None: all). Raises ComposerError for a strange name.
 
-    Any arm of the project can be named; one for each value of a constant (contrast-0.5) is none of them.
+    MAIN_ARMS stands for all of MAIN.
     """
-    known = {arm.name: arm for arm in (*ARMS, CONTRAST) if not arm.name.startswith(f"{CONTRAST.name}-")}
-    if strange := next((name for name in names or () if name not in known), None):
-        raise ComposerError(unknown_name_message("arm", strange, known))
-    chosen = MAIN if names is None else tuple(name for name in names if name not in REFERENCES)
-    return tuple(known[name] for name in dict.fromkeys((*REFERENCES, *chosen)))
+    known = all_arms()
+    every = tuple(known) if names is None else names
+    wanted = [one for name in every for one in (MAIN if name == MAIN_ARMS else (name,))]
+    if strange := next((name for name in wanted if name not in known), None):
+        raise ComposerError(unknown_name_message("arm", strange, (MAIN_ARMS, *known)))
+    return tuple(known[name] for name in dict.fromkeys((*REFERENCES, *wanted)))
 
 
 def variants(arm: Arm) -> list[dict[str, object]]:
     """The constants to try, weaker ones first; one of none where the method has none."""
-    grid = CONSTANTS.get(arm.method, {})
-    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    name = next((name for name in CONSTANTS if _tried(METHODS[arm.method], name)), None)
+    return [{name: value} for value in CONSTANTS[name]] if name else [{}]
+
+
+def _tried(method: Method, constant: str) -> bool:
+    """Whether the method reads it. Blending is tried where the prompt decides, not where each token does."""
+    return constant in method.parameters and (constant != "blend" or bool(method.prompt_stats))
 
 
 def develop_settings(arms: Iterable[Arm], strengths: Sequence[float]) -> list[Setting]:

@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from composer.study.domains.statistics import ShareProfile
-from composer.study.reporting.figures import GREY, LEADS, style
+from composer.study.reporting.charts import GREY, GRID
 
+LEADS = qualitative.D3
 # Constant over layers, so that a line says nothing: LoGo's share.
 FLAT = ("logo",)
+
+
+def draw(figure: go.Figure, first: bool) -> str:
+    """The figure as HTML; the first of a page carries the library, so that nothing is fetched."""
+    return figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
 
 
 def layer_figure(profiles: Mapping[str, ShareProfile], count: int) -> go.Figure:
@@ -101,3 +108,19 @@ def domain_figure(profile: ShareProfile, names: Sequence[str]) -> go.Figure:
     figure.update_yaxes(autorange="reversed")
     figure.update_yaxes(title={"text": "domain of the text", "standoff": 14}, row=1, col=1)
     return figure
+
+
+def style(figure: go.Figure, height: int) -> None:
+    """Readable in light and in dark mode, like the page's."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": GREY, "family": "ui-sans-serif, system-ui, sans-serif", "size": 12},
+        margin={"l": 60, "r": 12, "t": 34, "b": 50},
+        legend={"font": {"color": GREY}},
+    )
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)

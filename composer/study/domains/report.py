@@ -23,7 +23,6 @@ from composer.study.domains.statistics import (
     summaries,
 )
 from composer.study.domains.tables import percent, signed
-from composer.study.reporting.figures import draw
 
 TITLE = "Which way finds the right adapter? Held-out texts of several domains, no judge"
 NAME = "domains"
@@ -99,7 +98,7 @@ def write(found: DomainMeasurement, notes: Sequence[str], folder: Path) -> str:
     text = document.markdown([_as_text(block) for block in made])
     files = {
         "md": text,
-        "html": document.html(TITLE, made, draw),
+        "html": document.html(TITLE, made, figures.draw),
         "json": json.dumps(as_object(found, notes)),
     }
     try:

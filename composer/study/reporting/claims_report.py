@@ -14,8 +14,11 @@ from composer.evaluation.verdicts import JudgeCard
 from composer.study.design.arms import Arm
 from composer.study.design.choices import FLUENT
 from composer.study.design.claims import CHOSEN, PERPLEXITY, Claim
+from composer.study.domains.stored import StoredDomains
 from composer.study.reporting import figures
-from composer.study.reporting.study_report import TITLE, pattern_blocks
+from composer.study.reporting.alpha import pattern_blocks
+from composer.study.reporting.leaderboard import standings
+from composer.study.reporting.without_judges import domain_blocks
 from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.bootstrap import DRAWS
 from composer.study.statistics.claim_tests import (
@@ -29,8 +32,9 @@ from composer.study.statistics.claim_tests import (
 )
 from composer.study.statistics.claims_summary import ArmRow, ClaimOnRun, ClaimResult, RerunResult
 from composer.study.statistics.panels import Panel
-from composer.study.statistics.summary import ArmSummary
 
+TITLE = "Which way of composing works?"
+NOTHING = "There is no run yet, so nothing is claimed."
 READING = (
     "A claim holds on a base where its difference is beyond the bound with p below 0.05 after Holm's "
     "correction over all claims on that base, with each training of the modules by itself, and on at least "
@@ -45,6 +49,12 @@ SEEN = (
     "The same on the report's part of PPLM's 35 prefixes. They are kept apart: an earlier study of ours "
     "reported on all 35, and what arms have by default at strength 1 was settled with them in sight."
 )
+ALL_WAYS = (
+    "Best first. Fluent: at the strength, and the constant, that had both right most often on development "
+    f"prompts within {FLUENT:g} times the modules' own median perplexity (- where none kept that); arms that "
+    "have nothing to choose at strength 1. In brackets: 95% interval, of differences too, which are in "
+    "points and paired. Nothing here is corrected for the number of arms; the claims are."
+)
 ORDER = (HOLDS, FAILS, UNDECIDED, OFF)
 
 
@@ -56,10 +66,13 @@ class RunFindings:
     panels: Sequence[Panel]
     agreements: Mapping[str, Sequence[Agreement]]
     rows: Sequence[ArmRow]
-    lines: Sequence[ArmSummary]
     patterns: Sequence[AlphaProfile]
     # (arm, targets, reason).
     missing: Sequence[tuple[str, str, str]]
+    # Sentence -> how many texts failed for it.
+    faults: Mapping[str, int]
+    # The test without judges; None where it was not made.
+    domains: StoredDomains | None
     notes: Sequence[str]
     unfinished: str | None
 
@@ -79,7 +92,9 @@ class ClaimsFindings:
 
 
 def blocks(findings: ClaimsFindings) -> list[Block]:
-    """The whole page in order."""
+    """The whole page in order. Pictures of a run have its place in their file's name."""
+    if not findings.runs:
+        return [Heading(TITLE, 1), Paragraph(NOTHING)]
     found: list[Block] = [Heading(TITLE, 1), Paragraph(_count(findings.claims))]
     found += [Paragraph(run.unfinished) for run in findings.runs if run.unfinished]
     if findings.only_seen:
@@ -89,8 +104,8 @@ def blocks(findings: ClaimsFindings) -> list[Block]:
         found += [Heading("The claims on prefixes that were reported on before"), Paragraph(SEEN)]
         found.append(claims_table(findings.seen))
     found += _rerun(findings.rerun, {each.claim.id: each.claim for each in findings.claims})
-    for run in findings.runs:
-        found += _run(run, findings.arms)
+    for place, run in enumerate(findings.runs, start=1):
+        found += _run(run, findings.arms, place)
     return [*found, Heading("The arms"), _arms(findings)]
 
 
@@ -105,6 +120,37 @@ def claims_table(results: Sequence[ClaimResult]) -> DataTable:
         rows.append((result.verdict, result.claim.sentence, *mean, *cells, result.claim.source))
     middle = ("mean", *runs) if len(runs) > 1 else tuple(runs)
     return DataTable(("verdict", "claim", *middle, "from"), tuple(rows), words=2)
+
+
+def summary(results: Sequence[ClaimResult]) -> list[Block]:
+    """The claims for who has a minute: number, interval, verdict, and on which base it is what."""
+    if not results:
+        return [Paragraph(NOTHING)]
+    rows = (
+        (
+            result.claim.sentence,
+            f"**{result.verdict}**",
+            number(result.claim, result.mean),
+            "; ".join(f"{each.run}: {each.verdict}" for each in result.runs),
+        )
+        for result in results
+    )
+    return [DataTable(("claim", "verdict", "difference", "on"), tuple(rows), words=4)]
+
+
+def ways(runs: Sequence[RunFindings], arms: Mapping[str, Arm]) -> list[Block]:
+    """Each run's table of all ways, best first."""
+    if not runs:
+        return [Paragraph(NOTHING)]
+    found: list[Block] = []
+    for run in runs:
+        found += [Heading(run.title, 3), *standings_blocks(run, arms)]
+    return found
+
+
+def standings_blocks(run: RunFindings, arms: Mapping[str, Arm]) -> list[Block]:
+    """The table of all ways, and whose word it is."""
+    return [standings(run.rows, arms), Paragraph(judges_sentence(run.panels))] if run.rows else []
 
 
 def number(claim: Claim, found: Interval) -> str:
@@ -191,7 +237,7 @@ def _rerun(results: Sequence[RerunResult], claims: Mapping[str, Claim]) -> list[
     ]
 
 
-def _run(run: RunFindings, arms: Mapping[str, Arm]) -> list[Block]:
+def _run(run: RunFindings, arms: Mapping[str, Arm], place: int) -> list[Block]:
     panels = [panel.name for panel in run.panels]
     head = (
         "arm",
@@ -205,26 +251,34 @@ def _run(run: RunFindings, arms: Mapping[str, Arm]) -> list[Block]:
         "x modules'",
         "texts",
     )
-    found: list[Block] = [Heading(run.title), DataTable(head, tuple(_row(row, arms) for row in run.rows), 2)]
-    found.append(
+    found: list[Block] = [Heading(run.title)]
+    if run.rows:
+        found += [
+            Heading("All ways", 3),
+            Paragraph(ALL_WAYS),
+            standings(run.rows, arms),
+            Picture(
+                figures.fluency_figure(run.rows, arms),
+                "Both right against median perplexity, a ring at strength 1, a dot as chosen; up and left is "
+                "better. In colour sum, prompting and the best of each family.",
+                f"fluency-{place}.svg",
+            ),
+        ]
+    found += [
+        Heading("Every setting", 3),
+        DataTable(head, tuple(_row(row, arms) for row in run.rows), 2),
         Paragraph(
-            f"Chosen: on development prompts, the highest control within {FLUENT:g} times the modules' own "
-            "median perplexity there. At 1: strength 1 with the constants that the arm has by default. "
-            "Sentiment, topic and module seeds: as the first judges say."
-        )
-    )
-    found.append(
-        Picture(
-            figures.fluency_figure(run.lines, arms),
-            f"{run.title}: both right against median perplexity, at strength 1 and as chosen; up and left is "
-            "better.",
-        )
-    )
-    found += pattern_blocks(run.patterns)
-    if run.missing:
+            "At 1: strength 1 with the constants that the arm has by default. Sentiment, topic and module "
+            "seeds: as the first judges say."
+        ),
+        *pattern_blocks(run.patterns, f"alpha-{place}.svg"),
+        *domain_blocks(run.domains, f"domains-{place}.svg"),
+    ]
+    rows = [*run.missing, *((f"{count} texts", "-", reason) for reason, count in run.faults.items())]
+    if rows:
         found += [
             Heading("What could not be made", 3),
-            DataTable(("arm", "targets", "why"), tuple(run.missing), words=3),
+            DataTable(("arm", "targets", "why"), tuple(rows), words=3),
         ]
     return [*found, Heading("How it was made", 3), *map(Paragraph, run.notes)]
 

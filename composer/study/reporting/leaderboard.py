@@ -1,4 +1,4 @@
-"""Every way on one page: what it reaches at strength 1, and at the best strength that is fluent."""
+"""Every way in one table: what it reaches at strength 1, and at the fluent strength chosen for it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from composer.core.document import DataTable
 from composer.evaluation.metrics import Interval
 from composer.study.design.arms import Arm
-from composer.study.statistics.summary import BASELINES, ArmMetrics, ArmSummary
+from composer.study.design.claims import CHOSEN, ONE
+from composer.study.design.tuning import REFERENCES
+from composer.study.statistics.claims_summary import ArmRow, in_settings
 
-RIVAL = BASELINES[0]
+RIVAL = "sum"
 
 
-def standings(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> DataTable:
-    """A row per arm, the best first: fluent ones by their control at the best strength, then the others by
-    theirs at strength 1. Shares are in percent with their 95% interval, differences in points.
+def standings(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> DataTable:
+    """A row per arm, the best first: fluent ones by their share as chosen, then the others by theirs at
+    strength 1. Shares are in percent with their 95% interval, differences in points.
+
+    References have nothing to choose: theirs is strength 1 where that is fluent.
     """
     head = (
         "way",
@@ -23,29 +27,46 @@ def standings(lines: Sequence[ArmSummary], arms: Mapping[str, Arm]) -> DataTable
         "both right, fluent",
         "perplexity",
         "at strength",
-        f"minus {arms[RIVAL].label.lower()}, fluent" if RIVAL in arms else "minus the rival",
+        f"minus {arms[RIVAL].label.lower() if RIVAL in arms else RIVAL}, fluent",
     )
-    ranked = sorted((line for line in lines if line.one), key=_rank)
-    return DataTable(head, tuple(_row(line, arms[line.arm].label) for line in ranked))
+    pairs = [(own.get(ONE), _fluent(own)) for own in in_settings(rows).values()]
+    found = [(one, best) for one, best in pairs if one or best]
+    return DataTable(head, tuple(_row(one, best, arms) for one, best in sorted(found, key=_rank)))
 
 
-def _rank(line: ArmSummary) -> tuple[bool, float]:
-    found = line.best if line.fluent else line.one
-    return not line.fluent, -found.control.value if found else 0.0
+def _fluent(own: Mapping[str, ArmRow]) -> ArmRow | None:
+    best = own.get(CHOSEN)
+    if best is None and (one := own.get(ONE)) and one.arm in REFERENCES:
+        best = one
+    return best if best and best.reads_fluently else None
 
 
-def _row(line: ArmSummary, label: str) -> tuple[str, ...]:
-    best = line.best if line.fluent else None
-    strengths = " / ".join(f"{strength:g}" for strength in line.strengths) if best else "-"
-    gap = difference(best.beside.get(RIVAL) if best else None)
-    return label, *_measured(line.one), *_measured(best), strengths, gap
+def _rank(pair: tuple[ArmRow | None, ArmRow | None]) -> tuple[bool, float]:
+    one, best = pair
+    found = best or one
+    return best is None, -found.control[0].value if found else 0.0
 
 
-def _measured(found: ArmMetrics | None) -> tuple[str, str]:
-    if found is None:
+def _row(one: ArmRow | None, best: ArmRow | None, arms: Mapping[str, Arm]) -> tuple[str, ...]:
+    name = next(row.arm for row in (one, best) if row)
+    gap = best.minus_sum if best and best.setting == CHOSEN else None
+    label = arms[name].label if name in arms else name
+    return label, *_measured(one), *_measured(best), _setting(best), difference(gap)
+
+
+def _setting(row: ArmRow | None) -> str:
+    """The strength, and the constants that were chosen with it."""
+    if row is None:
+        return "-"
+    constants = ", ".join(f"{name} {value}" for name, value in row.constants.items() if name != "scale")
+    return f"{row.strength:g} ({constants})" if constants and row.setting == CHOSEN else f"{row.strength:g}"
+
+
+def _measured(row: ArmRow | None) -> tuple[str, str]:
+    if row is None:
         return "-", "-"
-    spread = "-" if found.perplexity is None else f"{found.perplexity:.1f}"
-    return f"{found.control.value:.1%} {_interval(found.control)}", spread
+    spread = "-" if row.perplexity is None else f"{row.perplexity:.1f}"
+    return f"{row.control[0].value:.1%} {_interval(row.control[0])}", spread
 
 
 def difference(found: Interval | None) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
-from composer.core import document
 from composer.core.document import Block, DataTable, Heading, Paragraph
-from composer.core.jsonable import to_jsonable
 from composer.study.design.choices import Choices, Trial
-from composer.study.pipeline import Report
-from composer.study.reporting import figures
 from composer.study.reporting.claims_report import judges_sentence
+from composer.study.reporting.files import Report
 from composer.study.runs import StudyRun, trials
 
 TITLE = "What is chosen on development prompts"
@@ -34,11 +30,7 @@ def trials_report(run: StudyRun, choices: Choices) -> Report:
         *map(Paragraph, run.record.notes),
     ]
     answer = {"choices": asdict(choices), "trials": [asdict(trial) for trial in tried]}
-    return Report(
-        document.markdown(found),
-        document.html(TITLE, found, figures.draw),
-        json.dumps(to_jsonable(answer), allow_nan=False) + "\n",
-    )
+    return Report.of(found, answer)
 
 
 def _row(trial: Trial, choices: Choices) -> tuple[str, ...]:

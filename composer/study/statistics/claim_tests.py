@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 from composer.evaluation.metrics import Interval
 from composer.study.design.claims import BOTH, FULL, NF4, PERPLEXITY, Claim
-from composer.study.design.targets import PAIR
 from composer.study.statistics.bootstrap import Bootstrap, Value, bootstrap_mean
-from composer.study.statistics.comparison import place_of
 from composer.study.statistics.holm import holm
-from composer.study.statistics.judge_scores import Outcome
+from composer.study.statistics.judge_scores import Outcome, place_of
 
 LEVEL = 0.05
 # With fewer prompts to draw from, a bootstrap says too little: three that agree would prove anything.
@@ -97,12 +95,8 @@ def overall(verdicts: Sequence[str]) -> str:
 
 
 def side(outcomes: Iterable[Outcome], arm: str, setting: str) -> list[Outcome]:
-    """An arm's texts for two attributes at one of its settings."""
-    return [
-        each
-        for each in outcomes
-        if (each.cell.arm, each.cell.setting, each.cell.target.kind) == (arm, setting, PAIR)
-    ]
+    """An arm's texts at one of its settings."""
+    return [each for each in outcomes if (each.cell.arm, each.cell.setting) == (arm, setting)]
 
 
 def measured(outcome: Outcome, measure: str) -> float | None:

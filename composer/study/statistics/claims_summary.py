@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from composer.evaluation.metrics import Interval, mean, median
-from composer.study.design.claims import CLAIMS, SENTIMENT, TOPIC, Claim
+from composer.study.design.choices import FLUENT
+from composer.study.design.claims import CHOSEN, CLAIMS, SENTIMENT, TOPIC, Claim
 from composer.study.runs import SINGLES, StudyRun
 from composer.study.statistics.bootstrap import bootstrap_mean, mean_of
 from composer.study.statistics.claim_tests import (
@@ -19,8 +20,7 @@ from composer.study.statistics.claim_tests import (
     side,
     values,
 )
-from composer.study.statistics.comparison import place_of
-from composer.study.statistics.judge_scores import Outcome
+from composer.study.statistics.judge_scores import Outcome, fluency, place_of
 
 Prompts = Collection[str]
 
@@ -47,7 +47,7 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """An arm at one of its settings on one run, on texts that should have both attributes."""
+    """An arm at one of its settings on one run."""
 
     arm: str
     setting: str
@@ -67,6 +67,21 @@ class ArmRow:
     repetition: float | None
     # Control minus the sum's at the same setting; None for the sum itself.
     minus_sum: Interval | None
+    # False for a chosen setting that is not fluent, as nothing tried was.
+    fluent: bool = True
+
+    @property
+    def reads_fluently(self) -> bool:
+        """Whether it kept the bound where it was chosen, or here where nothing was chosen."""
+        return self.fluent if self.setting == CHOSEN else (self.ratio or 0) <= FLUENT
+
+
+def in_settings(rows: Iterable[ArmRow]) -> dict[str, dict[str, ArmRow]]:
+    """Arm -> setting -> row."""
+    found: dict[str, dict[str, ArmRow]] = {}
+    for row in rows:
+        found.setdefault(row.arm, {})[row.setting] = row
+    return found
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ def arm_rows(run: StudyRun, prompts: Prompts | None = None) -> list[ArmRow]:
         if len(control) < len(texts):
             continue
         own, rival = texts[0], side(by_panel[0], "sum", setting.name)
-        spread = median({each.cell.key: each.perplexity for each in own}.values())
+        spread = fluency(own)
         rows.append(
             ArmRow(
                 setting.arm,
@@ -133,6 +148,7 @@ def arm_rows(run: StudyRun, prompts: Prompts | None = None) -> list[ArmRow]:
                 spread / alone if spread and alone else None,
                 mean({each.cell.key: each.repetition for each in own}.values()),
                 None if setting.arm == "sum" else _minus(own, rival),
+                setting.fluent,
             )
         )
     return rows

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from composer.evaluation.generation import GeneratedText
-from composer.evaluation.judges.agreement import votes
-from composer.evaluation.judges.ngram_judge import Judge
-from composer.evaluation.metrics import repetition
+from composer.evaluation.metrics import median, repetition
 from composer.evaluation.store import Store
 from composer.study.design.plan import Cell
+
+# Target, prompt, sampling seed and module seed.
+Place = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,6 @@ class Outcome:
     def right(self) -> bool:
         """Whether the text has every wanted label."""
         return all(self.parts.values())
-
-
-def outcomes(cells: Iterable[Cell], store: Store, judges: Sequence[Judge]) -> list[Outcome]:
-    """Every cell whose text is there, judged. Each text is read once, prompt and continuation together.
-
-    Several judges of an attribute vote; without a majority a text has no label, so it is not right.
-    """
-    cells = list(cells)
-    made = finished_texts(cells, store)
-    return judged_cells(cells, store, made, _labels(made, judges))
 
 
 def finished_texts(cells: Iterable[Cell], store: Store) -> list[GeneratedText]:
@@ -67,11 +58,12 @@ def judged_cells(
     ]
 
 
-def _labels(texts: Sequence[GeneratedText], judges: Sequence[Judge]) -> dict[str, dict[str, str | None]]:
-    """attribute -> key -> label."""
-    found: dict[str, dict[str, str | None]] = {}
-    read = [text.prompt + text.continuation for text in texts]
-    for attribute in dict.fromkeys(judge.attribute for judge in judges):
-        said = {judge.name: judge(read) for judge in judges if judge.attribute == attribute} if read else {}
-        found[attribute] = dict(zip((text.key for text in texts), votes(said), strict=True))
-    return found
+def fluency(outcomes: Iterable[Outcome]) -> float | None:
+    """Median perplexity of different texts: a text that stands at several places counts once."""
+    return median({each.cell.key: each.perplexity for each in outcomes}.values())
+
+
+def place_of(outcome: Outcome) -> Place:
+    """What paired texts share."""
+    cell = outcome.cell
+    return cell.target.name, cell.prompt, cell.seed, cell.module_seed

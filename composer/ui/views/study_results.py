@@ -15,11 +15,12 @@ REPORT = ASSETS / "study" / "report.json"
 WAYS = (
     "Our study asked each for a mood and a topic at once: how many of its texts had both, as two "
     "judges say (in brackets: 95% interval), and the texts' perplexity under the base (lower is more "
-    "fluent). Once at strength 1, once at the best strength that keeps perplexity within 1.5 times "
-    "that of one adapter alone (- where none does): a way that hits more at strength 1 may only be louder."
+    "fluent). Once at strength 1, once at the strength that was chosen on other prompts, the best that kept "
+    "perplexity within 1.5 times that of one adapter alone (- where none does): a way that hits more at "
+    "strength 1 may only be louder."
 )
 
-UNFINISHED = "It is not finished: some ways may do better at a strength that they have not been tried at yet."
+UNFINISHED = "It is not finished: some texts are not there yet."
 
 
 def follows_prompt(base: str, report: Path = REPORT) -> str:
@@ -40,11 +41,12 @@ def standings(base: str, report: Path = REPORT) -> str:
 
 
 def _told(base: str, report: Path, tell: Callable[[dict], str]) -> str:
+    """The first run on this base: in full where there is one, as its title comes before that of nf4."""
     if not report.is_file():
         return ""
     try:
-        found = json.loads(report.read_text("utf-8"))
-        own = next((each for each in (found, *found.get("runs", ())) if each["base"] == base), None)
+        runs = json.loads(report.read_text("utf-8"))["runs"]
+        own = next((each for each in runs if each["base"] == base), None)
         return tell(own) if own else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         log.warning("the study's report cannot be read; the page goes without it")

@@ -1,0 +1,49 @@
+"""The report's part that no judge has a say in: losses on held-out texts, and shares by layer."""
+
+from __future__ import annotations
+
+from composer.core.document import Block, Heading, Paragraph, Picture
+from composer.study.domains import tables
+from composer.study.domains.figures import FLAT
+from composer.study.domains.report import READING, SHARES, TEST
+from composer.study.domains.stored import StoredDomains
+from composer.study.reporting.charts import Panel, Series, svg
+from composer.study.reporting.figures import COLORS
+
+
+def domain_blocks(found: StoredDomains | None, file: str) -> list[Block]:
+    """Nothing without the test. file: the figure's name."""
+    if found is None:
+        return []
+    return [
+        Heading("Without judges: held-out texts of several domains", 3),
+        Paragraph(READING),
+        tables.ways_table(found.ways),
+        Paragraph(f"Does a query's own weighting beat a domain-blind one? {TEST}"),
+        tables.test_table(found.tests),
+        Paragraph(f"Which adapter gets the largest share? {SHARES}"),
+        tables.share_table(found.shares),
+        Picture(
+            layer_figure(found),
+            "By layer: the right adapter's share, and how often it has the largest. Dashed: chance.",
+            file,
+        ),
+        *map(Paragraph, found.notes),
+    ]
+
+
+def layer_figure(found: StoredDomains) -> str:
+    """Measures whose share is the same in every layer are left out."""
+    drawn = [each for name, each in found.shares.items() if name not in FLAT]
+    panels = []
+    for title, field in (("share of the right adapter", "by_layer"), ("it is the largest", "top1_by_layer")):
+        series = tuple(
+            Series(
+                each.label,
+                tuple((layer, float(share)) for layer, share in enumerate(getattr(each, field), start=1)),
+                color,
+            )
+            for each, color in zip(drawn, COLORS, strict=False)
+        )
+        panels.append(Panel(title, "layer", series, level=1 / len(found.names)))
+    return svg(panels)
