@@ -114,7 +114,7 @@ class Page:
                     adapters_tab = adapters_page.build(self.adding.cards(Visitor()), base, self.settings)
                 with gr.Tab("Learn", id="learn"):
                     follows, standings = (
-                        found(engine.base.id) if context.is_default else ""
+                        found(engine.base.id, engine.base.spec.quantization) if context.is_default else ""
                         for found in (studied.follows_prompt, studied.standings)
                     )
                     lessons = learn.build(self.learning.cards(Learner()), follows, standings)

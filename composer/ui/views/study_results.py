@@ -23,31 +23,33 @@ WAYS = (
 UNFINISHED = "It is not finished: some texts are not there yet."
 
 
-def follows_prompt(base: str, report: Path = REPORT) -> str:
+def follows_prompt(base: str, precision: str, report: Path = REPORT) -> str:
     """Whether KL's alpha follows the prompt, by the study's permutation test; nothing where there is no study
     of this base.
 
-    base: its Hub id.
+    base, precision: its Hub id and its quantization.
     """
-    return _told(base, report, _verdicts)
+    return _told(base, precision, report, _verdicts)
 
 
-def standings(base: str, report: Path = REPORT) -> str:
+def standings(base: str, precision: str, report: Path = REPORT) -> str:
     """The study's leaderboard as Markdown, best first; empty without a study of this base.
 
-    base: its Hub id.
+    base, precision: its Hub id and its quantization.
     """
-    return _told(base, report, _standings)
+    return _told(base, precision, report, _standings)
 
 
-def _told(base: str, report: Path, tell: Callable[[dict], str]) -> str:
-    """The first run on this base: in full where there is one, as its title comes before that of nf4."""
+def _told(base: str, precision: str, report: Path, tell: Callable[[dict], str]) -> str:
+    """Of the run on this base; one at another precision stands in where there is none."""
     if not report.is_file():
         return ""
     try:
         runs = json.loads(report.read_text("utf-8"))["runs"]
-        own = next((each for each in runs if each["base"] == base), None)
-        return tell(own) if own else ""
+        own = sorted(
+            (each for each in runs if each["base"] == base), key=lambda each: each["precision"] != precision
+        )
+        return tell(own[0]) if own else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         log.warning("the study's report cannot be read; the page goes without it")
         return ""
