@@ -36,7 +36,6 @@ class GenerationJob:
     model_input: str  # what the base reads; it ends with the prompt, and only the prompt is part of the text
     seed: int
     asked: Mapping[str, object]  # fields of Composition as plain values; a missing one has its default
-    scored: bool = True  # whether its perplexity is wanted
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ def generate_texts(
     sampling: Sampling,
     slots: int = SLOTS,
 ) -> Iterator[GeneratedText | Score]:
-    """Generates the jobs' texts, scores those that want it, and scores the finished texts in `unscored`.
+    """Generates the jobs' texts, and scores them and the finished texts in `unscored`.
 
     Yields each result as soon as it is there. A job that fails yields a GeneratedText with its fault.
     """
-    waiting, wanted = list(unscored), {job.key for job in jobs if job.scored}
+    waiting = list(unscored)
     for text in continue_texts(engine, jobs, sampling, slots):
         yield text
-        if text.fault is None and text.key in wanted:
+        if text.fault is None:
             waiting.append(text)
         if len(waiting) >= SCORED_TOGETHER:
             yield from score_texts(engine, waiting)

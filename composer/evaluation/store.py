@@ -44,8 +44,7 @@ class Store:
         """
         finished = self.finished(jobs)
         done = {text.key for text in finished}
-        wanted = {job.key for job in jobs if job.scored}
-        unscored = [text for text in finished if text.key in wanted and self._scores.get(text.key) is None]
+        unscored = [text for text in finished if self._scores.get(text.key) is None]
         for result in worker([job for job in jobs if job.key not in done], unscored):
             if isinstance(result, Score):
                 self._scores.add([result])

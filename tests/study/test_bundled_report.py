@@ -6,15 +6,18 @@ import gzip
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from composer.cli.main import main
 from composer.core.assets import ASSETS
+from composer.evaluation.generation import GeneratedText
+from composer.evaluation.store import Store
 from composer.study.joined import joined
 from composer.study.reporting.files import marks
-from composer.study.run_record import FILE
+from composer.study.run_record import FILE, read_run, write_run
 from composer.study.runs import load_run
 from tests.study import planted_run
 
@@ -111,6 +114,20 @@ def test_the_report_has_all_ways_the_picture_and_the_layers(study):
     assert re.search(r"\| Sum of outputs \| \d+\.\d% \[.+?\] \| 12\.0 \| \d+\.\d% ", full["standings"])
     assert re.search(r"\| KL fusion .+? paper scale \| \d.+?% .+? \| - \| - \| - \| - \|", full["standings"])
     assert "| sentiment, mean over layers | 16 | +10.0 points | 0.0100 | follows the prompt |" in page
+
+
+def test_a_text_that_failed_is_told_and_one_that_was_never_tried_is_unfinished(tmp_path, capsys):
+    folder = planted_run.write(tmp_path / "run")
+    store, record = Store(folder), read_run(folder / FILE)
+    lost, *_ = [cell for cell in record.cells if cell.arm == "sum"]
+    failed = GeneratedText(lost.key, lost.prompt, 0, {}, fault="The prompt is too long.")
+    store.run_pending([], lambda *_: iter([failed]))
+    never = replace(lost, key="never", seed=9)
+    write_run(replace(record, cells=(*record.cells, never)), folder / FILE)
+    assert main(["study", "--report", "--out", str(folder)]) == 0
+    page = capsys.readouterr().out
+    assert "| 1 text | - | The prompt is too long. |" in page
+    assert "Unfinished on Tiny, full: 1 texts are missing." in page
 
 
 def test_the_marks_of_a_page_get_the_tables(study, tmp_path, capsys):

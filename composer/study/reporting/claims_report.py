@@ -274,7 +274,7 @@ def _run(run: RunFindings, arms: Mapping[str, Arm], place: int) -> list[Block]:
         *pattern_blocks(run.patterns, f"alpha-{place}.svg"),
         *domain_blocks(run.domains, f"domains-{place}.svg"),
     ]
-    rows = [*run.missing, *((f"{count} texts", "-", reason) for reason, count in run.faults.items())]
+    rows = [*run.missing, *((_texts(count), "-", reason) for reason, count in run.faults.items())]
     if rows:
         found += [
             Heading("What could not be made", 3),
@@ -298,6 +298,10 @@ def _row(row: ArmRow, arms: Mapping[str, Arm]) -> tuple[str, ...]:
         "-" if row.ratio is None else f"{row.ratio:.2f}",
         str(row.texts),
     )
+
+
+def _texts(count: int) -> str:
+    return f"{count} text{'s' if count > 1 else ''}"
 
 
 def _arms(findings: ClaimsFindings) -> DataTable:
