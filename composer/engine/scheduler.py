@@ -23,6 +23,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.fault_messages import out_of_memory
 from composer.core.results import Fusion, Step
+from composer.engine.backoff import LONGEST, Backoff
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.session import DecodeSession, SessionRow, check_slots
 from composer.model.runtime.batch import Failed
@@ -36,6 +37,10 @@ POLL = 0.25
 # Seconds after which twice as many texts are tried where memory was not enough.
 GROW_AFTER = 60.0
 NO_MEMORY = "The memory is not enough for this text; shorten the prompt, or ask for fewer new tokens."
+FAILING = (
+    f"The server cannot write texts: it has failed several times in a row. Try again in {2 * LONGEST:.0f} "
+    "seconds; if that fails too, tell whoever runs it, whose log says why."
+)
 CLOSING = "The server is shutting down. Try again when it is back."
 
 T = TypeVar("T")
@@ -88,11 +93,20 @@ class Scheduler:
     """Feeds one running batch of an engine from any number of threads.
 
     slots: branches that decode together; a row of most methods has one. queue: requests that may wait.
-    max_seq_len: tokens of the longest row, prompt and continuation. Texts equal those of Engine.generate,
-    token for token, up to rounding.
+    max_seq_len: tokens of the longest row, prompt and continuation. pause: waits so many seconds between
+    restarts of a decoding thread that fails again and again; None: by the clock, or until it is closed.
+
+    Texts equal those of Engine.generate, token for token, up to rounding.
     """
 
-    def __init__(self, engine: Engine, slots: int = 32, queue: int = 64, max_seq_len: int = 2048):
+    def __init__(
+        self,
+        engine: Engine,
+        slots: int = 32,
+        queue: int = 64,
+        max_seq_len: int = 2048,
+        pause: Callable[[float], object] | None = None,
+    ):
         self.engine, self.slots, self.queue = engine, slots, queue
         self.max_seq_len = min(max_seq_len, engine.base.context)
         self._waiting: deque[RequestHandle] = deque()
@@ -108,6 +122,7 @@ class Scheduler:
         self._closed = False
         # Branches that decode together now: fewer than `slots` for a while after memory was not enough.
         self._room, self._grow_at = slots, 0.0
+        self._backoff, self._pause = Backoff(), pause or self._wait_unless_closed
 
     @property
     def idle(self) -> bool:
@@ -241,15 +256,22 @@ class Scheduler:
             try:
                 self._loop()
             except BaseException as fault:  # a thread that ended would leave everybody waiting
-                log.exception("the decoding thread begins anew")
-                self._fail_all(fault)
-        self._fail_all(ComposerError(CLOSING))
+                seconds = self._backoff.fail()
+                log.exception("the decoding thread begins anew in %.2f s", seconds)
+                if self._backoff.exhausted:
+                    self._fail_all(ComposerError(FAILING), everybody=True)
+                else:
+                    self._fail_all(fault)
+                if seconds:
+                    self._pause(seconds)
+        self._fail_all(ComposerError(CLOSING), everybody=True)
 
     def _loop(self) -> None:
         session: DecodeSession | None = None
         while (joining := self._next()) is not None:
             self._run_task()
             if not joining and (session is None or not session.keys):
+                self._backoff.succeed()
                 continue
             try:
                 session = session or self.engine.start(self.slots, self.max_seq_len)
@@ -265,6 +287,11 @@ class Scheduler:
                     self._fail_all(fault)
             if session is None:
                 self.engine.free_memory()
+            self._backoff.succeed()
+
+    def _wait_unless_closed(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, timeout=seconds)
 
     def _shrink(self) -> bool:
         """Have the running rows wait for a batch of half as many. False where there is only one.
@@ -377,12 +404,16 @@ class Scheduler:
                 with self._changed:
                     del self._running[outcome.row]
 
-    def _fail_all(self, fault: BaseException) -> None:
+    def _fail_all(self, fault: BaseException, everybody: bool = False) -> None:
+        """Tell the running rows, and with `everybody` those that wait and the tasks as well."""
         with self._changed:
-            waiting = [*self._waiting, *self._background] if self._closed else []
+            waiting = [*self._waiting, *self._background] if everybody else []
             handles = [*self._running.values(), *waiting]
             self._running.clear()
-            tasks = list(self._tasks) if self._closed else []
+            tasks = list(self._tasks) if everybody else []
+            if everybody:
+                for queue in (self._waiting, self._background, self._tasks):
+                    queue.clear()
         for handle in handles:
             handle.outbox.put(_sentence(fault))
         for future, _ in tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from threading import Event
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
-from composer.engine.scheduler import QueueUpdate, Scheduler
+from composer.engine.backoff import ENOUGH, FIRST, LONGEST, Backoff
+from composer.engine.scheduler import FAILING, QueueUpdate, Scheduler
 from tests.tools import tiny
 
 REQUESTS = [
@@ -333,6 +335,67 @@ def test_a_decoding_thread_that_fails_begins_anew(engine, scheduler, monkeypatch
     with pytest.raises(ComposerError, match="could not be continued; try again"):
         list(running)
     assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
+
+
+def test_pauses_grow_up_to_the_longest_and_begin_anew_after_a_success():
+    backoff = Backoff()
+    pauses = [backoff.fail() for _ in range(100)]
+    assert pauses[:4] == [0, FIRST, 2 * FIRST, 4 * FIRST] and pauses[-1] == LONGEST
+    assert pauses == sorted(pauses) and backoff.exhausted
+    backoff.succeed()
+    assert backoff.fail() == 0 and not backoff.exhausted
+
+
+def test_a_decoding_thread_that_fails_at_every_turn_pauses_and_tells_those_who_wait(engine, monkeypatch):
+    """The clock is the test's: each pause is written down, and ends when the test says so."""
+    asked, go_on = SimpleQueue(), SimpleQueue()
+    scheduler = Scheduler(engine, slots=1, pause=lambda seconds: (asked.put(seconds), go_on.get(timeout=60)))
+    broken, look = Event(), scheduler._next
+
+    def fail():
+        if broken.is_set():
+            raise SystemError("nobody foresaw this")
+        return look()
+
+    monkeypatch.setattr(scheduler, "_next", fail)
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
+    running = scheduler.submit("I was here", Composition(), LONG).events()
+    first(running)
+    waiting = [scheduler.submit("I wait", Composition(), LONG, background=late) for late in (False, True)]
+    broken.set()
+    pauses = [asked.get(timeout=60)]
+    with pytest.raises(ComposerError, match="could not be continued; try again"):
+        list(running)
+    task = scheduler.submit_task(lambda: "done")
+    while len(pauses) < ENOUGH - 1:
+        assert not task.done() and all(each.outbox.empty() for each in waiting)
+        go_on.put(None)
+        pauses.append(asked.get(timeout=60))
+    assert pauses == [FIRST * 2**n for n in range(ENOUGH - 1)]
+    for each in waiting:
+        with pytest.raises(ComposerError) as fault:
+            list(each.events())
+        assert str(fault.value) == FAILING
+    assert str(task.exception(timeout=60)) == FAILING and scheduler.busy == 0
+    broken.clear()
+    go_on.put(None)
+    assert len(list(scheduler.generate("Again", Composition(), Sampling(max_new_tokens=4)))) == 4
+    assert scheduler._backoff.failures == 0
+    scheduler.close()
+
+
+def test_closing_does_not_wait_for_a_pause(engine, monkeypatch):
+    monkeypatch.setattr("composer.engine.backoff.FIRST", 600.0)
+    monkeypatch.setattr("composer.engine.backoff.LONGEST", 600.0)
+    scheduler, failed = Scheduler(engine, slots=1), Event()
+    monkeypatch.setattr(scheduler, "_next", lambda: failed.set() or 1 / 0)
+    waiting = scheduler.submit("I wait", Composition(), LONG)
+    assert failed.wait(60)
+    began = time.monotonic()
+    scheduler.close()
+    assert time.monotonic() - began < 60
+    with pytest.raises(ComposerError, match="shutting down"):
+        list(waiting.events())
 
 
 @pytest.mark.parametrize("jump", [-86_400, 86_400])
