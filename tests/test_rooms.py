@@ -99,7 +99,8 @@ def _package_faults(path: str, name: str) -> set[str]:
 
 
 def _node_faults(path: str, node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+    trusts = isinstance(node, ast.keyword) and node.arg == "trust_remote_code"
+    if trusts and ast.unparse(node.value) != "False":
         yield "sets trust_remote_code"
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and OUTSIDE in node.value:
         yield "reads outside the project"
@@ -198,6 +199,7 @@ def test_a_planted_leak_is_caught(path, source, fault):
         ("composer/model/gated_model.py", "from torch import nn"),
         ("composer/ui/page.py", "import gradio as gr\nfrom composer import Composition, Engine"),
         ("composer/engine/engine.py", "import torch\nx = torch.zeros(1)"),
+        ("composer/model/loading.py", "load('x', trust_remote_code=False)"),
     ],
 )
 def test_what_belongs_there_is_let_in(path, source):

@@ -15,7 +15,6 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -28,6 +27,7 @@ from composer.core.fault_messages import out_of_memory
 from composer.model.checkpoints.converted import without_bars
 from composer.model.checkpoints.files import locate
 from composer.model.checkpoints.memory_estimate import warning_before_loading
+from composer.model.checkpoints.tokenizer_files import TokenizerFault, load_tokenizer
 from composer.model.tokens import check_tokenizer, encode_prompt, read_prompt
 
 log = logging.getLogger(__name__)
@@ -126,14 +126,14 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
     # from hundredfold slowdowns on tiny activations.
     torch.set_flush_denormal(True)
     try:
-        family = AutoConfig.from_pretrained(folder, local_files_only=True)
+        family = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if type(family) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise ComposerError(
                 f"The base {spec.id} is of the family {sanitize(family.model_type, 40)}, which does not "
                 "continue texts: choose a causal language model, such as a Llama, Qwen or Gemma."
             )
         with without_bars():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = load_tokenizer(folder)
             untouched = _model(folder, family, spec, device)
     except ComposerError:
         raise
@@ -169,6 +169,7 @@ def _model(folder: Path, config: PretrainedConfig, spec: BaseSpec, device: str) 
                 quantization_config=_quantization(spec),
                 device_map={"": device},
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
             )
             model.eval().requires_grad_(False)
@@ -190,6 +191,8 @@ def _refusal(fault: Exception, spec: BaseSpec, source: str) -> str:
             "Install it (pip install -r requirements.txt), or choose quantization: none."
         )
     cure = "repair the files of its folder" if source == "folder" else "delete its cached copy"
+    if isinstance(fault, TokenizerFault):
+        return f"{start}, because {fault}; {cure} and start again, or choose another base."
     return f"{start}; {cure} and start again, or choose another base (--verbose tells more)."
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.hostile.readers import CONFIG, RECIPE, REQUEST, TENSORS
+from tests.hostile.readers import CONFIG, RECIPE, REQUEST, TENSORS, TOKENIZER
+from tests.tools import gguf_bases
 
 CATALOG = yaml.safe_load((Path(__file__).parents[2] / "adapters.yaml").read_text("utf-8"))
 LEAVES = (
@@ -122,6 +123,52 @@ def _card(mutator: Mutator) -> bytes:
     )
 
 
+NUMBERS = (0, 1, 2, 3, 5, 8, 64, 257, 10**6, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1, -1)
+
+
+def _gguf(mutator: Mutator) -> bytes:
+    """A file whose counts, keys, values, shapes, types and places are not those of its tensors."""
+    draw, given = mutator.random, gguf_bases.document()
+    for key in list(given["fields"]):
+        if draw.random() < mutator.rate:
+            given["fields"][key] = _typed(mutator)
+        if draw.random() < mutator.rate / 4:
+            given["fields"][_key(mutator)] = given["fields"].pop(key)
+    for name, (shape, kind) in list(given["tensors"].items()):
+        if draw.random() < mutator.rate:
+            shape = [draw.choice(NUMBERS) for _ in range(draw.randint(0, 5))]
+        kind = draw.choice(NUMBERS) if draw.random() < mutator.rate else kind
+        places = [draw.choice(NUMBERS) * draw.choice((1, 32))] if draw.random() < mutator.rate else []
+        given["tensors"][name] = [shape, kind, *places]
+        if draw.random() < mutator.rate:
+            given["tensors"][_key(mutator)] = given["tensors"].pop(name)
+    for key in ("magic", "version", "tensor_count", "key_count"):
+        if draw.random() < mutator.rate:
+            given[key] = draw.choice(NUMBERS)
+    return gguf_bases.pack(given, data=None if draw.random() > mutator.rate else 64)
+
+
+def _key(mutator: Mutator) -> str:
+    return str(mutator.random.choice(LEAVES))[:300]
+
+
+def _typed(mutator: Mutator, depth: int = 0) -> list[object]:
+    """A value of some kind as `gguf_bases.pack` takes it: unknown kinds, and lists of lists, too."""
+    draw = mutator.random
+    kind = draw.choice(("U8", "U32", "I32", "U64", "F32", "F32", "BOOL", "STRING", "ARRAY", "ARRAY", 77))
+    if kind == "STRING":
+        return [kind, draw.choice((_key(mutator), b"\xff\xfe", "x" * 3000))]
+    if kind == "F32":
+        return [kind, draw.choice((float("nan"), float("inf"), -1.0, 0.0, 1e-30, 2.0))]
+    if kind != "ARRAY" or depth > 2:
+        return [kind if kind != "ARRAY" else "U32", draw.choice(NUMBERS)]
+    own, value = _typed(mutator, depth + 1)
+    return [
+        kind,
+        [own, [value] * draw.randint(0, 3), *([draw.choice(NUMBERS)] if draw.random() < 0.5 else [])],
+    ]
+
+
 def _source(mutator: Mutator) -> bytes:
     one, two = str(mutator.random.choice(LEAVES)), str(mutator.random.choice(LEAVES))
     text = mutator.random.choice(
@@ -143,6 +190,8 @@ MAKERS: Mapping[str, Callable[[Mutator], bytes]] = {
     "sampling": _json(REQUEST["sampling"]),
     "card": _card,
     "source": _source,
+    "gguf": _gguf,
+    "tokenizer": _json(TOKENIZER),
     "texts.txt": lambda mutator: "\n\n".join(map(str, mutator.rows())).encode("utf-8", "surrogatepass"),
     "texts.jsonl": lambda mutator: "\n".join(map(json.dumps, mutator.rows())).encode(),
     "texts.csv": lambda mutator: "\n".join(["text", *(json.dumps(each) for each in mutator.rows())]).encode(),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from composer.adapters.catalog import load_catalog
@@ -13,13 +15,18 @@ from composer.adapters.fit.report import check_fit
 from composer.adapters.header import read_header
 from composer.adapters.model_card import parse_card
 from composer.adapters.recipe import parse_recipe, read_recipe
+from composer.core.catalog_types import BaseSpec
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
+from composer.model.checkpoints.gguf_check import check_gguf
+from composer.model.checkpoints.gguf_header import GgufFault
+from composer.model.loading import load_base
 from composer.training.own_texts.reader import read_texts
 from composer.ui.components import curves
 from composer.ui.settings import Settings
 from composer.ui.sharing import decode
 from composer.ui.validation import check_source, make_request, read_source
+from tests.tools import tiny
 
 SITES = {
     f"model.layers.{layer}.self_attn.{own}": (16, 16) for layer in (0, 1) for own in ("q_proj", "v_proj")
@@ -75,6 +82,67 @@ REQUEST = {
     "sampling": {"seed": 1, "temperature": 1.0, "top_p": 0.9, "top_k": 50, "max_new_tokens": 10},
     "curves": {"positive": [1] * 9},
     "schedule": {"positive": [1, None]},
+}
+TOKENIZER = {
+    "tokenizer.json": {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": 8,
+                "content": "<end>",
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": {"String": "\u2019"}, "content": "'"}],
+        },
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": " ?\\p{L}+|\\p{N}{1,3}|\\s+(?!\\S)|\\s+"},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<end>": {"id": "<end>", "ids": [8], "tokens": ["<end>"]}},
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {"a": 0, "b": 1, "h": 2, "e": 3, "l": 4, "o": 5, "\u0120": 6, "ab": 7},
+            "merges": [["a", "b"]],
+        },
+    },
+    "tokenizer_config.json": {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<end>",
+        "model_max_length": 256,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {"8": {"content": "<end>", "special": True, "normalized": False}},
+        "chat_template": "{% for m in messages %}{{ m.role }} {{ m.content }}{{ eos_token }}{% endfor %}",
+    },
 }
 
 Read = Callable[[bytes, Path], object]
@@ -151,6 +219,35 @@ def _source(data: bytes, folder: Path) -> object:
     return check_source(text, folders=False)
 
 
+def _gguf(path: Path) -> object:
+    try:
+        return check_gguf(path)
+    except GgufFault as fault:
+        raise ComposerError(f"The file cannot be converted, because {fault}.") from fault
+
+
+@cache
+def _base_files() -> Mapping[str, bytes]:
+    """A base's folder, but for its tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.model("llama").save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _tokenizer(data: bytes, folder: Path) -> object:
+    """The tokenizer's files are in one JSON mapping; what is no mapping itself is written as it is."""
+    given, base = _mapping(data), folder / "base"
+    base.mkdir(exist_ok=True)
+    for name, content in _base_files().items():
+        (base / name).write_bytes(content)
+    for name in TOKENIZER:
+        own = given.get(name, "")
+        text = own if isinstance(own, str) else json.dumps(own)
+        (base / name).write_text(text, "utf-8", "surrogatepass")
+    loaded = load_base(BaseSpec("mine", "owner/base", folder=str(base), prompting="chat"), "cpu")
+    return loaded.encode("hello ab")
+
+
 READERS: Mapping[str, Read] = {
     "header": _written("adapter_model.safetensors", lambda path: read_header("mine", path)),
     "config": _written("adapter_config.json", lambda path: read_config("mine", path)),
@@ -166,6 +263,8 @@ READERS: Mapping[str, Read] = {
     ),
     "card": lambda data, folder: parse_card(data.decode("utf-8", "replace")),
     "source": _source,
+    "gguf": _written("base.gguf", _gguf),
+    "tokenizer": _tokenizer,
     "texts.txt": _written("mine.txt", lambda path: read_texts([path])),
     "texts.jsonl": _written("mine.jsonl", lambda path: read_texts([path])),
     "texts.csv": _written("mine.csv", lambda path: read_texts([path])),

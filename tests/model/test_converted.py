@@ -62,8 +62,9 @@ def conversions(whole, monkeypatch) -> list[Path]:
             done.append(folder)
             shutil.copytree(whole, folder, dirs_exist_ok=True)
 
-        return Read(save)
+        return Read(save), {"missing_keys": set(), "mismatched_keys": set()}
 
+    monkeypatch.setattr(converted, "check_gguf", lambda path: None)
     monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", model)
     tokens = Read(lambda folder: None)
     monkeypatch.setattr(converted.AutoTokenizer, "from_pretrained", lambda *args, **options: tokens)
@@ -166,6 +167,7 @@ def test_a_conversion_that_fails_is_a_sentence_and_leaves_nothing(fault, words, 
     def fail(*args, **options):
         raise fault
 
+    monkeypatch.setattr(converted, "check_gguf", lambda path: None)
     monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", fail)
     with pytest.raises(ComposerError) as result:
         convert(SPEC, write_gguf)
@@ -177,7 +179,7 @@ def test_ctrl_c_while_it_is_converted_leaves_nothing(cache, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(converted.AutoModelForCausalLM, "from_pretrained", stop)
+    monkeypatch.setattr(converted, "check_gguf", stop)
     with pytest.raises(KeyboardInterrupt):
         convert(SPEC, write_gguf)
     assert [each.name for each in (cache / "bases").iterdir()] == ["pack-1-b.lock"]

