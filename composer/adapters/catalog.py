@@ -57,6 +57,7 @@ def _base(name: str, entry: BaseEntry) -> BaseSpec:
         notice=Notice(**entry.notice.model_dump()) if entry.notice else None,
         quantization=entry.quantization,
         dtype=entry.dtype,
+        device_map=entry.device_map,
         prompting=entry.prompting,
         verified=entry.verified,
         adapters=tuple(_adapter(key, each, group_of.get(key)) for key, each in entry.adapters.items()),

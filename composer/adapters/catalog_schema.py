@@ -259,6 +259,7 @@ class BaseEntry(Strict):
     notice: NoticeEntry | None = None
     quantization: Literal["none", "nf4", "int8"] = "none"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device_map: Literal["single", "auto"] = "single"
     prompting: Literal["plain", "chat"] = "plain"
     verified: bool = False
     attributes: dict[Name, AttributeEntry] = Field(default_factory=dict)

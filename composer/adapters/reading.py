@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -30,6 +30,8 @@ class Reader:
     dtype: torch.dtype
     # Of the weights, in bytes.
     limit: float = math.inf
+    # Of sites that compute elsewhere than on `device`.
+    devices: Mapping[str, torch.device] = field(default_factory=dict)
 
     def check(self, spec: AdapterSpec, fetch: Fetch = Fetch()) -> FitReport:
         """Whether the adapter fits. Downloads no weights and never raises for what the source holds."""
@@ -58,7 +60,13 @@ class Reader:
         try:
             folder = download(files, limit, fetch)
             factors = load_adapter(
-                folder, files, report, base=self.names, device=self.device, dtype=self.dtype
+                folder,
+                files,
+                report,
+                base=self.names,
+                device=self.device,
+                dtype=self.dtype,
+                devices=self.devices,
             )
             return report, factors
         except ComposerError as fault:

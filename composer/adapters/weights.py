@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -26,8 +27,11 @@ def load_adapter(
     device: torch.device,
     dtype: torch.dtype,
     base: BaseNames = PLAIN,
+    devices: Mapping[str, torch.device] | None = None,
 ) -> Adapter:
     """Loads the weights of `files` in `folder`, which `report` accepted for this `base`.
+
+    devices: of sites whose factors do not go to `device`.
 
     The bytes are read and not mapped, since truncating a mapped file would crash the process and overwriting
     it would change the loaded weights. Raises ComposerError for a file that cannot be read, that changed
@@ -38,7 +42,7 @@ def load_adapter(
     for key, place in matrices(files.header, base).items():
         tensor = tensors.pop(key)
         if place is not None and place[0] in report.ranks:
-            halves[place] = _finite(tensor, device, dtype)
+            halves[place] = _finite(tensor, (devices or {}).get(place[0], device), dtype)
     patterns = Patterns()
     return {
         path: LoraFactors(halves[path, "A"], halves[path, "B"], scaling(files.config, path, rank, patterns))

@@ -46,7 +46,8 @@ class OutputGramObserver:
         b = site.B.float()
         if self._inner is None:
             self._inner = gram.new_zeros(len(z), self._layers, self._tokens, count, count)
-        self._inner[:, self._layer_of[path]] += apart @ (b.T @ b) @ apart.transpose(-1, -2)  # [G, P, n, n]
+        inner = apart @ (b.T @ b) @ apart.transpose(-1, -2)  # [G, P, n, n]
+        self._inner[:, self._layer_of[path]] += inner.to(self._inner.device)
 
     def gram(self) -> OutputGram:
         """The result. Raises ValueError if no site of the bank was in a pass."""

@@ -127,6 +127,7 @@ class BaseSpec:
     notice: Notice | None = None
     quantization: str = "none"  # none | nf4 | int8
     dtype: str = "float32"  # one of DTYPES
+    device_map: str = "single"  # single | auto: spread over the cards there are, and the CPU's memory
     prompting: str = "plain"  # plain continuation | chat
     verified: bool = False  # whether this project has run it
     adapters: tuple[AdapterSpec, ...] = ()

@@ -70,7 +70,10 @@ class Engine:
         self.end_tokens = base.end_tokens
         names = base_names(base.model)
         self.model = GatedModel(base.model)
-        self._reader = Reader(self.model.sites, names, base.device, base.dtype, weights_limit(max_adapter_mb))
+        limit = weights_limit(max_adapter_mb)
+        self._reader = Reader(
+            self.model.sites, names, base.device, base.dtype, limit, devices=self.model.devices
+        )
         self.runner = verified_runner(self.model, self.model.layout(AdapterBank()), base.spec, decode_weights)
         self._analyzer = PromptAnalyzer(self.model, self.runner)
         self._planner = GatePlanner(self._analyzer)

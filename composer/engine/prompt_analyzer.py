@@ -115,9 +115,10 @@ class PromptAnalyzer:
         start, end = layout.spans[path]
         assert read.telemetry is not None  # the bank has this site
         z, site = read.telemetry.coded[0, start:end].float(), layout.bank.sites[path]  # [R]
+        gram, owner = site.gram.to(z.device), site.adapter_index.to(z.device)
         # Not a product with 0: another column's z may have overflowed.
-        parts = [z.where(site.adapter_index == place, 0) for place in range(len(columns))]  # n of [R]
-        return np.array([float((own @ site.gram @ own).clamp_min(0).sqrt()) for own in parts], np.float32)
+        parts = [z.where(owner == place, 0) for place in range(len(columns))]  # n of [R]
+        return np.array([float((own @ gram @ own).clamp_min(0).sqrt()) for own in parts], np.float32)
 
     def likelihood(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
         """The mean log-likelihood of the tokens after the first under each column's adapter alone; [n] nats.

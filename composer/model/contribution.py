@@ -38,7 +38,7 @@ class Contribution:
         self._stacks = []
         for paths in by_rank.values():
             columns = torch.stack([place[slice(*layout.spans[path])] for path in paths])  # [S, R]
-            gram = torch.stack([layout.bank.sites[path].gram for path in paths])  # [S, R, R]
+            gram = torch.stack([layout.bank.sites[path].gram.to(place.device) for path in paths])  # [S, R, R]
             self._stacks.append(_Stack(columns, gram, cell[columns].flatten()))
 
     def __call__(self, telemetry: GateTelemetry) -> torch.Tensor:

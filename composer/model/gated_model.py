@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from composer.adapters.bank import AdapterBank
 from composer.core.errors import ComposerError, sanitize
+from composer.model.placement import device_of, is_spread
 from composer.model.rank_layout import GateTelemetry, Layout, layer_energy
 from composer.model.runtime.nf4.stacking import exact_on_cpu
 from composer.model.runtime.token_routing import TokenRouter
@@ -52,9 +53,10 @@ class GateCall:
         start, end = self.layout.spans[path]
         scale = self.scales[:, None, start:end]
         if self.routing is None:
-            return scale
-        row = torch.arange(len(z), device=z.device).repeat_interleave(z.shape[1])  # [B T]
-        return scale * self.routing(z.flatten(0, 1), start, end, row).view_as(z)
+            return scale.to(z.device)
+        here = z.to(scale.device)
+        row = torch.arange(len(z), device=here.device).repeat_interleave(z.shape[1])  # [B T]
+        return (scale * self.routing(here.flatten(0, 1), start, end, row).view_as(here)).to(z.device)
 
 
 class TelemetryRecorder:
@@ -75,8 +77,9 @@ class TelemetryRecorder:
         """The pass as one value; None for a bank without sites."""
         if not layout.spans:
             return None
-        coded = torch.cat([self.coded[path] for path in layout.spans], dim=1)  # [B, Z]
-        norms = torch.stack([self.base[path] for path in layout.spans], dim=1)  # [B, S]
+        home = layout.adapter_index.device
+        coded = torch.cat([self.coded[path].to(home) for path in layout.spans], dim=1)  # [B, Z]
+        norms = torch.stack([self.base[path].to(home) for path in layout.spans], dim=1)  # [B, S]
         layer = torch.tensor([layer_of[path] for path in layout.spans], device=norms.device)  # [S]
         return GateTelemetry(coded, layer_energy(norms, layer, layout.layers), layout)
 
@@ -105,7 +108,8 @@ class GatedModel:
     """A causal language model whose decoder Linear layers carry gates. Changes `model` in place.
 
     sites: dotted path -> (out_features, in_features) of every Linear inside the decoder layers.
-    layer_of: dotted path -> layer index.
+    layer_of: dotted path -> layer index. spread: whether its parts are on several devices. devices: if so,
+    dotted path -> where the site computes and its factors are. Gates and readings are on `device`.
     """
 
     def __init__(self, model: nn.Module):
@@ -113,6 +117,8 @@ class GatedModel:
         self._current: ContextVar[GateCall | None] = ContextVar("gate_call", default=None)
         self.sites: dict[str, tuple[int, int]] = {}
         self.layer_of: dict[str, int] = {}
+        self.spread = is_spread(model)
+        self.devices: dict[str, torch.device] = {}
         prefix, blocks = _decoder_layers(model)
         self.layers = len(blocks)
         for index, block in enumerate(blocks):
@@ -123,6 +129,8 @@ class GatedModel:
 
     def _gate(self, block: nn.Module, name: str, path: str, layer: int, linear: nn.Linear) -> None:
         parent, _, child = name.rpartition(".")
+        if self.spread:
+            self.devices[path] = device_of(linear)
         setattr(block.get_submodule(parent), child, GatedLinear(linear, path, self._current))
         self.sites[path] = (linear.out_features, linear.in_features)
         self.layer_of[path] = layer
@@ -131,11 +139,12 @@ class GatedModel:
         call = self._current.get()
         if call is not None and call.capture:
             hidden = output[0] if isinstance(output, tuple) else output  # [B, T, d]
-            call.hidden.append(hidden if call.capture == "all" else hidden[:, -1])
+            kept = hidden if call.capture == "all" else hidden[:, -1]
+            call.hidden.append(kept.to(self.device) if self.spread else kept)
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def quantised(self) -> bool:

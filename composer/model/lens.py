@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from composer.core.errors import ComposerError, sanitize
+from composer.model.placement import is_spread
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 
 # Hidden states unembedded at once: many enough for one efficient product, few enough to hold their logits.
@@ -38,17 +39,19 @@ class Lens:
                 f"This base is of the family {family}, whose final norm or unembedding was not found, so KL "
                 "fusion cannot read it; choose a base of another family."
             )
-        self._head = fuse_linears([head], base=BaseWeights.of(model))
+        self._head = (
+            _SpreadHead(head) if is_spread(model) else fuse_linears([head], base=BaseWeights.of(model))
+        )
         # Which words can be unembedded apart from the others: those of a plain layer on a GPU. A CPU has a
         # packed copy of the whole, which is quicker.
-        streams = type(head) is nn.Linear and head.weight.device.type == "cuda"
+        streams = type(head) is nn.Linear and head.weight.device.type == "cuda" and not is_spread(model)
         self._words: nn.Linear | None = head if streams else None
 
     @torch.inference_mode()
     def log_probs(self, hidden: torch.Tensor, norm: bool) -> torch.Tensor:
         """[rows, d] un-normed hidden states -> [rows, V] float32 log-probabilities."""
         logits, _ = self._head(self._norm(hidden) if norm else hidden)
-        return torch.log_softmax(logits.float(), dim=-1)
+        return torch.log_softmax(logits.to(hidden.device).float(), dim=-1)
 
     @torch.inference_mode()
     def divergence(self, hidden: list[torch.Tensor], norm: bool) -> torch.Tensor:
@@ -69,6 +72,16 @@ class Lens:
         # Rounding can leave a tiny negative where p and q agree; a divergence has none. An adapter whose
         # numbers overflow is infinitely far from the base.
         return torch.cat(parts).nan_to_num_(nan=FARTHEST).clamp_(0, FARTHEST)  # [L, N]
+
+
+class _SpreadHead:
+    """The unembedding of a spread base, through its module: accelerate brings weights and x together."""
+
+    def __init__(self, head: nn.Module):
+        self._module = head
+
+    def __call__(self, hidden: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self._module(hidden), None
 
 
 def _kl(log_probs: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,7 @@ from composer.model.checkpoints.converted import without_bars
 from composer.model.checkpoints.files import locate
 from composer.model.checkpoints.memory_estimate import warning_before_loading
 from composer.model.checkpoints.tokenizer_files import TokenizerFault, load_tokenizer
+from composer.model.placement import device_map, device_of, in_words, is_spread
 from composer.model.tokens import check_tokenizer, encode_prompt, read_prompt
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Base:
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -110,14 +112,17 @@ class Base:
         return len(encode_prompt(self.tokenizer, text, self.spec.prompting))
 
 
-def load_base(spec: BaseSpec, device: str | None = None) -> Base:
+def load_base(
+    spec: BaseSpec, device: str | None = None, parts: Mapping[str, str | int] | None = None
+) -> Base:
     """Load `spec` from the first source that has it.
 
     A process holds the weights once: another Base of the same files has modules of its own, which may be
     wrapped, and the same parameters. Nobody may write to them.
 
-    device: "cpu", "cuda"...; None takes CUDA when there is one. Raises ComposerError when no source
-    has the weights, with what to do about it.
+    device: "cpu", "cuda"...; None takes CUDA when there is one. parts: where each module goes, as accelerate
+    has it in a device_map; None: as `spec.device_map` says. A base whose parts are on several devices is
+    loaded anew by each call. Raises ComposerError when no source has the weights, with what to do about it.
     """
     folder, source = locate(spec)
     log.info("base %s: weights from %s (%s)", spec.id, source, folder)
@@ -134,12 +139,14 @@ def load_base(spec: BaseSpec, device: str | None = None) -> Base:
             )
         with without_bars():
             tokenizer = load_tokenizer(folder)
-            untouched = _model(folder, family, spec, device)
+            untouched = _model(folder, family, spec, device, parts)
     except ComposerError:
         raise
     except Exception as fault:  # a stranger's files can raise anything
         raise ComposerError(_refusal(fault, spec, source)) from fault
-    base = Base(spec, str(folder), source, with_same_parameters(untouched), tokenizer, untouched)
+    # accelerate's hooks keep what is offloaded: a copy of them would take the memory again.
+    model = untouched if is_spread(untouched) else with_same_parameters(untouched)
+    base = Base(spec, str(folder), source, model, tokenizer, untouched)
     check_tokenizer(tokenizer, spec, base.vocabulary)
     return base
 
@@ -153,13 +160,19 @@ def with_same_parameters(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, shared)
 
 
-def _model(folder: Path, config: PretrainedConfig, spec: BaseSpec, device: str) -> PreTrainedModel:
+def _model(
+    folder: Path,
+    config: PretrainedConfig,
+    spec: BaseSpec,
+    device: str,
+    parts: Mapping[str, str | int] | None,
+) -> PreTrainedModel:
     """The model as it is loaded, from memory if it is there."""
     files = [path.stat() for path in sorted(folder.glob("*.safetensors"))]
     stamps = tuple((file.st_mtime_ns, file.st_size) for file in files)
-    key = folder.resolve(), stamps, spec.dtype, spec.quantization, device
+    key = folder.resolve(), stamps, spec.dtype, spec.quantization, spec.device_map, device
     with _loading:
-        model = _loaded.get(key)
+        model = None if parts else _loaded.get(key)
         if model is None:
             if warning := warning_before_loading(config, spec, device):
                 log.warning("%s", warning)
@@ -167,7 +180,7 @@ def _model(folder: Path, config: PretrainedConfig, spec: BaseSpec, device: str) 
                 folder,
                 dtype=getattr(torch, spec.dtype),
                 quantization_config=_quantization(spec),
-                device_map={"": device},
+                device_map=parts or device_map(spec.device_map, device),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -176,7 +189,14 @@ def _model(folder: Path, config: PretrainedConfig, spec: BaseSpec, device: str) 
             _keep_layout(model)
             _leave_the_file(model)
             # LLM.int8's layers move their weights into a state of their own at their first product.
-            if spec.quantization != "int8":
+            if is_spread(model):
+                log.warning(
+                    "base %s: its parts are spread: %s. Parts that are not on a card are brought there for "
+                    "each token, which is slow",
+                    spec.id,
+                    in_words(model),
+                )
+            elif spec.quantization != "int8":
                 _loaded[key] = model
     return model
 

@@ -59,9 +59,9 @@ class Layout:
             bank,
             layers,
             spans,
-            torch.cat([whole, *layer]),
-            torch.cat([whole, *(site.adapter_index for site in sites)]),
-            torch.cat([whole.float(), *(site.scaling.float() for site in sites)]),
+            torch.cat([whole, *(each.to(device) for each in layer)]),
+            torch.cat([whole, *(site.adapter_index.to(device) for site in sites)]),
+            torch.cat([whole.float(), *(site.scaling.to(device, torch.float32) for site in sites)]),
             tuple(range(len(bank.names))),
         )
 
@@ -91,9 +91,10 @@ class Layout:
         spans, sites, kept, end = {}, {}, [], 0
         for path, (start, stop) in self.spans.items():
             mine = torch.nonzero(index[start:stop] >= 0).flatten()  # [R of the selection]
-            site, own = self.bank.sites[path], mine.to(device)
+            site = self.bank.sites[path]
+            own = mine.to(site.A.device)
             sites[path] = SiteFactors(
-                site.A[own], site.B[:, own], index[start:stop][mine].to(device), site.scaling[own]
+                site.A[own], site.B[:, own], index[start:stop][mine].to(own.device), site.scaling[own]
             )
             spans[path] = (end, end + len(mine))
             kept.append(start + mine)
@@ -141,7 +142,8 @@ class Layout:
     @cached_property
     def prototype(self) -> torch.Tensor:
         """[Z] float32: Site.prototype of all the sites."""
-        return torch.cat([self.scaling[:0], *(self.bank.sites[path].prototype for path in self.spans)])
+        own = (self.bank.sites[path].prototype.to(self.scaling.device) for path in self.spans)
+        return torch.cat([self.scaling[:0], *own])
 
     def scales(self, gates: torch.Tensor) -> torch.Tensor:
         """[B, L, N] gates -> [B, Z]: what multiplies x A^T, gate times the adapter's own scaling."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from composer.model.gated_model import GatedModel
+from composer.model.placement import brought
 
 
 @torch.no_grad()
@@ -16,6 +17,11 @@ def weight_norms(model: GatedModel, paths: Iterable[str]) -> dict[str, float]:
 
 
 def _norm(layer: torch.nn.Module) -> float:
+    with brought(layer):
+        return _norm_here(layer)
+
+
+def _norm_here(layer: torch.nn.Module) -> float:
     weight = layer.weight
     if type(weight) is not torch.nn.Parameter:
         # PEFT, and bitsandbytes with it, takes seconds to import, which a base that is not quantised spares.

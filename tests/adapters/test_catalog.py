@@ -220,6 +220,7 @@ FAULTS = {
         ("id: me/tiny", "id: me/tiny\n    quantization: fp4"),
         "choose one of none, nf4, int8",
     ),
+    "a device map": (("id: me/tiny", "id: me/tiny\n    device_map: cards"), "choose one of single, auto"),
     "a dtype": (("id: me/tiny", "id: me/tiny\n    dtype: half"), "choose one of float32, bfloat16, float16"),
     "a prompting": (("id: me/tiny", "id: me/tiny\n    prompting: talk"), "choose one of plain, chat"),
     "a dtype that is a list": (("id: me/tiny", "id: me/tiny\n    dtype: [half]"), "dtype must be a text"),

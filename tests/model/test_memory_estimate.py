@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from composer.core.catalog_types import AdapterSpec, BaseSpec
@@ -162,6 +163,22 @@ def test_a_base_beyond_what_is_free_is_warned_of_before_it_is_loaded(monkeypatch
     nf4 = spec("nf4", "bfloat16")
     assert memory_warning(estimate_memory(config_of("mistral-7b"), nf4), nf4, "cpu") is None
     assert "nf4" not in memory_warning(replace(estimate, weights=10**13), nf4, "cpu")
+
+
+def test_a_spread_base_may_take_all_cards_and_the_cpu_s_memory(monkeypatch):
+    free = {"cuda": 6 * 10**9, "cuda:0": 6 * 10**9, "cuda:1": 5 * 10**9, "cpu": 4 * 10**9}
+    monkeypatch.setattr(memory_estimate, "free_memory", free.__getitem__)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    own = spec(dtype="bfloat16")
+    estimate = estimate_memory(config_of("mistral-7b"), own)  # 14.5 GB
+    warning = memory_warning(estimate, own, "cuda")
+    assert (
+        "6.0 GB are free" in warning and "set `device_map: auto` for it, set `quantization: nf4`" in warning
+    )
+    assert memory_warning(estimate, replace(own, device_map="auto"), "cuda") is None
+    free["cpu"] = 10**9
+    assert "12.0 GB are free" in memory_warning(estimate, replace(own, device_map="auto"), "cuda")
+    assert "1.0 GB are free" in memory_warning(estimate, replace(own, device_map="auto"), "cpu")
 
 
 def test_nothing_is_said_of_a_base_whose_memory_cannot_be_told():

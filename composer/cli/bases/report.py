@@ -84,12 +84,14 @@ def details(row: BaseRow, slots: int, tokens: int) -> str:
     """One base in full, and whether it fits into the memory that is free."""
     import torch
 
-    from composer.model.checkpoints.memory_estimate import free_memory, memory_warning
+    from composer.model.checkpoints.memory_estimate import free_for, memory_warning
 
     spec, each = row.spec, row.estimate
     assert each is not None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    free = free_memory(device)
+    free = free_for(spec, device)
+    spread = device == "cuda" and spec.device_map == "auto"
+    where = "all GPUs and of memory" if spread else "a GPU" if device == "cuda" else "memory"
     rest = "" if spec.quantization == "none" else f", embeddings and output layer in {spec.dtype}"
     own = "it has a fast pass" if each.slower is None else f"through transformers' modules: {each.slower}"
     sizes = ", ".join(f"{rank * each.adapter_rank / MEGA:,.1f} MB at rank {rank}" for rank in RANKS)
@@ -104,7 +106,7 @@ def details(row: BaseRow, slots: int, tokens: int) -> str:
         "KV memory": f"{each.kv_token:,} bytes a token; {slots * tokens * each.kv_token / GIGA:.2f} GB for "
         f"{slots} texts of {tokens:,} tokens",
         "adapters": f"on every linear layer: {sizes}",
-        "free here": f"{free / GIGA:.1f} GB of {'a GPU' if device == 'cuda' else 'memory'}",
+        "free here": f"{free / GIGA:.1f} GB of {where}",
     }
     text = [f"{name.ljust(10)}  {value}" for name, value in lines.items()]
     return "\n".join([*text, memory_warning(each, spec, device) or "The base fits into what is free."])

@@ -99,15 +99,24 @@ def free_memory(device: str) -> int:
     return min(psutil.virtual_memory().available, _left_in_container())
 
 
+def free_for(spec: BaseSpec, device: str) -> int:
+    """Bytes that a base can still take: of the device, or of all cards and the CPU where it is spread."""
+    if spec.device_map != "auto" or device != "cuda":
+        return free_memory(device)
+    cards = (f"cuda:{card}" for card in range(torch.cuda.device_count()))
+    return sum(map(free_memory, (*cards, "cpu")))
+
+
 def memory_warning(estimate: MemoryEstimate, spec: BaseSpec, device: str) -> str | None:
     """The sentence for a base that needs more memory than a device has free; None for any other."""
-    needed, free = estimate.loaded(device), free_memory(device)
+    needed, free = estimate.loaded(device), free_for(spec, device)
     if needed <= free:
         return None
+    spread = "set `device_map: auto` for it, " if device == "cuda" and spec.device_map == "single" else ""
     smaller = "" if spec.quantization == "nf4" else "set `quantization: nf4` for it in the catalog, or "
     return (
         f"The base {spec.name} needs about {needed / GIGA:.1f} GB of memory and {free / GIGA:.1f} GB are "
-        f"free, so loading it may fail: close other programs, {smaller}choose a smaller base."
+        f"free, so loading it may fail: close other programs, {spread}{smaller}choose a smaller base."
     )
 
 

@@ -97,7 +97,9 @@ class SlotCacheView:
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args, **_kwargs):
         """keys, values: [B, H, 1, D]. Returns both with the past, [B, H, length, D]."""
         buffer, heads = self._cache.buffer(layer, self._length), keys.shape[1]
-        buffer[self._rows, :, self._positions] = torch.cat([keys, values], dim=1)[:, :, 0]
+        # The layers of a spread base have their buffers on their own devices.
+        rows, positions = self._rows.to(keys.device), self._positions.to(keys.device)
+        buffer[rows, :, positions] = torch.cat([keys, values], dim=1)[:, :, 0]
         seen = buffer[: len(keys), :, : self._length]
         return seen[:, :heads], seen[:, heads:]
 

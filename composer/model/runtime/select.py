@@ -7,6 +7,7 @@ import logging
 from composer.core.errors import ComposerError
 from composer.model.architectures import architectures
 from composer.model.gated_model import GatedModel
+from composer.model.placement import in_words
 from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.runner import ModelRunner, TransformersRunner
 
@@ -25,7 +26,8 @@ def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
         raise ComposerError(
             f"Decoding weights are {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}, not {str(weights)[:40]!r}."
         )
-    family = next((each for each in architectures() if each.fits(model)), None)
+    # Their passes read every layer's weights on one device.
+    family = None if model.spread else next((each for each in architectures() if each.fits(model)), None)
     if weights != "same" and (family is None or model.quantised or not NativeRunner.fits(model)):
         raise ComposerError(
             f"{weights} decoding needs an unquantised float32 base of the family Llama, Mistral, Qwen2, "
@@ -33,6 +35,8 @@ def select_runner(model: GatedModel, weights: str = "same") -> ModelRunner:
         )
     if family is None:
         reasons = [each.why_not(model) for each in architectures() if each.why_not is not None]
+        if model.spread:
+            reasons = [f"its parts are on several devices ({in_words(model.model)})"]
         log.info(
             "the base runs through transformers' modules, which is slower: %s",
             "; ".join(filter(None, reasons)) or "no architecture fits it",
