@@ -112,11 +112,14 @@ def memory_warning(estimate: MemoryEstimate, spec: BaseSpec, device: str) -> str
     needed, free = estimate.loaded(device), free_for(spec, device)
     if needed <= free:
         return None
-    spread = "set `device_map: auto` for it, " if device == "cuda" and spec.device_map == "single" else ""
-    smaller = "" if spec.quantization == "nf4" else "set `quantization: nf4` for it in the catalog, or "
+    cures = ["close other programs"]
+    if device == "cuda" and spec.device_map == "single":
+        cures.append("set `device_map: auto` for it in the catalog")
+    if spec.quantization != "nf4":
+        cures.append("set `quantization: nf4` for it in the catalog")
     return (
         f"The base {spec.name} needs about {needed / GIGA:.1f} GB of memory and {free / GIGA:.1f} GB are "
-        f"free, so loading it may fail: close other programs, {spread}{smaller}choose a smaller base."
+        f"free, so loading it may fail: {', '.join(cures)}, or choose a smaller base."
     )
 
 
