@@ -54,11 +54,17 @@ def _serve(settings: "Settings", verbose: bool) -> None:
     except ImportError:
         spaces = None
 
+    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    if settings.replicas > 1:
+        from composer.ui.replicas.launch import launch_replicas
+
+        launch_replicas(settings, zero_gpu)
+        return
+
     from composer.core.threads import run_in_short_lived_thread
     from composer.ui.bases.opening import load_engine
     from composer.ui.launch import launch
 
-    zero_gpu = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
     # ZeroGPU forbids compiling.
     load = partial(load_engine, settings, settings.base, settings.compiled and not zero_gpu)
     engine = load() if zero_gpu else run_in_short_lived_thread(load)

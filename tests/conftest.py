@@ -43,6 +43,7 @@ SLOW = (
     "test_app.py",
     "test_wheel.py",
     "training",
+    "ui/replicas/test_replicas.py",
 )
 
 

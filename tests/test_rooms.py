@@ -34,12 +34,13 @@ ONLY = {
     "gradio": ("composer/ui/", "app.py"),
     "spaces": ("composer/ui/", "app.py"),
     "plotly": ("composer/ui/", "composer/study/domains/figures.py"),
-    "ray": ("composer/study/ray_worker.py",),
+    "ray": ("composer/study/ray_worker.py", "composer/ui/replicas/"),
     "yaml": ("composer/adapters/", "composer/training/"),
     "datasets": ("composer/training/",),
     "sklearn": ("composer/training/", "composer/evaluation/", "composer/study/"),
     "torch.nn": ("composer/model/",),
-    **dict.fromkeys(("huggingface_hub", "httpx", "httpx2", "requests", "aiohttp", "urllib.request"), HUB),
+    **dict.fromkeys(("huggingface_hub", "httpx", "httpx2", "requests", "urllib.request"), HUB),
+    "aiohttp": (*HUB, "composer/ui/replicas/"),
     **dict.fromkeys(("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"), ()),
 }
 OUTSIDE = "/".join(("..", "shared"))

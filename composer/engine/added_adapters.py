@@ -103,6 +103,19 @@ class AddedAdapters:
             prune(self._cache, self._disk, keep={source})
         return known.report, known
 
+    def adopt(self, adapter: AddedAdapter) -> AddedAdapter:
+        """Know an adapter that another process of this server loaded for somebody, for one more owner. It is
+        loaded when it is used, and may have another name here."""
+        key = (adapter.source, adapter.revision)
+        with self._changing:
+            known = self._known.get(key)
+            if known is None:
+                name = self._name(*key)
+                known = replace(adapter, name=name, report=replace(adapter.report, name=name))
+                self._known[key] = known
+            self._owners[known.name] += 1
+            return known
+
     def use(self, adapters: Collection[AddedAdapter]) -> None:
         """Load those again that have left. Raises ComposerError where one cannot be had any more."""
         missing = [each for each in adapters if each.name not in self._engine.names]

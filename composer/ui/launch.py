@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from threading import Event
 from time import monotonic, sleep
+
+import gradio as gr
 
 from composer.adapters.hub import stay_on_the_hub
 from composer.core.errors import ComposerError
@@ -17,7 +19,7 @@ from composer.model.checkpoints.files import fetch_base
 from composer.ui.address import check_address
 from composer.ui.bases.loads import LoadedBases
 from composer.ui.bases.menu import BaseMenu
-from composer.ui.bases.opening import FetchBase, Opener, added_adapters, make_runner, page_options
+from composer.ui.bases.opening import FetchBase, Opener, ServedBase, added_adapters, make_runner, page_options
 from composer.ui.bases.serving import BaseRoutes, logged_in
 from composer.ui.page import Page
 from composer.ui.runners.base import Runner
@@ -32,13 +34,42 @@ log = logging.getLogger(__name__)
 GRACE, DELIVERY = 3.0, 0.5
 
 
+@dataclass(frozen=True)
+class Server:
+    """A page that is being served."""
+
+    blocks: gr.Blocks
+    runner: Runner
+    # The other bases; None where there is nothing to choose.
+    bases: LoadedBases[ServedBase] | None
+
+    def end_texts(self) -> None:
+        """End what is written with a sentence, and wait until its visitors have it."""
+        _end_texts([self.runner, *(each.runner for each in (self.bases.served if self.bases else ()))])
+
+
 def launch(
     engine: Engine,
     settings: Settings,
     on_gpu: Callable[[Callable], Callable] | None = None,
     fetch: FetchBase | None = fetch_base,
 ) -> None:
-    """Serve the page until it is interrupted.
+    """Serve the page until it is interrupted. See `serving`."""
+    with serving(engine, settings, on_gpu, fetch) as server:
+        with suppress(OSError):  # of a stdout that nobody reads
+            print(f"The page is at {server.blocks.local_url} (Ctrl+C ends it).", flush=True)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+
+
+@contextmanager
+def serving(
+    engine: Engine,
+    settings: Settings,
+    on_gpu: Callable[[Callable], Callable] | None = None,
+    fetch: FetchBase | None = fetch_base,
+) -> Iterator[Server]:
+    """Serve the page until the end of the block.
 
     on_gpu: on ZeroGPU, what wraps the one function that touches the model; None: it runs in this process.
     fetch: brings the files of a base that a visitor chooses and that are not here.
@@ -74,20 +105,17 @@ def launch(
                 "(NO_PROXY=localhost,127.0.0.1) and the firewall (--verbose tells more)."
             ) from fault
         bases = None if menu is None else _serve_bases(blocks, settings, menu, budgets, fetch)
-        with suppress(OSError):  # of a stdout that nobody reads
-            print(f"The page is at {blocks.local_url} (Ctrl+C ends it).", flush=True)
+        server = Server(blocks, runner, bases)
         try:
-            with suppress(KeyboardInterrupt):
-                Event().wait()
+            yield server
         finally:
-            _end_texts([runner, *(each.runner for each in (bases.served if bases else ()))])
+            server.end_texts()
             if bases is not None:
                 bases.close()
             blocks.close(verbose=False)
 
 
 def _end_texts(runners: Sequence[Runner]) -> None:
-    """End what is written with a sentence, and wait until its visitors have it."""
     for each in runners:
         each.close()
     end = monotonic() + GRACE

@@ -171,6 +171,13 @@ class Settings:
         secret=True,
     )
 
+    replicas: int = _setting(
+        1,
+        "COMPOSER_REPLICAS",
+        _number(int, 1, 64),
+        "engines behind this address, each in a process of its own; more than 1 needs Ray Serve (1)",
+    )
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Settings from `env`. Raises ComposerError naming the variable that does not read."""
