@@ -37,10 +37,12 @@ def test_every_variable_is_read():
         "COMPOSER_VISITOR_TEXTS": "2",
         "COMPOSER_MAX_UPLOAD_MB": "5",
         "COMPOSER_LOGIN": "class:a:b",
+        "COMPOSER_REPLICAS": "4",
     }
     assert set(env) == set(VARIABLES)
     written = ("mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, 10, 20, 30, True, 5.0, True)
-    assert Settings.from_env(env) == Settings(*written, False, 310.5, 3, 4000, 9000, 2, 5, ("class", "a:b"))
+    more = (False, 310.5, 3, 4000, 9000, 2, 5, ("class", "a:b"), 4)
+    assert Settings.from_env(env) == Settings(*written, *more)
 
 
 @pytest.mark.parametrize("env", [{"SPACE_ID": "a/b"}, {"HOST": "0.0.0.0"}])

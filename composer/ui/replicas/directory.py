@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from composer.ui.replicas.routing import Member
 
-NAME, NAMESPACE = "adapter-composer-directory", "adapter-composer"
+# Of Ray, for the names of actors.
+NAMESPACE = "adapter-composer"
 # Entries that are remembered; the one that was used longest ago leaves. One is some kilobytes.
 MOST_REMEMBERED = 20_000
 
@@ -62,7 +63,8 @@ class Directory:
                 )
 
     async def members(self, known: int, seconds: float) -> tuple[int, list[Member]]:
-        """A version and the replicas of it, once it is not the one that the caller knows."""
+        """A version and the replicas of it, once it is not the one that the caller knows. In version 0 no
+        replica has been heard of."""
         async with self._changed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait_for(lambda: self._version != known), seconds)

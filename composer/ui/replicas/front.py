@@ -21,7 +21,7 @@ from yarl import URL
 
 from composer.core.errors import ComposerError
 from composer.ui.replicas.events import EventStream, PendingEvents, call_cut, event_of, session_of
-from composer.ui.replicas.routing import Member, Routing
+from composer.ui.replicas.routing import Member, ReplicaTable
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,11 @@ VISITOR = re.compile(r"[0-9a-f]{32}")
 # A week, in seconds.
 KEPT = 604_800
 # Bytes of a request's body that are kept to send it again; a larger one is sent once.
+# Asking for an event twice costs no more than a text that nobody reads.
 KEPT_BODY = 1_000_000
-TRIES = 3
-# Seconds. Gradio's streams say something every 15, so one that is silent for longer is cut. Uvicorn closes an
-# idle connection after 5: no request may be sent just then.
+TRIES, PAUSE = 6, 0.5
+# Seconds. Gradio's streams say something every 15, so one that is silent for longer is cut; any other answer
+# may take its time. Uvicorn closes an idle connection after 5: no request may be sent just then.
 CONNECTING, SILENCE, IDLE = 10.0, 60.0, 3.0
 # Of one connection alone (RFC 9110), and those that the two ends set themselves.
 OWN_HEADERS = frozenset(
@@ -56,7 +57,7 @@ class Front:
     lost: told of a replica that does not answer any more.
     """
 
-    def __init__(self, routing: Routing, lost: Callable[[Member], Awaitable[None]]):
+    def __init__(self, routing: ReplicaTable, lost: Callable[[Member], Awaitable[None]]):
         self._routing, self._lost = routing, lost
         self._pending = PendingEvents()
         self._session: aiohttp.ClientSession | None = None
@@ -68,10 +69,9 @@ class Front:
         return app
 
     async def _connected(self, app: web.Application):
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING, sock_read=SILENCE)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
         ) as self._session:
             yield
 
@@ -95,8 +95,10 @@ class Front:
                     joined = await upstream.read() if _is_join(request) else None
                 except Gone as fault:
                     alive = await self._check(member)
-                    if body is None or (alive and request.method not in ("GET", "HEAD")):
+                    if body is None:
                         raise ComposerError("The replica did not answer; try again.") from fault
+                    if alive:  # a process that was killed may still be dying
+                        await asyncio.sleep(PAUSE)
                     continue
                 async with upstream:
                     response = _begun(request, member, upstream)
@@ -116,12 +118,17 @@ class Front:
         headers["X-Forwarded-For"], headers["X-Forwarded-Proto"] = peer, proto
         if _is_stream(request):
             headers["Accept-Encoding"] = "identity"  # its messages are read on the way
+        speaks = _is_stream(request) or _is_heartbeat(request)
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECTING, sock_read=SILENCE if speaks else None
+        )
         return await self._session.request(
             request.method,
             URL(f"http://{member.host}:{member.port}{request.raw_path}", encoded=True),
             headers=headers,
             data=request.content if body is None else body or None,
             allow_redirects=False,
+            timeout=timeout,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
 
@@ -132,9 +139,9 @@ class Front:
             writer.close()
             return True
         except (OSError, TimeoutError):
-            self._routing.lose(member.key)
-            log.warning("replica %s (process %d) does not answer any more", member.key, member.pid)
-            await self._lost(member)
+            if self._routing.lose(member.key):
+                log.warning("replica %s (process %d) does not answer any more", member.key, member.pid)
+                await self._lost(member)
             return False
 
     async def _returned(

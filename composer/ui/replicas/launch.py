@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISSING = 'More than one replica needs Ray Serve: pip install "ray[serve]>=2.50,<3".'
-APP = "adapter-composer"
 # Seconds between two health checks; how many fail before a replica is replaced is Serve's to say (3).
 CHECKED_EVERY = 5.0
 # Seconds for a check to answer; more than health.py waits for both of its parts.
@@ -66,7 +66,6 @@ def _ray() -> Any:
     except ImportError as fault:
         raise ComposerError(MISSING) from fault
     try:
-        # Of a cluster where the variable names one.
         address = os.environ.get("RAY_ADDRESS") or "local"
         ray.init(address, include_dashboard=False if address == "local" else None, logging_level="WARNING")
     except Exception as fault:
@@ -83,14 +82,17 @@ class _Cluster:
     def __init__(self, ray: Any, settings: Settings):
         from ray import serve
 
-        from composer.ui.replicas.directory import NAME, NAMESPACE, Directory
+        from composer.ui.replicas.directory import NAMESPACE, Directory
         from composer.ui.replicas.replica import Common, Replica
-        from composer.ui.replicas.routing import Routing
+        from composer.ui.replicas.routing import ReplicaTable
 
-        self._settings, self._serve, self._routing = settings, serve, Routing()
-        options = {"name": NAME, "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
-        self._directory = ray.remote(Directory).options(**options, get_if_exists=True).remote()
-        common = Common(random.getrandbits(32), secrets.token_urlsafe(16), ray.util.get_node_ip_address())
+        self._settings, self._serve, self._routing = settings, serve, ReplicaTable()
+        # A cluster may have several of them.
+        self._name = f"adapter-composer-{secrets.token_hex(4)}"
+        options = {"name": self._name, "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
+        self._directory = ray.remote(Directory).options(**options).remote()
+        front = ray.util.get_node_ip_address()
+        common = Common(self._name, random.getrandbits(32), secrets.token_urlsafe(16), front)
         deployment = serve.deployment(
             Replica,
             name="replica",
@@ -160,7 +162,7 @@ class _Cluster:
 
     def _run(self) -> None:
         self._serve.start(proxy_location="Disabled")
-        self._serve.run(self._application, name=APP, route_prefix=None)
+        self._serve.run(self._application, name=self._name, route_prefix=None)
 
     async def _follow(self) -> None:
         """Keep the table as the directory has it."""
@@ -173,7 +175,7 @@ class _Cluster:
                 known = -1
                 await asyncio.sleep(1)
                 continue
-            if version != known:
+            if version not in (known, 0):
                 self._tell_of(members)
                 self._routing.update(members)
             known = version
@@ -222,7 +224,7 @@ class _Cluster:
         """End the texts of all replicas with a sentence, and the replicas."""
         with suppress(Exception):  # the processes end in any case
             await self._directory.close.remote()
-            await _beside(self._serve.shutdown)
+            await _beside(partial(self._serve.delete, self._name))
 
 
 async def _beside(work: Callable[[], None]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, MutableMapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import gradio as gr
 from gradio.state_holder import SessionState, StateHolder
 
-from composer.engine.added_adapters import AddedAdapters
+from composer.adapters.model_card import ModelCard
+from composer.core.catalog_types import FitReport
+from composer.engine.added_adapters import AddedAdapter, AddedAdapters
 from composer.ui.visitors import Own, Visitor
 
 log = logging.getLogger(__name__)
@@ -19,7 +22,7 @@ LONGEST_TOKEN = 100
 
 
 class Memory(Protocol):
-    """Outlives the replica. Values are pickled."""
+    """Outlives the replica. Values are plain: whoever keeps them knows no class of the project's."""
 
     def remember(self, key: str, value: object) -> None: ...
 
@@ -60,10 +63,9 @@ class RememberedSession(SessionState):
         super().__init__(states.blocks)
         self._states, self._key = states, f"own/{states.base}/{session_id}"
         self._remembered: tuple[tuple[int, str, str | None], ...] = ()
-        own = states.memory.recall(self._key)
-        if own:
-            log.info("a visitor comes from another replica, with %d adapters of their own", len(own))
-            visitor = Visitor(tuple(Own(each.slot, states.added.adopt(each.adapter)) for each in own))
+        if known := states.memory.recall(self._key):
+            log.info("a visitor comes from another replica, with %d adapters of their own", len(known))
+            visitor = Visitor(tuple(Own(slot, states.added.adopt(_read(each))) for slot, each in known))
             self._remembered = _essence(visitor.own)
             super().__setitem__(states.visitor_id, visitor)
 
@@ -71,7 +73,7 @@ class RememberedSession(SessionState):
         super().__setitem__(key, value)
         if isinstance(value, Visitor) and _essence(value.own) != self._remembered:
             self._remembered = _essence(value.own)
-            self._states.memory.remember(self._key, value.own)
+            self._states.memory.remember(self._key, [(each.slot, asdict(each.adapter)) for each in value.own])
 
 
 class RememberedTokens(MutableMapping[str, str]):
@@ -101,6 +103,12 @@ class RememberedTokens(MutableMapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._own)
+
+
+def _read(plain: dict[str, Any]) -> AddedAdapter:
+    """The adapter that asdict made this of."""
+    report, card = FitReport(**plain["report"]), ModelCard(**plain["card"])
+    return AddedAdapter(**plain | {"report": report, "card": card})
 
 
 def _essence(own: tuple[Own, ...]) -> tuple[tuple[int, str, str | None], ...]:

@@ -1,38 +1,30 @@
-"""One replica: the engine and the page in a process that Ray Serve starts, checks, drains and replaces."""
+"""A replica as Ray Serve knows it: started, checked, drained and ended. Light, since the front imports it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import secrets
-import socket
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from composer.core.threads import run_in_short_lived_thread
-from composer.ui.bases.opening import load_engine
-from composer.ui.launch import Server, serving
-from composer.ui.replicas.directory import NAME, NAMESPACE
-from composer.ui.replicas.health import check_decoding, check_page
-from composer.ui.replicas.remembering import RememberedStates, RememberedTokens
-from composer.ui.replicas.routing import Member
+from composer.ui.replicas.directory import NAMESPACE
 from composer.ui.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Seconds for the directory to answer, which computes nothing.
-ASKING = 5.0
+# Seconds for the directory to answer, which computes nothing. A page's event loop waits for it.
+ASKING = 2.0
 
 
 @dataclass(frozen=True)
 class Common:
     """What all replicas of a server have in common, so that a page of one goes on with another."""
 
+    # Of the server, and of its directory.
+    name: str
     # A page that finds another one loads itself anew.
     app_id: int
     # Of the cookies of logins.
@@ -42,39 +34,32 @@ class Common:
 
 
 class Replica:
-    """The deployment's class. Serve calls the methods without a name of their own."""
+    """The deployment's class. Visitors are answered at the worker's own port, not through Serve."""
 
     def __init__(self, settings: Settings, common: Common):
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        os.environ.setdefault("FORWARDED_ALLOW_IPS", f"127.0.0.1,{common.front}")
-        self._directory = ray.get_actor(NAME, NAMESPACE)
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+        from composer.ui.replicas.worker import Worker
+
+        self._directory = ray.get_actor(common.name, NAMESPACE)
         here = ray.util.get_node_ip_address()
         host = "127.0.0.1" if here == common.front else here
-        settings = replace(settings, host=host, port=_free_port(host))
         self._patience = settings.time_limit
-        self._member = Member(secrets.token_hex(4), host, settings.port, os.getpid())
-        engine = run_in_short_lived_thread(partial(load_engine, settings, settings.base, settings.compiled))
-        self._open = ExitStack()
-        self._server: Server = self._open.enter_context(serving(engine, settings))
-        _share(self._server, common, RayMemory(self._directory))
+        self._worker = Worker(settings, host, common, RayMemory(self._directory))
 
     async def check_health(self) -> None:
         """Raises where the replica has to be replaced."""
-        await asyncio.to_thread(check_decoding, self._server.runner.scheduler)
-        await asyncio.to_thread(check_page, self._member.host, self._member.port)
-        await self._directory.join.remote(self._member)
+        await asyncio.to_thread(self._worker.check)
+        await self._directory.join.remote(self._worker.member)
 
     async def __call__(self) -> str:
-        """Serve wants one; visitors are answered at the replica's own port."""
-        return self._member.key
+        """Serve wants something to call."""
+        return self._worker.member.key
 
     async def __del__(self) -> None:
         """Serve wants the replica to end: in a rolling restart, or with the server."""
-        await self._directory.drain.remote(self._member.key)
-        await self._directory.wait_for_release.remote(self._member.key, self._patience)
-        # Closing more than this would take seconds, and the process ends.
-        await asyncio.to_thread(self._server.end_texts)
+        await self._directory.drain.remote(self._worker.member.key)
+        await self._directory.wait_for_release.remote(self._worker.member.key, self._patience)
+        await asyncio.to_thread(self._worker.end_texts)
 
 
 class RayMemory:
@@ -82,11 +67,14 @@ class RayMemory:
 
     def __init__(self, directory: Any):
         self._directory = directory
+        self.recall("")  # the first call makes the connection, and no visitor is to wait for it
 
     def remember(self, key: str, value: object) -> None:
+        """See Memory. Does not wait."""
         self._directory.remember.remote(key, value)
 
     def recall(self, key: str) -> Any:
+        """See Memory."""
         try:
             return self._directory.recall.remote(key).future().result(ASKING)
         except Exception as fault:
@@ -94,18 +82,5 @@ class RayMemory:
             return None
 
     def forget(self, key: str) -> None:
+        """See Memory. Does not wait."""
         self._directory.forget.remote(key)
-
-
-def _share(server: Server, common: Common, memory: RayMemory) -> None:
-    """Have the page go on with what others of its kind have begun."""
-    blocks, app, runner = server.blocks, server.blocks.app, server.runner
-    blocks.app_id = common.app_id
-    app.cookie_id, app.tokens = common.cookie_id, RememberedTokens(memory)
-    app.state_holder = RememberedStates(blocks, memory, runner.added, runner.engine.base.spec.name)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as free:
-        free.bind((host, 0))
-        return free.getsockname()[1]

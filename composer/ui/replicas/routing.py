@@ -10,7 +10,7 @@ from time import monotonic
 
 from composer.core.errors import ComposerError
 
-NOBODY = "No replica is ready: one is being started. Try again in a minute."
+NO_REPLICA = "No replica is ready: one is being started. Try again in a minute."
 # Visitors who are remembered. Whoever is forgotten is given a replica anew.
 MOST_VISITORS = 100_000
 # Seconds for which a request keeps its visitor in place after it: a text is asked for in one request and read
@@ -34,7 +34,7 @@ class Member:
 
 
 @dataclass
-class _Place:
+class _Assignment:
     """Where a visitor is."""
 
     key: str
@@ -44,7 +44,7 @@ class _Place:
     under_way: int = 0
 
 
-class Routing:
+class ReplicaTable:
     """Gives visitors to replicas. A visitor stays with one while it answers.
 
     clock: seconds, monotonic.
@@ -54,7 +54,7 @@ class Routing:
         self._clock = clock
         self._members: dict[str, Member] = {}
         # The one that came last at the end.
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._places: OrderedDict[str, _Assignment] = OrderedDict()
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -64,9 +64,9 @@ class Routing:
         """Take over which replicas there are."""
         self._members = {each.key: each for each in members}
 
-    def lose(self, key: str) -> None:
-        """Give nobody to this replica from now on."""
-        self._members.pop(key, None)
+    def lose(self, key: str) -> bool:
+        """Give nobody to this replica from now on. Returns whether it was there."""
+        return self._members.pop(key, None) is not None
 
     def choose(self, visitor: str) -> Member:
         """The visitor's replica; another one where it has gone, or is draining and has no text of theirs.
@@ -77,7 +77,7 @@ class Routing:
         member = None if place is None else self._members.get(place.key)
         if member is None or (member.draining and not self._settling(place)):
             member = self._emptiest()
-            self._places[visitor] = _Place(member.key, last=self._clock())
+            self._places[visitor] = _Assignment(member.key, last=self._clock())
             if len(self._places) > MOST_VISITORS:
                 self._places.popitem(last=False)
         self._places.move_to_end(visitor)
@@ -98,12 +98,12 @@ class Routing:
         """Whether a visitor of this replica has a request under way there, or had one a moment ago."""
         return any(place.key == key and self._settling(place) for place in self._places.values())
 
-    def _settling(self, place: _Place | None) -> bool:
+    def _settling(self, place: _Assignment | None) -> bool:
         return place is not None and (place.under_way > 0 or self._clock() - place.last < SETTLING)
 
     def _emptiest(self) -> Member:
         if not self._members:
-            raise ComposerError(NOBODY)
+            raise ComposerError(NO_REPLICA)
         since = self._clock() - PRESENT
         visitors = Counter(place.key for place in self._places.values() if place.last >= since)
         # One that is draining only where there is no other.

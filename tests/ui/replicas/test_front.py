@@ -13,10 +13,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from composer.ui.replicas.events import CUT
 from composer.ui.replicas.front import COOKIE, REPLICA, Front
-from composer.ui.replicas.routing import NOBODY, Member, Routing
+from composer.ui.replicas.routing import NO_REPLICA, Member, ReplicaTable
 
 
-class Stand:
+class StandIn:
     """Answers as a replica does: echoes, joins and streams. `go` lets the stream say its last message."""
 
     def __init__(self, key: str):
@@ -76,14 +76,14 @@ class Stand:
 @asynccontextmanager
 async def fronted(*keys: str):
     """A client of a front over so many stands."""
-    stands, lost = [Stand(key) for key in keys], []
+    stands, lost = [StandIn(key) for key in keys], []
     for each in stands:
         await each.server.start_server()
 
     async def note(member):
         lost.append(member.key)
 
-    routing = Routing()
+    routing = ReplicaTable()
     routing.update(each.member for each in stands)
     server = TestServer(Front(routing, note).app())
     async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
@@ -210,7 +210,7 @@ def test_without_a_replica_there_is_a_sentence_and_503():
         async with fronted("a") as (client, _, _, routing):
             routing.lose("a")
             async with client.get("/", headers=visitor(1)) as answer:
-                assert answer.status == 503 and (await answer.json())["detail"] == NOBODY
+                assert answer.status == 503 and (await answer.json())["detail"] == NO_REPLICA
 
     asyncio.run(run())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -16,30 +15,42 @@ from composer.ui.visitors import Visitor
 from tests.tools import tiny
 from tests.tools.handlers import Controls, everything
 
+PLAIN = (str, int, float, type(None))
 
-class Table:
-    """A memory that pickles, as the one in Ray does."""
+
+def plain(value):
+    """A copy; fails for anything that a process without the project could not read."""
+    if isinstance(value, dict):
+        return {plain(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(each) for each in value)
+    assert type(value) in (*PLAIN, bool), value
+    return value
+
+
+class PlainMemory:
+    """Keeps copies, as the memory in another process does."""
 
     def __init__(self):
         self.kept = {}
 
     def remember(self, key, value):
-        self.kept[key] = pickle.dumps(value)
+        self.kept[key] = plain(value)
 
     def recall(self, key):
-        return pickle.loads(self.kept[key]) if key in self.kept else None
+        return plain(self.kept.get(key))
 
     def forget(self, key):
         self.kept.pop(key, None)
 
 
 @pytest.fixture
-def table() -> Table:
-    return Table()
+def memory() -> PlainMemory:
+    return PlainMemory()
 
 
 @pytest.fixture
-def replica(tmp_path, table):
+def replica(tmp_path, memory):
     """replica() -> one more of the same kind: a page and its states, over an engine of its own."""
     made = []
     folder = tiny.adapter(tmp_path / "plain", "llama", 1, r=4)
@@ -52,7 +63,7 @@ def replica(tmp_path, table):
         page = Page(runner, settings)
         blocks = page.blocks()
         made.append(runner)
-        return SimpleNamespace(page=page, states=RememberedStates(blocks, table, runner.added, "tiny"))
+        return SimpleNamespace(page=page, states=RememberedStates(blocks, memory, runner.added, "tiny"))
 
     yield make
     for each in made:
@@ -93,6 +104,7 @@ def test_what_a_visitor_added_is_at_the_next_replica_and_is_loaded_when_it_is_us
     after = visitor_of(second, "session")
     assert [(each.slot, each.name) for each in after.own] == [(0, "mine")]
     assert "mine" not in second.page.runner.engine.names, "nothing is loaded yet"
+    assert after.own == before.own
     assert adapters_of_a_text(second, after) == adapters_of_a_text(first, before) == ["plain", "mine"]
 
 
@@ -124,9 +136,9 @@ def test_two_visitors_of_one_adapter_share_it_at_the_next_replica_too(replica, m
     assert "mine" not in second.page.runner.engine.names
 
 
-def test_a_login_counts_at_every_replica_and_ends_at_every_one(table):
+def test_a_login_counts_at_every_replica_and_ends_at_every_one(memory):
     here, there = App(), App()
-    here.tokens, there.tokens = RememberedTokens(table), RememberedTokens(table)
+    here.tokens, there.tokens = RememberedTokens(memory), RememberedTokens(memory)
     here.tokens["secret"] = "class"
     assert there.tokens.get("secret") == "class" and "secret" in there.tokens
     assert there.tokens.get("guess") is None and there.tokens.get(None) is None

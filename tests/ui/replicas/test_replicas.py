@@ -14,12 +14,15 @@ from uuid import uuid4
 import pytest
 import yaml
 from gradio_client import Client
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
 import app
+from benchmarks.chromium import chromium
 from benchmarks.replicas import Replicas, overhead, replicas, wait_for
 from composer.ui.replicas.events import CUT
 from composer.ui.replicas.front import COOKIE, REPLICA
+from tests.browser.hands import WRITING, set_slider
 from tests.tools import tiny
 
 # One server for all tests of the file: it takes longer to start than they take to run.
@@ -59,9 +62,7 @@ def visitor(server) -> Client:
 
 def ask(server: Replicas, cookie: str, path: str, body: object = None) -> tuple[object, str]:
     """A request of the visitor with this cookie: the answer, and the key of the replica that gave it."""
-    request = urllib.request.Request(
-        f"{server.address}/gradio_api/{path}", headers={"Cookie": f"{COOKIE}={cookie}"}
-    )
+    request = urllib.request.Request(f"{server.address}/{path}", headers={"Cookie": f"{COOKIE}={cookie}"})
     if body is not None:
         request.data = json.dumps(body).encode()
         request.add_header("Content-Type", "application/json")
@@ -70,7 +71,16 @@ def ask(server: Replicas, cookie: str, path: str, body: object = None) -> tuple[
 
 
 def replica_of(server: Replicas, client: Client) -> str:
-    return ask(server, client.cookies[COOKIE], "app_id")[1]
+    return ask(server, client.cookies[COOKIE], "gradio_api/app_id")[1]
+
+
+def begin(server: Replicas, client: Client, prompt: str, **options: object) -> Job:
+    """A text that is being written, a word of it is there."""
+    job = client.submit(prompt, {}, **LONG | options)
+    # Asking the job for its first output would wait for ever where there is none.
+    assert wait_for(server, lambda: job.outputs() or job.done())
+    assert not job.done(), job.result()
+    return job
 
 
 def kill(server: Replicas, key: str) -> None:
@@ -88,7 +98,7 @@ class PageVisitor:
 
     def __init__(self, server: Replicas):
         self.server, self.cookie, self.session = server, uuid4().hex, uuid4().hex
-        config, _ = ask(server, self.cookie, "../config")
+        config, _ = ask(server, self.cookie, "config")
         self.config = json.loads(config)
 
     def send(self, target: str, event: str, *data: object, about: object = None) -> dict:
@@ -100,8 +110,9 @@ class PageVisitor:
             each["id"] for each in self.config["dependencies"] if [component, event] in each["targets"]
         )
         asked = {"fn_index": number, "session_hash": self.session, "data": list(data), "event_data": about}
-        ask(self.server, self.cookie, "queue/join", asked)
-        stream, self.replica = ask(self.server, self.cookie, f"queue/data?session_hash={self.session}")
+        ask(self.server, self.cookie, "gradio_api/queue/join", asked)
+        path = f"gradio_api/queue/data?session_hash={self.session}"
+        stream, self.replica = ask(self.server, self.cookie, path)
         messages = [json.loads(each.removeprefix(b"data: ")) for each in stream.split(b"\n\n") if each]
         return next(each for each in reversed(messages) if each["msg"] == "process_completed")
 
@@ -114,7 +125,7 @@ def test_visitors_are_spread_over_both_and_each_stays(server):
     assert texts[0] == texts[1], "the same base, the same text"
     assert (replica_of(server, one), replica_of(server, other)) == first
     # A page goes on with either: it would load itself anew where this number differs.
-    assert ask(server, one.cookies[COOKIE], "app_id")[0] == ask(server, other.cookies[COOKIE], "app_id")[0]
+    assert len({ask(server, each.cookies[COOKIE], "gradio_api/app_id")[0] for each in (one, other)}) == 1
 
 
 def test_the_front_costs_less_than_a_tenth(server, visitor):
@@ -127,8 +138,7 @@ def test_the_front_costs_less_than_a_tenth(server, visitor):
 
 def test_a_killed_replica_costs_one_sentence_and_the_next_try_works(server, visitor):
     key, known = replica_of(server, visitor), set(server.members)
-    job = visitor.submit("On and on", {}, **LONG)
-    next(iter(job))
+    job = begin(server, visitor, "On and on")
     kill(server, key)
     with pytest.raises(AppError) as told:
         job.result(timeout=60)
@@ -136,6 +146,31 @@ def test_a_killed_replica_costs_one_sentence_and_the_next_try_works(server, visi
     assert visitor.predict("Once", {}, **SHORT)
     assert replica_of(server, visitor) != key
     assert all_there(server, known), "another one takes its place"
+
+
+def test_a_page_shows_the_sentence_and_goes_on_at_another_replica(server):
+    """In a browser: the page is not loaded anew, and what was typed stays."""
+    known = set(server.members)
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(server.address)
+        page.wait_for_selector(".live-status[data-phase]")
+        loads = []
+        page.on("load", loads.append)
+        page.fill("#prompt textarea", "On and on")
+        set_slider(page, "max-new-tokens", 4000)
+        page.click("#generate")
+        page.wait_for_function(WRITING)
+        cookie = next(each["value"] for each in page.context.cookies() if each["name"] == COOKIE)
+        kill(server, ask(server, cookie, "gradio_api/app_id")[1])
+        page.get_by_text(CUT).wait_for()
+        set_slider(page, "max-new-tokens", 5)
+        page.click("#generate")
+        page.wait_for_selector(".live-status[data-phase=done]")
+        assert page.input_value("#prompt textarea") == "On and on"
+        assert loads == []
+    assert all_there(server, known)
 
 
 def test_adapters_that_a_visitor_added_are_there_after_their_replica_died(server, folder):
@@ -161,11 +196,7 @@ def test_a_rolling_restart_ends_no_text_and_replaces_all(server):
         replica_of(server, each): each for each in (Client(server.address, verbose=False) for _ in range(8))
     }
     assert len(visitors) == 2, "one at each"
-    jobs = [
-        each.submit("Round and round", {}, **LONG | {"max_new_tokens": 2500}) for each in visitors.values()
-    ]
-    for each in jobs:
-        next(iter(each))
+    jobs = [begin(server, each, "Round and round", max_new_tokens=2500) for each in visitors.values()]
     server.process.send_signal(signal.SIGHUP)
     assert wait_for(server, lambda: "is draining" in server.log.read_text("utf-8"))
     assert not any(each.done() for each in jobs), "there was nothing to wait for"
@@ -179,8 +210,7 @@ def test_a_rolling_restart_ends_no_text_and_replaces_all(server):
 
 
 def test_a_server_that_is_ended_ends_its_texts_with_a_sentence_first(server, visitor):
-    job = visitor.submit("On and on", {}, **LONG)
-    next(iter(job))
+    job = begin(server, visitor, "On and on")
     begun = monotonic()
     server.process.send_signal(signal.SIGTERM)
     with pytest.raises(AppError, match="The server is shutting down"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from composer.core.errors import ComposerError
-from composer.ui.replicas.routing import NOBODY, SETTLING, Member, Routing
+from composer.ui.replicas.routing import NO_REPLICA, SETTLING, Member, ReplicaTable
 
 
 class Clock:
@@ -21,8 +21,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def two(clock) -> Routing:
-    routing = Routing(clock)
+def two(clock) -> ReplicaTable:
+    routing = ReplicaTable(clock)
     routing.update([member("a"), member("b")])
     return routing
 
@@ -31,7 +31,7 @@ def member(key: str, draining: bool = False) -> Member:
     return Member(key, "127.0.0.1", 1, 1, draining)
 
 
-def where(routing: Routing, *visitors: str) -> str:
+def where(routing: ReplicaTable, *visitors: str) -> str:
     return "".join(routing.choose(each).key for each in visitors)
 
 
@@ -59,8 +59,8 @@ def test_visitors_of_one_that_is_lost_move_and_others_stay(two):
 
 def test_where_there_is_none_the_sentence_says_when_there_will_be_one(clock):
     with pytest.raises(ComposerError, match="Try again in a minute") as told:
-        Routing(clock).choose("v")
-    assert str(told.value) == NOBODY
+        ReplicaTable(clock).choose("v")
+    assert str(told.value) == NO_REPLICA
 
 
 def test_a_draining_one_keeps_who_reads_a_text_and_nobody_else(two, clock):
@@ -91,7 +91,7 @@ def test_who_left_long_ago_weighs_nothing(two, clock):
 
 def test_a_million_strangers_are_not_all_remembered(clock, monkeypatch):
     monkeypatch.setattr("composer.ui.replicas.routing.MOST_VISITORS", 10)
-    routing = Routing(clock)
+    routing = ReplicaTable(clock)
     routing.update([member("a")])
     for each in range(50):
         routing.choose(str(each))
