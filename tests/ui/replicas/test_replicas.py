@@ -153,7 +153,7 @@ def test_a_page_shows_the_sentence_and_goes_on_at_another_replica(server):
     known = set(server.members)
     with chromium() as browser:
         page = browser.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(240_000)
         page.goto(server.address)
         page.wait_for_selector(".live-status[data-phase]")
         loads = []
