@@ -235,9 +235,11 @@ async def _beside(work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as fault:  # raised again where it is awaited
-            future.set_exception(fault)
+            if not future.cancelled():
+                future.set_exception(fault)
         else:
-            future.set_result(None)
+            if not future.cancelled():
+                future.set_result(None)
 
     Thread(target=run, name="serve", daemon=True).start()
     await asyncio.wrap_future(future)
