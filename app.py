@@ -46,7 +46,9 @@ def _serve(settings: "Settings", verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     if verbose:
         logging.getLogger("composer").setLevel(logging.DEBUG)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is up
+    # Gradio asks itself whether it is up, and the Hub's client would tell of every file.
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _terminate)
     try:

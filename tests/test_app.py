@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 
+import huggingface_hub.utils
 import pytest
 import torch
 import yaml
@@ -85,6 +87,12 @@ def test_options_are_read(launched, port):
     assert load == ("mine.yaml", "big", "int8", False)
     assert (settings.host, settings.port, settings.base) == ("127.0.0.1", port, "big")
     assert (settings.max_new_tokens, settings.compiled, settings.int8) == (9, False, True)
+
+
+def test_the_log_has_no_line_for_each_request_to_the_hub(launched, port):
+    assert app.main(["--port", str(port)]) == 0
+    # By whichever client: its lines have the names of what visitors look at.
+    assert logging.getLogger(huggingface_hub.utils.httpx.__name__).level >= logging.WARNING
 
 
 def test_an_option_counts_more_than_its_variable(launched, port, monkeypatch):
