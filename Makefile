@@ -20,7 +20,7 @@ sum  = $(shell cat $(1) /dev/null | cksum | cut -d' ' -f1)
 RUN := $(VENV)/.run-$(call sum,requirements.txt Makefile)
 DEV := $(VENV)/.dev-$(call sum,requirements.txt requirements-dev.txt Makefile)
 
-.PHONY: film help demo test check lint types format lock audit train evaluate study bench bench-gpu chromium clean
+.PHONY: film help demo test check lint types format lock audit train evaluate study bench bench-gpu soak chromium clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +70,9 @@ bench: $(DEV) ## measure speed beside PEFT, write benchmarks/RESULTS.md (ARGS go
 
 bench-gpu: $(DEV) ## measure all GPU figures in one go, 7 minutes on one 80 GB card; go on after a run that was cut off
 	$(PY) -m composer bench --only gpu $(ARGS)
+
+soak: $(DEV) chromium ## 30 visitors and 3 browsers for 10 minutes under faults, every answer compared: benchmarks/SOAK.md
+	$(PY) -m benchmarks.soak $(ARGS)
 
 clean: ## remove the environment
 	rm -rf $(VENV)

@@ -46,7 +46,7 @@ def serving(**settings: str) -> Iterator[str]:
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
         try:
-            if not _answers(process, port):
+            if not answers(process, port):
                 log.seek(0)
                 raise ComposerError(f"The page did not start:\n{log.read()[-3000:]}")
             yield f"http://127.0.0.1:{port}"
@@ -55,7 +55,7 @@ def serving(**settings: str) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def _answers(process: subprocess.Popen, port: int) -> bool:
+def answers(process: subprocess.Popen, port: int) -> bool:
     """Whether the server answers on its port, as soon as it does."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:

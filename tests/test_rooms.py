@@ -21,7 +21,7 @@ DOORS = {
     "training": LOW,
     "evaluation": LOW | {"engine", "training"},
     "study": LOW | {"engine", "analysis", "training", "evaluation"},
-    "benchmarks": LOW | {"engine", "analysis"},
+    "benchmarks": LOW | {"engine", "analysis", "evaluation"},
     "ui": LOW | {"engine", "analysis", "evaluation"},
     "cli": LOW | {"engine", "analysis", "training", "evaluation", "study", "benchmarks", "ui"},
     "__main__": {"core", "cli"},

@@ -18,13 +18,15 @@ Files = Mapping[str, bytes]
 class Fault:
     """What to answer instead, for requests whose "METHOD /path" contains `on`.
 
-    status 0 closes the connection without an answer, -1 never answers until the hub is closed.
+    status 0 closes the connection without an answer, -1 never answers until the hub is closed, None answers
+    as usual. delay: seconds before that.
     """
 
     on: str
-    status: int
+    status: int | None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b"{}"
+    delay: float = 0.0
 
 
 @dataclass
@@ -69,9 +71,11 @@ class _Handler(BaseHTTPRequestHandler):
         line = f"{self.command} {unquote(urlsplit(self.path).path)}"
         self.hub.requests.append(line)
         self.hub.tokens.append(self.headers.get("Authorization"))
-        for fault in self.hub.faults:
+        for fault in list(self.hub.faults):
             if fault.on in line:
-                return self._fail(fault)
+                self.hub.closing.wait(fault.delay)
+                if fault.status is not None:
+                    return self._fail(fault)
         parts = line.split(" ", 1)[1].strip("/").split("/")
         if parts == ["api", "models"]:
             return self._search(parse_qs(urlsplit(self.path).query))
@@ -84,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _fail(self, fault: Fault) -> None:
+        assert fault.status is not None
         if fault.status <= 0:
             if fault.status:
                 self.hub.closing.wait()
