@@ -22,15 +22,16 @@ REPORT = Path(__file__).parents[1] / "SOAK.md"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and compare; 1 where something was wrong, 2 with a sentence where it could not run."""
-    usual = SoakPlan()
+    default = SoakPlan()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.soak", description="Many visitors and faults, every answer compared."
     )
-    parser.add_argument("--minutes", type=float, default=usual.seconds / 60, help="%(default)s")
-    parser.add_argument("--visitors", type=int, default=usual.visitors, help="programs (%(default)s)")
-    parser.add_argument("--browsers", type=int, default=usual.browsers, help="%(default)s")
-    parser.add_argument("--seed", type=int, default=usual.seed, help="of all that visitors do (%(default)s)")
-    parser.add_argument("--fault-every", type=float, default=usual.fault_every, help="seconds (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=default.seconds / 60, help="%(default)s")
+    parser.add_argument("--visitors", type=int, default=default.visitors, help="programs (%(default)s)")
+    parser.add_argument("--browsers", type=int, default=default.browsers, help="%(default)s")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of all they do (%(default)s)")
+    every = default.fault_every
+    parser.add_argument("--fault-every", type=float, default=every, help="seconds (%(default)s)")
     parser.add_argument("--out", type=Path, default=REPORT, help="the report (benchmarks/SOAK.md)")
     given = parser.parse_args(argv)
     words = sys.argv[1:] if argv is None else list(argv)

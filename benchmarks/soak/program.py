@@ -53,7 +53,7 @@ class Program:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = Client(f"{self.address}/", verbose=False, httpx_kwargs={"timeout": 120})
+            self._client = Client(f"{self.address}/", verbose=False, httpx_kwargs={"timeout": HUNG})
         return self._client
 
     def call(

@@ -24,3 +24,4 @@ def paint(hands: Hands) -> None:
     """A line across the painter of the first slider in use."""
     asked = hands.fill_in()
     hands.generate("curves", hands.paint(asked))
+    hands.reopen()  # the curve would stay for the next text
