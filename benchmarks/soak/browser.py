@@ -270,7 +270,8 @@ class Hands:
     ) -> None:
         page = self.page
         if ended != LEFT:
-            page.click("#stop")
+            # Nothing, where the text has ended meanwhile and the button with it.
+            page.evaluate("document.querySelector('#stop').click()")
             page.wait_for_function(ENDED)
             self._record(action, asked, STOPPED, times)
             return
