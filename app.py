@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from composer.ui.settings import Settings
 
 INTERRUPTED, TERMINATED = 130, 143
+# Seconds from SIGTERM; who ends a server kills it after 10.
+LAST_MOMENT = 9.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +77,16 @@ def _serve(settings: "Settings", verbose: bool) -> None:
 
 
 def _terminate(*_) -> None:
+    # Texts have their sentence long before; what may not end is a thread that loads or computes.
+    last = threading.Timer(LAST_MOMENT, _leave)
+    last.daemon = True
+    last.start()
     raise SystemExit(TERMINATED)
+
+
+def _leave() -> None:
+    logging.getLogger("app").warning("the server ends now, although a part of it still works")
+    os._exit(TERMINATED)
 
 
 def _flushed(code: int) -> int:

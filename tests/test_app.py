@@ -294,6 +294,29 @@ def tiny_catalog(tmp_path) -> Path:
     return tmp_path / "catalog.yaml"
 
 
+def test_a_server_of_which_a_part_hangs_ends_all_the_same():
+    hanging = """
+import logging, signal, threading
+import app
+logging.basicConfig()
+app.LAST_MOMENT = 0.1
+signal.signal(signal.SIGTERM, app._terminate)
+print("ready", flush=True)
+try:
+    threading.Event().wait()
+finally:
+    threading.Event().wait()
+"""
+    process = start("-c", hanging)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == app.TERMINATED and "a part of it still works" in err
+
+
 def test_a_server_that_is_ended_ends_its_texts_with_a_sentence_first(alone, port, tiny_catalog):
     options = ("--port", str(port), "--catalog", str(tiny_catalog), "--max-new-tokens", "4000")
     process = start("app.py", *options, "--compile", "0")
