@@ -173,7 +173,8 @@ def test_a_spread_base_may_take_all_cards_and_the_cpu_s_memory(monkeypatch):
     estimate = estimate_memory(config_of("mistral-7b"), own)  # 14.5 GB
     warning = memory_warning(estimate, own, "cuda")
     assert (
-        "6.0 GB are free" in warning and "set `device_map: auto` for it in the catalog, set `quantization" in warning
+        "6.0 GB are free" in warning
+        and "set `device_map: auto` for it in the catalog, set `quantization" in warning
     )
     assert memory_warning(estimate, replace(own, device_map="auto"), "cuda") is None
     free["cpu"] = 10**9
