@@ -77,6 +77,8 @@ class Front:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The replica's answer. A visitor who has no replica yet is given one, and a cookie to find it by."""
+        if not request.raw_path.startswith("/"):  # a whole URL, as proxies are asked: it would name the host
+            return web.json_response({"detail": "The path of a request must begin with /."}, status=400)
         try:
             length = request.content_length
             small = length is not None and length <= KEPT_BODY

@@ -102,6 +102,19 @@ async def served_by(client, headers=None) -> str:
         return (await answer.json())["key"]
 
 
+@pytest.mark.parametrize("target", ["http://elsewhere/x", "x://@elsewhere/", "@elsewhere/"])
+def test_no_request_leads_to_another_host(target):
+    async def run():
+        async with fronted("a") as (client, *_):
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), answer
+
+    asyncio.run(run())
+
+
 def test_a_visitor_stays_with_one_replica_and_a_program_without_cookies_too():
     async def run():
         async with fronted("a", "b") as (client, *_):
