@@ -286,10 +286,11 @@ def test_after_a_while_as_many_as_before_are_tried(engine, scheduler, short_of_m
             list(people.map(lambda _: list(scheduler.generate("Now", Composition(), short)), range(4)))
         return max(short_of_memory)
 
-    assert crowd() > 2
+    # Four who come together may on a busy machine come one after the other.
+    assert any(crowd() > 2 for _ in range(9))
     assert crowd() <= 2, "a minute has not passed, and it was tried again"
     monkeypatch.setattr(scheduler, "_grow_at", 0.0)
-    assert crowd() > 2
+    assert any(crowd() > 2 for _ in range(9))
 
 
 def test_one_text_for_which_memory_is_short_says_so(engine, scheduler, monkeypatch):
