@@ -55,8 +55,9 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """ "SmolLM2 135M, nf4"."""
-        return f"{self.label or self.base}, {'full' if self.precision == 'none' else self.precision}"
+        """ "SmolLM2 135M, full"; a label that says the precision itself is the title."""
+        name, precision = self.label or self.base, "full" if self.precision == "none" else self.precision
+        return name if precision in name else f"{name}, {precision}"
 
 
 def write_run(record: RunRecord, path: Path) -> None:

@@ -170,12 +170,12 @@ def judges_sentence(panels: Sequence[Panel]) -> str:
 def _count(results: Sequence[ClaimResult]) -> str:
     counts = Counter(result.verdict for result in results)
     said = {
-        HOLDS: "hold",
-        FAILS: "do not hold",
-        UNDECIDED: "are undecided",
-        OFF: "are off, since the judges disagree",
+        HOLDS: ("holds", "hold"),
+        FAILS: ("does not hold", "do not hold"),
+        UNDECIDED: ("is undecided", "are undecided"),
+        OFF: ("is off, since the judges disagree", "are off, since the judges disagree"),
     }
-    parts = [f"{counts[verdict]} {said[verdict]}" for verdict in ORDER]
+    parts = [f"{counts[verdict]} {said[verdict][counts[verdict] != 1]}" for verdict in ORDER]
     return f"Of {len(results)} claims, written down before, {', '.join(parts)}."
 
 
