@@ -43,12 +43,12 @@ def paint(page, slider, start, end):
     page.mouse.up()
 
 
-def test_the_whole_way(visit):
+def test_the_whole_way(visit, catalog):
     page = visit(opened=True)
     # Something moves within a second, before anything was asked for.
     phase(page, "playing")
     page.wait_for_function("document.querySelectorAll('.live-token').length >= 3", timeout=5_000)
-    expect(page.locator(".live-badge")).to_have_text("Recorded, seed 3")
+    expect(page.locator(".live-badge")).to_have_text(f"Recorded, seed {catalog.examples[0].seed}")
     expect(page.locator("#prompt textarea")).to_have_value("The match last night")
     expect(page.locator("#one-sports input[type=number]")).to_have_value("1.25")
     phase(page, "recorded")
