@@ -19,7 +19,7 @@ expect.set_options(timeout=30_000)
 def server():
     """The address of app.py, started as a visitor would start it. It ends when other tests are next: two of
     them beside the bench's processes would not fit into the memory."""
-    with serving(COMPOSER_MAX_NEW_TOKENS="150") as address:
+    with serving(COMPOSER_MAX_NEW_TOKENS="600") as address:
         yield address
 
 

@@ -72,7 +72,7 @@ def test_fuse_of_two(client):
         ({"strength": "nan"}, "Strength"),
         ({"bands": [1, 2]}, "three numbers"),
         ({"bands": None}, "three numbers"),
-        ({"max_new_tokens": 151}, "at most 150"),
+        ({"max_new_tokens": 601}, "at most 600"),
         ({"max_new_tokens": 1e12}, "max_new_tokens"),
         ({"temperature": "hot"}, "temperature"),
         ({"seed": -1}, "seed"),
