@@ -308,7 +308,7 @@ LESSONS = (
         "sum first.",
         "Then choose Contrast under Method, keep the seed, and generate: both meters should pass 80%.",
         "The food",
-        Composition({"positive": 1.0, "sports": 1.0}, contrast=0.5),
+        Composition({"positive": 1.0, "sports": 1.25}, contrast=0.5),
         6,
         "contrast",
         _contrast,

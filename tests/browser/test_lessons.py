@@ -92,7 +92,7 @@ def test_what_kl_fusion_sees(page):
     start(page, 4)
     write(page)
     assert not passed(page), page.inner_text(".lesson-verdict")
-    page.fill("#prompt textarea", "The movie was")
+    page.fill("#prompt textarea", "The food was")
     write(page)
     assert passed(page), page.inner_text(".lesson-verdict")
 
