@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import huggingface_hub.utils
 import pytest
 import torch
-import yaml
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
@@ -282,16 +281,7 @@ def test_a_signal_while_it_loads_ends_it_at_once_and_without_a_traceback(number,
 
 @pytest.fixture
 def tiny_catalog(tmp_path) -> Path:
-    """A base that is loaded in no time and writes for as long as it is asked to."""
-    config = tiny.FAMILIES["llama"]()
-    config.max_position_embeddings = 4096
-    model = tiny.random(config)
-    model.lm_head.weight.data[config.eos_token_id] = 0  # never the likeliest
-    model.save_pretrained(tmp_path / "base")
-    tiny.tokenizer().save_pretrained(tmp_path / "base")
-    bases = {"tiny": {"id": "nobody/tiny", "folder": str(tmp_path / "base"), "adapters": {}}}
-    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"default": "tiny", "bases": bases}))
-    return tmp_path / "catalog.yaml"
+    return tiny.write_endless(tmp_path)
 
 
 def test_a_server_of_which_a_part_hangs_ends_all_the_same():
@@ -301,8 +291,8 @@ import app
 logging.basicConfig()
 app.LAST_MOMENT = 0.1
 signal.signal(signal.SIGTERM, app._terminate)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     threading.Event().wait()
 finally:
     threading.Event().wait()

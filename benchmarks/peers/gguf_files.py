@@ -8,6 +8,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
+from composer.adapters.gguf_file import finish
+
 # What the writer sets itself, or what would no longer be true of the new file.
 OWN_FIELDS = ("GGUF.", "general.architecture", "general.file_type", "general.quantization_version")
 FILE_TYPES = {
@@ -31,7 +33,8 @@ def write_base(source: Path, target: Path, kind: str) -> Path:
         values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)  # [O, K] or [K]
         wanted = GGMLQuantizationType[kind] if values.ndim > 1 else GGMLQuantizationType.F32
         writer.add_tensor(tensor.name, gguf.quantize(values, wanted), raw_dtype=wanted)
-    return _written(writer, target)
+    finish(writer)
+    return target
 
 
 def architecture(reader: GGUFReader) -> str:
@@ -44,11 +47,3 @@ def _copy_fields(reader: GGUFReader, writer: GGUFWriter) -> None:
         if not key.startswith(OWN_FIELDS):
             kind, *of = field.types
             writer.add_key_value(key, field.contents(), kind, sub_type=of[-1] if of else None)
-
-
-def _written(writer: GGUFWriter, target: Path) -> Path:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target

@@ -10,6 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Error, Page, expect
 
+from benchmarks.hands import clear_sliders, set_slider
 from benchmarks.soak.plan import Dice, SoakPlan, World
 from benchmarks.soak.records import LEFT, SENTENCE, STOPPED, WHOLE, Answer, Asked, Recorder
 
@@ -115,7 +116,8 @@ class Hands:
                 moved[f"one-{name}"] = weights[name]
         if own:
             weights[own] = moved["spare-0"] = self.dice.random.randint(10, 25) / 20
-        self._blank(f"one-{next(name for name in self.dice.world.names(self.base) if name not in poles)}")
+        witness = next(name for name in self.dice.world.names(self.base) if name not in poles)
+        clear_sliders(self.page, f"one-{witness}", PATIENCE)
         asked = Asked(
             self.base,
             self.dice.prompt(),
@@ -125,43 +127,15 @@ class Hands:
         )
         page.fill("#prompt textarea", asked.prompt)
         for key, value in moved.items():
-            self.set(key, value)
+            set_slider(page, key, value, PATIENCE)
         if not page.locator("#max-new-tokens input[type=number]").is_visible():
             page.locator("#sampling button").first.click()
-        self.set("max-new-tokens", asked.sampling["max_new_tokens"])
+        set_slider(page, "max-new-tokens", asked.sampling["max_new_tokens"], PATIENCE)
         seed = page.locator("#seed input")
         seed.fill(str(asked.sampling["seed"]))
         seed.press("Tab")
         read = {name: float(page.input_value(f"#{key} input[type=number]")) for name, key in SAMPLING.items()}
         return replace(asked, sampling={**asked.sampling, **read, "top_k": int(read["top_k"])})
-
-    def set(self, key: str, value: float) -> None:
-        """Type a slider's number; again, where a page that was still loading put its own back."""
-        page = self.page
-        for patience in (3_000, 10_000, PATIENCE):
-            field = page.locator(f"#{key} input[type=number]")
-            if not field.is_visible() and page.locator(f"#mix #{key}").count():
-                page.click("#more-adapters")
-            field.fill(str(value))
-            field.press("Tab")
-            try:
-                for half in page.locator(f"#{key} input").all():  # a slider's number and its handle
-                    expect(half).to_have_value(f"{value:g}", timeout=patience)
-                return
-            except AssertionError:
-                if patience == PATIENCE:
-                    raise
-
-    def _blank(self, witness: str) -> None:
-        for patience in (3_000, 10_000, PATIENCE):
-            self.page.click("#zero")
-            try:
-                field = self.page.locator(f"#{witness} input[type=number]")
-                expect(field).to_have_value("0", timeout=patience)
-                return
-            except AssertionError:
-                if patience == PATIENCE:
-                    raise
 
     def paint(self, asked: Asked) -> Asked:
         """Draw a line across the painter of a slider in use. Returns the request with the curve."""

@@ -90,6 +90,11 @@ def _write(file: Path, architecture: str, tensors: Mapping[str, torch.Tensor]) -
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor.contiguous().numpy())
+    finish(writer)
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added, and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

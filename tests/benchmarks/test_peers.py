@@ -17,6 +17,7 @@ from benchmarks.peers import gguf_files
 from benchmarks.peers import measure as peers
 from benchmarks.plan import PROMPT, SectionLeftOut
 from composer.adapters.catalog import load_catalog
+from composer.adapters.gguf_file import finish
 from composer.model.loading import load_base
 from tests.benchmarks.conftest import TOY
 from tests.tools import tiny
@@ -42,7 +43,7 @@ def gguf_of_tiny(path: Path) -> dict[str, np.ndarray]:
         data = gguf.quantize(value, kind) if kind else value
         writer.add_tensor(name, data, raw_dtype=kind)
         written[name] = gguf.dequantize(data, kind) if kind else value
-    gguf_files._written(writer, path)
+    finish(writer)
     return written
 
 

@@ -23,9 +23,10 @@ def server():
         yield address
 
 
-@pytest.fixture(scope="session", name="chromium")
+@pytest.fixture(scope="package", name="chromium")
 def running_chromium():
-    """A running headless Chromium."""
+    """A running headless Chromium. It ends when other tests are next: while it runs, this thread has an event
+    loop, and they could not start their own."""
     with chromium() as browser:
         yield browser
 

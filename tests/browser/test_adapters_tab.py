@@ -10,7 +10,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from benchmarks.chromium import serving
-from tests.browser.hands import set_slider
+from benchmarks.hands import set_slider
 from tests.tools.fake_hub import fake_hub
 
 ROOT = Path(__file__).parents[2]

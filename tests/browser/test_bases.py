@@ -10,10 +10,11 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from benchmarks.chromium import serving
+from benchmarks.hands import set_slider
 from composer.adapters.catalog import load_catalog
 from composer.model.loading import locate
 from tests.browser.conftest import ROOT
-from tests.browser.hands import WRITING, findings, set_slider
+from tests.browser.hands import WRITING, findings
 
 SECOND = "four-bits"
 COUNT = "document.querySelector('#live canvas').composer.count"
@@ -101,11 +102,12 @@ def test_a_second_base_is_loaded_while_a_text_is_written_and_the_mix_comes_along
     page.wait_for_function(WRITING)
     before = page.evaluate(COUNT)
     choose(page, "Four bits")
-    expect(page.locator(".base-said")).to_have_text("Four bits is ready.", timeout=400_000)
+    expect(page.locator(".base-said")).to_have_text("Four bits is ready.", timeout=900_000)
     assert page.locator(".live-status").get_attribute("data-phase") == "writing"
     assert page.evaluate(COUNT) > before, "the text stood still while the other base was loaded"
 
-    page.click(".base-go")
+    # The longer the text, the later a busy page comes to a click.
+    page.click(".base-go", timeout=900_000)
     page.wait_for_url(ON_SECOND)
     expect(page.locator(".base-name")).to_have_text("Four bits")
     expect(page.locator(".live-status")).to_contain_text("Your prompt came along")
@@ -126,7 +128,7 @@ def test_a_second_base_is_loaded_while_a_text_is_written_and_the_mix_comes_along
 
 def test_a_shared_link_of_the_second_base_opens_there_without_a_recording(visit, house):
     page = visit(at=house, opened=True, path=f"base/{SECOND}/")
-    page.wait_for_url(ON_SECOND, timeout=400_000)  # by way of the first page, where it is not loaded
+    page.wait_for_url(ON_SECOND, timeout=900_000)  # by way of the first page, where it is not loaded
     expect(page.locator(".live-status")).to_contain_text("There is no recording of this base yet")
     expect(page.locator("#figures")).to_be_hidden()
     expect(page.locator(".live-layers")).to_be_hidden()

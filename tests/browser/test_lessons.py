@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.hands import set_slider
+from benchmarks.hands import set_slider
 
 # Draws of a new seed that a lesson may take: a text is a text.
 TRIES = 4

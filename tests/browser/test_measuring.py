@@ -13,16 +13,22 @@ import torch
 from peft import PeftModel
 from playwright.sync_api import expect
 
+from benchmarks.hands import set_slider
 from composer import Engine
 from composer.adapters.recipe import parse_recipe
 from composer.model.loading import load_base
-from tests.browser.hands import findings, set_slider
+from tests.browser.hands import findings
 
 ATTACK = "<img src=x onerror='window.hacked=1'>"
 
 
 def open_tab(page, name):
     page.get_by_role("tab", name=name).click()
+
+
+def open_dose(page):
+    open_tab(page, "Dose")
+    expect(page.locator("#dose-first input")).to_have_value("Sports")  # the loudest
 
 
 def pick(page, field, option):
@@ -67,8 +73,7 @@ def test_nothing_on_the_sliders_is_a_sentence(visit):
 def test_a_sweep_grows_can_be_stopped_and_downloaded(visit):
     page = visit(opened=True)
     page.wait_for_selector(".live-status[data-phase=recorded]")
-    open_tab(page, "Dose")
-    expect(page.locator("#dose-first input")).to_have_value("Sports")
+    open_dose(page)
     pick(page, "dose-prompts", "15 openings")
     page.click("#dose-go")
     expect(page.locator("#dose-results .finder-message")).to_have_text(
@@ -87,7 +92,7 @@ def test_a_sweep_grows_can_be_stopped_and_downloaded(visit):
 def test_a_sweep_of_two_ends_with_a_heat_map(visit):
     page = visit(opened=True)
     page.wait_for_selector(".live-status[data-phase=recorded]")
-    open_tab(page, "Dose")
+    open_dose(page)
     pick(page, "dose-second", "Positive")
     pick(page, "dose-points", "5 weights")
     pick(page, "dose-prompts", "the prompt under Compose")
@@ -100,7 +105,7 @@ def test_a_sweep_of_two_ends_with_a_heat_map(visit):
 def test_others_texts_come_before_a_sweep(visit):
     sweeping, writing = visit(opened=True), visit()
     sweeping.wait_for_selector(".live-status[data-phase=recorded]")
-    open_tab(sweeping, "Dose")
+    open_dose(sweeping)
     sweeping.click("#dose-go")
     sweeping.wait_for_selector("#dose-results .chart")
     writing.fill("#prompt textarea", "The")
@@ -115,7 +120,7 @@ def test_others_texts_come_before_a_sweep(visit):
 def test_hostile_numbers_in_a_sweep_are_a_sentence(visit):
     page = visit(opened=True)
     page.wait_for_selector(".live-status[data-phase=recorded]")
-    open_tab(page, "Dose")
+    open_dose(page)
     for low, high in pairwise(("9", "1", "-99")):
         page.fill("#dose-low input", low)
         page.fill("#dose-high input", high)
@@ -163,7 +168,7 @@ def test_axe_has_no_serious_findings_and_nothing_sticks_out(visit, width, height
     page.click("#conflict-go")
     page.wait_for_selector(".chart-card")
     found += findings(page)
-    open_tab(page, "Dose")
+    open_dose(page)
     pick(page, "dose-points", "5 weights")
     pick(page, "dose-prompts", "the prompt under Compose")
     page.click("#dose-go")

@@ -8,7 +8,8 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.hands import WRITING, findings, set_slider
+from benchmarks.hands import set_slider
+from tests.browser.hands import WRITING, findings
 
 ATTACK = "<img src=x onerror='window.hacked=1'>${window.hacked=1}{{7*7}}"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.hands import WRITING, set_slider
+from benchmarks.hands import set_slider
+from tests.browser.hands import WRITING
 
 WATCH_TEXT = """() => {
   const tokens = document.querySelector(".live-tokens");

@@ -10,8 +10,9 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
 from benchmarks.chromium import serving
+from benchmarks.hands import set_slider
 from composer import Composition, Sampling
-from tests.browser.hands import WRITING, set_slider
+from tests.browser.hands import WRITING
 
 PHASE = "document.querySelector('.live-status').dataset.phase"
 LONG = 1000

@@ -8,8 +8,7 @@ import shutil
 import pytest
 
 from composer.cli.main import main
-from tests.evaluation import toys
-from tests.study import planted_run
+from tests.study import planted_run, tiny_project
 from tests.tools import tiny
 
 NAMES = ("world", "sports", "positive")
@@ -18,18 +17,9 @@ NAMES = ("world", "sports", "positive")
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("domains")
-    tiny.model("llama").save_pretrained(folder / "base")
-    tiny.tokenizer().save_pretrained(folder / "base")
     for seed, name in enumerate(NAMES):
         tiny.adapter(folder / name, "llama", seed, r=2)
-    adapters = ", ".join(f"{name}: {{source: {name}}}" for name in NAMES)
-    (folder / "adapters.yaml").write_text(
-        "default: tiny\nbases:\n  tiny:\n    id: tiny/llama\n    folder: base\n    attributes:\n"
-        "      topic: {label: Topic, members: [sports, world]}\n"
-        f"    adapters: {{{adapters}}}\n"
-    )
-    toys.write(folder / "data")
-    return folder
+    return tiny_project.write(folder, NAMES)
 
 
 def words(project, out, *more):

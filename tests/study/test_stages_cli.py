@@ -9,7 +9,7 @@ from composer.cli.main import main
 from composer.evaluation.prompts import DEVELOPMENT, REPORT, load_prompts, part, prompt_hash, prompts_of
 from composer.study.design.environment import StudyEnvironment
 from composer.study.run_record import FILE, read_run, write_run
-from tests.evaluation import toys
+from tests.study import tiny_project
 from tests.tools import tiny
 
 NAMES = ("negative", "positive", "sports", "world")
@@ -20,24 +20,15 @@ TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor 
 def project(tmp_path_factory):
     """A catalog with a base that can be told, two trainings of its adapters, labelled text, and prompts."""
     folder = tmp_path_factory.mktemp("stages")
-    tiny.model("llama").save_pretrained(folder / "base")
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder / "base")
     for training in ("first", "second"):
         for place, name in enumerate((*NAMES, "combined")):
             tiny.adapter(folder / training / name, "llama", place + 20 * (training == "second"), r=2)
-    adapters = ", ".join(f"{name}: {{source: first/{name}}}" for name in NAMES)
-    (folder / "adapters.yaml").write_text(
-        "default: tiny\nbases:\n  tiny:\n    id: tiny/llama\n    folder: base\n    attributes:\n"
-        "      sentiment: {label: Sentiment, poles: [negative, positive]}\n"
-        f"      topic: {{label: Topic, members: [sports, world]}}\n    adapters: {{{adapters}}}\n"
-    )
     new = [f"A new beginning {number}" for number in range(12)]
     few = [text for wanted in (DEVELOPMENT, REPORT) for text in prompts_of(new, wanted, 3)]
     (folder / "prompts.txt").write_text("\n".join(few))
-    toys.write(folder / "data")
-    return folder
+    return tiny_project.write(folder, NAMES, "first/", tokenizer)
 
 
 def stage(project, out, *more, arms="sum,contrast"):

@@ -20,7 +20,7 @@ from composer.study.design.plan import GenerationJob
 from composer.study.design.tuning import REFERENCES
 from composer.study.ray_worker import Cluster, ray_work
 from composer.study.run_record import FILE, read_run
-from tests.evaluation import toys
+from tests.study import tiny_project
 from tests.tools import tiny
 
 NAMES = ("negative", "positive", "sports", "world")
@@ -31,20 +31,11 @@ SAMPLING = Sampling(max_new_tokens=6, time_limit=600)
 def project(tmp_path_factory):
     """A catalog with its base and adapters, a data folder for the judges, and prompts."""
     folder = tmp_path_factory.mktemp("study")
-    tiny.model("llama").save_pretrained(folder / "base")
-    tiny.tokenizer().save_pretrained(folder / "base")
     for seed, name in enumerate(NAMES):
         tiny.adapter(folder / name, "llama", seed, r=2)
-    adapters = ", ".join(f"{name}: {{source: {name}}}" for name in NAMES)
-    (folder / "adapters.yaml").write_text(
-        "default: tiny\nbases:\n  tiny:\n    id: tiny/llama\n    folder: base\n    attributes:\n"
-        "      sentiment: {label: Sentiment, poles: [negative, positive]}\n"
-        f"      topic: {{label: Topic, members: [sports, world]}}\n    adapters: {{{adapters}}}\n"
-    )
     new = [f"A new beginning {number}" for number in range(12)]
     (folder / "prompts.txt").write_text("\n".join(prompts_of(new, DEVELOPMENT, 3)))
-    toys.write(folder / "data")
-    return folder
+    return tiny_project.write(folder, NAMES)
 
 
 def words(project, out, *more):
@@ -75,7 +66,8 @@ def test_every_arm_is_generated_and_chosen_or_said_to_be_missing(project, capsys
 
 
 def test_a_run_killed_from_outside_goes_on(project, capsys):
-    argv = words(project, "killed", "--arms", "sum,kl-unit")
+    slowly = ["--arms", "sum,kl-unit", "--slots", "2"]  # so that it is killed before its last text
+    argv = words(project, "killed", *slowly)
     path = project / "killed/texts.jsonl"
     command = [sys.executable, "-m", "composer", *argv]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
@@ -90,7 +82,7 @@ def test_a_run_killed_from_outside_goes_on(project, capsys):
     assert main(argv) == 0
     after = path.read_text("utf-8").splitlines()
     assert after[: len(kept)] == kept and len(after) == len({json.loads(line)["key"] for line in after})
-    assert main(words(project, "straight", "--arms", "sum,kl-unit")) == 0
+    assert main(words(project, "straight", *slowly)) == 0
     assert sorted(after) == sorted((project / "straight/texts.jsonl").read_text("utf-8").splitlines())
     one, two = ((project / name / "choices.json").read_text() for name in ("killed", "straight"))
     assert one == two

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -136,3 +138,16 @@ def engine(family: str, folders: dict[str, Path], attributes: tuple[Attribute, .
         report = built.add_adapter(str(folder), name=name)
         assert report.ok, report
     return built
+
+
+def write_endless(folder: Path, adapters: Mapping[str, Mapping[str, object]] | None = None) -> Path:
+    """A catalog of a base that is loaded in no time and writes for as long as it is asked to."""
+    config = FAMILIES["llama"]()
+    config.max_position_embeddings = 4096
+    model = random(config)
+    model.lm_head.weight.data[config.eos_token_id] = 0  # never the likeliest
+    model.save_pretrained(folder / "base")
+    tokenizer().save_pretrained(folder / "base")
+    bases = {"tiny": {"id": "nobody/tiny", "folder": str(folder / "base"), "adapters": adapters or {}}}
+    (folder / "catalog.yaml").write_text(yaml.safe_dump({"default": "tiny", "bases": bases}))
+    return folder / "catalog.yaml"

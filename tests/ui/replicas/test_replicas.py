@@ -12,7 +12,6 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
-import yaml
 from gradio_client import Client
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
@@ -33,16 +32,8 @@ SHORT = LONG | {"max_new_tokens": 5}
 def folder(tmp_path_factory) -> Path:
     """A base that is loaded in no time and writes for as long as it is asked to, and two adapters."""
     folder = tmp_path_factory.mktemp("replicas")
-    config = tiny.FAMILIES["llama"]()
-    config.max_position_embeddings = 4096
-    model = tiny.random(config)
-    model.lm_head.weight.data[config.eos_token_id] = 0  # never the likeliest
-    model.save_pretrained(folder / "base")
-    tiny.tokenizer().save_pretrained(folder / "base")
-    adapters = {"plain": {"source": str(tiny.adapter(folder / "plain", "llama", 1, r=4))}}
     tiny.adapter(folder / "mine", "llama", 2, r=4)
-    bases = {"tiny": {"id": "nobody/tiny", "folder": str(folder / "base"), "adapters": adapters}}
-    (folder / "catalog.yaml").write_text(yaml.safe_dump({"default": "tiny", "bases": bases}))
+    tiny.write_endless(folder, {"plain": {"source": str(tiny.adapter(folder / "plain", "llama", 1, r=4))}})
     return folder
 
 
