@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer
@@ -193,11 +193,20 @@ def test_patterns_of_real_tokenizers_are_let_through(pattern):
     assert slow_regex(pattern) is None
 
 
-PIECES = ("a", "b", "[ab]", ".", "(", "(?:", ")", "|", "*", "+", "?", "{2,}")
+SLOW = ("(a+)+b", "[ab]+{2,}a", "(?:a?a)+!", "(a|aa){30}b", "(a+)?{2,}b", "((a){1,3})*!", "a+?{9}b")
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_patterns_that_double_with_each_character_are_refused(pattern):
+    assert "may take years" in slow_regex(pattern)
+
+
+PIECES = ("a", "b", "[ab]", ".", "(", "(?:", ")", "|", "*", "+", "?", "{2,}", "{1,20}")
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=12))
+@example(["(", ")", "[ab]", "+", "{2,}", "a"])
 def test_a_pattern_that_is_let_through_is_quick_where_others_double(pieces):
     pattern = "".join(pieces)
     if slow_regex(pattern):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import jinja2
@@ -18,27 +19,34 @@ ENDLESS = {"lipsum", "center", "format", "format_map", "ljust", "rjust", "zfill"
 # A text for `%` that asks for a width.
 _WIDE = re.compile(r"%[-+ #0]*(\d{4,}|\*)")
 _MARKS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
-_REPEAT = re.compile(r"\{(\d*),?(\d*)\}")
+# A quantifier, with the sign after it that makes it lazy or lets it give back nothing.
+_REPEAT = re.compile(r"(?P<sign>[*+?])[+?]?|\{(?!\})(?P<fewest>\d*)(?P<comma>,?)(?P<most>\d*)\}\??")
 
 
 def slow_regex(pattern: str) -> str | None:
     """Why a pattern may take twice the time for each character, as the end of a sentence; None: it may not.
 
-    That takes a repeated group with a choice or another repetition in it: (a+)+, (a|aa)*. No tokenizer that
-    is known has one. Bounded repetitions such as \\p{N}{1,3} are none.
+    That takes something repeated that has a choice or another repetition in it: (a+)+, (a|aa)*, (a?a)+, a+{2,}.
+    No tokenizer that is known has one. A fixed number of times is no choice: (\\p{N}{3})+.
     """
     if len(pattern) > LONGEST_REGEX:
         return f"is longer than {LONGEST_REGEX} characters"
-    # For each open group, and the whole: whether there is a choice or a repetition in it.
-    groups, closed, place = [False], False, 0
+    # For each open group, and the whole: whether there is a choice or a repetition in it. chooses: whether
+    # there is one in what a repetition here would repeat.
+    groups, chooses, place = [False], False, 0
     while place < len(pattern):
-        char, place = pattern[place], place + 1
-        if char in "*+" or (char == "{" and _unbounded(pattern, place - 1)):
-            if closed:
+        if found := _REPEAT.match(pattern, place):
+            place = found.end()
+            fewest, most = _times(found)
+            if chooses and most > 1:
                 return "repeats a group that repeats or chooses, which may take years"
-            groups[-1] = True
+            chooses |= fewest != most
+            groups[-1] |= chooses
+            continue
+        char, place = pattern[place], place + 1
         if char == "(":
             groups.append(False)
+            place += pattern.startswith("?", place)
         elif char == "|":
             groups[-1] = True
         elif char == "[":
@@ -47,10 +55,10 @@ def slow_regex(pattern: str) -> str | None:
             if pattern[place : place + 1] in ("g", "k"):
                 return "calls itself, which may take years"
             place = _after_escape(pattern, place)
-        closed = False
+        chooses = False
         if char == ")" and len(groups) > 1:
-            closed = groups.pop()
-            groups[-1] |= closed
+            chooses = groups.pop()
+            groups[-1] |= chooses
     return None
 
 
@@ -88,13 +96,13 @@ def _depth(node: nodes.Node) -> int:
     return below + isinstance(node, nodes.For)
 
 
-def _unbounded(pattern: str, place: int) -> bool:
-    """Whether {2,} or {5000} stands there; of up to a hundred times is not taken for a repetition."""
-    found = _REPEAT.match(pattern, place)
-    if not found or found[0] == "{}":
-        return False
-    last = found[2] if "," in found[0] else found[1]
-    return not last or len(last) > 2
+def _times(repeat: re.Match[str]) -> tuple[float, float]:
+    """The fewest and the most times of a quantifier."""
+    if repeat["sign"]:
+        return {"?": (0, 1), "*": (0, math.inf), "+": (1, math.inf)}[repeat["sign"]]
+    fewest = int(repeat["fewest"] or 0)
+    most = int(repeat["most"] or 0) or math.inf
+    return fewest, most if repeat["comma"] else fewest
 
 
 def _after_class(pattern: str, place: int) -> int:
