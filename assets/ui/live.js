@@ -9,6 +9,9 @@ const live = {
   player: null, // the timer of a recording, and what shows its next token or all of them
   show: null,
   finish: null,
+  later: 0, // the timer of a drawing that was put off
+  took: 0, // milliseconds that the last one took
+  ended: 0, // when it ended
   replaced: new Set(), // runs whose place another has taken: what is still on its way of them is too late
 };
 const liveCanvas = live.root.querySelector("canvas");
@@ -158,6 +161,24 @@ function liveRefresh() {
   liveCanvas.setAttribute("aria-label", liveDescribe());
 }
 
+// A long text is drawn so often that the page has most of its time for the rest; the next drawing has all that came.
+function liveRefreshInTurn() {
+  if (live.later) return;
+  const rest = 3 * live.took - (performance.now() - live.ended);
+  if (rest > 0) live.later = setTimeout(liveRefreshNow, rest);
+  else liveRefreshNow();
+}
+
+function liveRefreshNow() {
+  clearTimeout(live.later);
+  live.later = 0;
+  const began = performance.now();
+  liveRefresh();
+  live.root.getBoundingClientRect(); // the layout is most of it
+  live.ended = performance.now();
+  live.took = live.ended - began;
+}
+
 function livePoint(cursor) {
   live.map.cursor = cursor;
   live.hovered = cursor ? cursor.token : null;
@@ -291,7 +312,8 @@ function liveTake(message) {
     if (begins && live.pinned !== null) livePin(null);
     live.hovered = null;
     live.data.apply(message);
-    liveRefresh();
+    if (begins || message.status.phase !== "writing") liveRefreshNow();
+    else liveRefreshInTurn();
     // On a phone the text is below the sliders: bring it into view once, then leave scrolling alone.
     if (begins && window.innerWidth < 700) live.root.scrollIntoView({ behavior: "smooth" });
   } else if (message.status) {

@@ -41,8 +41,9 @@ MEMORY_PER_BYTE = {"none": 3.2, "int8": 1.0, "nf4": 0.6}
 MEMORY_BESIDE = 300e6
 # Seconds that a visitor waits for the compiled step; decoding runs without it until it is there.
 COMPILING = 60
-# Added to the niceness of the thread that loads, so that texts on other bases go on.
-NICE = 10
+# Added to the niceness of the thread that loads, so that texts on other bases go on. Four of them at work leave
+# it a fifth of a core on two; with 10 a busy server never ended a load.
+NICE = 5
 
 
 def load_engine(settings: Settings, base: str | None, compile_step: bool) -> Engine:
