@@ -26,8 +26,8 @@ _REPEAT = re.compile(r"(?P<sign>[*+?])[+?]?|\{(?!\})(?P<fewest>\d*)(?P<comma>,?)
 def slow_regex(pattern: str) -> str | None:
     """Why a pattern may take twice the time for each character, as the end of a sentence; None: it may not.
 
-    That takes something repeated that has a choice or another repetition in it: (a+)+, (a|aa)*, (a?a)+, a+{2,}.
-    No tokenizer that is known has one. A fixed number of times is no choice: (\\p{N}{3})+.
+    That takes something repeated that has a choice or another repetition in it: (a+)+, (a|aa)*, (a?a)+,
+    a+{2,}. No tokenizer that is known has one. A fixed number of times is no choice: (\\p{N}{3})+.
     """
     if len(pattern) > LONGEST_REGEX:
         return f"is longer than {LONGEST_REGEX} characters"

@@ -41,8 +41,8 @@ MEMORY_PER_BYTE = {"none": 3.2, "int8": 1.0, "nf4": 0.6}
 MEMORY_BESIDE = 300e6
 # Seconds that a visitor waits for the compiled step; decoding runs without it until it is there.
 COMPILING = 60
-# Added to the niceness of the thread that loads, so that texts on other bases go on. Four of them at work leave
-# it a fifth of a core on two; with 10 a busy server never ended a load.
+# Added to the niceness of the thread that loads, so that texts on other bases go on. At 10, a server whose
+# cores are all at work never ended a load.
 NICE = 5
 
 
