@@ -77,7 +77,8 @@ def _answer(
     found.tokens += len(replay.steps)
     if not replay.agrees:
         alone = replay.steps[-1].text if replay.steps else ""
-        return [(f"it is {_short(answer.text, alone)} and alone {_short(alone, answer.text)}", False)]
+        parted = f"it is {_short(answer.text, alone)} and alone {_short(alone, answer.text)}"
+        return [(f"{parted}, of {answer.asked}", False)]
     found.ties += replay.ties > 0
     return _numbers(answer, replay, names) if whole else []
 

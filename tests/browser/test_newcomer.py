@@ -138,6 +138,14 @@ def test_the_whole_way(visit, catalog):
     other.click("#one-sports .curve-button")
     assert [float(x) for x in other.get_attribute(".curve-paint canvas", "data-curve").split()] == curve
 
+    # All to 0 takes the curve away too.
+    other.keyboard.press("Escape")
+    other.click("#zero")
+    expect(other.locator("#one-sports input[type=number]")).to_have_value("0")
+    other.click("#one-sports .curve-button")
+    flat = " ".join(["1"] * len(curve))
+    expect(other.locator(".curve-paint canvas")).to_have_attribute("data-curve", flat)
+
     # A column goes back into Compose.
     page.click("#share-close")
     page.locator(".compare-use").nth(2).click()

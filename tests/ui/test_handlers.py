@@ -219,11 +219,6 @@ def test_what_is_shared_is_what_is_restored(page):
 # --- presets, curves, meters ---------------------------------------------------------------------
 
 
-def test_all_to_zero_takes_curves_away_too(page):
-    painter, *sliders = page.mixing.zero()
-    assert painter == {"curves": {}, "schedule": {}} and not any(sliders)
-
-
 @pytest.mark.parametrize("bad", [None, [], "x", {}, {"curves": 1, "schedule": {}}, {"curves": {}}])
 def test_broken_curves_are_a_sentence(bad):
     with pytest.raises(ComposerError, match="reload"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -36,7 +37,11 @@ class Mixing:
         controls.method.input(parameter_updates, controls.method, shown, **CHEAP)
         switched = [controls.visitor, controls.per_adapter, *weights]
         controls.per_adapter.input(self.switch, switched, weights, **CHEAP)
-        zeroed = tab.zero.click(self.zero, None, [controls.curves, *weights], **CHEAP)
+        # In the browser: an answer that came late would undo what was moved meanwhile.
+        nothing = [curves.value(Composition()), *[0] * len(weights)]
+        zeroed = tab.zero.click(
+            None, None, [controls.curves, *weights], js=f"() => {json.dumps(nothing)}", **CHEAP
+        )
         self._previewing.after(zeroed, tab, latest)
         for place, button in enumerate(tab.examples):
             loaded = button.click(
@@ -48,10 +53,6 @@ class Mixing:
             )
             if self._context.recordings[place] is None:
                 self._previewing.after(loaded, tab, latest)
-
-    def zero(self) -> list:
-        """Every slider at 0, without curves and schedules."""
-        return [curves.value(Composition()), *[0.0] * len(self._context.slots)]
 
     def switch(self, visitor: Visitor, per_adapter: bool, *values) -> list:
         """Slider updates when the visitor changes between two-way sliders and one per adapter."""
