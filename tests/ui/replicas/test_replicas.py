@@ -17,9 +17,12 @@ from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
 import app
+from benchmarks.chromium import chromium
+from benchmarks.hands import set_slider
 from benchmarks.replicas import Replicas, overhead, replicas, wait_for
 from composer.ui.replicas.events import CUT
 from composer.ui.replicas.front import COOKIE, REPLICA
+from tests.browser.hands import WRITING
 from tests.tools import tiny
 
 # One server for all tests of the file: it takes longer to start than they take to run.
@@ -135,6 +138,32 @@ def test_a_killed_replica_costs_one_sentence_and_the_next_try_works(server, visi
     assert visitor.predict("Once", {}, **SHORT)
     assert replica_of(server, visitor) != key
     assert all_there(server, known), "another one takes its place"
+
+
+def test_a_page_shows_the_sentence_and_goes_on_at_another_replica(server):
+    """In a browser: the page is not loaded anew, and what was typed stays."""
+    known = set(server.members)
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(240_000)
+        page.goto(server.address)
+        page.wait_for_selector(".live-status[data-phase]")
+        loads = []
+        page.on("load", lambda _: loads.append(1))
+        page.fill("#prompt textarea", "On and on")
+        page.locator("#sampling button").first.click()
+        set_slider(page, "max-new-tokens", 4000)
+        page.click("#generate")
+        page.wait_for_function(WRITING)
+        cookie = next(each["value"] for each in page.context.cookies() if each["name"] == COOKIE)
+        kill(server, ask(server, cookie, "gradio_api/app_id")[1])
+        page.get_by_text(CUT).wait_for()
+        set_slider(page, "max-new-tokens", 5)
+        page.click("#generate")
+        page.wait_for_selector(".live-status[data-phase=done]")
+        assert page.input_value("#prompt textarea") == "On and on"
+        assert loads == []
+    assert all_there(server, known)
 
 
 def test_adapters_that_a_visitor_added_are_there_after_their_replica_died(server, folder):
