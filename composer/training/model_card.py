@@ -7,7 +7,7 @@ from pathlib import Path
 
 from composer.model.loading import Base
 from composer.training.control_tokens import control
-from composer.training.recipes import Recipe
+from composer.training.recipes import NGRAMS, Recipe
 
 MEASURED = ("<!-- measured -->", "<!-- /measured -->")
 
@@ -138,8 +138,8 @@ def _cleaned(recipe: Recipe) -> str:
     if recipe.self_generated:
         said.append(
             f"{recipe.self_generated_share:.0%} of the text is the base's own: {recipe.self_generated} "
-            "continuations\nit wrote of those rows' first words and that a classifier trained on the rows "
-            "found to be of this\nlabel."
+            f"continuations\nit wrote of those rows' first words and that {_reader(recipe)} trained "
+            "on the rows found to be of this\nlabel."
         )
         if recipe.shape:
             said.append(f"Of each only the beginning that matches\n`{recipe.shape}` was kept.")
@@ -152,6 +152,10 @@ def _cleaned(recipe: Recipe) -> str:
     if recipe.self_generated and recipe.silent_openings:
         said.append(f"The first {recipe.opening_words[1]} words of such a text carry no loss.")
     return " ".join(said)
+
+
+def _reader(recipe: Recipe) -> str:
+    return "a classifier" if recipe.filter == NGRAMS else "a language model"
 
 
 def _distractors(recipe: Recipe) -> str:

@@ -13,6 +13,7 @@ from composer.training.corpora import CorpusStore
 from composer.training.data import Pool, Sample, first_sentence, pack
 from composer.training.recipes import Recipe
 from composer.training.self_generation import TextGenerator, generate_own, other_openings, own_openings
+from composer.training.text_filter import Likelihood, make_likelihood
 from composer.training.trainer import train
 from composer.training.written_texts import file_name
 
@@ -74,8 +75,12 @@ def _own(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> list
     if recipe.self_generated:
         file = work / file_name(recipe, bases.id)
         openings = own_openings(recipe, labelled)
+
+        def make_filter() -> Likelihood:
+            return make_likelihood(recipe, bases.write, library, work)
+
         own = generate_own(
-            recipe, lambda: TextGenerator(bases.write()), openings, labelled, recipe.self_generated, file
+            recipe, lambda: TextGenerator(bases.write()), openings, make_filter, recipe.self_generated, file
         )
         if recipe.second_round:
             file = work / file_name(recipe, bases.id, first_round(recipe))
@@ -84,7 +89,7 @@ def _own(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path) -> list
             def make_generator() -> TextGenerator:
                 return TextGenerator(bases.write(), _first_round(recipe, bases, library, work))
 
-            own += generate_own(recipe, make_generator, openings, labelled, recipe.second_round, file)
+            own += generate_own(recipe, make_generator, openings, make_filter, recipe.second_round, file)
         silent = recipe.opening_words[1] if recipe.silent_openings else 0
         pools.append(Pool(recipe.self_generated_share, own, silent=silent))
     return pools

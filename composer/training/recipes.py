@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from composer.core.names import unknown_name_message
 
 BUNDLED = Path(__file__).with_name("recipes.yaml")
 KIND = "recipe file"
+# What says which of the base's texts carry the label.
+NGRAMS, LANGUAGE_MODEL = "ngrams", "language_model"
+Filter = Literal["ngrams", "language_model"]
 OLD_KEYS = {
     "openers": "distractor_prefixes",
     "opener_share": "distractor_share",
@@ -90,6 +93,7 @@ class Recipe(TrainingSettings):
     distractor_prefixes: tuple[Corpus, ...]
     distractor_share: float
     confidence: float  # a probability
+    filter: Filter
     self_generated: int
     self_generated_share: float
     opening_words: tuple[int, int]  # fewest, most

@@ -2,11 +2,11 @@
 
 Trained on news or reviews alone, an adapter learns their idiom beside their attribute: its texts are
 surprising to the base (three times the base's own perplexity, measured). The base's own continuations
-of the same openings carry the attribute in the base's idiom; a classifier trained on the real rows says
-which of them do. (Rejection sampling for fine-tuning, as in RAFT, Dong et al. 2023, arXiv 2304.06767.)
+of the same openings carry the attribute in the base's idiom; a filter trained on the real rows says which
+of them do. (Rejection sampling for fine-tuning, as in RAFT, Dong et al. 2023, arXiv 2304.06767.)
 
 Such openings are of the attribute's own domain, though. A second round has the first round's adapter go on
-from other domains' first words, where it is needed, and keeps what the classifier is as sure of.
+from other domains' first words, where it is needed, and keeps what the filter is as sure of.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from composer.model.tokens import Continuation
 from composer.training.corpora import CorpusStore, FilteredCorpora
 from composer.training.data import first_words
 from composer.training.recipes import Recipe
+from composer.training.text_filter import Likelihood
 from composer.training.written_texts import fill_from_kept
 
 log = logging.getLogger(__name__)
@@ -95,15 +96,15 @@ def generate_own(
     recipe: Recipe,
     make_generator: Callable[[], TextGenerator],
     openings: Sequence[str],
-    labelled: FilteredCorpora,
+    make_filter: Callable[[], Likelihood],
     count: int,
     file: Path,
 ) -> list[str]:
     """`count` generated texts of the recipe's label. `file` (JSON Lines) keeps them for an interrupted run;
     where texts of its name were kept for all (see written_texts), it begins with them.
 
-    make_generator: called only where texts are missing, since it loads a base. Raises ComposerError if no
-    text of a round passes the recipe's filters.
+    make_generator, make_filter: called only where texts are missing, since they load a base. Raises
+    ComposerError if no text of a round passes the recipe's filters.
     """
     if fill_from_kept(file):
         log.info("%s: texts that were kept are used", recipe.name)
@@ -113,7 +114,7 @@ def generate_own(
     if len(texts) >= count:
         return texts[:count]
     file.parent.mkdir(parents=True, exist_ok=True)
-    generator = make_generator()
+    likelihood, generator = make_filter(), make_generator()
     with tqdm(total=count, initial=len(texts), desc=f"{recipe.name}: writing") as bar:
         while len(texts) < count:
             # Seeded by the count, so that a run that was cut off does not write the same texts again.
@@ -121,7 +122,7 @@ def generate_own(
             chosen = draw.sample(list(openings), min(BATCH, len(openings)))
             drafts = list(generator.continued(chosen, recipe.length, draw))
             shaped = _shaped(drafts, recipe.shape)
-            chances = labelled.probability(shaped, recipe.label) if shaped else []
+            chances = likelihood(shaped) if shaped else []
             kept = [
                 draft for draft, chance in zip(shaped, chances, strict=True) if chance >= recipe.confidence
             ]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from composer.core.assets import ASSETS
-from composer.training.recipes import Recipe
+from composer.training.recipes import NGRAMS, Recipe
 
 # Those of the bundled adapters: writing them takes as long as training, and another machine's are others.
 KEPT = ASSETS / "training"
@@ -28,7 +28,9 @@ def file_name(recipe: Recipe, base: str, first_round: Recipe | None = None) -> s
         settings = {name: settings[name] for name in _WRITING}
     else:
         kind, settings = "rewritten-", asdict(first_round)
-        del settings["save_every"]
+        del settings["save_every"], settings["filter"]
+    if recipe.filter != NGRAMS:
+        settings["filter"] = recipe.filter
     content = json.dumps([base, settings], sort_keys=True, default=str)
     return f"{recipe.name}-{kind}{hashlib.sha256(content.encode()).hexdigest()[:10]}.jsonl"
 

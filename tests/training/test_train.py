@@ -26,6 +26,7 @@ from composer.training.pipeline import Bases, make, make_pools, make_samples, wr
 from composer.training.precision import multiplies_bfloat16
 from composer.training.recipes import load_recipes
 from composer.training.self_generation import TextGenerator, generate_own, own_openings
+from composer.training.text_filter import make_likelihood
 from composer.training.trainer import train
 from tests.tools import tiny
 from tests.training.test_data import NEWS, write_news
@@ -50,6 +51,10 @@ TEXT = "goal goal goal "
 
 def base() -> Base:
     return Base(SPEC, "memory", "folder", tiny.model("llama"), tiny.tokenizer())
+
+
+def filter_of(recipe, library):
+    return lambda: make_likelihood(recipe, base, library, library.data)
 
 
 def samples(recipe=RECIPE):
@@ -117,14 +122,18 @@ def test_the_base_writes_texts_of_the_label_and_goes_on_where_it_was(tmp_path):
     file = tmp_path / "written.jsonl"
     openings = own_openings(recipe, labelled)
     first = generate_own(
-        recipe, lambda: TextGenerator(base()), openings, labelled, recipe.self_generated, file
+        recipe,
+        lambda: TextGenerator(base()),
+        openings,
+        filter_of(recipe, library),
+        recipe.self_generated,
+        file,
     )
     assert len(first) == 5
     assert all(text.split()[0] == "goal" for text in first)
     before = file.read_bytes()
-    assert (
-        generate_own(recipe, lambda: pytest.fail(), openings, labelled, recipe.self_generated, file) == first
-    )
+    again = generate_own(recipe, pytest.fail, openings, pytest.fail, recipe.self_generated, file)
+    assert again == first
     assert file.read_bytes() == before
     pools = make_pools(recipe, Bases(base, base), library, tmp_path)
     mixed = make_samples(replace(recipe, steps=3), pools, tiny.tokenizer(), library)
@@ -141,19 +150,18 @@ def test_of_what_the_base_writes_only_the_recipe_s_shape_is_kept(tmp_path, monke
         TextGenerator, "continued", lambda self, openings, length, draw: [f"{o}\nx\ny. Z" for o in openings]
     )
     recipe = replace(RECIPE, opening_words=(4, 4), shape=r"[^\n]+\n[^\n]+(?=\n)")
-    labelled = CorpusStore(tmp_path).labelled(recipe.corpora, recipe.confidence, recipe.seed)
-    openings = own_openings(recipe, labelled)
+    library = CorpusStore(tmp_path)
+    openings = own_openings(recipe, library.labelled(recipe.corpora, recipe.confidence, recipe.seed))
     assert {opening.partition("\n")[2] for opening in openings} == {"fell"}, "line breaks stay"
-    texts = generate_own(
-        recipe, lambda: TextGenerator(base()), openings, labelled, 5, tmp_path / "written.jsonl"
-    )
+    made = filter_of(recipe, library)
+    texts = generate_own(recipe, lambda: TextGenerator(base()), openings, made, 5, tmp_path / "written.jsonl")
     assert all(text in openings for text in texts)
     with pytest.raises(ComposerError, match="self_generated: 0"):
         generate_own(
             replace(recipe, shape="never"),
             lambda: TextGenerator(base()),
             openings,
-            labelled,
+            made,
             5,
             tmp_path / "none.jsonl",
         )

@@ -21,6 +21,7 @@ OTHER_TEXTS = {
     "other openings": {"opening_words": (1, 2)},
     "another shape": {"shape": ".*"},
     "another seed": {"seed": 8},
+    "another filter": {"filter": "language_model"},
 }
 SAME_TEXTS = {"save_every": 5, "second_round": 321, "alpha_gain": 2.0}
 # A first round is trained for its texts, so what they are depends on all of the training.
@@ -58,11 +59,11 @@ def test_kept_texts_are_used_and_nothing_is_written(tmp_path, monkeypatch):
         "composer.training.self_generation.fill_from_kept",
         lambda path: fill_from_kept(path, tmp_path / "kept"),
     )
-    texts = generate_own(RECIPE, pytest.fail, [], None, 4, elsewhere)
+    texts = generate_own(RECIPE, pytest.fail, [], pytest.fail, 4, elsewhere)
     assert texts == [f"text {i}" for i in range(4)]
     elsewhere.write_text(json.dumps({"text": "my own"}) + "\n")
     assert not fill_from_kept(elsewhere, tmp_path / "kept"), "what a run wrote itself stays"
-    assert generate_own(RECIPE, pytest.fail, [], None, 1, elsewhere) == ["my own"]
+    assert generate_own(RECIPE, pytest.fail, [], pytest.fail, 1, elsewhere) == ["my own"]
 
 
 @pytest.mark.parametrize("file", sorted(KEPT.glob("*.gz")), ids=lambda file: file.name)

@@ -8,31 +8,24 @@ saw. The base should be of another family than the one whose texts it judges.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from composer.adapters.bank import AdapterBank
-from composer.adapters.fit.mapping import base_names
-from composer.adapters.reading import Reader
-from composer.core.catalog_types import AdapterSpec, BaseSpec, Catalog
+from composer.core.catalog_types import BaseSpec, Catalog
 from composer.core.errors import ComposerError
 from composer.evaluation.judges.ngram_judge import HeldOut
 from composer.evaluation.judges.serialization import held_out, whole_number, word
-from composer.model.gated_model import GatedModel
-from composer.model.lens import final_norm
 from composer.model.loading import Base, load_base
-from composer.model.runtime.select import select_runner
 from composer.training.classifier import LabelPrompt
+from composer.training.label_reader import LabelReader
 from composer.training.precision import multiplies_bfloat16
 
 FILE = "judge.json"
 FORMAT = 1
 LIMIT = 64_000
-# Tokens read in one pass.
-PASS = 4096
 
 
 @dataclass(frozen=True)
@@ -56,19 +49,7 @@ class LoraJudge:
         self.attribute, self.labels, self.scores = file.attribute, file.prompt.labels, file.scores
         self.name = f"{file.attribute} ({file.base})"
         self.trained_on = file.trained_on
-        self._prompt, self._tokenizer = file.prompt, base.tokenizer
-        self._model = GatedModel(base.model)
-        reader = Reader(self._model.sites, base_names(base.model), base.device, base.dtype)
-        report, factors = reader.read(AdapterSpec(folder.name, str(folder)), own=True)
-        if not report.ok:
-            raise ComposerError(f"The judge of {file.attribute} cannot be used: {report}")
-        self._layout = self._model.layout(AdapterBank().add(folder.name, factors))
-        self._runner = select_runner(self._model)
-        norm, head = final_norm(base.model), base.model.get_output_embeddings()
-        if norm is None or head is None:
-            raise ComposerError(f"The base {file.base} has no final norm or head that was found.")
-        # The answers' logits alone: those of a large vocabulary cost more than all layers.
-        self._norm, self._answers = norm, head.weight[file.prompt.tokens(base.tokenizer)]  # [K, d]
+        self._reader = LabelReader(file.prompt, base, folder)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{s.file} {s.accuracy:.1%} of {s.rows}" for s in self.scores)
@@ -79,30 +60,9 @@ class LoraJudge:
         best = self.scored(texts).argmax(dim=1).tolist()
         return [self.labels[index] for index in best]
 
-    @torch.inference_mode()
     def scored(self, texts: Sequence[str]) -> torch.Tensor:
         """The log probability of each label, [texts, labels] float32."""
-        prompts = [self._prompt.encode(self._tokenizer, text) for text in texts]
-        scores = torch.empty(len(prompts), len(self.labels))  # [B, K]
-        for places in _passes(prompts):
-            chosen = [prompts[place] for place in places]
-            gates = torch.ones(len(chosen), self._model.layers, 1)  # [B, L, N]
-            read = self._runner.read(self._layout, gates.to(self._model.device), chosen, unembed=False)
-            logits = self._norm(read.hidden[-1]) @ self._answers.T  # [B, K]
-            scores[places] = logits.float().log_softmax(dim=1).cpu()
-        return scores
-
-
-def _passes(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """The prompts' places by length, as many at a time as make a pass."""
-    places: list[int] = []
-    for place in sorted(range(len(prompts)), key=lambda place: len(prompts[place])):
-        if places and (len(places) + 1) * len(prompts[place]) > PASS:
-            yield places
-            places = []
-        places.append(place)
-    if places:
-        yield places
+        return self._reader(texts)
 
 
 def load_lora_judges(folder: Path, catalog: Catalog, device: str | None = None) -> tuple[LoraJudge, ...]:
