@@ -34,6 +34,12 @@ def begin_a_text(page):
     page.wait_for_function(WRITING)
 
 
+def negative_of(preset, catalog) -> str:
+    """The weight of negative in a preset, as its slider says it."""
+    [weights] = [example.weights for example in catalog.examples if example.label == preset]
+    return f"{weights['negative']:g}"
+
+
 def paint(page, slider, start, end):
     """Open a slider's painter and draw a line from (x, y) to (x, y), shares of the canvas."""
     page.click(f"#{slider} .curve-button")
@@ -65,7 +71,7 @@ def test_the_whole_way(visit, catalog):
     # A preset plays its own recording, with its controls.
     page.locator("#examples button", has_text="Tug of war").click()
     phase(page, "recorded")
-    expect(page.locator("#one-negative input[type=number]")).to_have_value("1")
+    expect(page.locator("#one-negative input[type=number]")).to_have_value(negative_of("Tug of war", catalog))
     assert page.text_content(".live-tokens") != recorded
     page.locator("#examples button", has_text="A mood and a topic").click()
     expect(page.locator(".live-tokens")).to_have_text(recorded, timeout=20_000)
@@ -272,7 +278,7 @@ def test_two_visitors_never_see_each_others_weights(visit):
     assert "world: -0.5" in theirs and "sports" not in theirs
 
 
-def test_a_preset_ends_a_text_that_is_being_written(visit):
+def test_a_preset_ends_a_text_that_is_being_written(visit, catalog):
     page = visit()
     begin_a_text(page)
     page.locator("#examples button", has_text="One mood").click()
@@ -280,7 +286,7 @@ def test_a_preset_ends_a_text_that_is_being_written(visit):
     expect(page.locator(".live-prompt")).to_have_text("The movie")
     expect(page.locator("#stop")).to_be_disabled()
     page.locator("#examples button", has_text="Tug of war").click()
-    expect(page.locator("#one-negative input[type=number]")).to_have_value("1")
+    expect(page.locator("#one-negative input[type=number]")).to_have_value(negative_of("Tug of war", catalog))
     assert page.text_content(".live-prompt") == "The movie", "the text that was ended comes back"
 
 
