@@ -386,6 +386,11 @@ def test_gemma_is_fetched_in_pinned_parts_under_its_notice(shipped):
     own = SHIPPED.parent / "assets" / "adapters" / "gemma3-270m"
     assert [Path(adapter.source) for adapter in gemma.adapters] == [own / name for name in gemma.names]
     assert gemma.names == ("positive", "negative", "world", "sports", "business", "sci-tech")
+    for adapter in gemma.adapters:
+        config = json.loads((Path(adapter.source) / "adapter_config.json").read_text("utf-8"))
+        assert config["base_model_name_or_path"] == gemma.id
+        assert "QLoRA (nf4 base)" in (Path(adapter.source) / "README.md").read_text("utf-8")
+    assert terms in (own / "NOTICE").read_text("utf-8") and (own / "TERMS.txt").is_file()
     assert gemma.attributes == shipped.base().attributes
 
 
