@@ -88,7 +88,7 @@ class Program:
 
     def leave_amid(self, name: str, given: Mapping[str, Any], words: int) -> Reply:
         """Call an endpoint over a connection of its own, and cut that once so many updates have come."""
-        reply, parts = Reply(monotonic()), urlsplit(self.address)
+        reply, parts, whole = Reply(monotonic()), urlsplit(self.address), False
         described = self.client.view_api(return_format="dict", print_info=False)["named_endpoints"]
         data = [
             given.get(each["parameter_name"], each["parameter_default"])
@@ -110,11 +110,13 @@ class Program:
                     reply.outputs.append(told[0])
                     if reply.first is None and told[0].get("text"):
                         reply.first = monotonic()
+                whole = kind == "complete" and bool(told)
                 if len(reply.outputs) >= words or kind == "complete":
-                    reply.stopped = kind != "complete"
                     break
         finally:
             line.close()
+        # Without its last event the stream was cut, by whichever side.
+        reply.stopped = not whole and not reply.sentence
         reply.done = monotonic()
         return reply
 

@@ -86,6 +86,9 @@ class Front:
             return await self._passed_on(request, _visitor(request), body)
         except ComposerError as fault:
             return web.json_response({"detail": str(fault), "error": str(fault)}, status=503)
+        except aiohttp.ClientConnectionResetError:  # the visitor has left; of a replica it is caught below
+            log.debug("a visitor left amid the answer")
+            return web.Response(status=503)
 
     async def _passed_on(self, request: web.Request, visitor: str, body: bytes | None) -> web.StreamResponse:
         for _ in range(TRIES):

@@ -157,6 +157,21 @@ def test_a_stream_passes_as_it_comes_and_ends_as_it_ended():
     asyncio.run(run())
 
 
+def test_a_visitor_who_leaves_while_an_answer_ends_leaves_no_traceback(monkeypatch, caplog):
+    class Leaving(web.StreamResponse):
+        async def write_eof(self, data=b""):
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    async def run():
+        async with fronted("a") as (client, *_):
+            with pytest.raises(aiohttp.ClientError):
+                await (await client.get("/", headers=visitor(1))).read()
+
+    monkeypatch.setattr("composer.ui.replicas.front._begun", lambda *given: Leaving())
+    asyncio.run(run())
+    assert not [each for each in caplog.records if each.name == "aiohttp.server"]
+
+
 def test_a_replica_that_dies_in_mid_text_leaves_one_sentence_and_the_next_try_works():
     async def run():
         async with fronted("a", "b") as (client, stands, lost, _):
