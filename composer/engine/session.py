@@ -13,6 +13,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Step
 from composer.engine.adapter_snapshot import AdapterSnapshot
 from composer.engine.resolve import ResolvedComposition
+from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow, Failed, SampledToken
 from composer.model.tokens import Continuation
 
@@ -26,8 +27,22 @@ class SessionRow(BatchRow):
     resolved: ResolvedComposition = field(kw_only=True)
     # The last so many of its first ids are continuation that was there before.
     written: int = field(default=0, kw_only=True)
+    # Tokens that were told and are sampled once more, the next one first.
+    told: list[int] = field(init=False, default_factory=list)
+    # The gates that it began with.
+    first: LogitMixture = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.mixture
+        super().__post_init__()
 
     def resume(self) -> None:
+        start = len(self.ids) - self.count
+        told = [*self.ids[start:], *self.told]
+        if any(self.refreshed_after(count) for count in range(1, len(told) + 1)):
+            # Read as a prompt, all of it would be read under today's gates, and go on otherwise.
+            del self.ids[start:]
+            self.count, self.told, self.mixture = 0, told, self.first
         super().resume()
         self.sampler.skip(self.written)
 
@@ -94,11 +109,13 @@ class DecodeSession:
         if shares is not None:
             rows = max(len(shares), 1 + max(slots, default=0))
             shares = np.broadcast_to(shares, (rows, *shares.shape[1:]))
-        steps = [each if isinstance(each, Failed) else self._step(each, shares) for each in outcomes]
+        made = [each if isinstance(each, Failed) else self._step(each, shares) for each in outcomes]
+        steps = [each for each in made if each is not None]
         self.remove([step.row for step in steps if isinstance(step, Failed) or step.finish])
         return steps
 
-    def _step(self, sampled: SampledToken, shares: np.ndarray | None) -> Step | Failed:
+    def _step(self, sampled: SampledToken, shares: np.ndarray | None) -> Step | Failed | None:
+        """None for a token that was told before."""
         assert shares is not None  # a pass that sampled a token has readings
         row, text = self._rows[sampled.row.key]
         try:
@@ -106,6 +123,11 @@ class DecodeSession:
         except Exception as fault:  # the tokenizer's; only this row ends
             log.exception("the tokens of a row could not be decoded to text")
             return Failed(row.key, fault)
+        if row.told:
+            if row.told.pop(0) != sampled.token:
+                return Failed(row.key, RuntimeError("a token that was told came out otherwise"))
+            if sampled.finish is None:
+                return None
         own = row.mixture.together(shares[sampled.slots])  # [L, columns]
         return Step(
             row=row.key,

@@ -263,6 +263,26 @@ def test_where_memory_is_short_fewer_go_on_and_no_text_is_lost(engine, scheduler
     assert max(short_of_memory) > 2 and "not enough memory for" in caplog.text
 
 
+def test_a_text_whose_weights_change_survives_a_shortage(engine, scheduler, short_of_memory):
+    """What was read under former weights is not read under today's: every text is what it is alone."""
+    spans = ((1, 9), (4, 30), (12, 13), (2, None))
+    asked = [
+        (f"Person {place}", Composition({"plain": 1, "rslora": 2}, schedule={"rslora": span}), LONG)
+        for place, span in enumerate(spans)
+    ]
+    asked.append(("Who", Composition({"plain": 1, "rslora": 1}, method="kl", live=3), LONG))
+    alone = [list(engine.generate(*request)) for request in asked]
+    assert len({tuple(tokens(each)) for each in alone}) == len(asked)
+    short_of_memory.clear()
+    with ThreadPoolExecutor(len(asked)) as people:
+        together = list(people.map(lambda request: list(scheduler.generate(*request)), asked))
+    for one, other in zip(alone, together, strict=True):
+        assert tokens(one) == tokens(other)
+        assert [step.index for step in other] == list(range(len(other)))
+        assert other[-1].text == one[-1].text
+    assert max(short_of_memory) > 2
+
+
 def test_a_text_that_goes_on_from_what_was_written_survives_a_shortage(engine, scheduler, short_of_memory):
     written = tokens(engine.generate("It", Composition({"plain": 1}), LONG))[:20]
     expected = list(engine.generate("It", Composition({"plain": 1}), LONG))[20:]

@@ -52,7 +52,7 @@ class BatchRow:
     refresh_after: frozenset[int] = frozenset()
     sampler: RowSampler = field(init=False)
     # When it was added to its first batch, by the monotonic clock.
-    began: float = field(init=False)
+    began: float = field(init=False, default=0.0)
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class BatchRow:
     @property
     def refresh_due(self) -> bool:
         """Whether its gates are refreshed before the next token."""
-        return self._refreshed_after(self.count)
+        return self.refreshed_after(self.count)
 
     @property
     def goes_on(self) -> bool:
@@ -75,9 +75,10 @@ class BatchRow:
         An end token or the time limit may still end the row with the next one.
         """
         after = self.count + 1
-        return after < self.sampling.max_new_tokens and not self._refreshed_after(after)
+        return after < self.sampling.max_new_tokens and not self.refreshed_after(after)
 
-    def _refreshed_after(self, count: int) -> bool:
+    def refreshed_after(self, count: int) -> bool:
+        """Whether its gates are refreshed after so many sampled tokens."""
         regular = self.refresh_every > 0 and count % self.refresh_every == 0
         return regular or count in self.refresh_after
 
@@ -170,9 +171,8 @@ class Batch:
         """
         self.layout, self._readings = layout, readings
         for row in rows:
-            if not row.count:
-                row.began = time.monotonic()
-            elif row.refresh_due:  # it comes from another batch
+            row.began = row.began or time.monotonic()
+            if row.count and row.refresh_due:  # it comes from another batch
                 row.mixture = row.refresh_gates(row.ids)
         entries = [(row, branch) for row in rows for branch in range(len(row.mixture))]
         active, gates, routes = self._in_use(entries)
