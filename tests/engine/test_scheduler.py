@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from threading import Event
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -298,12 +298,16 @@ def test_a_text_that_goes_on_from_what_was_written_survives_a_shortage(engine, s
 
 
 def test_after_a_while_as_many_as_before_are_tried(engine, scheduler, short_of_memory, monkeypatch):
-    short = Sampling(max_new_tokens=12)
+    short, together = Sampling(max_new_tokens=48), Barrier(4)
+
+    def person(_):
+        together.wait()
+        return list(scheduler.generate("Now", Composition(), short))
 
     def crowd():
         short_of_memory.clear()
         with ThreadPoolExecutor(4) as people:
-            list(people.map(lambda _: list(scheduler.generate("Now", Composition(), short)), range(4)))
+            list(people.map(person, range(4)))
         return max(short_of_memory)
 
     # Four who come together may on a busy machine come one after the other.
