@@ -25,12 +25,13 @@ def set_slider(page: Page, name: str, value: float, longest: float = 30_000) -> 
     try_again(type_it, longest)
 
 
-def clear_sliders(page: Page, witness: str, longest: float = 30_000) -> None:
-    """Press All to 0 until the slider `witness` stays there. Otherwise as set_slider."""
+def clear_sliders(page: Page, *witnesses: str, longest: float = 30_000) -> None:
+    """Press All to 0 until the sliders called `witnesses` stay there. Otherwise as set_slider."""
 
     def press(patience: float) -> None:
         page.click("#zero")
-        expect(page.locator(f"#{witness} input[type=number]")).to_have_value("0", timeout=patience)
+        for name in witnesses:
+            expect(page.locator(f"#{name} input[type=number]")).to_have_value("0", timeout=patience)
 
     try_again(press, longest)
 

@@ -117,7 +117,7 @@ class Hands:
         if own:
             weights[own] = moved["spare-0"] = self.dice.random.randint(10, 25) / 20
         witness = next(name for name in self.dice.world.names(self.base) if name not in poles)
-        clear_sliders(self.page, f"one-{witness}", PATIENCE)
+        clear_sliders(self.page, f"one-{witness}", longest=PATIENCE)
         asked = Asked(
             self.base,
             self.dice.prompt(),

@@ -44,6 +44,10 @@ class LabelReader:
         # The answers' logits alone: those of a large vocabulary cost more than all layers.
         self._norm, self._answers = norm, head.weight[prompt.tokens(base.tokenizer)]  # [K, d]
 
+    def labels_of(self, texts: Sequence[str]) -> list[str]:
+        """The likeliest label of each text."""
+        return [self.labels[place] for place in self(texts).argmax(dim=1).tolist()]
+
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """The log probability of each label, [texts, labels] float32."""

@@ -74,7 +74,7 @@ def _trained(recipe: Recipe, load: Callable[[], Base], store: CorpusStore, work:
     log.info("%s: training the classifier on %d rows", recipe.name, len(rows))
     train_classifier(prompt, base, rows, TRAINING, folder, folder / "checkpoints")
     reader = LabelReader(prompt, load(), folder)
-    best = reader([row.text for row in held_out]).argmax(dim=1).tolist()
-    right = sum(reader.labels[place] == row.label for place, row in zip(best, held_out, strict=True))
+    read = reader.labels_of([row.text for row in held_out])
+    right = sum(label == row.label for label, row in zip(read, held_out, strict=True))
     log.info("%s: the classifier is right on %d of %d held-out rows", recipe.name, right, len(held_out))
     return reader

@@ -29,7 +29,7 @@ def file_name(recipe: Recipe, base: str, first_round: Recipe | None = None) -> s
     else:
         kind, settings = "rewritten-", asdict(first_round)
         del settings["save_every"], settings["filter"]
-    if recipe.filter != NGRAMS:
+    if recipe.filter != NGRAMS:  # names are from when n-grams were all there was
         settings["filter"] = recipe.filter
     content = json.dumps([base, settings], sort_keys=True, default=str)
     return f"{recipe.name}-{kind}{hashlib.sha256(content.encode()).hexdigest()[:10]}.jsonl"

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from benchmarks.chromium import chromium, serving
+from benchmarks.hands import clear_sliders
 
 ROOT = Path(__file__).parents[2]
 # Two cores serve two browsers and two models while all tests run.
@@ -59,27 +60,14 @@ def visit(request, chromium):
         page.goto(f"{at}/{path}?__theme={theme}{query}")
         page.wait_for_selector(".live-status[data-phase]")
         if not opened:
-            blank(page)
+            # So that a test says itself what it sets.
+            clear_sliders(page, "pair-sentiment", "one-sports")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
     assert not faults
-
-
-def blank(page):
-    """Every slider at 0, so that a test says itself what it sets; again, where a page that was still loading
-    put its own back."""
-    for patience in (3_000, 10_000, 30_000):
-        page.click("#zero")
-        try:
-            for field in ("pair-sentiment", "one-sports"):
-                expect(page.locator(f"#{field} input[type=number]")).to_have_value("0", timeout=patience)
-            return
-        except AssertionError:
-            if patience == 30_000:
-                raise
 
 
 def _is_error(line) -> bool:

@@ -57,8 +57,7 @@ class LoraJudge:
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """The label of each text."""
-        best = self.scored(texts).argmax(dim=1).tolist()
-        return [self.labels[index] for index in best]
+        return self._reader.labels_of(texts)
 
     def scored(self, texts: Sequence[str]) -> torch.Tensor:
         """The log probability of each label, [texts, labels] float32."""

@@ -59,7 +59,8 @@ class BatchRow:
         self.resume()
 
     def resume(self) -> None:
-        """Get ready to join another batch where it stands: the tokens so far are its prompt there."""
+        """Get ready to join another batch where it stands: the tokens so far are its prompt there, read under
+        its present gates."""
         self.sampler = RowSampler(self.sampling)
         self.sampler.skip(self.count)
 
@@ -172,8 +173,6 @@ class Batch:
         self.layout, self._readings = layout, readings
         for row in rows:
             row.began = row.began or time.monotonic()
-            if row.count and row.refresh_due:  # it comes from another batch
-                row.mixture = row.refresh_gates(row.ids)
         entries = [(row, branch) for row in rows for branch in range(len(row.mixture))]
         active, gates, routes = self._in_use(entries)
         read = self._runner.read(active, gates, [row.ids for row, _ in entries], routes=routes)
