@@ -54,6 +54,9 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--report", action="store_true", help="tell --out's run again, without a base")
     group.add_argument("--join", metavar="DIR,...", help="one report in --out of several report stages")
+    group.add_argument(
+        "--merge", metavar="DIR,...", help="one run in --out of several of a base, each of other trainings"
+    )
     group.add_argument("--judge-again", action="store_true", help="have --out's texts read by these judges")
     group.add_argument(
         "--rerun", type=float, metavar="SHARE", help="make so much of --out's report stage again, like 0.1"
@@ -110,13 +113,14 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     ways = {
         _stage: args.stage is not None,
         _join: args.join is not None,
+        _merge: args.merge is not None,
         _judge_again: args.judge_again,
         _rerun: args.rerun is not None,
         _tell_run: args.report,
     }
     asked = [way for way, wanted in ways.items() if wanted]
     if len(asked) != 1:
-        raise ComposerError("Give one of --stage, --report, --join, --judge-again and --rerun.")
+        raise ComposerError("Give one of --stage, --report, --merge, --join, --judge-again and --rerun.")
     if args.tables and args.join is None:
         raise ComposerError("--tables needs --join, whose tables it writes.")
     return asked[0](args, out)
@@ -199,6 +203,17 @@ def _join(args: argparse.Namespace, out: TextIO) -> int:
     for file in parse_names(args.tables) or ():
         fill_tables(Path(file), found)
     return _tell(args, found, out)
+
+
+def _merge(args: argparse.Namespace, out: TextIO) -> int:
+    from composer.study.merged import merge
+
+    folders = parse_names(args.merge) or ()
+    if not folders:
+        raise ComposerError("--merge takes folders of report stages, separated by commas.")
+    output_folder("--out", args.out)
+    merge([Path(folder) for folder in folders], args.out)
+    return _tell_run(args, out)
 
 
 def _tell_run(args: argparse.Namespace, out: TextIO) -> int:

@@ -52,6 +52,12 @@ class Store:
                 self._texts.add([result])
                 progress(1)
 
+    def take(self, other: Store, keys: Iterable[str]) -> None:
+        """Copies another store's texts and scores of these keys."""
+        keys = tuple(keys)
+        self._texts.add(text for key in keys if (text := other.text(key)))
+        self._scores.add(score for key in keys if (score := other._scores.get(key)))
+
     def pack(self) -> None:
         """Compresses both files. A run continues from compressed files too."""
         self._texts.pack()

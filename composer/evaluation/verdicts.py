@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -99,6 +99,13 @@ class Verdicts:
                 TextVerdict(text.key, _words(text), label) for text, label in zip(some, said, strict=True)
             )
             progress(len(some))
+
+    def take(self, other: Verdicts, keys: Iterable[str]) -> None:
+        """Copies what all judges of another folder say of the texts with these keys."""
+        keys = tuple(keys)
+        for card in other.judges:
+            self._note(card)
+            self._of(card).add(verdict for key in keys if (verdict := other._of(card).get(key)))
 
     def pack(self) -> None:
         """Compresses every judge's records. A run continues from compressed files too."""

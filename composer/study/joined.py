@@ -42,6 +42,7 @@ def joined(runs: Sequence[StudyRun]) -> Report:
     titles = [run.record.title for run in runs]
     if twice := next((title for title in titles if titles.count(title) > 1), None):
         raise ComposerError(f"Two of the runs are on {twice}; leave one of them out.")
+    runs = aligned(runs)
     earlier = set(load_prompts())
     every = {prompt for run in runs for prompt in run.record.prompts}
     only_seen = bool(every) and every <= earlier
@@ -55,6 +56,20 @@ def joined(runs: Sequence[StudyRun]) -> Report:
         all_arms(),
     )
     return Report.of(blocks(found), _answer(runs, found))
+
+
+def aligned(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """The runs with one number for a training in all runs of a base, since texts are paired by it.
+
+    A run that does not say which trainings it is of keeps its numbers.
+    """
+    known: dict[str, list[str]] = {}
+    for run in runs:
+        own = known.setdefault(run.record.base, [])
+        own += [training for training in run.record.trainings if training not in own]
+    return [
+        run.renumbered([known[run.record.base].index(each) for each in run.record.trainings]) for run in runs
+    ]
 
 
 def _answer(runs: Sequence[StudyRun], found: ClaimsFindings) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class RunRecord:
     # AlphaProfiles as plain values.
     patterns: tuple[Mapping, ...]
     notes: tuple[str, ...]
+    # Of each module seed what identifies its modules; none in a run of an earlier version.
+    trainings: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -122,6 +124,9 @@ def _record(stored: Mapping) -> RunRecord:
     targets = [_target(each) for each in stored["targets"]]
     settings = [StoredSetting(**each) for each in stored["settings"]]
     prompts = tuple(map(str, stored["prompts"]))
+    trainings = tuple(map(str, stored.get("trainings", ())))
+    if trainings and len(trainings) != int(stored["module_seeds"]):
+        raise ValueError("other trainings")
     cells = tuple(_cell(row, settings, targets, prompts) for row in stored["cells"])
     missing = tuple(
         Missing(each["arm"], tuple(each["targets"]), each["reason"]) for each in stored["missing"]
@@ -141,6 +146,7 @@ def _record(stored: Mapping) -> RunRecord:
         missing,
         tuple(stored["patterns"]),
         tuple(map(str, stored["notes"])),
+        trainings,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from composer.core.errors import ComposerError
@@ -46,6 +46,19 @@ class StudyRun:
     def spread(self) -> float | None:
         """Median perplexity of the modules alone at strength 1."""
         return modules_perplexity(self.outcomes[0])
+
+    def renumbered(self, module_seeds: Sequence[int]) -> StudyRun:
+        """The same with other numbers for its trainings, in their order; without any the same run."""
+        if not module_seeds:
+            return self
+
+        def moved(each: Outcome) -> Outcome:
+            return replace(each, cell=replace(each.cell, module_seed=module_seeds[each.cell.module_seed]))
+
+        outcomes, again = (
+            tuple(tuple(map(moved, own)) for own in panels) for panels in (self.outcomes, self.again)
+        )
+        return replace(self, outcomes=outcomes, again=again)
 
 
 def load_run(folder: Path) -> StudyRun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from composer.study.design.arms import Arm
 from composer.study.design.choices import Choices, check_choices
 from composer.study.design.claims import CHOSEN
 from composer.study.design.environment import StudyEnvironment
-from composer.study.design.plan import StudyContext, StudyPlan
+from composer.study.design.plan import Cell, StudyContext, StudyPlan
 from composer.study.design.staged_plan import FRESH, MOST_SEEDS, Places, staged_plan
 from composer.study.design.targets import all_targets, choose
 from composer.study.design.tuning import (
@@ -99,11 +99,11 @@ def run_stage(
     Texts that need no module are the same for all seeds and are made once.
     """
 
-    def planned(engine: Engine, module_seed: int) -> StudyPlan:
+    def planned(engine: Engine, context: StudyContext, module_seed: int) -> StudyPlan:
         config.check(engine.base.id)
         targets = choose(all_targets(engine.base.spec.attributes), config.targets)
         return staged_plan(
-            StudyContext.of(engine),
+            context,
             config.settings(),
             targets,
             config.prompts,
@@ -113,7 +113,7 @@ def run_stage(
             module_seed=module_seed,
         )
 
-    plans, first = _carry_out(environments, planned, store, worker_of, progress_of, config.stage == REPORT)
+    found = _carry_out(environments, planned, store, worker_of, progress_of, config.stage == REPORT)
     chosen = config.choices.arms if config.choices else {}
     settings = tuple(
         StoredSetting(
@@ -127,17 +127,18 @@ def run_stage(
     )
     return RunRecord(
         config.stage,
-        **first.base,
+        **found.base,
         module_seeds=len(environments),
         seeds=config.seeds,
         per_prompt=config.per_prompt,
         sampling={**asdict(config.sampling), "time_limit": None},
         prompts=config.prompts,
         settings=settings,
-        cells=tuple(cell for each in plans for cell in each.cells),
-        missing=tuple(dict.fromkeys(each for own in plans for each in own.missing)),
-        patterns=first.patterns,
-        notes=_notes(config, plans, first, command),
+        cells=found.cells,
+        missing=tuple(dict.fromkeys(each for own in found.plans for each in own.missing)),
+        patterns=found.patterns,
+        notes=_notes(config, found, command),
+        trainings=found.trainings,
     )
 
 
@@ -165,11 +166,15 @@ def run_again(
     ]
     targets = list(dict.fromkeys(cell.target for cell in record.cells))
 
-    def planned(engine: Engine, module_seed: int) -> StudyPlan:
+    def planned(engine: Engine, context: StudyContext, module_seed: int) -> StudyPlan:
         if (engine.base.id, engine.base.spec.quantization) != (record.base, record.precision):
             raise ComposerError(f"The run is of {record.title}; choose that base with --base.")
+        if record.trainings and context.training != record.trainings[module_seed]:
+            raise ComposerError(
+                "The modules are not the run's; give --module-seeds the same folders, in the same order."
+            )
         return staged_plan(
-            StudyContext.of(engine),
+            context,
             settings,
             targets,
             record.prompts,
@@ -180,10 +185,9 @@ def run_again(
             only=places,
         )
 
-    plans, first = _carry_out(environments, planned, store, worker_of, progress_of, False)
-    cells = tuple(cell for each in plans for cell in each.cells)
-    note = f"{len(places)} places again with fresh sampling seeds, by `{command}` on {first.machine}."
-    return RunRecord(**{**vars(record), "cells": cells, "patterns": (), "missing": (), "notes": (note,)})
+    found = _carry_out(environments, planned, store, worker_of, progress_of, False)
+    note = f"{len(places)} places again with fresh sampling seeds, by `{command}` on {found.machine}."
+    return replace(record, cells=found.cells, patterns=(), missing=(), notes=(note,))
 
 
 def drawn_places(record: RunRecord, share: float) -> Places:
@@ -197,62 +201,71 @@ def drawn_places(record: RunRecord, share: float) -> Places:
 
 
 @dataclass(frozen=True)
-class _First:
-    """What is taken from the first engine."""
+class _CarriedOut:
+    """What came of every module seed; the base, the machine and the patterns are the first one's."""
 
+    plans: tuple[StudyPlan, ...]
+    trainings: tuple[str, ...]
     base: Mapping[str, str]
     machine: str
     patterns: tuple[Mapping[str, Any], ...]
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(cell for plan in self.plans for cell in plan.cells)
+
 
 def _carry_out(
     environments: Sequence[StudyEnvironment],
-    planned: Callable[[Engine, int], StudyPlan],
+    planned: Callable[[Engine, StudyContext, int], StudyPlan],
     store: Store,
     worker_of: WorkerOf,
     progress_of: ProgressOf,
     with_patterns: bool,
-) -> tuple[list[StudyPlan], _First]:
+) -> _CarriedOut:
     """Every module seed's plan, with its texts in the store. One engine is held at a time."""
     plans: list[StudyPlan] = []
-    first: _First | None = None
+    trainings: list[str] = []
+    first: tuple[dict[str, str], str, tuple] | None = None
     for module_seed, environment in enumerate(environments):
         engine = environment.engine()
-        plan = planned(engine, module_seed)
+        context = StudyContext.of(engine)
+        plan = planned(engine, context, module_seed)
         plans.append(plan)
+        trainings.append(context.training)
         done = len(store.finished(plan.jobs))
         progress = progress_of(module_seed, len(plan.jobs), done)
         store.run_pending(plan.jobs, worker_of(environment, engine), progress)
         if first is None:
-            first = _first(engine, plan, with_patterns)
+            base, spec = engine.base, engine.base.spec
+            named = {"base": base.id, "label": spec.label, "precision": spec.quantization}
+            first = (
+                named,
+                f"{base.device} ({machine_line()})",
+                _patterns(engine, plan) if with_patterns else (),
+            )
         del engine  # before the next one is loaded
     if first is None:
         raise ComposerError("A study needs modules; leave --module-seeds out to use the catalog's.")
-    return plans, first
+    return _CarriedOut(tuple(plans), tuple(trainings), *first)
 
 
-def _first(engine: Engine, plan: StudyPlan, with_patterns: bool) -> _First:
-    spec = engine.base.spec
+def _patterns(engine: Engine, plan: StudyPlan) -> tuple[Mapping[str, Any], ...]:
     prompts = list(dict.fromkeys(cell.prompt for cell in plan.cells))[:PATTERN_PROMPTS]
-    found = patterns(engine, prompts, load_own()) if with_patterns and prompts else []
-    return _First(
-        {"base": engine.base.id, "label": spec.label, "precision": spec.quantization},
-        f"{engine.base.device} ({machine_line()})",
-        tuple(to_jsonable(asdict(each)) for each in found),
-    )
+    found = patterns(engine, prompts, load_own()) if prompts else []
+    return tuple(to_jsonable(asdict(each)) for each in found)
 
 
-def _notes(config: StageConfig, plans: Sequence[StudyPlan], first: _First, command: str) -> tuple[str, ...]:
+def _notes(config: StageConfig, found: _CarriedOut, command: str) -> tuple[str, ...]:
     sampling = config.sampling
-    texts = len({job.key for plan in plans for job in plan.jobs})
-    cells = sum(len(plan.cells) for plan in plans)
+    texts = len({job.key for plan in found.plans for job in plan.jobs})
     each = f"{config.per_prompt} targets" if config.per_prompt else "all targets"
     notes = [
         f"{len(config.prompts)} {config.stage} prompts with {each} each, {config.seeds} text(s) a place, "
-        f"{len(plans)} module seed(s); {sampling.max_new_tokens} new tokens, temperature "
+        f"{len(found.plans)} module seed(s); {sampling.max_new_tokens} new tokens, temperature "
         f"{sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}. {texts} different "
-        f"texts fill {cells} places of the table.",
-        f"Made by `{command}` on {first.machine}.",
+        f"texts fill {len(found.cells)} places of the table.",
+        f"Made by `{command}` on {found.machine}.",
     ]
     if config.choices:
         notes.insert(1, f"Chosen on {len(config.choices.prompts)} development prompts. {config.choices.rule}")

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from composer.cli.main import main
 from composer.evaluation.prompts import DEVELOPMENT, REPORT, load_prompts, part, prompt_hash, prompts_of
 from composer.study.design.environment import StudyEnvironment
-from composer.study.run_record import FILE, read_run, write_run
+from composer.study.run_record import FILE, RERUN, read_run, write_run
 from tests.study import tiny_project
 from tests.tools import tiny
 
@@ -161,11 +162,90 @@ def test_a_part_is_made_again_with_fresh_seeds_and_compared(project, reported, t
     assert "give --module-seeds as many" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def apart(project, choices):
+    """The report stage once for each training, with a rerun of it."""
+    folders = [project / f"apart-{name}" for name in ("first", "second")]
+    for folder, name in zip(folders, ("first", "second"), strict=True):
+        one = ["--module-seeds", str(project / name)]
+        assert main(stage(project, folder.name, "--stage", "report", "--choices", str(choices), *one)) == 0
+        assert main(stage(project, folder.name, "--rerun", "0.5", *one)) == 0
+    return folders
+
+
+def test_runs_of_one_training_each_are_merged_into_what_one_run_of_both_is(reported, apart, tmp_path, capsys):
+    out = tmp_path / "merged"
+    folders = ",".join(map(str, apart))
+    assert main(["study", "--merge", folders, "--out", str(out), "--pack"]) == 0, capsys.readouterr().err
+    both, merged = read_run(reported / FILE), read_run(out / FILE)
+    assert set(merged.cells) == set(both.cells) and merged.trainings == both.trainings
+    assert len(set(merged.trainings)) == merged.module_seeds == 2
+    for name in ("claims", "tables"):
+        assert told(out)[name] == told(reported)[name]
+    assert told(out)["runs"][0]["notes"][0].startswith("2 runs in one")
+    [again] = {tuple(sorted({cell.module_seed for cell in read_run(out / RERUN).cells}))}
+    assert again == (0, 1) and told(out)["rerun"]
+    assert main(["study", "--merge", folders, "--out", str(out)]) == 2
+    assert "give --merge an empty folder" in capsys.readouterr().err
+
+
+def test_what_is_no_run_of_the_same_study_is_not_merged(project, choices, apart, tmp_path, capsys):
+    first, second = apart
+
+    def refused(*folders):
+        assert main(["study", "--merge", ",".join(map(str, folders)), "--out", str(tmp_path / "no")]) == 2
+        return capsys.readouterr().err
+
+    assert "the same training of the modules" in refused(first, first)
+    assert "--merge takes folders" in refused("")
+    assert "no finished run" in refused(first, tmp_path)
+    record = read_run(second / FILE)
+    for place, (changed, said) in enumerate(
+        [
+            ({"precision": "nf4"}, "differ in precision"),
+            ({"prompts": (*record.prompts, "Another")}, "differ in prompts"),
+            ({"trainings": ()}, "does not say which modules"),
+        ]
+    ):
+        other = shutil.copytree(second, tmp_path / str(place))
+        write_run(replace(record, **changed), other / FILE)
+        assert said in refused(first, other)
+    unread = shutil.copytree(second, tmp_path / "unread")
+    shutil.rmtree(unread / "judged")
+    assert "other judges" in refused(first, unread)
+    assert not (tmp_path / "no/run.json.gz").exists()
+
+
+def test_a_rerun_with_other_modules_than_the_run_s_is_refused(project, apart, tmp_path, capsys):
+    moved = shutil.copytree(apart[0], tmp_path / "moved")
+    argv = stage(project, "x", "--rerun", "0.5", "--module-seeds", str(project / "second"))
+    argv[argv.index("--out") + 1] = str(moved)
+    assert main(argv) == 2
+    assert "The modules are not the run's" in capsys.readouterr().err
+
+
+def test_runs_whose_trainings_stand_in_another_order_are_paired_training_by_training(apart, tmp_path, capsys):
+    four = []
+    for folder in apart:
+        own = shutil.copytree(folder, tmp_path / f"{folder.name}-nf4")
+        write_run(replace(read_run(own / FILE), precision="nf4"), own / FILE)
+        four.append(own)
+    for name, folders in (("full", apart), ("nf4", four[::-1])):
+        merged = ",".join(map(str, folders))
+        assert main(["study", "--merge", merged, "--out", str(tmp_path / name), "--pack"]) == 0
+    argv = ["study", "--join", f"{tmp_path / 'full'},{tmp_path / 'nf4'}", "--out", str(tmp_path / "joined")]
+    assert main(argv) == 0, capsys.readouterr().err
+    [claim] = [each for each in told(tmp_path / "joined")["claims"] if each["id"] == "sum-nf4"]
+    test = claim["runs"][0]["tests"][0]
+    # They are the same texts.
+    assert test["value"] == test["low"] == test["high"] == 0 and test["by_module_seed"] == [0, 0]
+
+
 def test_runs_are_joined_and_a_claim_between_precisions_appears(project, reported, tmp_path, capsys):
     four = tmp_path / "nf4"
     shutil.copytree(reported, four)
     record = read_run(four / FILE)
-    write_run(type(record)(**{**vars(record), "precision": "nf4"}), four / FILE)
+    write_run(replace(record, precision="nf4"), four / FILE)
     out = tmp_path / "joined"
     argv = ["study", "--join", f"{reported},{four}", "--out", str(out), "--json"]
     assert main(argv) == 0, capsys.readouterr().err
@@ -206,9 +286,10 @@ def test_the_report_refuses_choices_that_saw_a_report_prompt(project, choices, t
     ("more", "cure"),
     [
         (["--stage", "report"], "--stage report needs --choices"),
-        (["--stage", "develop", "--join", "a"], "Give one of --stage, --report, --join"),
-        ([], "Give one of --stage, --report, --join"),
+        (["--stage", "develop", "--join", "a"], "Give one of --stage, --report, --merge, --join"),
+        ([], "Give one of --stage, --report, --merge, --join"),
         (["--join", ","], "--join takes folders"),
+        (["--merge", ","], "--merge takes folders"),
         (["--stage", "develop", "--module-seeds", "no-such"], "has no adapter called negative"),
         (["--stage", "develop", "--arms", "contrast-0.5"], "There is no arm called"),
         (["--stage", "develop", "--targets-per-prompt", "0"], "--targets-per-prompt must be at least 1"),

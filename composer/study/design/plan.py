@@ -88,6 +88,11 @@ class StudyContext:
             _chat(base.tokenizer),
         )
 
+    @property
+    def training(self) -> str:
+        """Differs between two trainings of the modules."""
+        return digest(dict(self.versions))
+
     def key(self, model_input: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
         """A digest that changes with anything that could change the text.
 
