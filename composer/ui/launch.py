@@ -25,6 +25,7 @@ from composer.ui.page import Page
 from composer.ui.runners.base import Runner
 from composer.ui.runners.budgets import Budgets
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
+from composer.ui.sessions import keep_sessions
 from composer.ui.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ def serving(
                 "The server did not start: it must reach itself over the network, so check proxy settings "
                 "(NO_PROXY=localhost,127.0.0.1) and the firewall (--verbose tells more)."
             ) from fault
+        keep_sessions(blocks)
         bases = None if menu is None else _serve_bases(blocks, settings, menu, budgets, fetch)
         server = Server(blocks, runner, bases)
         try:

@@ -9,6 +9,8 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from composer.ui.sessions import keep_sessions
+
 
 class PageApp:
     """The app of a page. It starts with its first request, in the server's event loop.
@@ -24,6 +26,7 @@ class PageApp:
         self._blocks = blocks
         bare = FastAPI(openapi_url=None)
         self._app = gr.mount_gradio_app(bare, blocks, path="/", root_path=path, **options)
+        keep_sessions(blocks)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lifespan: asyncio.Task[None] | None = None
         self._started, self._ending = asyncio.Event(), asyncio.Event()

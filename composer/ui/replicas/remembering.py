@@ -13,6 +13,7 @@ from gradio.state_holder import SessionState, StateHolder
 from composer.adapters.model_card import ModelCard
 from composer.core.catalog_types import FitReport
 from composer.engine.added_adapters import AddedAdapter, AddedAdapters
+from composer.ui.sessions import keep_sessions
 from composer.ui.visitors import Own, Visitor
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class RememberedStates(StateHolder):
             if isinstance(block, gr.State) and isinstance(block.value, Visitor)
         )
         self.set_blocks(blocks)
+        keep_sessions(blocks)
 
     def __getitem__(self, session_id: str) -> SessionState:
         if session_id not in self.session_data:
