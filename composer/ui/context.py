@@ -12,7 +12,7 @@ from composer.ui.components import contribution_map as live
 from composer.ui.components import curves
 from composer.ui.components.meters import Meters
 from composer.ui.components.weight_sliders import WeightSlider, make_pool, to_weights
-from composer.ui.recordings import RECORDINGS, Recording, load_recordings
+from composer.ui.recordings import Recording, folder_of, load_recordings
 from composer.ui.runners.base import Runner
 from composer.ui.settings import Settings
 from composer.ui.validation import Request, check_method, make_request
@@ -35,7 +35,7 @@ class PageContext:
             each for each in engine.catalog.examples if set(each.weights) <= set(engine.names)
         )
         self.default_composition: Composition = engine.base.spec.default_composition
-        # Recordings and the study are of the catalog's default base; another may have the same Hub id.
+        # The study is of the catalog's default base; another may have the same Hub id.
         self.is_default = engine.base.spec.name == engine.catalog.default
         for method in {
             self.default_composition.method,
@@ -43,12 +43,11 @@ class PageContext:
         }:
             check_method(method)
         self.meters = Meters.load(self.legend())
-        self.recordings: tuple[Recording | None, ...] = (
-            load_recordings(
-                RECORDINGS, engine, [self.composition_of(each) for each in self.examples], self.examples
-            )
-            if self.is_default
-            else (None,) * len(self.examples)
+        self.recordings: tuple[Recording | None, ...] = load_recordings(
+            folder_of(engine.base.spec, engine.catalog.default),
+            engine,
+            [self.composition_of(each) for each in self.examples],
+            self.examples,
         )
 
     def composition_of(self, example: Example) -> Composition:

@@ -84,7 +84,7 @@ class Page:
         with gr.Blocks(title="Adapter Composer", analytics_enabled=False, delete_cache=kept) as blocks:
             # Gradio has no more events under way, whatever their kind.
             blocks.max_threads, blocks.state_session_capacity = self.events, SESSIONS
-            shown = header(engine, context.legend(), self.menu)
+            shown = header(engine, context.legend(), self.menu, self._opening_recording is not None)
             head = template.component("header", {}, "header", page=shown)
             card = share.build()
             visitor = gr.State(Visitor(), delete_callback=self._left)
@@ -192,9 +192,11 @@ class Page:
         )
 
 
-def header(engine: Engine, legend: list[Mapping[str, str]], menu: BaseMenu | None) -> dict[str, object]:
+def header(
+    engine: Engine, legend: list[Mapping[str, str]], menu: BaseMenu | None, recorded: bool
+) -> dict[str, object]:
     """The base, where its weights came from, its notice, three adapters' colours, and where the menu finds
-    the other bases."""
+    the other bases. recorded: whether the page opens on a recording."""
     base: BaseSpec = engine.base.spec
     facts = [f"{engine.model.layers} layers", SOURCES[engine.base.source]]
     if base.quantization != "none":
@@ -207,5 +209,5 @@ def header(engine: Engine, legend: list[Mapping[str, str]], menu: BaseMenu | Non
         "colors": [*(each["color"] for each in legend), *["#888888"] * 3][:3],
         "name": base.name,
         "root": menu.root if menu else None,
-        "recorded": base.name == engine.catalog.default,
+        "recorded": recorded,
     }

@@ -1,7 +1,7 @@
 """Runs of the real engine kept as files, so that a page shows one before anything was generated.
 
-`python -m composer record` makes them. A recording is shown only for the base and the composition that it was
-made with.
+`python -m composer record` makes them, for the catalog's default base and with --base for another. A
+recording is shown only for the base and the composition that it was made with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from composer.analysis.next_token import NextTokens
 from composer.analysis.text_reading import TextReading
 from composer.analysis.token_attribution import Attribution
 from composer.core.assets import ASSETS
-from composer.core.catalog_types import Example
+from composer.core.catalog_types import BaseSpec, Example
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.jsonable import to_jsonable
@@ -100,7 +100,16 @@ def record(runner: Runner, request: Request, machine: str) -> Recording:
 
 def file_name(label: str) -> str:
     """A preset's file: "A mood and a topic" -> "a-mood-and-a-topic.json"."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") + ".json"
+    return f"{slug(label)}.json"
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def folder_of(base: BaseSpec, default: str) -> Path:
+    """Where a base's recordings lie: RECORDINGS for the catalog's default, a folder in it for another base."""
+    return RECORDINGS if base.name == default else RECORDINGS / slug(base.name)
 
 
 def save_recording(recording: Recording, path: Path) -> None:

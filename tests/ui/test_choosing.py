@@ -104,7 +104,7 @@ def test_a_pasted_recipe_of_another_base_says_where_to_load_it(page):
     assert "is for The other: choose that base at the top" in sentence
 
 
-def test_a_base_that_is_not_the_catalog_s_default_has_no_recordings_and_says_so(page):
+def test_a_base_that_has_no_recordings_says_so(page):
     opening = page.opening()
     assert not page.context.is_default and set(page.context.recordings) <= {None}
     assert "no recording of this base" in opening.live["status"]["message"]
@@ -113,7 +113,7 @@ def test_a_base_that_is_not_the_catalog_s_default_has_no_recordings_and_says_so(
 
 def test_the_header_knows_the_way_to_the_other_bases(page):
     engine = page.runner.engine
-    shown = header(engine, page.context.legend(), page.menu)
+    shown = header(engine, page.context.legend(), page.menu, False)
     assert (shown["name"], shown["root"], shown["notice"]) == (engine.base.spec.name, "../../", None)
     assert len(shown["colors"]) == 3 and not shown["recorded"]
-    assert header(engine, [], None)["root"] is None
+    assert header(engine, [], None, True)["root"] is None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from composer import Composition, Engine, Sampling
+from composer.adapters.catalog import load_catalog
 from composer.core.catalog_types import Example
 from composer.core.errors import ComposerError
 from composer.ui.context import PageContext
@@ -18,6 +19,7 @@ from composer.ui.recordings import (
     MERGED,
     RECORDINGS,
     file_name,
+    folder_of,
     load_recordings,
     read_recording,
     record,
@@ -107,19 +109,20 @@ def test_a_text_whose_weights_change_cannot_be_recorded(runner):
         record(runner, request, "a machine")
 
 
-def test_the_bundled_ones_are_what_the_engine_writes_now(real_engine):
+def test_the_bundled_ones_are_what_the_engine_writes_now(any_real_engine):
     """Every preset has one, and the shipped command would make the same texts again.
 
     On another processor a text may part ways at a near tie: its beginning must be the same, and most texts.
     """
     same = []
-    with closing(BatchedRunner(real_engine, Settings())) as runner:
+    with closing(BatchedRunner(any_real_engine, Settings())) as runner:
         context = PageContext(runner, Settings())
-        assert len(context.examples) == len(list(RECORDINGS.glob("*.json")))
+        kept_in = folder_of(any_real_engine.base.spec, any_real_engine.catalog.default)
+        assert len(context.examples) == len(list(kept_in.glob("*.json")))
         for example, kept in zip(context.examples, context.recordings, strict=True):
             assert kept is not None, example.label
             steps = list(
-                real_engine.generate(example.prompt, kept.request.composition, kept.request.sampling)
+                any_real_engine.generate(example.prompt, kept.request.composition, kept.request.sampling)
             )
             now, then = ([step.token for step in each] for each in (steps, kept.steps))
             assert now[:4] == then[:4], example.label
@@ -128,8 +131,8 @@ def test_the_bundled_ones_are_what_the_engine_writes_now(real_engine):
         assert sum(same) > len(same) / 2
 
 
-def test_the_page_opens_on_the_first(real_engine: Engine):
-    with closing(BatchedRunner(real_engine, Settings())) as runner:
+def test_the_page_opens_on_the_first(any_real_engine: Engine):
+    with closing(BatchedRunner(any_real_engine, Settings())) as runner:
         page = Page(runner, Settings())
         opening = page.opening()
         first = page.context.examples[0]
@@ -138,3 +141,16 @@ def test_the_page_opens_on_the_first(real_engine: Engine):
         assert len(opening.live["columns"]) == opening.live["count"] == len(opening.live["reading"]["push"])
         assert len(opening.next_words["words"]) == 10
         assert opening.live["meters"], "the judges say nothing"
+
+
+def test_every_base_that_is_bundled_has_one_of_each_preset_that_its_adapters_can_play():
+    catalog = load_catalog("adapters.yaml")
+    folders = {folder_of(spec, catalog.default) for spec in catalog.bases.values() if spec.wheel}
+    assert {path for path in RECORDINGS.iterdir() if path.is_dir()} == folders - {RECORDINGS}
+    for spec in (spec for spec in catalog.bases.values() if spec.wheel):
+        names = {each.name for each in spec.adapters}
+        playable = [each for each in catalog.examples if each.label and set(each.weights) <= names]
+        for example in playable:
+            kept = read_recording(folder_of(spec, catalog.default) / file_name(example.label))
+            said = kept.base, kept.request.prompt, dict(kept.request.composition.weights)
+            assert said == (spec.id, example.prompt, dict(example.weights)), (spec.name, example.label)

@@ -30,14 +30,16 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.core.composition import Sampling
     from composer.engine.engine import Engine
     from composer.ui.context import PageContext
-    from composer.ui.recordings import RECORDINGS, file_name, record, save_recording
+    from composer.ui.recordings import file_name, folder_of, record, save_recording
     from composer.ui.runners.batched import BatchedRunner
     from composer.ui.settings import Settings
     from composer.ui.validation import Request
 
     sampling = Sampling(max_new_tokens=args.tokens)
-    folder = output_folder("--out", args.out or RECORDINGS)
+    if args.out is not None:
+        output_folder("--out", args.out)
     engine = Engine.from_catalog(args.catalog, args.base)
+    folder = args.out or output_folder("--out", folder_of(engine.base.spec, engine.catalog.default))
     made = []
     with closing(BatchedRunner(engine, Settings(max_new_tokens=args.tokens))) as runner:
         context = PageContext(runner, Settings())
