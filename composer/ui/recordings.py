@@ -108,7 +108,7 @@ def slug(name: str) -> str:
 
 
 def folder_of(base: BaseSpec, default: str) -> Path:
-    """Where a base's recordings lie: RECORDINGS for the catalog's default, a folder in it for another base."""
+    """Where a base's recordings lie: RECORDINGS for the catalog's default, a folder in it for another."""
     return RECORDINGS if base.name == default else RECORDINGS / slug(base.name)
 
 
