@@ -193,6 +193,7 @@ def _train_lora(args: argparse.Namespace, names: Sequence[str], data: Path) -> l
     import torch
 
     from composer.adapters.catalog import load_catalog
+    from composer.adapters.files import WEIGHTS
     from composer.evaluation.judges.lora_judge import reading_base
     from composer.evaluation.judges.lora_training import LORA_PLANS, train_lora_judge
     from composer.model.loading import load_base
@@ -203,7 +204,7 @@ def _train_lora(args: argparse.Namespace, names: Sequence[str], data: Path) -> l
     for name in names:
         folder, work = args.out / args.lora, args.work / args.lora
         judge = train_lora_judge(LORA_PLANS[name], args.lora, lambda: load_base(spec), data, folder, work)
-        made.append((judge, judge.trained_on, folder / name / "adapter_model.safetensors"))
+        made.append((judge, judge.trained_on, folder / name / WEIGHTS))
     return made
 
 

@@ -96,6 +96,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     if given := [each for each in TEXT_OPTIONS if getattr(args, each) is not None]:
         raise ComposerError(f"--{given[0].replace('_', '-')} is for own texts: give them with --texts.")
     from composer.adapters.catalog import load_catalog
+    from composer.adapters.files import WEIGHTS
     from composer.training.recipes import BUNDLED, load_recipes
 
     spec = load_catalog(args.catalog).base(args.base)
@@ -113,7 +114,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     made, library = {}, None
     for name in names:
         folder = args.out / name
-        if (folder / "adapter_model.safetensors").is_file() and not args.force:
+        if (folder / WEIGHTS).is_file() and not args.force:
             log.info("%s is there already; --force trains it again", name)
         else:
             # Late, so that --help and a wrong name answer at once; inside, because PEFT changes its base.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from composer.adapters.files import WEIGHTS
 from composer.model.loading import Base
 from composer.training.control_tokens import control
 from composer.training.corpora import CorpusStore
@@ -105,7 +106,7 @@ def _first_round(recipe: Recipe, bases: Bases, library: CorpusStore, work: Path)
     """The adapter that writes for the second round; trained where it is not there yet."""
     once, out = first_round(recipe), work / "first-round"
     folder = out / recipe.name
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / WEIGHTS).is_file():
         _trained(once, bases, library, _own(once, bases, library, work), out, out / "checkpoints")
     return folder
 

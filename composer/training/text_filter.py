@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from string import ascii_uppercase
 
+from composer.adapters.files import WEIGHTS
 from composer.core.errors import ComposerError
 from composer.model.loading import Base
 from composer.training.classifier import ClassifierTraining, LabelPrompt, train_classifier
@@ -68,7 +69,7 @@ def _trained(recipe: Recipe, load: Callable[[], Base], store: CorpusStore, work:
     base = load()
     told = [base.id, [corpus.name for corpus in corpora], recipe.seed, MOST_ROWS, asdict(TRAINING)]
     folder = work / f"filter-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:10]}"
-    if (folder / "adapter_model.safetensors").is_file():
+    if (folder / WEIGHTS).is_file():
         return LabelReader(prompt, base, folder)
     held_out, rows = rows[: len(rows) // 20], rows[len(rows) // 20 :]
     log.info("%s: training the classifier on %d rows", recipe.name, len(rows))

@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_t
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from composer.adapters.files import WEIGHTS
 from composer.model.loading import Base
 from composer.model.token_loss import mean_token_loss, plain_head
 from composer.training.data import Sample
@@ -190,7 +191,7 @@ def save_adapter(model: PeftModel, folder: Path, base: Base, alpha_gain: float =
         config.base_model_name_or_path = base.id
     # "auto" would ask the Hub whether the embeddings were changed, which they never are.
     model.save_pretrained(folder, save_embedding_layers=False)
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / WEIGHTS
     save_file(
         {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in load_file(weights).items()},
         weights,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from composer.adapters.files import WEIGHTS
 from composer.core.shell import tell
 from composer.training.own_texts.card import write_own_card
 from composer.training.own_texts.fitting import fit_and_save
@@ -25,7 +26,6 @@ from composer.training.self_generation import TextGenerator
 
 # Of what a run leaves in its folder; another one is not gone on from.
 FORMAT = 1
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)

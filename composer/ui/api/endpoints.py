@@ -40,7 +40,7 @@ from composer.ui.runners.throttle import throttled
 from composer.ui.sharing import PARAMETER, encode
 from composer.ui.tabs.adapters import size
 from composer.ui.validation import Request, check_prompt, check_source
-from composer.ui.views.comparison import Comparison, make_columns
+from composer.ui.views.comparison import Comparison
 
 MOST_SEEDS = 8
 MIX = mix_arguments()
@@ -103,19 +103,8 @@ class Endpoints:
         if not isinstance(methods, list) or not set(methods) <= set(METHODS):
             raise ComposerError("Give the methods as a list of names; docs/methods.md has them.")
         count = check_int("The number of texts", asked["texts"], 1, MOST_SEEDS)
-        seeds = tuple((request.sampling.seed + place) % 2**32 for place in range(count))
         legend = context.by_name(request.added)
-        columns = make_columns(request.composition, [name for name in METHODS if name in methods], legend)
-        comparison = Comparison(
-            request.prompt,
-            columns,
-            seeds,
-            request.sampling,
-            context.meters.judges,
-            legend,
-            added=request.added,
-            usage=request.usage,
-        )
+        comparison = Comparison.of(request, methods, count, context.meters.judges, legend)
         done, items = 0, context.runner.run_many(comparison.requests, names)
         async with aclosing(throttled(without_none(items), 2)) as groups:
             async for group in groups:
@@ -126,7 +115,7 @@ class Endpoints:
         comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
         rows = comparison.rows()
         yield {
-            "seeds": list(seeds),
+            "seeds": list(comparison.seeds),
             "columns": [
                 {
                     "title": column.title,

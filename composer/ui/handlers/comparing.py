@@ -21,7 +21,7 @@ from composer.ui.handlers.mixing import Mixing
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compare import COUNTS, CompareTab
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
-from composer.ui.views.comparison import Comparison, make_columns
+from composer.ui.views.comparison import Comparison
 from composer.ui.visitors import Visitor
 
 ON_CLICK = (
@@ -102,22 +102,9 @@ class Comparing:
             raise ComposerError("Tick methods of the list.")
         if count not in [number for _, number in COUNTS]:
             raise ComposerError("Choose how many texts from the list.")
-        sampling = replace(request.sampling, seed=seed)
-        seeds = tuple((sampling.seed + place) % 2**32 for place in range(count))
-        ordered = [name for name in METHODS if name in methods]
+        request = replace(request, sampling=replace(request.sampling, seed=seed))
         legend = context.by_name(request.added)
-        columns = make_columns(request.composition, ordered, legend)
-        judges = context.meters.judges
-        return Comparison(
-            request.prompt,
-            columns,
-            seeds,
-            sampling,
-            judges,
-            legend,
-            added=request.added,
-            usage=request.usage,
-        )
+        return Comparison.of(request, methods, count, context.meters.judges, legend)
 
     async def stopped(self, comparison: Comparison | None) -> tuple:
         """What there is after Stop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -111,6 +111,32 @@ class Comparison:
         self.own = [
             Texts([""] * many, [0] * many, [0.0] * many, [0.0] * many, [None] * many) for _ in self.columns
         ]
+
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        methods: Collection[str],
+        count: int,
+        judges: tuple[NgramJudge, ...],
+        legend: Mapping[str, Mapping[str, str]],
+    ) -> Comparison:
+        """The request by each of these methods, with `count` seeds from its own on.
+
+        legend: adapter name -> label and color. Raises ComposerError as `make_columns`.
+        """
+        seeds = tuple((request.sampling.seed + place) % 2**32 for place in range(count))
+        columns = make_columns(request.composition, [name for name in METHODS if name in methods], legend)
+        return cls(
+            request.prompt,
+            columns,
+            seeds,
+            request.sampling,
+            judges,
+            legend,
+            added=request.added,
+            usage=request.usage,
+        )
 
     @property
     def requests(self) -> list[Request]:
