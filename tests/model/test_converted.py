@@ -140,6 +140,18 @@ def test_a_damaged_one_is_made_again(damage, cache, whole, conversions):
     assert is_whole(convert(SPEC, write_gguf)) and len(conversions) == 1
 
 
+def test_files_that_did_not_change_are_not_read_again(cache, conversions, monkeypatch):
+    """Every page's menu asks; the tokenizer of a large vocabulary took the server half a second each time."""
+    folder = convert(SPEC, write_gguf)
+    assert is_whole(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", lambda *args: pytest.fail("it was read again"))
+        assert is_whole(folder)
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes()[:-1])
+    assert not is_whole(folder)
+
+
 def test_what_a_killed_run_left_is_cleared_and_another_base_is_not(cache, whole, conversions):
     left, other = cache / f"{PLACE}~", cache / f"{PLACE}.v2"
     left.mkdir(parents=True)

@@ -20,8 +20,16 @@ from composer.engine.engine import Engine
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
 from composer.model.runtime.native import library
+from composer.model.runtime.native import storage as storages
 from composer.model.runtime.native.runner import KEPT_TABLES, NativeRunner
-from composer.model.runtime.native.storage import GROUP, Storage, stack, store_exactly, store_int8
+from composer.model.runtime.native.storage import (
+    GROUP,
+    Storage,
+    stack,
+    store_as_floats,
+    store_exactly,
+    store_int8,
+)
 from composer.model.runtime.runner import Inputs
 from tests.tools import tiny
 
@@ -87,6 +95,14 @@ def test_any_weight_comes_back_to_the_bit(numbers, repeats):
 @pytest.mark.parametrize("weight", [torch.zeros(3, 64), torch.full((3, 64), 0.5), torch.full((3, 64), 1e-30)])
 def test_groups_of_one_number_come_back(weight):
     assert torch.equal(store_exactly(weight).weight(), weight)
+
+
+@pytest.mark.parametrize("storage", [Storage.BF16, Storage.F16, Storage.F32])
+def test_factors_are_floats_of_as_few_bytes_as_hold_them_exactly(storage):
+    weight = grid(storage, 5, 64)
+    stored = store_as_floats(weight)
+    assert stored.storage is storage and torch.equal(stored.weight(), weight)
+    assert store_as_floats(weight[:, :40].contiguous()).storage is Storage.F32
 
 
 def test_int8_is_within_half_a_step_and_leaves_what_is_smaller_exact():
@@ -257,6 +273,20 @@ def test_an_argument_that_is_no_longer_used_warns(folders):
     engine = tiny.engine("llama", folders("llama"))
     with pytest.warns(DeprecationWarning, match="several"):
         assert engine.warm_up(several=False).wait(300)
+
+
+def test_a_new_set_of_adapters_is_not_searched_for_integers(folders, monkeypatch):
+    """All texts wait while its factors are stored."""
+    engine = tiny.engine("llama", folders("llama"))
+    engine.runner.compile()
+
+    def searched(weight):
+        raise AssertionError("an adapter's factors were tried as integers")
+
+    for attempt in ("_four_bits", "_eight_bits"):
+        monkeypatch.setattr(storages, attempt, searched)
+    for one, other in zip(*both(engine, columns=(0, 2)), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
 
 def test_the_tables_of_adapters_that_are_kept_are_few(tmp_path):

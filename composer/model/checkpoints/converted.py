@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -97,7 +97,24 @@ def convert(spec: BaseSpec, write_gguf: Callable[[Path], None]) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the folder has a base with nothing missing, cut off or empty; reads no weights."""
+    """Whether the folder has a base with nothing missing, cut off or empty; reads no weights.
+
+    Files that are as they were at the last question are not read again: a page's menu asks again and again,
+    and a tokenizer has tens of megabytes.
+    """
+    try:
+        files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
+        stamps = ((path.name, path.stat()) for path in sorted(files))
+        return _reads_whole(
+            folder, tuple((name, own.st_size, own.st_ctime_ns, own.st_ino) for name, own in stamps)
+        )
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=16)
+def _reads_whole(folder: Path, stamps: tuple[tuple[str, int, int, int], ...]) -> bool:
+    """What `is_whole` says of the files with these stamps."""
     try:
         weights = list(folder.glob("*.safetensors"))
         documents = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}

@@ -113,6 +113,18 @@ def store_plainly(weight: torch.Tensor) -> StoredMatrix:
     return _brain_float(weight) or store_as_loaded(weight)
 
 
+def store_as_floats(weight: torch.Tensor) -> StoredMatrix:
+    """A float32 [O, K] weight in bfloat16 or float16 if that holds it exactly, else as it is. Products read
+    the short formats in steps of 32 columns, so a weight with other columns stays as it is.
+
+    An adapter's factors come as one of these. To look for integers in them would take most of the time of a
+    new set of adapters, while all texts wait.
+    """
+    if weight.shape[1] % GROUP:
+        return store_as_loaded(weight)
+    return _brain_float(weight) or _half(weight) or store_as_loaded(weight)
+
+
 def store_nf4(joint: Stacked) -> StoredMatrix:
     """Layers' nf4 weights as bitsandbytes has them. Nothing is copied."""
     rows, columns = len(joint.packed), 2 * joint.packed.shape[1]

@@ -18,6 +18,7 @@ from composer.model.runtime.native import structures as c
 from composer.model.runtime.native.storage import (
     StoredMatrix,
     stack,
+    store_as_floats,
     store_as_loaded,
     store_exactly,
     store_int8,
@@ -158,7 +159,7 @@ def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, orig
     if slices:
         array = (c.SiteSlice * len(slices))(*slices)
         kept.parts.append(array)
-        linear.A = _matrix(store_exactly(torch.cat(factors)), kept)
+        linear.A = _matrix(store_as_floats(torch.cat(factors)), kept)
         linear.rank, linear.sites = rank, len(slices)
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
 
