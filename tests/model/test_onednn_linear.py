@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from composer.model.runtime.llama import onednn_linear as packed
-from composer.model.runtime.llama.onednn_linear import pack, packed_linear, packed_pair
+from composer.model.runtime.llama.onednn_linear import pack, packed_linear
 
 WEIGHT = torch.randn(48, 32, generator=torch.Generator().manual_seed(0))
 PACKED = pack(WEIGHT)
@@ -17,14 +17,6 @@ needs_packing = pytest.mark.skipif(PACKED is None, reason="oneDNN packs nothing 
 def test_it_is_the_plain_product_for_any_number_of_rows(rows):
     x = torch.randn(rows, 32)
     torch.testing.assert_close(packed_linear(x, PACKED), F.linear(x, WEIGHT), atol=1e-5, rtol=1e-5)
-
-
-@needs_packing
-@pytest.mark.parametrize("rows", [1, 3, 4, 65])
-def test_a_pair_is_the_two_products(rows):
-    x, other = torch.randn(rows, 32), pack(WEIGHT[:8] * 2)
-    one, two = packed_pair(x, PACKED, other)
-    assert torch.equal(one, packed_linear(x, PACKED)) and torch.equal(two, packed_linear(x, other))
 
 
 @needs_packing

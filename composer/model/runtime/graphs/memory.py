@@ -58,7 +58,7 @@ def runner_memory(model: GatedModel, runner: ModelRunner, layout: Layout) -> dic
     }
     found = memory_by_use({name: list(tensors) for name, tensors in uses.items()})
     if llama:
-        handles = {id(each): each for each in tensors_of([llama._base, llama._head, llama._tables])}
+        handles = {id(each): each for each in tensors_of([llama._base, llama._head])}
         found["packed weights"] += sum(map(packed_bytes, handles.values()))
     return found | {"graphs": graph_memory(graphs.capture) if graphs else 0}
 

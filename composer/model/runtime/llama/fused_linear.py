@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from composer.model.runtime.llama.onednn_linear import dense_linear, pack, packed_linear, packed_pair
+from composer.model.runtime.llama.onednn_linear import dense_linear, pack, packed_linear
 from composer.model.runtime.nf4.linear import Nf4Linear
 from composer.model.runtime.nf4.stacking import Stacked, dequantised, exact_on_cpu, stack
 
@@ -86,19 +86,19 @@ def fuse_linears(
 
 
 class PackedLinear:
-    """On a CPU: a copy of the weights that oneDNN has laid out, made once, and one of A for each bank."""
+    """On a CPU: a copy of the weights that oneDNN has laid out, made once.
+
+    A stays as it is: packed, a product with a few adapters' A is no faster, and to pack the factors of each
+    new set of adapters took 0.16 s, in which all texts wait.
+    """
 
     gates = False
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, packed: torch.Tensor):
-        self._bias, self._packed = _bias(layers), packed
-        self._packed_A = pack(A) if len(A) else None
+        self._bias, self._packed, self._A = _bias(layers), packed, A
 
     def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._packed_A is None:
-            return _biased(packed_linear(x, self._packed), self._bias), x[:, :0]
-        out, z = packed_pair(x, self._packed, self._packed_A)  # [B, O], [B, R]
-        return _biased(out, self._bias), z
+        return _biased(packed_linear(x, self._packed), self._bias), F.linear(x, self._A)
 
 
 class DequantisedLinear:
@@ -111,16 +111,13 @@ class DequantisedLinear:
     gates = False
 
     def __init__(self, A: torch.Tensor | None, joint: Stacked):
-        self._joint = joint
-        self._packed_A = self._A = None
-        if A is not None and len(A):
-            self._A, self._packed_A = A, pack(A)
+        self._joint, self._A = joint, A
 
     def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         out = _biased(dense_linear(x, dequantised(self._joint)), self._joint.bias)  # [B, O]
         if self._A is None:
             return out, x[:, :0]
-        return out, F.linear(x, self._A) if self._packed_A is None else packed_linear(x, self._packed_A)
+        return out, F.linear(x, self._A)
 
 
 class StackedLinear:

@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F
 
 from composer.model.runtime.llama.fused_linear import LinearGroup
-from composer.model.runtime.llama.onednn_linear import packed_linear
 
 # From so many tokens on, a product per site is faster than one with zeros between the sites.
 MANY = 64
@@ -33,8 +32,6 @@ class Group:
     start: int = 0
     end: int = 0
     sites: tuple[SiteSlice, ...] = ()
-    # B packed for packed_linear; None where oneDNN does not pack.
-    packed: torch.Tensor | None = None
 
     @property
     def covered(self) -> tuple[tuple[int, int], ...]:
@@ -194,7 +191,7 @@ def add_lora(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     if out.dtype != B.dtype:
         return out + F.linear(z, B).to(out.dtype)
     if len(z) < MANY:
-        return torch.addmm(out, z, B.t()) if group.packed is None else out + packed_linear(z, group.packed)
+        return torch.addmm(out, z, B.t())
     for site in group.sites:
         place = out[:, site.left : site.right]
         place.addmm_(z[:, site.top : site.bottom], B[site.left : site.right, site.top : site.bottom].t())

@@ -13,7 +13,6 @@ from composer.model.rank_layout import Layout
 from composer.model.runtime.llama.families import Block
 from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
 from composer.model.runtime.llama.layer import Group, Layer, SiteSlice, TokenFactor
-from composer.model.runtime.llama.onednn_linear import pack
 from composer.model.runtime.nf4.stacking import exact_on_cpu, stack
 from composer.model.runtime.token_routing import TokenRouter
 
@@ -140,5 +139,4 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, 
         start - origin,
         end - origin,
         tuple(places),
-        pack(B) if end > start else None,
     )

@@ -67,17 +67,9 @@ def _padded(x: torch.Tensor) -> torch.Tensor:
     return F.pad(x, (0, 0, 0, spare)) if spare else x
 
 
-def _product(x: torch.Tensor, handle: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, _copies[handle], None, "none", [], "")
-
-
 def _linear(x: torch.Tensor, handle: torch.Tensor) -> torch.Tensor:
-    return _product(_padded(x), handle)[: len(x)]
-
-
-def _pair(x: torch.Tensor, one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    padded = _padded(x)
-    return _product(padded, one)[: len(x)], _product(padded, two)[: len(x)]
+    weight = _copies[handle]
+    return torch.ops.mkldnn._linear_pointwise.default(_padded(x), weight, None, "none", [], "")[: len(x)]
 
 
 # Operators of their own, which the compiler calls and does not look into. Not torch.library.custom_op: its
@@ -88,20 +80,8 @@ _library.impl("packed_linear", _linear, "CPU")
 torch.library.register_fake(
     "composer::packed_linear", lambda x, handle: x.new_empty(x.shape[0], handle.shape[0]), lib=_library
 )
-_library.define("packed_pair(Tensor x, Tensor one, Tensor two) -> (Tensor, Tensor)")
-_library.impl("packed_pair", _pair, "CPU")
-torch.library.register_fake(
-    "composer::packed_pair",
-    lambda x, one, two: (x.new_empty(x.shape[0], one.shape[0]), x.new_empty(x.shape[0], two.shape[0])),
-    lib=_library,
-)
 
 
 def packed_linear(x: torch.Tensor, handle: torch.Tensor) -> torch.Tensor:
     """x W^T, [B, K] by [O, K], with the packed copy of W that `pack` returned the handle of."""
     return torch.ops.composer.packed_linear.default(x, handle)
-
-
-def packed_pair(x: torch.Tensor, one: torch.Tensor, two: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`packed_linear` of the same x with two packed copies, in one call."""
-    return torch.ops.composer.packed_pair.default(x, one, two)
