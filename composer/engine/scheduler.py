@@ -24,6 +24,7 @@ from composer.core.errors import ComposerError
 from composer.core.fault_messages import out_of_memory
 from composer.core.results import Fusion, Step
 from composer.engine.backoff import LONGEST, Backoff
+from composer.engine.capacity import Capacity
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.session import DecodeSession, SessionRow, check_slots
 from composer.model.runtime.batch import Failed
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 READ_TOKENS = 512
 # Longest time between two events of a request, in seconds.
 POLL = 0.25
-# Seconds after which twice as many texts are tried where memory was not enough.
-GROW_AFTER = 60.0
+# A request of low priority counts as one that came so many seconds later. Without an end to its wait it would
+# never run where somebody always writes.
+LATER = 15.0
 NO_MEMORY = "The memory is not enough for this text; shorten the prompt, or ask for fewer new tokens."
 FAILING = (
     f"The server cannot write texts: it has failed several times in a row. Try again in {2 * LONGEST:.0f} "
@@ -59,6 +61,8 @@ class RequestHandle:
 
     def __init__(self, scheduler: Scheduler, row: SessionRow, background: bool = False):
         self.row, self.background = row, background
+        # Its place in line, in monotonic seconds.
+        self.since = monotonic() + (LATER if background else 0.0)
         self.gone = False
         self.outbox: SimpleQueue[Step | Exception] = SimpleQueue()
         self._scheduler = scheduler
@@ -120,8 +124,7 @@ class Scheduler:
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
-        # Branches that decode together now: fewer than `slots` for a while after memory was not enough.
-        self._room, self._grow_at = slots, 0.0
+        self._capacity = Capacity(slots)
         self._backoff, self._pause = Backoff(), pause or self._wait_unless_closed
 
     @property
@@ -169,7 +172,8 @@ class Scheduler:
         """Queue a request. Raises ComposerError for one that cannot be generated, and when the queue is full.
 
         fusion, written: as for Engine.row. background: it waits, out of the queue, until no other request
-        does, and all of these together take at most half of the slots.
+        does that came less than LATER seconds after it, and all of these together take at most half of the
+        slots.
 
         Slots are given in the order of requests: a row with many branches is not overtaken while it waits.
         """
@@ -229,7 +233,7 @@ class Scheduler:
     def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], int]:
         """Requests with slots now or after the next pass; those that wait; free slots. Needs the lock."""
         here = [each for each in (*self._running.values(), *self._waiting) if not each.gone]
-        free = self._room
+        free = self._capacity.branches
         for index, handle in enumerate(here):
             if len(handle.row.mixture) > free:
                 return here[:index], here[index:], free
@@ -302,13 +306,14 @@ class Scheduler:
             rows = [each for each in self._running.values() if not each.gone]
             if len(rows) < 2:
                 return False
-            self._room = max(sum(len(each.row.mixture) for each in rows) // 2, 1)
-            self._grow_at = monotonic() + GROW_AFTER
+            self._capacity.shrink(sum(len(each.row.mixture) for each in rows))
             for handle in reversed(rows):
                 handle.row.resume()
                 (self._background if handle.background else self._waiting).appendleft(handle)
             self._running.clear()
-        log.warning("not enough memory for %d texts at once; %d go on now", len(rows), self._room)
+        log.warning(
+            "not enough memory for %d texts at once; %d go on now", len(rows), self._capacity.branches
+        )
         return True
 
     def _start(self) -> None:
@@ -350,11 +355,13 @@ class Scheduler:
                 self._changed.wait()
 
     def _admit(self) -> list[RequestHandle]:
-        joining: list[RequestHandle] = []
+        self._capacity.grow()
+        free = self._capacity.branches - sum(len(each.row.mixture) for each in self._running.values())
+        overdue = self._waiting and self._background and self._background[0].since < self._waiting[0].since
+        if overdue and (joining := self._admit_background(free)):
+            return joining
+        joining = []
         longest = prompts = 0
-        if self._room < self.slots and monotonic() >= self._grow_at:
-            self._room, self._grow_at = min(2 * self._room, self.slots), monotonic() + GROW_AFTER
-        free = self._room - sum(len(each.row.mixture) for each in self._running.values())
         if self._waiting and not self._running:
             free = max(free, len(self._waiting[0].row.mixture))  # it runs, if alone
         while self._waiting and len(self._waiting[0].row.mixture) <= free:
@@ -377,7 +384,7 @@ class Scheduler:
         handle, row = self._background[0], self._background[0].row
         taken = sum(len(each.row.mixture) for each in self._running.values() if each.background)
         need = len(row.mixture)
-        if need > free or (taken and taken + need > self.slots // 2):
+        if need > free or (taken and taken + need > self._capacity.branches // 2):
             return []
         self._background.popleft()
         self._running[row.key] = handle

@@ -15,7 +15,10 @@ import torch
 from composer import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
+from composer.engine import capacity as capacities
+from composer.engine import scheduler as scheduling
 from composer.engine.backoff import ENOUGH, FIRST, LONGEST, Backoff
+from composer.engine.capacity import Capacity
 from composer.engine.scheduler import FAILING, QueueUpdate, Scheduler
 from tests.tools import tiny
 
@@ -296,8 +299,10 @@ def test_a_text_that_goes_on_from_what_was_written_survives_a_shortage(engine, s
     assert steps[-1].text.startswith(expected[-1].text) and max(short_of_memory) > 2
 
 
-def test_after_a_while_as_many_as_before_are_tried(engine, scheduler, short_of_memory, monkeypatch):
+def test_after_a_while_as_many_as_before_are_tried(engine, scheduler, short_of_memory):
     short, together = Sampling(max_new_tokens=24), Barrier(4)
+    clock = [0.0]
+    scheduler._capacity = Capacity(scheduler.slots, lambda: clock[0])
 
     def person(_):
         together.wait()
@@ -311,13 +316,13 @@ def test_after_a_while_as_many_as_before_are_tried(engine, scheduler, short_of_m
 
     # Four who come together may on a busy machine come one after the other.
     assert any(crowd() > 2 for _ in range(9))
-    assert crowd() <= 2, "a minute has not passed, and it was tried again"
+    assert crowd() <= 2, "the pause is not over, and it was tried again"
 
     def later():
-        monkeypatch.setattr(scheduler, "_grow_at", 0.0)
+        clock[0] += capacities.LONGEST
         return crowd()
 
-    # Of three, one went on; that is doubled once a minute.
+    # Of three, one went on; that is doubled once a pause.
     assert any(later() > 2 for _ in range(9))
 
 
@@ -339,7 +344,8 @@ def test_one_text_for_which_memory_is_short_says_so(engine, scheduler, monkeypat
 
 
 def test_a_row_that_needs_more_room_than_was_left_runs_alone(engine, scheduler):
-    scheduler._room, scheduler._grow_at = 1, float("inf")
+    scheduler._capacity = Capacity(scheduler.slots, lambda: 0.0)
+    scheduler._capacity.shrink(2)
     both = Composition(weights={"plain": 1, "rslora": 1}, method="logits")  # three branches
     with ThreadPoolExecutor(2) as people:
         made = [
@@ -468,6 +474,27 @@ def test_closing_ends_everything_with_a_sentence(engine):
         list(events)
     with pytest.raises(ComposerError, match="shutting down"):
         scheduler.submit("Late", Composition(), LONG)
+
+
+def test_a_background_request_runs_though_somebody_always_waits(engine, monkeypatch):
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
+    monkeypatch.setattr(scheduling, "LATER", 0.2)
+    scheduler, short = Scheduler(engine, slots=1, queue=8), Sampling(max_new_tokens=8)
+    waiting = [scheduler.submit("Always", Composition(), short) for _ in range(3)]
+    later = scheduler.submit("Later", Composition(), Sampling(max_new_tokens=3), background=True)
+    with ThreadPoolExecutor(1) as person:
+        written = person.submit(lambda: [each for each in later.events() if isinstance(each, Step)])
+        others = 0
+        while not written.done():
+            for event in waiting.pop(0).events():
+                assert event is not None
+            waiting.append(scheduler.submit("Always", Composition(), short))
+            others += 1
+            assert others < 3000, "it waited for ever"
+    assert len(written.result()) == 3 and others >= 1
+    for each in waiting:
+        each.close()
+    scheduler.close()
 
 
 def test_background_requests_come_after_all_others_and_leave_them_room(engine, monkeypatch):
