@@ -17,11 +17,12 @@ def in_use(
 ) -> tuple[Layout, np.ndarray, list[RouterConfig | None]]:
     """The layout, the rows' gates [P, L, n] and their routes, of the adapters that some row uses.
 
-    gates: each row's [L, N]. A row that is older than the newest adapters has fewer columns and gate 0 for
-    them. Adapters that take part in a row's routing stay: they share in it with gate 0, too.
+    gates: each row's [L, N]. A row that is older than the newest adapters has fewer columns, and one whose
+    gates were computed anew after others came has more: it has gate 0 for all of those. Adapters that take
+    part in a row's routing stay: they share in it with gate 0, too.
     """
     count = len(layout.bank.names)
-    whole = np.stack([np.pad(each, ((0, 0), (0, count - each.shape[1]))) for each in gates])  # [P, L, N]
+    whole = np.stack([_fitted(each, count) for each in gates])  # [P, L, N]
     wanted = whole.any(axis=(0, 1))  # [N]
     for route in routes:
         if route is not None:
@@ -29,3 +30,9 @@ def in_use(
     columns = np.flatnonzero(wanted).tolist()
     kept = [None if route is None else route.select(columns) for route in routes]
     return layout.select(columns), whole[:, :, columns], kept
+
+
+def _fitted(gates: np.ndarray, count: int) -> np.ndarray:
+    """[L, any] -> [L, count]."""
+    assert not gates[:, count:].any(), "a row uses an adapter that its batch has not"
+    return np.pad(gates[:, :count], ((0, 0), (0, max(count - gates.shape[1], 0))))

@@ -465,6 +465,30 @@ def test_an_adapter_may_come_in_while_rows_run(tmp_path, monkeypatch):
     scheduler.close()
 
 
+@pytest.mark.parametrize(
+    "changing",
+    [
+        Composition({"plain": 1}, schedule={"plain": [2, 40]}),
+        Composition({"plain": 1}, "kl", live=3),
+    ],
+    ids=["schedule", "refresh"],
+)
+def test_an_adapter_may_come_in_while_a_row_s_gates_change(changing, tmp_path, monkeypatch):
+    """Nobody joins meanwhile, so the batch does not have the new adapter when the gates are computed anew."""
+    folders = tiny.three_unlike(tmp_path, "llama")
+    late = folders.pop("patterned")
+    engine = tiny.engine("llama", folders)
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
+    expected = tokens(engine.generate("Before", changing, LONG))
+    scheduler = Scheduler(engine, slots=4)
+    running = scheduler.submit("Before", changing, LONG).events()
+    steps = [first(running)]
+    assert engine.add_adapter(str(late), name="patterned").ok
+    steps += [event for event in running if isinstance(event, Step)]
+    assert tokens(steps) == expected
+    scheduler.close()
+
+
 def test_closing_ends_everything_with_a_sentence(engine):
     scheduler = Scheduler(engine, slots=1)
     events = scheduler.submit("Endless", Composition(), LONG).events()
