@@ -21,7 +21,7 @@ from composer.analysis.weight_deltas import compare_deltas
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import AnyComposition, Engine
-from composer.engine.materialize import Executor, run_inline
+from composer.engine.execution import Executor, run_inline
 from composer.methods.base import band_profile
 from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import Layout

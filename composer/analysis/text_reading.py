@@ -14,7 +14,7 @@ from composer.analysis.token_attribution import Attribution
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
 from composer.engine.engine import AnyComposition, Engine
-from composer.engine.materialize import Executor, run_inline
+from composer.engine.execution import Executor, run_inline
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.teacher_forcing import forced
 

@@ -26,8 +26,8 @@ from composer.core.names import unique_name
 from composer.core.results import Fusion, GenerationResult, Step
 from composer.engine.adapter_pool import AdapterPool
 from composer.engine.adapter_snapshot import AdapterSnapshot
+from composer.engine.execution import Executor, run_inline
 from composer.engine.gate_planner import GatePlanner
-from composer.engine.materialize import Executor, run_inline
 from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.engine.resolve import ResolvedComposition, find_method, resolve
 from composer.engine.session import DecodeSession, SessionRow

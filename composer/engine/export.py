@@ -18,7 +18,7 @@ from composer.adapters.recipe import Source, recipe_yaml
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError, check_int
 from composer.engine.engine import AnyComposition, Engine
-from composer.engine.materialize import Executor, run_inline
+from composer.engine.execution import Executor, in_turn, run_inline
 from composer.engine.recipes import recipe_of
 from composer.engine.resolve import ResolvedComposition
 from composer.methods.merging.factor_ops import MergedFactors, WeightedDelta, cut, stacked
@@ -59,7 +59,8 @@ def bake(
     sites = execute(lambda: _parts(engine, gates))
     if rank is None:
         return Baked({path: _factors(stacked(parts)) for path, parts in sites.items()})
-    made = {path: execute(partial(cut, parts, rank)) for path, parts in sites.items()}
+    cuts = in_turn((partial(cut, parts, rank) for parts in sites.values()), execute)
+    made = dict(zip(sites, cuts, strict=True))
     whole, kept = (sum(getattr(own, name) for own in made.values()) for name in ("whole", "kept"))
     adapter = {path: _factors(own, rank) for path, own in made.items()}
     return Baked(adapter, kept / whole if whole else 1.0)

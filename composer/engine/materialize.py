@@ -1,4 +1,4 @@
-"""Merges or calibrates adapters, one site at a time, so that a server can decode between the pieces."""
+"""Merges or calibrates adapters, a few sites at a time, so that a server can decode between the pieces."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from composer.adapters.bank import Adapter, LoraFactors
 from composer.core.composition import Composition
+from composer.engine.execution import Executor, in_turn, run_inline
 from composer.methods import Method
 
 if TYPE_CHECKING:
     from composer.methods.merging import Merged
-
-T = TypeVar("T")
-# Runs a piece of work and returns its result: at once, or between two decoding passes of a server.
-Executor = Callable[[Callable[[], Any]], Any]
-
-
-def run_inline(work: Callable[[], T]) -> T:
-    return work()
 
 
 def materialize(
@@ -55,21 +48,22 @@ def materialize(
     if method.merge is None:
         whole: list[dict[str, LoraFactors]] = [{} for _ in adapters]
         calibrate, kept = CALIBRATIONS[method.calibration].rule, strongest(weights)
-        for own in _sites(adapters):
-            made_here = execute(partial(calibrate, own, kept, options))
+        calibrations = (partial(calibrate, own, kept, options) for own in _sites(adapters))
+        for made_here in in_turn(calibrations, execute):
             for adapter, calibrated in zip(whole, made_here, strict=True):
                 adapter.update(calibrated)
         return [Merged(adapter) for adapter in whole]
     rule, made = MERGES[method.merge], dict[str, LoraFactors]()
     notes = defaultdict[str, list[tuple[float, float]]](list)
-    for place, own in enumerate(_sites(adapters)):
-        # DARE draws anew at each site.
-        here = replace(options, seed=place)
-        (path,) = {path for adapter in own for path in adapter}
-        weights = weights_at(path)
-        if not any(weights):
-            continue
-        merged = execute(partial(merge, rule, own, weights, here))
+
+    def merges() -> Iterator[Callable[[], Merged]]:
+        for place, own in enumerate(_sites(adapters)):
+            (path,) = {path for adapter in own for path in adapter}
+            if any(here := weights_at(path)):
+                # DARE draws anew at each site.
+                yield partial(merge, rule, own, here, replace(options, seed=place))
+
+    for merged in in_turn(merges(), execute):
         made.update(merged.adapter)
         for name, value in merged.notes.items():
             notes[name].append((value, merged.energy if name == "kept" else 1.0))

@@ -14,7 +14,8 @@ from composer.core.errors import ComposerError
 from composer.core.names import merged_name, unknown_name_message
 from composer.core.results import Fusion
 from composer.engine.adapter_pool import AdapterPool, MergeKey, SlotLease
-from composer.engine.materialize import Executor, materialize, run_inline, strongest
+from composer.engine.execution import Executor, run_inline
+from composer.engine.materialize import materialize, strongest
 from composer.methods import METHODS, Method
 from composer.methods.merging import CALIBRATIONS
 from composer.model.gated_model import GatedModel

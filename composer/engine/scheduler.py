@@ -179,7 +179,7 @@ class Scheduler:
         """
         if not background:
             self.check_capacity()
-        # Merged adapters are materialized first, a site at a time between two passes. The row holds them.
+        # Merged adapters are materialized first, some sites at a time between two passes. The row holds them.
         resolved = self.engine.resolve(composition, lambda work: self.submit_task(work).result())
         make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion, written)
         # A prefill runs on the decoding thread; without one the row is made here.

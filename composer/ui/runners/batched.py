@@ -21,8 +21,8 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import AnyComposition, Engine
+from composer.engine.execution import Executor
 from composer.engine.export import export
-from composer.engine.materialize import Executor
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.evaluation.scoring import perplexities
@@ -194,7 +194,7 @@ class BatchedRunner(Runner):
 
     @counted
     def export(self, request: Request, names: Sequence[str], folder: Path, rank: int | None) -> float:
-        """See Runner. A site at a time between two passes."""
+        """See Runner. A few sites at a time between two passes."""
         for _ in self.loading(request.added):
             pass
         execute = self._executor(Event(), "Cancelled.")

@@ -1,0 +1,70 @@
+"""Small pieces of work share turns with a server's texts: as many at a time as a slice takes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from composer.core.composition import Composition
+from composer.engine.execution import SLICE, in_turn, run_inline
+from tests.tools import tiny
+
+
+class Clock:
+    """Each look at it is so many seconds after the last."""
+
+    def __init__(self, step: float):
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize(("each", "turns"), [(SLICE / 4, 6), (2 * SLICE, 21), (0.0, 2)])
+def test_a_turn_has_as_many_pieces_as_a_slice_takes(each, turns):
+    """20 pieces, and the turn that finds nothing left."""
+    calls = []
+
+    def execute(work):
+        calls.append(work)
+        return work()
+
+    pieces = (partial(int, number) for number in range(20))
+    assert list(in_turn(pieces, execute, Clock(each))) == list(range(20))
+    assert len(calls) == turns
+
+
+def test_a_piece_that_fails_ends_it_with_its_fault():
+    done = []
+    with pytest.raises(ZeroDivisionError):
+        for each in in_turn([lambda: 1, lambda: 1 // 0, lambda: 3], run_inline, Clock(2 * SLICE)):
+            done.append(each)
+    assert done == [1]
+
+
+def test_nothing_is_done_after_the_executor_refused():
+    made = []
+
+    def refuse(work):
+        if made:
+            raise RuntimeError("left")
+        return work()
+
+    with pytest.raises(RuntimeError):
+        list(in_turn([partial(made.append, number) for number in range(9)], refuse, Clock(2 * SLICE)))
+    assert made == [0]
+
+
+def test_a_merge_of_many_sites_takes_few_turns(tmp_path):
+    folders = tiny.three_unlike(tmp_path, "llama")
+    engine = tiny.engine("llama", folders)
+    turns = []
+
+    def execute(work):
+        turns.append(work)
+        return work()
+
+    engine.resolve(Composition({"plain": 1, "rslora": 1}, "ties"), execute)
+    assert 0 < len(turns) < len(engine.snapshot.layout.spans)
