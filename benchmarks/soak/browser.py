@@ -28,7 +28,17 @@ WATCH = """() => {
 ENDED = "['done', 'stopped', 'error'].includes(window.soakPhases.at(-1))"
 WORDS = "(window.soakPhases.includes('writing') && document.querySelector('.live-tokens')?.textContent)"
 # What a page's own request leaves on the console when it is closed amid it.
-CUT = ("ERR_ABORTED", "ERR_CONNECTION", "ERR_INCOMPLETE", "ERR_NETWORK", "status of 404", "Failed to fetch")
+CUT = (
+    "ERR_ABORTED",
+    "ERR_CONNECTION",
+    "ERR_INCOMPLETE",
+    "ERR_NETWORK",
+    "status of 404",
+    "Failed to fetch",
+    # Gradio's client, which a page ends when it is left.
+    "AbortError",
+    "Connection errored out",
+)
 SAMPLING = {
     "temperature": "temperature",
     "top_p": "top-p",
