@@ -22,8 +22,8 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("each", "turns"), [(SLICE / 4, 6), (2 * SLICE, 21), (0.0, 2)])
-def test_a_turn_has_as_many_pieces_as_a_slice_takes(each, turns):
+@pytest.mark.parametrize(("each", "expected"), [(SLICE / 4, 6), (2 * SLICE, 21), (0.0, 2)])
+def test_a_turn_has_as_many_pieces_as_a_slice_takes(each, expected):
     """20 pieces, and the turn that finds nothing left."""
     calls = []
 
@@ -33,7 +33,7 @@ def test_a_turn_has_as_many_pieces_as_a_slice_takes(each, turns):
 
     pieces = (partial(int, number) for number in range(20))
     assert list(in_turn(pieces, execute, Clock(each))) == list(range(20))
-    assert len(calls) == turns
+    assert len(calls) == expected
 
 
 def test_a_piece_that_fails_ends_it_with_its_fault():
@@ -60,11 +60,11 @@ def test_nothing_is_done_after_the_executor_refused():
 def test_a_merge_of_many_sites_takes_few_turns(tmp_path):
     folders = tiny.three_unlike(tmp_path, "llama")
     engine = tiny.engine("llama", folders)
-    turns = []
+    calls = []
 
     def execute(work):
-        turns.append(work)
+        calls.append(work)
         return work()
 
     engine.resolve(Composition({"plain": 1, "rslora": 1}, "ties"), execute)
-    assert 0 < len(turns) < len(engine.snapshot.layout.spans)
+    assert 0 < len(calls) < len(engine.snapshot.layout.spans)
