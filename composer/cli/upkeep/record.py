@@ -27,6 +27,7 @@ def command(commands) -> None:
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
+    from composer.adapters.catalog import load_catalog
     from composer.core.composition import Sampling
     from composer.engine.engine import Engine
     from composer.ui.context import PageContext
@@ -36,10 +37,9 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     from composer.ui.validation import Request
 
     sampling = Sampling(max_new_tokens=args.tokens)
-    if args.out is not None:
-        output_folder("--out", args.out)
+    catalog = load_catalog(args.catalog)
+    folder = output_folder("--out", args.out or folder_of(catalog.base(args.base), catalog.default))
     engine = Engine.from_catalog(args.catalog, args.base)
-    folder = args.out or output_folder("--out", folder_of(engine.base.spec, engine.catalog.default))
     made = []
     with closing(BatchedRunner(engine, Settings(max_new_tokens=args.tokens))) as runner:
         context = PageContext(runner, Settings())

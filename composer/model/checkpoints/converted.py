@@ -116,8 +116,9 @@ def is_whole(folder: Path) -> bool:
 def _reads_whole(folder: Path, stamps: tuple[tuple[str, int, int, int], ...]) -> bool:
     """What `is_whole` says of the files with these stamps."""
     try:
-        weights = list(folder.glob("*.safetensors"))
-        documents = {path.name: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+        files = [folder / name for name, *_ in stamps]
+        weights = [path for path in files if path.suffix == ".safetensors"]
+        documents = {path.name: json.loads(path.read_text("utf-8")) for path in files if path not in weights}
         shards = set(documents.get("model.safetensors.index.json", {"weight_map": {}})["weight_map"].values())
         here = set(FILES) <= set(documents) and shards <= {path.name for path in weights}
         return here and bool(weights) and all(map(_is_uncut, weights))

@@ -83,8 +83,14 @@ class StoredMatrix:
 
 def store_exactly(weight: torch.Tensor) -> StoredMatrix:
     """A float32 [O, K] weight in the smallest storage that holds every one of its numbers."""
+    return _stored(weight, _four_bits, _eight_bits, _brain_float, _half)
+
+
+def _stored(weight: torch.Tensor, *attempts: Callable[[torch.Tensor], StoredMatrix | None]) -> StoredMatrix:
+    """What the first attempt makes that can, else the weight as it is. Products read the storages in steps of
+    GROUP columns."""
     if weight.shape[1] % GROUP == 0 and len(weight):
-        for attempt in (_four_bits, _eight_bits, _brain_float, _half):
+        for attempt in attempts:
             if attempt(weight[:SAMPLE]) is not None and (found := _in_parts(attempt, weight)) is not None:
                 return found
     return store_as_loaded(weight)
@@ -114,15 +120,12 @@ def store_plainly(weight: torch.Tensor) -> StoredMatrix:
 
 
 def store_as_floats(weight: torch.Tensor) -> StoredMatrix:
-    """A float32 [O, K] weight in bfloat16 or float16 if that holds it exactly, else as it is. Products read
-    the short formats in steps of 32 columns, so a weight with other columns stays as it is.
+    """A float32 [O, K] weight in bfloat16 or float16 if that holds it exactly, else as it is.
 
     An adapter's factors come as one of these. To look for integers in them would take most of the time of a
     new set of adapters, while all texts wait.
     """
-    if weight.shape[1] % GROUP:
-        return store_as_loaded(weight)
-    return _brain_float(weight) or _half(weight) or store_as_loaded(weight)
+    return _stored(weight, _brain_float, _half)
 
 
 def store_nf4(joint: Stacked) -> StoredMatrix:
