@@ -1,4 +1,4 @@
-"""What hands do on the page that a test and the soak both ask for."""
+"""What hands do on the page that tests, the soak and the film ask for."""
 
 from __future__ import annotations
 
@@ -34,6 +34,26 @@ def clear_sliders(page: Page, *witnesses: str, longest: float = 30_000) -> None:
             expect(page.locator(f"#{name} input[type=number]")).to_have_value("0", timeout=patience)
 
     try_again(press, longest)
+
+
+def write_in_lesson(page: Page) -> bool:
+    """Generate, until the page has said what it says of the lesson. Returns whether it passed."""
+    page.evaluate("document.querySelector('.lesson-verdict').textContent = ''")
+    page.click("#generate")
+    page.wait_for_selector(".live-status[data-phase=done], .live-status[data-phase=stopped]")
+    expect(page.locator(".lesson-verdict")).not_to_be_empty()
+    return page.get_attribute(".lesson-verdict", "data-passed") == "true"
+
+
+def write_until_passed(page: Page, tries: int) -> bool:
+    """Write with one drawn seed after another, since a text is a text. Returns whether the lesson passed."""
+    for _ in range(tries):
+        if write_in_lesson(page):
+            return True
+        if not page.locator("#dice").is_visible():
+            page.locator("#sampling button").first.click()
+        page.click("#dice")
+    return False
 
 
 def try_again(act: Callable[[float], None], longest: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from benchmarks.hands import set_slider
+from benchmarks.hands import set_slider, write_in_lesson, write_until_passed
 
 # Draws of a new seed that a lesson may take: a text is a text.
 TRIES = 4
@@ -17,27 +17,12 @@ def start(page, place):
     expect(page.locator(".lesson-place")).to_have_text(f"Lesson {place} of 6")
 
 
-def write(page):
-    """Generate, until the page has said what it says of the lesson."""
-    page.evaluate("document.querySelector('.lesson-verdict').textContent = ''")
-    page.click("#generate")
-    page.wait_for_selector(".live-status[data-phase=done], .live-status[data-phase=stopped]")
-    expect(page.locator(".lesson-verdict")).not_to_be_empty()
-
-
 def passed(page) -> bool:
     return page.get_attribute(".lesson-verdict", "data-passed") == "true"
 
 
 def until_it_passes(page):
-    for _ in range(TRIES):
-        write(page)
-        if passed(page):
-            return
-        if not page.locator("#dice").is_visible():
-            page.locator("#sampling button").first.click()
-        page.click("#dice")
-    pytest.fail(f"the check did not pass: {page.inner_text('.lesson-verdict')}")
+    assert write_until_passed(page, TRIES), f"the check did not pass: {page.inner_text('.lesson-verdict')}"
 
 
 def choose(page, method):
@@ -53,7 +38,7 @@ def page(visit):
 def test_one_slider(page):
     start(page, 1)
     expect(page.locator(".lesson-formula")).to_contain_text("the base alone")
-    write(page)
+    write_in_lesson(page)
     assert not passed(page), "the base alone passed"
     set_slider(page, "pair-sentiment", 1.25)
     expect(page.locator(".lesson-formula")).to_contain_text("1.25 · B A x Positive")
@@ -69,19 +54,19 @@ def test_one_slider(page):
 
 def test_a_sum_is_not_a_merge(page):
     start(page, 2)
-    write(page)
+    write_in_lesson(page)
     assert not passed(page)
     choose(page, "Exact concatenation")
-    write(page)
+    write_in_lesson(page)
     assert not passed(page), "a concatenation is the sum"
     choose(page, "PEFT linear")
-    write(page)
+    write_in_lesson(page)
     assert passed(page), page.inner_text(".lesson-verdict")
 
 
 def test_who_wins_a_conflict(page):
     start(page, 3)
-    write(page)
+    write_in_lesson(page)
     assert not passed(page)
     set_slider(page, "pair-sentiment", -1)
     set_slider(page, "one-sports", 1.25)
@@ -90,16 +75,16 @@ def test_who_wins_a_conflict(page):
 
 def test_what_kl_fusion_sees(page):
     start(page, 4)
-    write(page)
+    write_in_lesson(page)
     assert not passed(page), page.inner_text(".lesson-verdict")
     page.fill("#prompt textarea", "The food was")
-    write(page)
+    write_in_lesson(page)
     assert passed(page), page.inner_text(".lesson-verdict")
 
 
 def test_what_breaks(page):
     start(page, 5)
-    write(page)
+    write_in_lesson(page)
     assert not passed(page)
     set_slider(page, "pair-sentiment", 2)
     page.locator("#shape button").first.click()
@@ -109,7 +94,7 @@ def test_what_breaks(page):
 
 def test_subtracting_the_opposite(page):
     start(page, 6)
-    write(page)
+    write_in_lesson(page)
     assert not passed(page)
     choose(page, "Outputs · Contrast")
     expect(page.locator(".lesson-formula")).to_contain_text("0.50 · its opposite of Positive")
