@@ -1,8 +1,8 @@
-"""The bank: all adapters' factors, stacked per site so that N adapters cost three small kernels."""
+"""The bank: all adapters' factors by site, one after another along the rank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,54 +21,132 @@ class LoraFactors:
     scaling: float
 
     @property
+    def rank(self) -> int:
+        return self.A.shape[0]
+
+    @property
     def norm(self) -> float:
         """Frobenius norm of scaling * B A, from r x r products only."""
         a, b, scaling = balanced(self.A.float(), self.B.float(), self.scaling)
         return scaling * float(((b.T @ b) * (a @ a.T)).sum().clamp_min(0).sqrt())
 
-
-Adapter = Mapping[str, LoraFactors]  # site path -> factors
-
-
-@dataclass(frozen=True)
-class SiteFactors:
-    """All adapters at one site, stacked along the rank.
-
-    owner: which adapter a rank column belongs to. gram: B^T B, zero between different adapters,
-    in float32; it gives |y_i|^2 = z_i^T G_ii z_i without any d_out-sized work.
-    """
-
-    A: torch.Tensor  # [R, d_in]
-    B: torch.Tensor  # [d_out, R]
-    adapter_index: torch.Tensor  # [R] int64
-    scaling: torch.Tensor  # [R] float32
-
-    def select(self, columns: torch.Tensor) -> SiteFactors:
-        """With some of its rank columns, [R] bool."""
-        return SiteFactors(
-            self.A[columns], self.B[:, columns], self.adapter_index[columns], self.scaling[columns]
-        )
-
     @cached_property
     def filled(self) -> torch.Tensor:
-        """[R] bool: the columns that hold something. A slot may have more than its adapter needs."""
+        """[r] bool: the rank columns that hold something. A slot may have more than its adapter needs."""
         return self.A.any(dim=1) | self.B.any(dim=0)
 
     @cached_property
     def gram(self) -> torch.Tensor:
+        """B^T B in float32."""
         b = self.B.float()
-        same = self.adapter_index[:, None] == self.adapter_index[None, :]  # [R, R]
-        return (b.T @ b) * same  # [R, R]
+        return b.T @ b  # [r, r]
 
     @cached_property
     def prototype(self) -> torch.Tensor:
-        """[R] float32: each adapter's columns hold the c that makes A_i^T c the top right singular vector of
-        its B_i A_i, of length 1; 0 for an adapter that adds nothing here."""
-        found = torch.zeros(len(self.adapter_index), device=self.adapter_index.device)
-        for adapter in self.adapter_index.unique():
-            own = self.adapter_index == adapter
-            found[own] = _top_right(self.A[own], self.B[:, own]).to(found)
-        return found
+        """[r] float32: the c that makes A^T c the top right singular vector of B A, of length 1; 0 where the
+        adapter adds nothing here."""
+        return _top_right(self.A, self.B).to(self.A.device, torch.float32)
+
+    def of(self, columns: torch.Tensor) -> LoraFactors:
+        """With some of its rank columns, [r] bool; the very same object with all of them."""
+        return self if columns.all() else LoraFactors(self.A[columns], self.B[:, columns], self.scaling)
+
+    def nothing(self) -> LoraFactors:
+        """Factors of rank 0 of the same site."""
+        return LoraFactors(self.A[:0], self.B[:, :0], self.scaling)
+
+    def in_room_of(self, room: LoraFactors) -> LoraFactors:
+        """These factors, padded with zeros to the rank of others of the same site, and cast to their type.
+
+        Raises ValueError for a rank that has no room there.
+        """
+        if self.rank > room.rank:
+            raise ValueError(f"rank {self.rank} has no room in {room.rank}")
+        own = balanced(self.A, self.B, self.scaling)
+        A, B = torch.zeros_like(room.A), torch.zeros_like(room.B)
+        A[: self.rank], B[:, : self.rank] = own.A, own.B
+        return LoraFactors(A, B, own.scaling)
+
+
+Adapter = Mapping[str, LoraFactors]  # site path -> factors
+# The owner of a site's only part, of rank 0, where none of the adapters has the site.
+UNOWNED = -1
+
+
+@dataclass(frozen=True)
+class SiteFactors:
+    """Adapters at one site, one after another along the rank.
+
+    parts: each one's own factors. Banks and their selections share them: whatever adapters come and go, none
+    is copied. owners: which adapter of the bank each is. Stacks of them are made when they are asked for.
+    """
+
+    parts: tuple[LoraFactors, ...]
+    owners: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """R, summed over the parts."""
+        return sum(part.rank for part in self.parts)
+
+    @cached_property
+    def A(self) -> torch.Tensor:
+        """[R, d_in]"""
+        return torch.cat([part.A for part in self.parts])
+
+    @cached_property
+    def B(self) -> torch.Tensor:
+        """[d_out, R]"""
+        return torch.cat([part.B for part in self.parts], dim=1)
+
+    @cached_property
+    def adapter_index(self) -> torch.Tensor:
+        """[R] int64: which adapter a rank column is of."""
+        return self._by_column(self.owners, torch.int64)
+
+    @cached_property
+    def scaling(self) -> torch.Tensor:
+        """[R] float32"""
+        return self._by_column([part.scaling for part in self.parts], torch.float32)
+
+    @cached_property
+    def gram(self) -> torch.Tensor:
+        """[R, R] float32: B^T B, zero between different adapters.
+
+        It gives |y_i|^2 = z_i^T G_ii z_i without any d_out-sized work.
+        """
+        return torch.block_diag(*(part.gram for part in self.parts))
+
+    @cached_property
+    def prototype(self) -> torch.Tensor:
+        """[R] float32: each part's, see LoraFactors.prototype."""
+        return torch.cat([part.prototype for part in self.parts])
+
+    def part(self, owner: int) -> LoraFactors | None:
+        """An adapter's factors; None where it has none here."""
+        return self.parts[self.owners.index(owner)] if owner in self.owners else None
+
+    def add(self, part: LoraFactors, owner: int) -> SiteFactors:
+        """With one more adapter."""
+        return SiteFactors((*self.parts, part), (*self.owners, owner))
+
+    def replace(self, owner: int, part: LoraFactors) -> SiteFactors:
+        """With other factors of an adapter, in its place."""
+        old = zip(self.parts, self.owners, strict=True)
+        return SiteFactors(tuple(part if own == owner else each for each, own in old), self.owners)
+
+    def select(self, owners: Collection[int]) -> SiteFactors:
+        """With some of its adapters, whose indices they keep. With none of them the rank is 0."""
+        chosen = [(part, own) for part, own in zip(self.parts, self.owners, strict=True) if own in owners]
+        if not chosen:
+            chosen = [(self.parts[0].nothing(), UNOWNED)]
+        return SiteFactors(*map(tuple, zip(*chosen, strict=True)))
+
+    def _by_column(self, values: Collection[float], dtype: torch.dtype) -> torch.Tensor:
+        """A value of each part -> one of each rank column, [R]."""
+        ranks = torch.tensor([part.rank for part in self.parts])
+        wide = torch.tensor(list(values), dtype=dtype).repeat_interleave(ranks)
+        return wide.to(self.parts[0].A.device)
 
 
 @dataclass(frozen=True)
@@ -93,26 +171,19 @@ class AdapterBank:
         """With an adapter in a column that holds nothing, or in the next one."""
         sites = dict(self.sites)
         for path, own in adapter.items():
-            rank, device = own.A.shape[0], own.A.device
-            A, B, factor = balanced(own.A, own.B, own.scaling)
-            new = SiteFactors(
-                A,
-                B,
-                torch.full((rank,), index, dtype=torch.int64, device=device),
-                torch.full((rank,), factor, dtype=torch.float32, device=device),
-            )
-            sites[path] = _stack(sites[path], new) if path in sites else new
+            part = LoraFactors(*balanced(own.A, own.B, own.scaling))
+            sites[path] = sites[path].add(part, index) if path in sites else SiteFactors((part,), (index,))
         return AdapterBank(
             (*self.names[:index], name, *self.names[index + 1 :]), sites, self._normed(name, adapter)
         )
 
     def adapter(self, name: str) -> Adapter:
-        """An adapter's own factors, read back out of the stack, without the padding of a slot."""
+        """An adapter's own factors, without the padding of a slot."""
         index, own = self.names.index(name), {}
         for path, site in self.sites.items():
-            mine = (site.adapter_index == index) & site.filled  # [R]
-            if mine.any():
-                own[path] = LoraFactors(site.A[mine], site.B[:, mine], float(site.scaling[mine][0]))
+            part = site.part(index)
+            if part is not None and part.filled.any():
+                own[path] = part.of(part.filled)
         return own
 
     def allocate_slot(self, name: str, rank: int, like: Adapter | None = None) -> AdapterBank:
@@ -121,21 +192,24 @@ class AdapterBank:
         like: the adapter whose sites it has; None: every site of the bank. A name that is in the bank keeps
         its column and loses its factors; with rank 0 it has no site.
         """
-        shapes: Mapping[str, SiteFactors | LoraFactors] = self.sites if like is None else like
+        if like is None:
+            like = {path: site.parts[0] for path, site in self.sites.items()}
         empty = {
             path: LoraFactors(
-                site.A.new_zeros(rank, site.A.shape[1]), site.B.new_zeros(site.B.shape[0], rank), 1.0
+                own.A.new_zeros(rank, own.A.shape[1]), own.B.new_zeros(own.B.shape[0], rank), 1.0
             )
-            for path, site in shapes.items()
-            if rank or path in self.sites
+            for path, own in like.items()
+            if rank
         }
         if name not in self.names:
             return self.add(name, empty)
         index = self.names.index(name)
-        others = {path: site.select(site.adapter_index != index) for path, site in self.sites.items()}
-        # A site that no adapter has any more goes, unless the slot has it again.
-        others = {path: site for path, site in others.items() if len(site.adapter_index)}
-        empty = {path: own for path, own in empty.items() if rank or path in others}
+        others = {
+            path: site.select({*site.owners} - {index})
+            for path, site in self.sites.items()
+            # A site that no adapter has any more goes, unless the slot has it again.
+            if set(site.owners) != {index}
+        }
         return AdapterBank(self.names, others, self.norms)._with(name, index, empty)
 
     def rename(self, old: str, new: str) -> AdapterBank:
@@ -153,26 +227,15 @@ class AdapterBank:
         """
         index, sites = self.names.index(name), dict(self.sites)
         for path, site in self.sites.items():
-            mine = torch.nonzero(site.adapter_index == index).flatten()  # [r]
-            if len(mine):
-                sites[path] = _filled(site, mine, adapter.get(path))
-            elif path in adapter:
+            room, own = site.part(index), adapter.get(path)
+            if room is not None:
+                sites[path] = site.replace(index, (own or room.nothing()).in_room_of(room))
+            elif own is not None:
                 raise ValueError(f"{name} has no slot at {path}")
         return AdapterBank(self.names, sites, self._normed(name, adapter))
 
     def _normed(self, name: str, adapter: Adapter) -> Mapping[str, Mapping[str, float]]:
         return dict(self.norms) | {name: {path: own.norm for path, own in adapter.items()}}
-
-
-def _filled(site: SiteFactors, mine: torch.Tensor, own: LoraFactors | None) -> SiteFactors:
-    rank = 0 if own is None else own.A.shape[0]
-    if rank > len(mine):
-        raise ValueError(f"rank {rank} has no room in {len(mine)}")
-    A, B, scaling = site.A.clone(), site.B.clone(), site.scaling.clone()
-    A[mine], B[:, mine] = 0, 0
-    if own is not None:
-        A[mine[:rank]], B[:, mine[:rank]], scaling[mine] = balanced(own.A, own.B, own.scaling)
-    return SiteFactors(A, B, site.adapter_index, scaling)
 
 
 def _top_right(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -183,13 +246,4 @@ def _top_right(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     inner = torch.linalg.qr(A.cpu().double().T, mode="r").R  # [k, r], k = min(d_in, r)
     outer = torch.linalg.qr(B.cpu().double(), mode="r").R  # [m, r], m = min(d_out, r)
     u, s, _ = torch.linalg.svd(outer @ inner.T)
-    return outer.T @ u[:, 0] / s[0] if s[0] > 0 else torch.zeros(len(A), dtype=torch.float64)
-
-
-def _stack(old: SiteFactors, new: SiteFactors) -> SiteFactors:
-    return SiteFactors(
-        torch.cat([old.A, new.A]),
-        torch.cat([old.B, new.B], dim=1),
-        torch.cat([old.adapter_index, new.adapter_index]),
-        torch.cat([old.scaling, new.scaling]),
-    )
+    return outer.T @ u[:, 0] / s[0] if s.any() else torch.zeros(len(A), dtype=torch.float64)

@@ -41,7 +41,7 @@ class OutputGramObserver:
 
     def note(self, path: str, z: torch.Tensor, out: torch.Tensor) -> None:
         site, count = self._bank.sites[path], len(self._bank.names)
-        gram = z[:, : self._tokens, len(site.adapter_index) :].float()  # [G, P, R]
+        gram = z[:, : self._tokens, site.rank :].float()  # [G, P, R]
         apart = gram[:, :, None] * owners(site, count).to(gram)  # [G, P, n, R]
         b = site.B.float()
         if self._inner is None:

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from composer.adapters.bank import AdapterBank, SiteFactors
+from composer.adapters.bank import AdapterBank, LoraFactors, SiteFactors
 
 
 def subset_bank(bank: AdapterBank, columns: Sequence[int]) -> AdapterBank:
     """A bank of only these adapters, in this order, without norms."""
+    own = [bank.adapter(bank.names[column]) for column in columns]
     sites = {}
-    for path, site in bank.sites.items():
-        places = [torch.nonzero((site.adapter_index == column) & site.filled).flatten() for column in columns]
-        keep = torch.cat(places) if places else site.adapter_index[:0]  # [R]
-        if len(keep):
-            adapter_index = torch.cat([torch.full_like(place, new) for new, place in enumerate(places)])
-            sites[path] = SiteFactors(site.A[keep], site.B[:, keep], adapter_index, site.scaling[keep])
+    for path in bank.sites:
+        here = [(each[path], index) for index, each in enumerate(own) if path in each]
+        if here:
+            parts, owners = zip(*here, strict=True)
+            sites[path] = SiteFactors(parts, owners)
     return AdapterBank(tuple(bank.names[column] for column in columns), sites)
 
 
@@ -29,10 +29,11 @@ def with_shadow_adapters(bank: AdapterBank) -> AdapterBank:
     """
     sites = {
         path: SiteFactors(
-            torch.cat([site.A, site.A]),
-            torch.cat([site.B, torch.zeros_like(site.B)], dim=1),
-            torch.cat([site.adapter_index, site.adapter_index + len(bank.names)]),
-            torch.cat([site.scaling, site.scaling]),
+            (
+                *site.parts,
+                *(LoraFactors(part.A, torch.zeros_like(part.B), part.scaling) for part in site.parts),
+            ),
+            (*site.owners, *(owner + len(bank.names) for owner in site.owners)),
         )
         for path, site in bank.sites.items()
     }

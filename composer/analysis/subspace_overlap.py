@@ -38,15 +38,15 @@ def compare_subspaces(bank: AdapterBank, layer_of: Mapping[str, int], layers: in
     means = [_Mean((layers, count, count)) for _ in range(4)]
     collisions, pair_collisions = _Mean((layers,)), _Mean((layers, count, count))
     for path, site in bank.sites.items():
-        layer, own = layer_of[path], [site.adapter_index == column for column in range(count)]
-        read = _overlap([site.A[rows].T for rows in own])
-        write = _overlap([site.B[:, rows] for rows in own])
+        layer, own = layer_of[path], [site.part(column) or site.parts[0].nothing() for column in range(count)]
+        read = _overlap([part.A.T for part in own])
+        write = _overlap([part.B for part in own])
         for mean, value in zip(means, (*read, *write), strict=True):
             mean.add(layer, value)
         collisions.add(layer, collision(site))
         pairs = np.full((count, count), np.nan)
         for i, j in combinations(range(count), 2):
-            pairs[i, j] = pairs[j, i] = collision(site.select(own[i] | own[j]))
+            pairs[i, j] = pairs[j, i] = collision(site.select((i, j)))
         pair_collisions.add(layer, pairs)
     return Subspaces(*(mean.value for mean in means), collisions.value, pair_collisions.value)
 

@@ -47,7 +47,8 @@ def compare_deltas(
     inner = products.reshape(len(paths), count, count)  # [S, n, n]
     squares = np.einsum("sii->si", inner)  # [S, n]
     own = np.array([weight_norms[path] for path in paths])[:, None] ** 2 * (squares > 0)  # [S, n]
-    area = np.array([bank.sites[path].A.shape[1] * bank.sites[path].B.shape[0] for path in paths])  # [S]
+    firsts = [bank.sites[path].parts[0] for path in paths]
+    area = np.array([part.A.shape[1] * part.B.shape[0] for part in firsts])  # [S]
 
     def per_layer(values: np.ndarray) -> np.ndarray:
         total = np.zeros((layers, *values.shape[1:]))

@@ -86,7 +86,7 @@ class AdapterPool:
                 bank, self._slots = _placed(self.snapshot.bank, self._slots, spec.name, factors)
             else:
                 bank = self.snapshot.bank.add(spec.name, factors)
-            self.snapshot = AdapterSnapshot.of(self._model, bank, (*self.snapshot.adapters, spec))
+            self.snapshot = self.snapshot.followed_by(self._model, bank, (*self.snapshot.adapters, spec))
 
     def remove(self, name: str) -> None:
         """Remove a removable adapter. Whoever holds it in a ResolvedComposition may go on using it.
@@ -106,7 +106,7 @@ class AdapterPool:
                 if each.key is not None and name in each.key.adapters:
                     each.key = None  # another adapter may get this name
             others = tuple(each for each in self.snapshot.adapters if each.name != name)
-            self.snapshot = AdapterSnapshot.of(self._model, bank, others)
+            self.snapshot = self.snapshot.followed_by(self._model, bank, others)
 
     def hold(self, names: Collection[str]) -> tuple[SlotLease, ...]:
         """Leases of the removable ones among these adapters."""
@@ -142,7 +142,7 @@ class AdapterPool:
                 slot.key, slot.notes = key, each.notes
                 leases.append(_leased(slot))
             self._slots = slots
-            self.snapshot = AdapterSnapshot.of(self._model, bank, self.snapshot.adapters)
+            self.snapshot = self.snapshot.followed_by(self._model, bank, self.snapshot.adapters)
         return tuple(leases)
 
 

@@ -29,6 +29,12 @@ class AdapterSnapshot:
     def of(cls, model: GatedModel, bank: AdapterBank, adapters: tuple[AdapterSpec, ...]) -> AdapterSnapshot:
         return cls(bank, adapters, model.layout(bank))
 
+    def followed_by(
+        self, model: GatedModel, bank: AdapterBank, adapters: tuple[AdapterSpec, ...]
+    ) -> AdapterSnapshot:
+        """The next snapshot, of a bank that was made of this one's."""
+        return AdapterSnapshot(bank, adapters, model.layout(bank, self.layout))
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(adapter.name for adapter in self.adapters)

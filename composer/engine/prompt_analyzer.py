@@ -102,7 +102,7 @@ class PromptAnalyzer:
         layout, last = snapshot.layout.select(columns), self._model.layers - 1
         here = (path for path in layout.spans if self._model.layer_of[path] == last)
         path = next((path for path in here if path.endswith(QUERY)), None)
-        if path is None or not len(layout.bank.sites[path].adapter_index):
+        if path is None or not layout.bank.sites[path].rank:
             raise ComposerError(
                 f"LoGo compares adapters at the last layer's {QUERY}, where none of these has anything; "
                 "choose another method."

@@ -160,9 +160,9 @@ class GatedModel:
     def _base_layers(self) -> list[nn.Module]:
         return [self.model.get_submodule(path).base for path in self.sites]
 
-    def layout(self, bank: AdapterBank) -> Layout:
-        """The bank's place in this model."""
-        return Layout.of(bank, self.layer_of, self.layers, self.device)
+    def layout(self, bank: AdapterBank, before: Layout | None = None) -> Layout:
+        """The bank's place in this model. before: see Layout.of."""
+        return Layout.of(bank, self.layer_of, self.layers, self.device, before)
 
     @contextmanager
     def under(self, call: GateCall | None) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from composer.adapters.bank import AdapterBank, SiteFactors
+from composer.adapters.bank import UNOWNED, AdapterBank, SiteFactors
 
 T = TypeVar("T")
 
@@ -42,28 +42,46 @@ class Layout:
     _deriving: Lock = field(default_factory=Lock, init=False, repr=False)
 
     @classmethod
-    def of(cls, bank: AdapterBank, layer_of: Mapping[str, int], layers: int, device: torch.device) -> Layout:
-        """layer_of: every site of the model -> its layer; its order is the order of Z."""
-        paths = [path for path in layer_of if path in bank.sites]
-        sites = [bank.sites[path] for path in paths]
-        spans, end = {}, 0
-        for path, site in zip(paths, sites, strict=True):
-            spans[path] = (end, end + len(site.adapter_index))
-            end += len(site.adapter_index)
-        whole = torch.empty(0, dtype=torch.int64, device=device)
-        layer = [
-            torch.full_like(site.adapter_index, layer_of[path])
-            for path, site in zip(paths, sites, strict=True)
-        ]
-        return cls(
+    def of(
+        cls,
+        bank: AdapterBank,
+        layer_of: Mapping[str, int],
+        layers: int,
+        device: torch.device,
+        before: Layout | None = None,
+    ) -> Layout:
+        """layer_of: every site of the model -> its layer; its order is the order of Z.
+
+        before: the layout of the bank that this one was made of. Its selections whose adapters are the same
+        are kept, with all that was derived from them: texts go on as if nothing had come or gone.
+        """
+        spans, parts, layer, end = {}, [], [], 0
+        for path in layer_of:
+            if path in bank.sites:
+                site = bank.sites[path]
+                spans[path] = (end, end + site.rank)
+                parts += zip(site.parts, site.owners, strict=True)
+                layer += [layer_of[path]] * len(site.parts)
+                end += site.rank
+        ranks = torch.tensor([part.rank for part, _ in parts], dtype=torch.int64)
+
+        def by_column(values: list[int] | list[float], dtype: torch.dtype) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype).repeat_interleave(ranks).to(device)  # [Z]
+
+        made = cls(
             bank,
             layers,
             spans,
-            torch.cat([whole, *(each.to(device) for each in layer)]),
-            torch.cat([whole, *(site.adapter_index.to(device) for site in sites)]),
-            torch.cat([whole.float(), *(site.scaling.to(device, torch.float32) for site in sites)]),
+            by_column(layer, torch.int64),
+            by_column([owner for _, owner in parts], torch.int64),
+            by_column([part.scaling for part, _ in parts], torch.float32),
             tuple(range(len(bank.names))),
         )
+        if before is not None:
+            with before._deriving:
+                known = list(before._selected.items())
+            made._selected.update((columns, own) for columns, own in known if own._is_in(bank))
+        return made
 
     def select(self, columns: Sequence[int]) -> Layout:
         """The layout of a bank with only these adapters, in their order; the last ones asked for are kept.
@@ -84,33 +102,39 @@ class Layout:
             return self._selected[wanted]
 
     def _select(self, columns: tuple[int, ...]) -> Layout:
-        device, owners = self.adapter_index.device, self.adapter_index.cpu()
-        place = torch.full((len(self.bank.names),), -1)
-        place[list(columns)] = torch.arange(len(columns))
-        index = place[owners]  # [Z], -1 where an adapter is left out
-        spans, sites, kept, end = {}, {}, [], 0
-        for path, (start, stop) in self.spans.items():
-            mine = torch.nonzero(index[start:stop] >= 0).flatten()  # [R of the selection]
-            site = self.bank.sites[path]
-            own = mine.to(site.A.device)
-            sites[path] = SiteFactors(
-                site.A[own], site.B[:, own], index[start:stop][mine].to(own.device), site.scaling[own]
-            )
-            spans[path] = (end, end + len(mine))
-            kept.append(start + mine)
-            end += len(mine)
+        place = {column: at for at, column in enumerate(columns)}
+        spans, sites, end = {}, {}, 0
+        for path in self.spans:
+            own = self.bank.sites[path].select(columns)
+            sites[path] = SiteFactors(own.parts, tuple(place.get(owner, UNOWNED) for owner in own.owners))
+            spans[path] = (end, end + own.rank)
+            end += own.rank
         names = tuple(self.bank.names[column] for column in columns)
         norms = {name: self.bank.norms[name] for name in names if name in self.bank.norms}
-        flat = torch.cat([torch.empty(0, dtype=torch.int64), *kept])
-        bank, here = AdapterBank(names, sites, norms), flat.to(device)
+        index = torch.full((len(self.bank.names),), -1)
+        index[list(columns)] = torch.arange(len(columns))
+        index = index.to(self.adapter_index.device)[self.adapter_index]  # [Z], -1 where one is left out
+        here = torch.nonzero(index >= 0).flatten()  # [Z of the selection]
         return Layout(
-            bank,
+            AdapterBank(names, sites, norms),
             self.layers,
             spans,
             self.layer[here],
-            index[flat].to(device),
+            index[here],
             self.scaling[here],
             tuple(self.columns[column] for column in columns),
+        )
+
+    def _is_in(self, bank: AdapterBank) -> bool:
+        """Whether a whole bank has in this selection's columns what the selection has."""
+        chosen = set(self.columns)
+        return (
+            self.bank.names == tuple(bank.names[column] for column in self.columns)
+            and self.bank.sites.keys() == bank.sites.keys()
+            and all(
+                _ids(own, {*own.owners}) == _ids(bank.sites[path], chosen)
+                for path, own in self.bank.sites.items()
+            )
         )
 
     def once(self, make: Callable[[Layout], T]) -> T:
@@ -122,7 +146,7 @@ class Layout:
     @property
     def dtype(self) -> torch.dtype:
         """What z is computed in."""
-        return next((site.A.dtype for site in self.bank.sites.values()), torch.float32)
+        return next((site.parts[0].A.dtype for site in self.bank.sites.values()), torch.float32)
 
     @cached_property
     def site(self) -> torch.Tensor:
@@ -148,6 +172,12 @@ class Layout:
     def scales(self, gates: torch.Tensor) -> torch.Tensor:
         """[B, L, N] gates -> [B, Z]: what multiplies x A^T, gate times the adapter's own scaling."""
         return (gates[:, self.layer, self.adapter_index] * self.scaling).to(self.dtype)
+
+
+def _ids(site: SiteFactors, owners: Collection[int]) -> list[int]:
+    """Of the factors that these adapters have at a site."""
+    parts = zip(site.parts, site.owners, strict=True)
+    return [id(part) for part, owner in parts if part.rank and owner in owners]
 
 
 @dataclass(frozen=True)

@@ -89,3 +89,23 @@ def test_the_base_is_packed_once_and_decodes_the_same_under_every_bank(engine, m
         assert [step.token for step in engine.generate("Hello", composition, SHORT)] == words
     first = [engine.model.model.get_submodule(path).base.weight[0] for path in engine.model.sites]
     assert not any(torch.equal(weight[0], row) for weight in packed for row in first)
+
+
+def test_what_does_not_change_is_shared_by_every_bank(tmp_path):
+    folders = {name: tiny.adapter(tmp_path / name, "llama", seed, r=4) for seed, name in enumerate("abc")}
+    engine = tiny.engine("llama", {name: folders[name] for name in "ab"})
+    before = engine.snapshot.layout
+    chosen = before.select((0,))
+    assert engine.add_adapter(str(folders["c"]), name="guest", removable=True).ok
+    after = engine.snapshot.layout
+    assert after is not before and after.select((0,)) is chosen, "what was made of it would be made anew"
+    for path, site in before.bank.sites.items():
+        assert all(one is other for one, other in zip(site.parts, after.bank.sites[path].parts, strict=False))
+    guest = after.select((2,))
+    engine.remove_adapter("guest")
+    assert engine.add_adapter(str(folders["b"]), name="guest", removable=True).ok
+    newest = engine.snapshot.layout
+    assert newest.select((0,)) is chosen
+    assert newest.columns == after.columns and newest.select((2,)) is not guest, (
+        "another adapter has its name"
+    )

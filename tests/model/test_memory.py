@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from composer.adapters.bank import AdapterBank, SiteFactors
+from composer.adapters.bank import AdapterBank, LoraFactors, SiteFactors
 from composer.core.composition import Composition
 from composer.model.gated_model import GatedModel
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
@@ -35,14 +35,17 @@ def large() -> tuple[GatedModel, CudaGraphRunner, AdapterBank]:
     )
     with torch.device("meta"):
         model = GatedModel(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16))
-        rank, sites = ADAPTERS * RANK, {}
+        sites = {}
         for path, (features, inputs) in model.sites.items():
-            sites[path] = SiteFactors(
-                torch.empty(rank, inputs, dtype=torch.bfloat16),
-                torch.empty(features, rank, dtype=torch.bfloat16),
-                torch.empty(rank, dtype=torch.int64),
-                torch.empty(rank),
+            parts = (
+                LoraFactors(
+                    torch.empty(RANK, inputs, dtype=torch.bfloat16),
+                    torch.empty(features, RANK, dtype=torch.bfloat16),
+                    1.0,
+                )
+                for _ in range(ADAPTERS)
             )
+            sites[path] = SiteFactors(tuple(parts), tuple(range(ADAPTERS)))
     bank = AdapterBank(tuple(map(str, range(ADAPTERS))), sites)
     return model, CudaGraphRunner(LlamaRunner(model, "same"), lambda run: run), bank
 

@@ -198,8 +198,9 @@ def test_adapters_in_bfloat16_are_read_in_it(rows, folders):
     for name, folder in folders("llama").items():
         assert engine.add_adapter(str(folder), name=name).ok
     for site in engine.snapshot.layout.bank.sites.values():
-        for factor in (site.A, site.B):
-            factor.copy_(factor.bfloat16().float())
+        for part in site.parts:
+            for factor in (part.A, part.B):
+                factor.copy_(factor.bfloat16().float())
     engine.runner.compile()
     for one, other in zip(*both(engine, [4] * rows), strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)

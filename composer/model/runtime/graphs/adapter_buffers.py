@@ -16,7 +16,7 @@ from itertools import accumulate
 import torch
 from torch.nn import functional as F
 
-from composer.adapters.bank import AdapterBank, SiteFactors
+from composer.adapters.bank import AdapterBank, LoraFactors, SiteFactors
 from composer.model.rank_layout import Layout
 from composer.model.runtime.graphs.opaque import compilable
 from composer.model.runtime.graphs.rank_padding import Bucket, RankPadding
@@ -80,11 +80,14 @@ class BufferedAdapters:
         """Copy a layout's factors into the buffers. The columns that it does not have are 0."""
         self.memory.zero_()
         targets, sources = [], []
-        for path, (start, end) in layout.spans.items():
-            if end > start:
-                (A, B), site = self.sites[path], layout.bank.sites[path]
-                targets += [A[: end - start], B[:, : end - start]]
-                sources += [site.A, site.B]
+        for path, site in layout.bank.sites.items():
+            start = 0
+            for part in site.parts:
+                if part.rank:
+                    A, B = self.sites[path]
+                    targets += [A[start : start + part.rank], B[:, start : start + part.rank]]
+                    sources += [part.A, part.B]
+                start += part.rank
         if targets:
             torch._foreach_copy_(targets, sources)
 
@@ -255,7 +258,7 @@ def _axis(bare: Layout, bucket: Bucket, sites: dict[str, tuple[torch.Tensor, tor
     spans = {path: (at * bucket.rank, (at + 1) * bucket.rank) for at, path in enumerate(bucket.paths)}
     none = torch.zeros(bucket.width, dtype=torch.int64, device=bare.adapter_index.device)
     factors = {
-        path: SiteFactors(A, B, none[: bucket.rank], none[: bucket.rank].float())
+        path: SiteFactors((LoraFactors(A, B, 0.0),), (0,))
         for path, (A, B) in list(sites.items())[:1]  # for their type
     }
     return replace(

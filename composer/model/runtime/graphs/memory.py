@@ -44,7 +44,12 @@ def runner_memory(model: GatedModel, runner: ModelRunner, layout: Layout) -> dic
     uses = {
         "base weights": tensors_of(model.model),
         "packed weights": tensors_of([llama._base, llama._head, llama._rope_tables]) if llama else (),
-        "adapters": (tensor for site in layout.bank.sites.values() for tensor in (site.A, site.B)),
+        "adapters": (
+            tensor
+            for site in layout.bank.sites.values()
+            for part in site.parts
+            for tensor in (part.A, part.B)
+        ),
         "adapters by group": tensors_of(
             [
                 llama._tables,

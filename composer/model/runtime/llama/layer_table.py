@@ -124,14 +124,15 @@ def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, 
         return Group(fuse_linears(bases, None, weights, base), widths)
     sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
     start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
-    B = sites[here[0][1]].B.new_zeros(sum(widths), end - start)  # [d_out, R]
+    B = sites[here[0][1]].parts[0].B.new_zeros(sum(widths), end - start)  # [d_out, R]
     places = []
     for place, path in here:
         top, bottom = layout.spans[path]
         left, right = starts[place], starts[place] + widths[place]
-        B[left:right, top - start : bottom - start] = sites[path].B
+        own = B[left:right, top - start : bottom - start]  # [d_out, R of the site]
+        torch.cat([part.B for part in sites[path].parts], dim=1, out=own)
         places.append(SiteSlice(left, right, top - start, bottom - start))
-    A = torch.cat([sites[path].A for _, path in here])  # [R, d_in]
+    A = torch.cat([part.A for _, path in here for part in sites[path].parts])  # [R, d_in]
     return Group(
         fuse_linears(bases, A, weights, base),
         widths,

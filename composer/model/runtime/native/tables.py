@@ -150,10 +150,10 @@ def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, orig
             start, end = layout.spans[gated.path]
             if not slices:
                 linear.start = start - origin
-            site = layout.bank.sites[gated.path]
-            B = store_plainly(site.B.float().t().contiguous())  # [R, d_out]
+            parts = layout.bank.sites[gated.path].parts
+            B = store_plainly(torch.cat([part.B.float().t() for part in parts]))  # [R, d_out]
             slices.append(c.SiteSlice(left, right, rank, rank + end - start, _matrix(B, kept)))
-            factors.append(site.A.float())
+            factors += [part.A.float() for part in parts]
             rank += end - start
         left = right
     if slices:
