@@ -109,7 +109,7 @@ class SiteFactors:
         """[R] float32"""
         return self._by_column([part.scaling for part in self.parts], torch.float32)
 
-    @cached_property
+    @property
     def gram(self) -> torch.Tensor:
         """[R, R] float32: B^T B, zero between different adapters.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 # Runs a piece of work and returns its result: at once, or between two decoding passes of a server.
 Executor = Callable[[Callable[[], Any]], Any]
-# Seconds of small pieces between two passes. One piece at a time, behind those of all other visitors, made a
-# merge of 210 sites take minutes; more would have the texts wait for longer than a pass takes.
-SLICE = 0.1
+# Seconds of small pieces between two passes: one piece at a time made a merge of 210 sites take minutes, and
+# more would have the texts wait for longer than a pass takes. Where others' work takes longer, so may this: a
+# share of the time that it waited for its turn, up to MOST_SLICE.
+SLICE, MOST_SLICE = 0.1, 1.0
+SHARE = 0.25
 
 
 def run_inline(work: Callable[[], T]) -> T:
@@ -21,17 +24,18 @@ def run_inline(work: Callable[[], T]) -> T:
 def in_turn(
     pieces: Iterable[Callable[[], T]], execute: Executor, clock: Callable[[], float] = perf_counter
 ) -> Iterator[T]:
-    """The results of the pieces in order. As many run in one call of `execute` as SLICE seconds take."""
+    """The results of the pieces in order. As many run in one call of `execute` as a slice takes."""
     left = iter(pieces)
 
-    def some() -> list[T]:
+    def some(asked: float) -> list[T]:
         made: list[T] = []
         began = clock()
+        slice_seconds = min(max(SLICE, SHARE * (began - asked)), MOST_SLICE)
         for piece in left:
             made.append(piece())
-            if clock() - began >= SLICE:
+            if clock() - began >= slice_seconds:
                 break
         return made
 
-    while made := execute(some):
+    while made := execute(partial(some, clock())):
         yield from made

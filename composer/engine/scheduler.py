@@ -56,6 +56,16 @@ class QueueUpdate:
     position: int
 
 
+@dataclass(frozen=True)
+class _Task:
+    """Something to run between two passes."""
+
+    future: Future[Any]
+    work: Callable[[], Any]
+    # Its place in line, in monotonic seconds.
+    since: float
+
+
 class RequestHandle:
     """A request in the scheduler. Closing it, at any moment, frees its slots."""
 
@@ -119,7 +129,7 @@ class Scheduler:
         # adapters would wait for the garbage collector.
         self._running: dict[Hashable, RequestHandle] = {}
         self._keys = count()
-        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._tasks, self._background_tasks = deque[_Task](), deque[_Task]()
         self._in_task = False
         self._changed = Condition()
         self._thread: Thread | None = None
@@ -131,7 +141,7 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether no request and no task is running or waiting."""
         with self._changed:
-            return not self._tasks and not self._in_task and not self.busy
+            return not (self._tasks or self._background_tasks or self._in_task or self.busy)
 
     @property
     def busy(self) -> int:
@@ -200,16 +210,20 @@ class Scheduler:
             self._start()
         return handle
 
-    def submit_task(self, work: Callable[[], T]) -> Future[T]:
+    def submit_task(self, work: Callable[[], T], background: bool = False) -> Future[T]:
         """Run something on the decoding thread: one task between two passes, so that the texts go on.
 
-        Cancelling the future withdraws it. Raises ComposerError when the scheduler is closed.
+        background: it comes after every task that came less than LATER seconds after it. Cancelling the
+        future withdraws it. Raises ComposerError when the scheduler is closed.
         """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
-            self._tasks.append((future, work))
+            if background:
+                self._background_tasks.append(_Task(future, work, monotonic() + LATER))
+            else:
+                self._tasks.append(_Task(future, work, monotonic()))
             self._start()
         return future
 
@@ -324,11 +338,13 @@ class Scheduler:
         self._changed.notify_all()
 
     def _run_task(self) -> None:
-        """Run the oldest task, unless it was withdrawn."""
+        """Run the first task in line, unless it was withdrawn."""
         with self._changed:
-            if not self._tasks:
+            lines = [line for line in (self._tasks, self._background_tasks) if line]
+            if not lines:
                 return
-            future, work = self._tasks.popleft()
+            task = min(lines, key=lambda line: line[0].since).popleft()
+            future, work = task.future, task.work
             self._in_task = future.set_running_or_notify_cancel()
         if not self._in_task:
             return
@@ -350,7 +366,8 @@ class Scheduler:
                 self._background = deque(each for each in self._background if not each.gone)
                 if self._closed:
                     return None
-                if self._waiting or self._background or self._running or self._tasks:
+                texts = self._waiting or self._background or self._running
+                if texts or self._tasks or self._background_tasks:
                     return self._admit()
                 self._changed.wait()
 
@@ -417,15 +434,15 @@ class Scheduler:
             waiting = [*self._waiting, *self._background] if everybody else []
             handles = [*self._running.values(), *waiting]
             self._running.clear()
-            tasks = list(self._tasks) if everybody else []
+            tasks = [*self._tasks, *self._background_tasks] if everybody else []
             if everybody:
-                for queue in (self._waiting, self._background, self._tasks):
-                    queue.clear()
+                for line in (self._waiting, self._background, self._tasks, self._background_tasks):
+                    line.clear()
         for handle in handles:
             handle.outbox.put(_sentence(fault))
-        for future, _ in tasks:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(fault)
+        for task in tasks:
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(fault)
 
 
 def _sentence(fault: BaseException) -> ComposerError:

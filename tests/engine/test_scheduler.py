@@ -541,3 +541,19 @@ def test_background_requests_come_after_all_others_and_leave_them_room(engine, m
     for each in later:
         each.close()
     scheduler.close()
+
+
+@pytest.mark.parametrize(("patience", "order"), [(60.0, ["soon", "late"]), (-60.0, ["late", "soon"])])
+def test_a_task_in_the_background_waits_for_those_of_the_next_seconds(
+    scheduler, monkeypatch, patience, order
+):
+    monkeypatch.setattr(scheduling, "LATER", patience)
+    free, done = Event(), []
+    scheduler.submit_task(lambda: free.wait(20))
+    late = scheduler.submit_task(lambda: done.append("late"), background=True)
+    soon = scheduler.submit_task(lambda: done.append("soon"))
+    assert not scheduler.idle
+    free.set()
+    for each in (late, soon):
+        each.result(60)
+    assert done == order

@@ -137,7 +137,8 @@ class TokenRouter:
 
     def _norm(self, z: torch.Tensor, own: torch.Tensor, start: int, paths: Sequence[str]) -> torch.Tensor:
         """|s_i B_i A_i x|, [M, S N]. The scaling comes last: of another row's adapter it may be infinite."""
-        grams = [self.layout.bank.sites[path].gram.to(z.device) for path in paths]
+        known = self.layout.once(_grams)
+        grams = [known[path].to(z.device) for path in paths]
         parts = z.float().split([len(gram) for gram in grams], dim=1)  # S of [M, R of the site]
         squares = torch.cat([part @ gram * part for part, gram in zip(parts, grams, strict=True)], dim=1)
         scale = self.layout.scaling[start : start + z.shape[1], None].abs()  # [R, 1]
@@ -147,3 +148,8 @@ class TokenRouter:
     def of_layer(self, origin: int, row: torch.Tensor | None = None) -> TokenFactor:
         """The same for a decoder layer, whose part of Z begins at `origin`."""
         return lambda z, start, end: self(z, origin + start, origin + end, row)
+
+
+def _grams(layout: Layout) -> dict[str, torch.Tensor]:
+    """B^T B of each site, [R, R]."""
+    return {path: layout.bank.sites[path].gram for path in layout.spans}

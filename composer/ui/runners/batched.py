@@ -88,7 +88,8 @@ class BatchedRunner(Runner):
         finally:
             handle.close()
         if fusion is None:
-            yield from self._read(prompt, resolved, names)
+            # The text is there: whatever others still wait for comes first.
+            yield from self._read(prompt, resolved, names, background=True)
         if read:
             yield from self._read_text(prompt, tokens, resolved)
 
@@ -221,13 +222,13 @@ class BatchedRunner(Runner):
         """End the scheduler's thread. Generations in progress end with a ComposerError."""
         self.scheduler.close()
 
-    def _executor(self, left: Event, cancelled: str) -> Executor:
+    def _executor(self, left: Event, cancelled: str, background: bool = False) -> Executor:
         """Runs work between two passes. Once `left` is set, a ComposerError says `cancelled`."""
 
         def execute(work: Callable[[], T]) -> T:
             if left.is_set():
                 raise ComposerError(cancelled)
-            return self.scheduler.submit_task(work).result()
+            return self.scheduler.submit_task(work, background).result()
 
         return execute
 
@@ -256,11 +257,11 @@ class BatchedRunner(Runner):
                 left.set()
 
     def _read(
-        self, prompt: str, composition: AnyComposition, names: Sequence[str]
+        self, prompt: str, composition: AnyComposition, names: Sequence[str], background: bool = False
     ) -> Iterator[Fusion | None]:
         """The prompt's fusion, after a None for every POLL seconds in which other work comes first."""
         future = self.scheduler.submit_task(
-            partial(self.engine.fusion, prompt, names, composition=composition)
+            partial(self.engine.fusion, prompt, names, composition=composition), background
         )
         try:
             yield (yield from _polled(future))
@@ -274,7 +275,7 @@ class BatchedRunner(Runner):
 
         left = Event()
         with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
-            execute = self._executor(left, "The visitor has left.")
+            execute = self._executor(left, "The visitor has left.", background=True)
             future = pool.submit(read_text, self.engine, prompt, tokens, composition, execute)
             try:
                 yield (yield from _polled(future))
