@@ -39,13 +39,13 @@ class Architecture:
 
 
 def _llama(model: GatedModel, weights: str) -> ModelRunner:
-    runner = LlamaRunner(model, "same")
     if model.device.type == "cuda":
-        return CudaGraphRunner(runner)
+        return CudaGraphRunner(LlamaRunner(model, "same"))
     if reason := NativeRunner.why_not(model):
         log.info("the base decodes without the compiled step, which is slower: %s", reason)
-        return runner
-    return NativeRunner(runner, weights)
+        return LlamaRunner(model, "same")
+    # It reads prompts, whose many tokens gain nothing from joined factors.
+    return NativeRunner(LlamaRunner(model, "same", joined=False), weights)
 
 
 LLAMA = Architecture("llama", lambda model: why_not(model) is None, _llama, why_not)

@@ -26,12 +26,14 @@ class Group:
     product: LinearGroup
     # Output features of each layer.
     widths: tuple[int, ...]
-    # All sites' B with zeros between them, [d_out of the group, R]; None without sites.
+    # All sites' B with zeros between them, [d_out of the group, R]; None without sites, and where each is apart.
     B: torch.Tensor | None = None
     # The group's span on its layer's part of Z.
     start: int = 0
     end: int = 0
     sites: tuple[SiteSlice, ...] = ()
+    # Each site's own B, [d_out, R], where they are not joined.
+    apart: tuple[torch.Tensor, ...] = ()
 
     @property
     def covered(self) -> tuple[tuple[int, int], ...]:
@@ -140,9 +142,9 @@ def run_layer(
         """W0 x + ((x A^T) * s) B^T for the group's layers, their outputs side by side."""
         nonlocal energy
         scale = scales[:, group.start : group.end]
-        gated = group.B is not None and factor is None and group.product.gates
+        gated = bool(group.sites) and factor is None and group.product.gates
         out, z = group.product(x, scale) if gated else group.product(x)  # [M, d_out], [M, R]
-        if group.B is None:
+        if not group.sites:
             return out
         if factor is not None:
             scale = scale * factor(z, group.start, group.end)
@@ -182,10 +184,15 @@ def add_lora(out: torch.Tensor, z: torch.Tensor, group: Group) -> torch.Tensor:
     """out + z B^T, [M, O] + [M, R] by [O, R].
 
     For few tokens one product that includes the zeros between the sites is fastest, for many a product per
-    site. One token is passed as a batch of one: inductor turns that into a loop that is fused with its
-    neighbours and spread over the threads, where it would call BLAS for a plain product.
+    site, and so it is done where each site's B is apart, which takes half the memory. One token is passed as
+    a batch of one: inductor turns that into a loop that is fused with its neighbours and spread over the
+    threads, where it would call BLAS for a plain product.
     """
     B = group.B
+    if B is None:
+        for site, own in zip(group.sites, group.apart, strict=True):
+            out[:, site.left : site.right].addmm_(z[:, site.top : site.bottom], own.t())
+        return out
     if len(z) == 1:
         return out + torch.bmm(z[None], B.t()[None])[0].to(out.dtype)
     if out.dtype != B.dtype:

@@ -64,15 +64,17 @@ class LayerTable:
         return tuple(LayerSegment(at, self.layers[at]) for at in places)
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], layout: Layout, weights: str, base: BaseWeights) -> LayerTable:
-        """weights: as in composer.model.runtime.llama.fused_linear."""
+    def of(
+        cls, blocks: Sequence[Block], layout: Layout, weights: str, base: BaseWeights, joined: bool = True
+    ) -> LayerTable:
+        """weights: as in composer.model.runtime.llama.fused_linear. joined: a group's B are one matrix."""
         layers, spans, end = [], [], 0
         for block in blocks:
             start = end
             groups = []
             for names in GROUPS:
                 gated = [block.module.get_submodule(name) for name in names]
-                group = _group(gated, layout, start, weights, base)
+                group = _group(gated, layout, start, weights, base, joined)
                 groups.append(group)
                 end = max(end, start + group.end)
             layers.append(Layer(*groups, *block.norms, window=block.window, rope=block.rope))
@@ -116,28 +118,38 @@ def _cost(segments: Sequence[LayerSegment]) -> int:
     return sum(compiled.values()) + CALL_LAYERS * len(segments)
 
 
-def _group(gated: list[GatedLinear], layout: Layout, origin: int, weights: str, base: BaseWeights) -> Group:
+def _group(
+    gated: list[GatedLinear], layout: Layout, origin: int, weights: str, base: BaseWeights, joined: bool
+) -> Group:
     """The group of these layers under a bank. origin: the start of their decoder layer's part of Z."""
     bases, widths = [layer.base for layer in gated], tuple(layer.base.out_features for layer in gated)
     here = [(place, layer.path) for place, layer in enumerate(gated) if layer.path in layout.spans]
     if not here:
         return Group(fuse_linears(bases, None, weights, base), widths)
-    sites, starts = layout.bank.sites, [sum(widths[:place]) for place in range(len(widths))]
+    sites = {path: layout.bank.sites[path].parts for _, path in here}
     start, end = layout.spans[here[0][1]][0], layout.spans[here[-1][1]][1]
-    B = sites[here[0][1]].parts[0].B.new_zeros(sum(widths), end - start)  # [d_out, R]
     places = []
     for place, path in here:
-        top, bottom = layout.spans[path]
-        left, right = starts[place], starts[place] + widths[place]
-        own = B[left:right, top - start : bottom - start]  # [d_out, R of the site]
-        torch.cat([part.B for part in sites[path].parts], dim=1, out=own)
-        places.append(SiteSlice(left, right, top - start, bottom - start))
-    A = torch.cat([part.A for _, path in here for part in sites[path].parts])  # [R, d_in]
+        left, (top, bottom) = sum(widths[:place]), layout.spans[path]
+        places.append(SiteSlice(left, left + widths[place], top - start, bottom - start))
+    apart = tuple(torch.cat([part.B for part in parts], dim=1) for parts in sites.values())  # of [d_out, R]
+    A = torch.cat([part.A for parts in sites.values() for part in parts])  # [R, d_in]
     return Group(
         fuse_linears(bases, A, weights, base),
         widths,
-        B,
+        _joined(places, apart, sum(widths), end - start) if joined else None,
         start - origin,
         end - origin,
         tuple(places),
+        () if joined else apart,
     )
+
+
+def _joined(
+    places: Sequence[SiteSlice], apart: Sequence[torch.Tensor], d_out: int, rank: int
+) -> torch.Tensor:
+    """The sites' B as one matrix, with zeros between them, [d_out, R]."""
+    B = apart[0].new_zeros(d_out, rank)
+    for place, own in zip(places, apart, strict=True):
+        B[place.left : place.right, place.top : place.bottom] = own
+    return B

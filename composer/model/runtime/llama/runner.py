@@ -35,15 +35,15 @@ class LlamaRunner:
     """See composer.model.runtime.runner.ModelRunner. Made once per base.
 
     compiled: `decode_layers` compiled, by the kind of segment and whether for one row or for fewer than MANY.
-    Anything else runs uncompiled, so that no request waits for a compiler.
+    Anything else runs uncompiled, so that no request waits for a compiler. joined: see LayerTable.of.
     """
 
-    def __init__(self, model: GatedModel, weights: str):
+    def __init__(self, model: GatedModel, weights: str, joined: bool = True):
         body = model.model.model
         self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
         self._tabulating = Lock()
         self._base = BaseWeights.of(model.model)
-        self.model, self._weights = model, weights
+        self.model, self._weights, self._joined = model, weights, joined
         self.shape, self.blocks = shape_of(model), blocks_of(model)
         self.embedding = body.embed_tokens.weight
         self.norm = norm_factor(body.norm, self.shape.norm_in_float32)
@@ -70,7 +70,9 @@ class LlamaRunner:
         """The layers under a layout; the last ones are kept. What is made of the base's weights stays."""
         with self._tabulating:
             if layout not in self._tables:
-                self._tables[layout] = LayerTable.of(self.blocks, layout, self._weights, self._base)
+                self._tables[layout] = LayerTable.of(
+                    self.blocks, layout, self._weights, self._base, self._joined
+                )
             self._tables.move_to_end(layout)
             while len(self._tables) > KEPT_TABLES:
                 self._tables.popitem(last=False)
