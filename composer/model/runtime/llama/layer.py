@@ -26,7 +26,7 @@ class Group:
     product: LinearGroup
     # Output features of each layer.
     widths: tuple[int, ...]
-    # All sites' B with zeros between them, [d_out of the group, R]; None without sites, and where each is apart.
+    # All sites' B with zeros between them, [d_out of the group, R]; None without or where each is apart.
     B: torch.Tensor | None = None
     # The group's span on its layer's part of Z.
     start: int = 0
