@@ -73,7 +73,9 @@ class Program:
                 return reply
             if monotonic() - reply.at > HUNG:
                 job.cancel()
-                raise Hung(f"{name} had not ended after {HUNG:.0f} seconds")
+                words = "no words" if reply.first is None else f"words after {reply.first - reply.at:.0f} s"
+                method = given.get("method", "sum")
+                raise Hung(f"{name} by {method} had not ended after {HUNG:.0f} seconds: {words}")
             pause.wait(LOOK)
         reply.done = monotonic()
         fault = job.exception()

@@ -12,9 +12,9 @@ from composer.adapters.balance import balanced
 from composer.core.errors import ComposerError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoraFactors:
-    """One adapter at one site: it adds `scaling * B A x`."""
+    """One adapter at one site: it adds `scaling * B A x`. Equal only to itself, so that it can be a key."""
 
     A: torch.Tensor  # [r, d_in]
     B: torch.Tensor  # [d_out, r]

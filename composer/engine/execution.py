@@ -13,7 +13,7 @@ Executor = Callable[[Callable[[], Any]], Any]
 # Seconds of small pieces between two passes: one piece at a time made a merge of 210 sites take minutes, and
 # more would have the texts wait for longer than a pass takes. Where others' work takes longer, so may this: a
 # share of the time that it waited for its turn, up to MOST_SLICE.
-SLICE, MOST_SLICE = 0.1, 1.0
+SLICE, MOST_SLICE = 0.1, 2.0
 SHARE = 0.25
 
 

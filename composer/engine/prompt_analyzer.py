@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from composer.methods import PromptStats
 from composer.model.gated_model import GatedModel, gates_tensor
 from composer.model.lens import FARTHEST, Lens
 from composer.model.logit_mixture import LogitMixture
+from composer.model.rank_layout import Layout
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import ModelRunner
 from composer.model.runtime.scoring import token_log_probs
@@ -27,6 +29,8 @@ OPPOSITE = 2.0
 NOT_BY_LAYER = ("query_norm", "likelihood", "next_token")
 # The probability that likely words have together (arXiv 2406.17563, its authors' code).
 LIKELY = 0.95
+# Prompts whose divergences are kept.
+KEPT_PROMPTS = 256
 
 
 class PromptAnalyzer:
@@ -68,7 +72,22 @@ class PromptAnalyzer:
         every: bool = False,
     ) -> np.ndarray:
         """KL of the base's lens from each column's adapter alone, [L, n] nats, at the prompt's last token, or
-        with `every` in the mean over its tokens."""
+        with `every` in the mean over its tokens.
+
+        The last prompts' are kept for as long as the adapters are: people press Generate again and again.
+        """
+        known = snapshot.layout.select(sorted(set(columns))).once(_Known)
+        key = tuple(ids), tuple(columns), norm, every
+        if key not in known:
+            known[key] = self._divergence(snapshot, ids, columns, norm, every)
+            if len(known) > KEPT_PROMPTS:
+                known.popitem(last=False)
+        known.move_to_end(key)
+        return known[key].copy()
+
+    def _divergence(
+        self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int], norm: bool, every: bool
+    ) -> np.ndarray:
         read = self._alone(snapshot, ids, columns, every)
         if not every:
             return self._lens.divergence(read.hidden, norm).cpu().numpy()
@@ -160,6 +179,13 @@ class PromptAnalyzer:
             alone[row, :, used.index(column)] = 1
         gates = gates_tensor(alone, layout.adapter_index.device)
         return self._runner.read(layout, gates, [ids] * rows, unembed=unembed, every=every)
+
+
+class _Known(OrderedDict[Hashable, np.ndarray]):
+    """Divergences [L, n] that were read under a layout."""
+
+    def __init__(self, layout: Layout):
+        super().__init__()
 
 
 def divergence_of_likely(logits: torch.Tensor, top_p: float) -> torch.Tensor:

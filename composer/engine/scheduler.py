@@ -8,6 +8,7 @@ Continuous batching as in Orca (Yu et al. 2022): a new request waits for one pas
 from __future__ import annotations
 
 import logging
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
@@ -35,8 +36,8 @@ log = logging.getLogger(__name__)
 READ_TOKENS = 512
 # Longest time between two events of a request, in seconds.
 POLL = 0.25
-# A request of low priority counts as one that came so many seconds later. Without an end to its wait it would
-# never run where somebody always writes.
+# A request or a task of low priority counts as one that came so many seconds later. Without an end to its
+# wait it would never run where somebody always writes.
 LATER = 15.0
 NO_MEMORY = "The memory is not enough for this text; shorten the prompt, or ask for fewer new tokens."
 FAILING = (
@@ -129,7 +130,7 @@ class Scheduler:
         # adapters would wait for the garbage collector.
         self._running: dict[Hashable, RequestHandle] = {}
         self._keys = count()
-        self._tasks, self._background_tasks = deque[_Task](), deque[_Task]()
+        self._tasks: deque[_Task] = deque()
         self._in_task = False
         self._changed = Condition()
         self._thread: Thread | None = None
@@ -141,7 +142,7 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether no request and no task is running or waiting."""
         with self._changed:
-            return not (self._tasks or self._background_tasks or self._in_task or self.busy)
+            return not self._tasks and not self._in_task and not self.busy
 
     @property
     def busy(self) -> int:
@@ -210,20 +211,18 @@ class Scheduler:
             self._start()
         return handle
 
-    def submit_task(self, work: Callable[[], T], background: bool = False) -> Future[T]:
+    def submit_task(self, work: Callable[[], T], since: float | None = None) -> Future[T]:
         """Run something on the decoding thread: one task between two passes, so that the texts go on.
 
-        background: it comes after every task that came less than LATER seconds after it. Cancelling the
-        future withdraws it. Raises ComposerError when the scheduler is closed.
+        since: its place in line, in seconds of the monotonic clock; None: now. What can wait takes one LATER
+        seconds after it began, so that it comes some time. Cancelling the future withdraws it. Raises
+        ComposerError when the scheduler is closed.
         """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
-            if background:
-                self._background_tasks.append(_Task(future, work, monotonic() + LATER))
-            else:
-                self._tasks.append(_Task(future, work, monotonic()))
+            insort(self._tasks, _Task(future, work, monotonic() if since is None else since), key=_since)
             self._start()
         return future
 
@@ -340,10 +339,9 @@ class Scheduler:
     def _run_task(self) -> None:
         """Run the first task in line, unless it was withdrawn."""
         with self._changed:
-            lines = [line for line in (self._tasks, self._background_tasks) if line]
-            if not lines:
+            if not self._tasks:
                 return
-            task = min(lines, key=lambda line: line[0].since).popleft()
+            task = self._tasks.popleft()
             future, work = task.future, task.work
             self._in_task = future.set_running_or_notify_cancel()
         if not self._in_task:
@@ -366,8 +364,7 @@ class Scheduler:
                 self._background = deque(each for each in self._background if not each.gone)
                 if self._closed:
                     return None
-                texts = self._waiting or self._background or self._running
-                if texts or self._tasks or self._background_tasks:
+                if self._waiting or self._background or self._running or self._tasks:
                     return self._admit()
                 self._changed.wait()
 
@@ -434,15 +431,19 @@ class Scheduler:
             waiting = [*self._waiting, *self._background] if everybody else []
             handles = [*self._running.values(), *waiting]
             self._running.clear()
-            tasks = [*self._tasks, *self._background_tasks] if everybody else []
+            tasks = list(self._tasks) if everybody else []
             if everybody:
-                for line in (self._waiting, self._background, self._tasks, self._background_tasks):
+                for line in (self._waiting, self._background, self._tasks):
                     line.clear()
         for handle in handles:
             handle.outbox.put(_sentence(fault))
         for task in tasks:
             if task.future.set_running_or_notify_cancel():
                 task.future.set_exception(fault)
+
+
+def _since(task: _Task) -> float:
+    return task.since
 
 
 def _sentence(fault: BaseException) -> ComposerError:

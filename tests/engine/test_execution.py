@@ -36,9 +36,9 @@ def test_a_turn_has_as_many_pieces_as_a_slice_takes(each, expected):
     assert len(calls) == expected
 
 
-@pytest.mark.parametrize(("waited", "pieces"), [(0.0, 2), (2.0, 10), (60.0, 20)])
+@pytest.mark.parametrize(("waited", "pieces"), [(0.0, 2), (2.0, 10), (60.0, 40)])
 def test_who_waits_long_for_a_turn_has_a_longer_one(waited, pieces):
-    """A piece takes half a slice; 20 of them are the longest turn."""
+    """A piece takes half a slice; 40 of them are the longest turn."""
     clock, lengths = Clock(0.0), []
 
     def execute(work):
@@ -49,7 +49,7 @@ def test_who_waits_long_for_a_turn_has_a_longer_one(waited, pieces):
     def piece():
         clock.now += SLICE / 2
 
-    list(in_turn([piece] * 40, execute, clock))
+    list(in_turn([piece] * 80, execute, clock))
     assert lengths[0] == pytest.approx(pieces, abs=1)
 
 

@@ -19,7 +19,7 @@ from composer.engine import capacity as capacities
 from composer.engine import scheduler as scheduling
 from composer.engine.backoff import ENOUGH, FIRST, LONGEST, Backoff
 from composer.engine.capacity import Capacity
-from composer.engine.scheduler import FAILING, QueueUpdate, Scheduler
+from composer.engine.scheduler import FAILING, LATER, QueueUpdate, Scheduler
 from tests.tools import tiny
 
 REQUESTS = [
@@ -543,14 +543,11 @@ def test_background_requests_come_after_all_others_and_leave_them_room(engine, m
     scheduler.close()
 
 
-@pytest.mark.parametrize(("patience", "order"), [(60.0, ["soon", "late"]), (-60.0, ["late", "soon"])])
-def test_a_task_in_the_background_waits_for_those_of_the_next_seconds(
-    scheduler, monkeypatch, patience, order
-):
-    monkeypatch.setattr(scheduling, "LATER", patience)
+@pytest.mark.parametrize(("place", "order"), [(LATER, ["soon", "late"]), (-LATER, ["late", "soon"])])
+def test_a_task_takes_the_place_in_line_that_it_is_given(scheduler, place, order):
     free, done = Event(), []
     scheduler.submit_task(lambda: free.wait(20))
-    late = scheduler.submit_task(lambda: done.append("late"), background=True)
+    late = scheduler.submit_task(lambda: done.append("late"), time.monotonic() + place)
     soon = scheduler.submit_task(lambda: done.append("soon"))
     assert not scheduler.idle
     free.set()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
+from time import monotonic
 from typing import TypeVar
 
 from composer.analysis.explain import explain
@@ -24,7 +25,7 @@ from composer.engine.engine import AnyComposition, Engine
 from composer.engine.execution import Executor
 from composer.engine.export import export
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
-from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
+from composer.engine.scheduler import LATER, POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.evaluation.scoring import perplexities
 from composer.ui.runners.base import (
     Left,
@@ -45,6 +46,8 @@ T = TypeVar("T")
 
 # Longest wait for next words that are being read: a fraction of a second, more on a busy machine.
 PREVIEW_SECONDS = 3
+# They count as asked for so many seconds later: what a first word waits for comes before them.
+SOON = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ class BatchedRunner(Runner):
             handle.close()
         if fusion is None:
             # The text is there: whatever others still wait for comes first.
-            yield from self._read(prompt, resolved, names, background=True)
+            yield from self._read(prompt, resolved, names, monotonic() + LATER)
         if read:
             yield from self._read_text(prompt, tokens, resolved)
 
@@ -158,7 +161,8 @@ class BatchedRunner(Runner):
         resolved = self.engine.resolve(request.composition, among=names)
         # Another visitor's call may put its own in the attribute before this one is read.
         future = self._preview = self.scheduler.submit_task(
-            partial(self._read_next, request.prompt, resolved, written=request.written)
+            partial(self._read_next, request.prompt, resolved, written=request.written),
+            monotonic() + SOON,
         )
         while not wait([future], POLL / 5).done:
             if left() and future.cancel():
@@ -205,11 +209,14 @@ class BatchedRunner(Runner):
 
     @counted
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
-        """See Runner. One text between two passes."""
+        """See Runner. One text between two passes; words that others wait for come first."""
+        since = monotonic() + LATER
         return [
             score
             for text in texts
-            for score in self.scheduler.submit_task(partial(perplexities, self.engine, [text])).result()
+            for score in self.scheduler.submit_task(
+                partial(perplexities, self.engine, [text]), since
+            ).result()
         ]
 
     def _idle(self) -> bool:
@@ -222,13 +229,14 @@ class BatchedRunner(Runner):
         """End the scheduler's thread. Generations in progress end with a ComposerError."""
         self.scheduler.close()
 
-    def _executor(self, left: Event, cancelled: str, background: bool = False) -> Executor:
-        """Runs work between two passes. Once `left` is set, a ComposerError says `cancelled`."""
+    def _executor(self, left: Event, cancelled: str, since: float | None = None) -> Executor:
+        """Runs work between two passes. Once `left` is set, a ComposerError says `cancelled`. since: see
+        Scheduler.submit_task."""
 
         def execute(work: Callable[[], T]) -> T:
             if left.is_set():
                 raise ComposerError(cancelled)
-            return self.scheduler.submit_task(work, background).result()
+            return self.scheduler.submit_task(work, since).result()
 
         return execute
 
@@ -257,11 +265,15 @@ class BatchedRunner(Runner):
                 left.set()
 
     def _read(
-        self, prompt: str, composition: AnyComposition, names: Sequence[str], background: bool = False
+        self,
+        prompt: str,
+        composition: AnyComposition,
+        names: Sequence[str],
+        since: float | None = None,
     ) -> Iterator[Fusion | None]:
         """The prompt's fusion, after a None for every POLL seconds in which other work comes first."""
         future = self.scheduler.submit_task(
-            partial(self.engine.fusion, prompt, names, composition=composition), background
+            partial(self.engine.fusion, prompt, names, composition=composition), since
         )
         try:
             yield (yield from _polled(future))
@@ -275,7 +287,7 @@ class BatchedRunner(Runner):
 
         left = Event()
         with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
-            execute = self._executor(left, "The visitor has left.", background=True)
+            execute = self._executor(left, "The visitor has left.", monotonic() + LATER)
             future = pool.submit(read_text, self.engine, prompt, tokens, composition, execute)
             try:
                 yield (yield from _polled(future))

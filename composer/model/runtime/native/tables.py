@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from composer.adapters.bank import LoraFactors
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
 from composer.model.runtime.llama.fused_linear import BaseWeights
@@ -70,6 +72,18 @@ class BaseTable:
     # Bytes of the weights in their storages, the head's included.
     bytes: int
     kept: _Kept
+    # A and B^T of the adapters' factors in their storages, for as long as a bank has them. Sets of adapters
+    # come and go with every text, and a new one stops all texts.
+    factors: WeakKeyDictionary[LoraFactors, tuple[StoredMatrix, StoredMatrix]] = field(
+        default_factory=WeakKeyDictionary
+    )
+
+    def stored(self, part: LoraFactors) -> tuple[StoredMatrix, StoredMatrix]:
+        """A [r, d_in] and B^T [r, d_out] of an adapter at a site."""
+        if part not in self.factors:
+            A, B = part.A.float().contiguous(), part.B.float().t().contiguous()
+            self.factors[part] = store_as_floats(A), store_plainly(B)
+        return self.factors[part]
 
     @classmethod
     def of(cls, runner: LlamaRunner, weights: str, check: Callable[[], object] = lambda: None) -> BaseTable:
@@ -132,7 +146,7 @@ class StepTable:
             layer.origin = origin
             for name, group in zip(FIELDS, groups, strict=True):
                 linear: c.Linear = getattr(layer, name)
-                _attach(linear, group, layout, layer.origin, kept)
+                _attach(linear, group, layout, layer.origin, base, kept)
                 origin += linear.rank
         model = c.Model()
         ctypes.pointer(model)[0] = base.model
@@ -141,27 +155,35 @@ class StepTable:
         return cls(model, layout, base, kept)
 
 
-def _attach(linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, origin: int, kept: _Kept) -> None:
+def _attach(
+    linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, origin: int, base: BaseTable, kept: _Kept
+) -> None:
     """Point a group's layers at their adapters' factors. origin: the start of their decoder layer on Z."""
-    slices, factors, left, rank = [], [], 0, 0
+    slices, factors, left, rank = [], list[StoredMatrix](), 0, 0
     for gated in group:
         right = left + gated.base.out_features
         if gated.path in layout.spans:
             start, end = layout.spans[gated.path]
             if not slices:
                 linear.start = start - origin
-            parts = layout.bank.sites[gated.path].parts
-            B = store_plainly(torch.cat([part.B.float().t() for part in parts]))  # [R, d_out]
+            stored = [base.stored(part) for part in layout.bank.sites[gated.path].parts]
+            B = _below([own for _, own in stored])  # [R, d_out]
             slices.append(c.SiteSlice(left, right, rank, rank + end - start, _matrix(B, kept)))
-            factors += [part.A.float() for part in parts]
+            factors += [own for own, _ in stored]
             rank += end - start
         left = right
     if slices:
         array = (c.SiteSlice * len(slices))(*slices)
         kept.parts.append(array)
-        linear.A = _matrix(store_as_floats(torch.cat(factors)), kept)
+        linear.A = _matrix(_below(factors), kept)
         linear.rank, linear.sites = rank, len(slices)
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
+
+
+def _below(parts: Sequence[StoredMatrix]) -> StoredMatrix:
+    """The matrices below each other; as floats where their storages differ."""
+    filled = [part for part in parts if part.rows] or parts[:1]
+    return stack(filled) or store_as_loaded(torch.cat([part.weight() for part in filled]))
 
 
 def _storing(
