@@ -12,10 +12,11 @@ from playwright.sync_api import Error, Page, expect
 
 from benchmarks.hands import clear_sliders, set_slider
 from benchmarks.soak.plan import Dice, SoakPlan, World
+from benchmarks.soak.program import HUNG
 from benchmarks.soak.records import LEFT, SENTENCE, STOPPED, WHOLE, Answer, Asked, Recorder
 
 # Milliseconds that a hand waits for the page of a busy machine.
-PATIENCE = 120_000
+PATIENCE = HUNG * 1000
 STATUS = ".live-status"
 # Notes every phase of the next text, so that the end of the last one is not taken for it.
 WATCH = """() => {

@@ -29,6 +29,7 @@ from composer.engine.capacity import Capacity
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.session import DecodeSession, SessionRow, check_slots
 from composer.model.runtime.batch import Failed
+from composer.model.runtime.cores import cores
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Scheduler:
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
-        self._capacity = Capacity(slots)
+        self._capacity, self._cores = Capacity(slots), cores()
         self._backoff, self._pause = Backoff(), pause or self._wait_unless_closed
 
     @property
@@ -286,6 +287,7 @@ class Scheduler:
     def _loop(self) -> None:
         session: DecodeSession | None = None
         while (joining := self._next()) is not None:
+            self._cores.enter(self)
             self._run_task()
             if not joining and (session is None or not session.keys):
                 self._backoff.succeed()
@@ -363,9 +365,11 @@ class Scheduler:
                 self._waiting = deque(each for each in self._waiting if not each.gone)
                 self._background = deque(each for each in self._background if not each.gone)
                 if self._closed:
+                    self._cores.leave(self)
                     return None
                 if self._waiting or self._background or self._running or self._tasks:
                     return self._admit()
+                self._cores.leave(self)
                 self._changed.wait()
 
     def _admit(self) -> list[RequestHandle]:

@@ -25,7 +25,7 @@ from composer.engine.engine import AnyComposition, Engine
 from composer.engine.execution import Executor
 from composer.engine.export import export
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
-from composer.engine.scheduler import LATER, POLL, QueueUpdate, RequestHandle, Scheduler
+from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
 from composer.evaluation.scoring import perplexities
 from composer.ui.runners.base import (
     Left,
@@ -48,6 +48,8 @@ T = TypeVar("T")
 PREVIEW_SECONDS = 3
 # They count as asked for so many seconds later: what a first word waits for comes before them.
 SOON = 1.0
+# And so does what is read of texts that are there already.
+AFTERWARDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class BatchedRunner(Runner):
             handle.close()
         if fusion is None:
             # The text is there: whatever others still wait for comes first.
-            yield from self._read(prompt, resolved, names, monotonic() + LATER)
+            yield from self._read(prompt, resolved, names, monotonic() + AFTERWARDS)
         if read:
             yield from self._read_text(prompt, tokens, resolved)
 
@@ -210,7 +212,7 @@ class BatchedRunner(Runner):
     @counted
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner. One text between two passes; words that others wait for come first."""
-        since = monotonic() + LATER
+        since = monotonic() + AFTERWARDS
         return [
             score
             for text in texts
@@ -287,7 +289,7 @@ class BatchedRunner(Runner):
 
         left = Event()
         with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
-            execute = self._executor(left, "The visitor has left.", monotonic() + LATER)
+            execute = self._executor(left, "The visitor has left.", monotonic() + AFTERWARDS)
             future = pool.submit(read_text, self.engine, prompt, tokens, composition, execute)
             try:
                 yield (yield from _polled(future))

@@ -6,9 +6,8 @@ import ctypes
 from functools import cache
 from threading import Lock
 
-import torch
-
 from composer.core.errors import ComposerError
+from composer.model.runtime.cores import cores
 from composer.model.runtime.native import structures as c
 from composer.model.runtime.native.library import step_library
 
@@ -33,4 +32,4 @@ class Team:
 @cache
 def team() -> Team:
     """The process's team, made when it is first asked for. Raises CompilerError as step_library."""
-    return Team(torch.get_num_threads())
+    return Team(cores().count)
