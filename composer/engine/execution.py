@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 # Runs a piece of work and returns its result: at once, or between two decoding passes of a server.
 Executor = Callable[[Callable[[], Any]], Any]
 # Seconds of small pieces between two passes: one piece at a time made a merge of 210 sites take minutes, and
-# more would have the texts wait for longer than a pass takes. Where others' work takes longer, so may this: a
-# share of the time that it waited for its turn, up to MOST_SLICE.
+# more would have the texts wait for longer than a pass takes. Where others' work takes longer, so may this: it
+# may take as long as it waited for its turn, up to MOST_SLICE.
 SLICE, MOST_SLICE = 0.1, 2.0
-SHARE = 0.25
 
 
 def run_inline(work: Callable[[], T]) -> T:
@@ -30,7 +29,7 @@ def in_turn(
     def some(asked: float) -> list[T]:
         made: list[T] = []
         began = clock()
-        slice_seconds = min(max(SLICE, SHARE * (began - asked)), MOST_SLICE)
+        slice_seconds = min(max(SLICE, began - asked), MOST_SLICE)
         for piece in left:
             made.append(piece())
             if clock() - began >= slice_seconds:
@@ -39,3 +38,13 @@ def in_turn(
 
     while made := execute(partial(some, clock())):
         yield from made
+
+
+def place_in_line(began: float, clock: Callable[[], float] = monotonic) -> float:
+    """Where the next piece of work that began at a moment stands in a server's line.
+
+    Halfway from there to now: what came in the first half of its time comes first, and what came later waits
+    for no longer than this has taken. With a place at the end for every piece, long work would wait for all
+    short work each time.
+    """
+    return (began + clock()) / 2

@@ -27,6 +27,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.backoff import LONGEST, Backoff
 from composer.engine.capacity import Capacity
 from composer.engine.engine import AnyComposition, Engine
+from composer.engine.execution import place_in_line
 from composer.engine.session import DecodeSession, SessionRow, check_slots
 from composer.model.runtime.batch import Failed
 from composer.model.runtime.cores import cores
@@ -192,7 +193,10 @@ class Scheduler:
         if not background:
             self.check_capacity()
         # Merged adapters are materialized first, some sites at a time between two passes. The row holds them.
-        resolved = self.engine.resolve(composition, lambda work: self.submit_task(work).result())
+        began = monotonic()
+        resolved = self.engine.resolve(
+            composition, lambda work: self.submit_task(work, place_in_line(began)).result()
+        )
         make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion, written)
         # A prefill runs on the decoding thread; without one the row is made here.
         row = self.submit_task(make).result() if resolved.missing_stats(fusion) else make()

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from composer.core.composition import Composition
-from composer.engine.execution import SLICE, in_turn, run_inline
+from composer.engine.execution import SLICE, in_turn, place_in_line, run_inline
 from tests.tools import tiny
 
 
@@ -36,7 +36,7 @@ def test_a_turn_has_as_many_pieces_as_a_slice_takes(each, expected):
     assert len(calls) == expected
 
 
-@pytest.mark.parametrize(("waited", "pieces"), [(0.0, 2), (2.0, 10), (60.0, 40)])
+@pytest.mark.parametrize(("waited", "pieces"), [(0.0, 2), (0.5, 10), (60.0, 40)])
 def test_who_waits_long_for_a_turn_has_a_longer_one(waited, pieces):
     """A piece takes half a slice; 40 of them are the longest turn."""
     clock, lengths = Clock(0.0), []
@@ -51,6 +51,11 @@ def test_who_waits_long_for_a_turn_has_a_longer_one(waited, pieces):
 
     list(in_turn([piece] * 80, execute, clock))
     assert lengths[0] == pytest.approx(pieces, abs=1)
+
+
+def test_long_work_lets_by_what_came_in_the_first_half_of_its_time():
+    assert place_in_line(100.0, lambda: 100.0) == 100.0
+    assert 103.0 < place_in_line(100.0, lambda: 110.0) < 107.0
 
 
 def test_a_piece_that_fails_ends_it_with_its_fault():

@@ -24,6 +24,7 @@ from composer.study.design.tuning import (
     report_settings,
     staged_arms,
     variants,
+    with_constants,
 )
 from composer.study.run_record import RunRecord, StoredSetting
 from composer.study.staged import StageConfig, drawn_places
@@ -97,6 +98,17 @@ def test_one_adapter_trained_anew_leaves_the_keys_of_the_others():
     after = staged_plan(anew, settings, PAIRS, PROMPTS, SAMPLING, per_prompt=1).cells
     changed = {one.target.name for one, two in zip(before, after, strict=True) if one.key != two.key}
     assert changed == {"negative+sports", "positive+sports"}
+
+
+def test_a_weighted_arm_weighs_the_last_attribute_and_with_1_is_its_method():
+    arm, plain, target = all_arms()["contrast-weighted"], all_arms()["contrast"], PAIRS[0]
+    assert [each["balance"] for each in variants(arm)] == [1.0, 1.25, 1.5]
+    first, last = target.modules
+    asked = with_constants(arm, {"balance": 1.5}).composition_for(target, 0.75)
+    assert asked["weights"] == {first: 1.0, last: 1.5} and "balance" not in asked
+    alike = with_constants(arm, {"balance": 1.0}).composition_for(target, 0.75)
+    assert alike == plain.composition_for(target, 0.75), "their texts have the same keys"
+    assert arm.unavailable_reason(chat=False) is None
 
 
 def test_a_module_that_is_missing_is_named_and_nothing_stands_in_for_it():

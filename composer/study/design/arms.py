@@ -5,7 +5,7 @@ A method that is added to composer.methods.METHODS is an arm without a line here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
@@ -16,11 +16,17 @@ from composer.study.design.targets import Target
 # The adapter trained on the union of both attributes' sets. It reads control words before its text that say
 # which labels are wanted.
 COMBINED = "combined"
-FIELDS = {each.name for each in fields(Composition)}
+# A constant of an arm that is no field of Composition: the weight of a target's last attribute, while the
+# others have 1.
+BALANCE = "balance"
+FIELDS = {each.name for each in fields(Composition)} | {BALANCE}
 # A method that is two arms, as its source and its relatives scale it.
 SCALES: Mapping[str, tuple[str, ...]] = MappingProxyType({"kl": ("unit", "paper")})
 # Where an arm starts from other constants than a Composition does.
 STARTS: Mapping[str, Mapping[str, object]] = MappingProxyType({"contrast": {"contrast": 0.5}})
+
+# Methods that are an arm with a weight for each attribute, too.
+WEIGHTED = ("sum", "contrast")
 
 Modules = tuple[str, ...]
 
@@ -50,8 +56,10 @@ class Arm:
     modules: Callable[[Target], Modules] = _all
     # A name of composer.methods.METHODS.
     method: str = "sum"
-    # More fields of Composition.
+    # More fields of Composition, or BALANCE.
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    # Constants to choose among, if others than those that are tried with the method; weaker ones first.
+    tried: Mapping[str, Sequence[object]] = field(default_factory=lambda: MappingProxyType({}))
     # The plain base gets an instruction instead of adapters.
     instructed: bool = False
 
@@ -70,8 +78,9 @@ class Arm:
         modules = self.modules(target)
         if not modules:
             return {}
-        weights = dict.fromkeys(modules, 1.0)
-        return {"method": self.method, "weights": weights, "strength": strength, **self.parameters}
+        parameters = dict(self.parameters)
+        weights = dict.fromkeys(modules, 1.0) | {modules[-1]: parameters.pop(BALANCE, 1.0)}
+        return {"method": self.method, "weights": weights, "strength": strength, **parameters}
 
 
 def single(attribute: str) -> Arm:
@@ -110,10 +119,26 @@ def method_arms(method: Method) -> tuple[Arm, ...]:
     )
 
 
+def weighted(method: Method) -> Arm:
+    """The method with a weight for each attribute, as somebody with a slider for each has it."""
+    start = {**STARTS.get(method.name, {}), BALANCE: 1.25}
+    return Arm(
+        f"{method.name}-weighted",
+        method.family,
+        f"{method.label}, weighted",
+        f"{method.label} with a weight for each attribute, chosen on development prompts.",
+        "this project",
+        method=method.name,
+        parameters=start,
+        tried=MappingProxyType({BALANCE: (1.0, 1.25, 1.5)}),
+    )
+
+
 def all_arms() -> dict[str, Arm]:
-    """Every arm by name: references, joint training, then the methods in the order of METHODS."""
+    """Every arm by name: references, joint training, the methods as in METHODS, then those with weights."""
     methods = [arm for method in METHODS.values() for arm in method_arms(method)]
-    return {arm.name: arm for arm in (*OTHERS, *methods)}
+    with_weights = [weighted(METHODS[name]) for name in WEIGHTED]
+    return {arm.name: arm for arm in (*OTHERS, *methods, *with_weights)}
 
 
 OTHERS: tuple[Arm, ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from types import MappingProxyType
 
 from composer.core.errors import ComposerError
@@ -54,6 +55,8 @@ def staged_arms(names: Sequence[str] | None) -> tuple[Arm, ...]:
 
 def variants(arm: Arm) -> list[dict[str, object]]:
     """The constants to try, weaker ones first; one of none where the method has none."""
+    if arm.tried:
+        return [dict(zip(arm.tried, values, strict=True)) for values in product(*arm.tried.values())]
     name = next((name for name in CONSTANTS if _tried(METHODS[arm.method], name)), None)
     return [{name: value} for value in CONSTANTS[name]] if name else [{}]
 

@@ -22,7 +22,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import AnyComposition, Engine
-from composer.engine.execution import Executor
+from composer.engine.execution import Executor, place_in_line
 from composer.engine.export import export
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
@@ -232,13 +232,17 @@ class BatchedRunner(Runner):
         self.scheduler.close()
 
     def _executor(self, left: Event, cancelled: str, since: float | None = None) -> Executor:
-        """Runs work between two passes. Once `left` is set, a ComposerError says `cancelled`. since: see
-        Scheduler.submit_task."""
+        """Runs work between two passes. Once `left` is set, a ComposerError says `cancelled`.
+
+        since: its place in line, see Scheduler.submit_task; None: that of work that begins now.
+        """
+        began = monotonic()
 
         def execute(work: Callable[[], T]) -> T:
             if left.is_set():
                 raise ComposerError(cancelled)
-            return self.scheduler.submit_task(work, since).result()
+            place = place_in_line(began) if since is None else since
+            return self.scheduler.submit_task(work, place).result()
 
         return execute
 
