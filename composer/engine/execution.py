@@ -11,8 +11,8 @@ T = TypeVar("T")
 # Runs a piece of work and returns its result: at once, or between two decoding passes of a server.
 Executor = Callable[[Callable[[], Any]], Any]
 # Seconds of small pieces between two passes: one piece at a time made a merge of 210 sites take minutes, and
-# more would have the texts wait for longer than a pass takes. Where others' work takes longer, so may this: it
-# may take as long as it waited for its turn, up to MOST_SLICE.
+# more would have the texts wait for longer than a pass takes. Where others' work is longer, so may this be:
+# as long as it waited for its turn, up to MOST_SLICE.
 SLICE, MOST_SLICE = 0.1, 2.0
 
 

@@ -16,11 +16,11 @@ from composer.model.rank_layout import GateTelemetry, Layout
 
 @dataclass(frozen=True)
 class _Stack:
-    """Sites of equal summed rank, stacked so that one batched product reads them all."""
+    """Adapters at sites, all of one rank, stacked so that one batched product reads them all."""
 
-    columns: torch.Tensor  # [S, R] int64: places on Z
-    gram: torch.Tensor  # [S, R, R]
-    cell: torch.Tensor  # [S * R] int64: layer * N + owner
+    columns: torch.Tensor  # [P, r] int64: places on Z
+    gram: torch.Tensor  # [P, r, r]
+    cell: torch.Tensor  # [P] int64: layer * N + owner
 
 
 class Contribution:
@@ -28,18 +28,20 @@ class Contribution:
 
     def __init__(self, layout: Layout):
         self._layout = layout
-        by_rank: dict[int, list[str]] = {}
-        for path, (start, end) in layout.spans.items():
-            if end > start:
-                by_rank.setdefault(end - start, []).append(path)
-        adapters = len(layout.bank.names)
-        place = torch.arange(len(layout.adapter_index), device=layout.adapter_index.device)  # [Z]
+        by_rank: dict[int, list[tuple[int, torch.Tensor]]] = {}
+        for path, (start, _) in layout.spans.items():
+            for part in layout.bank.sites[path].parts:
+                if part.rank:
+                    by_rank.setdefault(part.rank, []).append((start, part.gram))
+                start += part.rank
+        device, adapters = layout.adapter_index.device, len(layout.bank.names)
         cell = layout.layer * adapters + layout.adapter_index  # [Z]
         self._stacks = []
-        for paths in by_rank.values():
-            columns = torch.stack([place[slice(*layout.spans[path])] for path in paths])  # [S, R]
-            gram = torch.stack([layout.bank.sites[path].gram.to(place.device) for path in paths])  # [S, R, R]
-            self._stacks.append(_Stack(columns, gram, cell[columns].flatten()))
+        for rank, parts in by_rank.items():
+            first = torch.tensor([start for start, _ in parts], device=device)  # [P]
+            gram = torch.stack([each.to(device) for _, each in parts])  # [P, r, r]
+            columns = first[:, None] + torch.arange(rank, device=device)  # [P, r]
+            self._stacks.append(_Stack(columns, gram, cell[first]))
 
     def __call__(self, telemetry: GateTelemetry) -> torch.Tensor:
         """[B, L, N] float32, dimensionless.
@@ -56,9 +58,9 @@ class Contribution:
         coded = coded.ldexp(-exponent[:, None])
         added = energy.new_zeros(len(coded), layers * adapters)
         for stack in self._stacks:
-            z = coded[:, stack.columns].transpose(0, 1)  # [S, B, R]
-            squared = (torch.bmm(z, stack.gram) * z).transpose(0, 1)  # [B, S, R]
-            added.index_add_(1, stack.cell, squared.flatten(1))
+            z = coded[:, stack.columns].transpose(0, 1)  # [P, B, r]
+            squared = (torch.bmm(z, stack.gram) * z).sum(dim=2)  # [P, B]
+            added.index_add_(1, stack.cell, squared.T)
         added = added.view(len(coded), layers, adapters).clamp_min(0)
         # The roots apart: over a base that says nothing the quotient of squares would be infinite.
         root = added.sqrt().ldexp(exponent[:, None, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any, TypeVar
@@ -142,6 +142,12 @@ class Layout:
         if make not in self._derived:
             self._derived[make] = make(self)
         return self._derived[make]
+
+    def for_a_pass(self) -> Layout:
+        """The same layout, with which everything goes that a pass of transformers' modules makes of it: they
+        stack each site's factors, as much memory again."""
+        sites = {path: SiteFactors(own.parts, own.owners) for path, own in self.bank.sites.items()}
+        return replace(self, bank=replace(self.bank, sites=sites))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -43,6 +43,7 @@ def token_log_probs(
         spoken = ids.repeat_interleave(torch.tensor([len(each) for each in here], device=ids.device), dim=0)
         branches = [own for each in here for own in each.gates]  # P of [L, N]
         active, gates, routes = in_use(layout, branches, [route] * len(branches))
+        active = active.for_a_pass()
         call = GateCall(active, gates_tensor(gates, ids.device), TokenRouter.of(active, routes))
         logits = model(call, input_ids=spoken, use_cache=False).logits[:, :-1].float()  # [P, T-1, V]
         logits = check_drawable(LogitCombiner(here, ids.device)(logits))  # [G, T-1, V]

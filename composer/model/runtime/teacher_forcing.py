@@ -58,7 +58,7 @@ def forced(
     device = model.device
     ids = torch.tensor([*prompt, *text[:-1]], device=device)
     wanted = torch.tensor(text, device=device)[None, :, None]  # [1, T, 1]
-    rest = list(mixture)
+    rest, layout = list(mixture), layout.for_a_pass()
     while rest:
         count = rows_per_pass(rest, CHUNK_TOKENS // len(ids))
         part, rest = rest[:count], rest[count:]
