@@ -84,6 +84,14 @@ def memory(readings: Sequence[tuple[float, int]], warm_up: float) -> Memory | No
     return Memory(median(later[:count]), median(later[-count:]), max(size for _, size in readings))
 
 
+def by_minute(readings: Sequence[tuple[float, int]]) -> list[int]:
+    """The median of the bytes in each minute from the first reading on."""
+    minutes: dict[int, list[int]] = defaultdict(list)
+    for moment, size in readings:
+        minutes[int((moment - readings[0][0]) // 60)].append(size)
+    return [int(median(sizes)) for sizes in minutes.values()]
+
+
 # Threads that work for one call, and must be gone after it.
 OF_A_CALL = ("visitor", "comparing", "merging", "reading", "explaining")
 

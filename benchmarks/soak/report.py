@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from benchmarks.soak.check import Checked
 from benchmarks.soak.faults import NAMES
-from benchmarks.soak.figures import UNNOTICED, fairness, memory, waits
+from benchmarks.soak.figures import UNNOTICED, by_minute, fairness, memory, waits
 from benchmarks.soak.plan import SoakPlan, World
 from benchmarks.soak.run import Soaked
 from composer.core.document import Block, Heading, Paragraph, markdown, table
@@ -89,7 +89,8 @@ def _demands(made: Soaked, found: Checked, plan: SoakPlan) -> Iterator[Block]:
     if grown is not None:
         yield Paragraph(
             f"The server's memory: {grown.warm / 1e6:.0f} MB after the first {plan.warm_up:.0%} of the time, "
-            f"{grown.end / 1e6:.0f} MB at the end, at most {grown.most / 1e6:.0f} MB."
+            f"{grown.end / 1e6:.0f} MB at the end, at most {grown.most / 1e6:.0f} MB. By minute: "
+            f"{', '.join(f'{size / 1e6:.0f}' for size in by_minute(made.memory))}."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.soak import solo as solo_runs
 from benchmarks.soak.check import check
-from benchmarks.soak.figures import fairness, memory, not_freed, waits
+from benchmarks.soak.figures import by_minute, fairness, memory, not_freed, waits
 from benchmarks.soak.plan import Dice, SoakPlan
 from benchmarks.soak.records import LEFT, SENTENCE, STOPPED, WHOLE, Answer, Asked, Recorder, Sweep
 from benchmarks.soak.server import unexplained
@@ -177,6 +177,11 @@ def test_memory_grows_after_the_warm_up():
     leaking = [(float(place), 100 + place) for place in range(100)]
     assert memory(leaking, 0.3).growth > 0.3
     assert memory(readings[:3], 0.3) is None
+
+
+def test_memory_is_told_minute_by_minute():
+    readings = [(100.0 + second, 5 + second // 60) for second in range(150)]
+    assert by_minute(readings) == [5, 6, 7] and by_minute([]) == []
 
 
 def test_what_is_not_freed_is_named():
