@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -102,12 +102,13 @@ class SiteFactors:
     @cached_property
     def adapter_index(self) -> torch.Tensor:
         """[R] int64: which adapter a rank column is of."""
-        return self._by_column(self.owners, torch.int64)
+        return by_column(self.parts, self.owners, torch.int64).to(self.parts[0].A.device)
 
     @cached_property
     def scaling(self) -> torch.Tensor:
         """[R] float32"""
-        return self._by_column([part.scaling for part in self.parts], torch.float32)
+        values = [part.scaling for part in self.parts]
+        return by_column(self.parts, values, torch.float32).to(self.parts[0].A.device)
 
     @property
     def gram(self) -> torch.Tensor:
@@ -117,7 +118,7 @@ class SiteFactors:
         """
         return torch.block_diag(*(part.gram for part in self.parts))
 
-    @cached_property
+    @property
     def prototype(self) -> torch.Tensor:
         """[R] float32: each part's, see LoraFactors.prototype."""
         return torch.cat([part.prototype for part in self.parts])
@@ -142,11 +143,11 @@ class SiteFactors:
             chosen = [(self.parts[0].nothing(), UNOWNED)]
         return SiteFactors(*map(tuple, zip(*chosen, strict=True)))
 
-    def _by_column(self, values: Collection[float], dtype: torch.dtype) -> torch.Tensor:
-        """A value of each part -> one of each rank column, [R]."""
-        ranks = torch.tensor([part.rank for part in self.parts])
-        wide = torch.tensor(list(values), dtype=dtype).repeat_interleave(ranks)
-        return wide.to(self.parts[0].A.device)
+
+def by_column(parts: Sequence[LoraFactors], values: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
+    """A value of each part -> one of each of their rank columns, [R], on the CPU."""
+    ranks = torch.tensor([part.rank for part in parts], dtype=torch.int64)
+    return torch.tensor(values, dtype=dtype).repeat_interleave(ranks)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ def run_inline(work: Callable[[], T]) -> T:
 
 
 def in_turn(
-    pieces: Iterable[Callable[[], T]], execute: Executor, clock: Callable[[], float] = perf_counter
+    pieces: Iterable[Callable[[], T]], execute: Executor, clock: Callable[[], float] = monotonic
 ) -> Iterator[T]:
     """The results of the pieces in order. As many run in one call of `execute` as a slice takes."""
     left = iter(pieces)

@@ -76,7 +76,7 @@ class PromptAnalyzer:
 
         The last prompts' are kept for as long as the adapters are: people press Generate again and again.
         """
-        known = snapshot.layout.select(sorted(set(columns))).once(_Known)
+        known = snapshot.layout.select(sorted(set(columns))).once(_read_before)
         key = tuple(ids), tuple(columns), norm, every
         if key not in known:
             known[key] = self._divergence(snapshot, ids, columns, norm, every)
@@ -181,11 +181,9 @@ class PromptAnalyzer:
         return self._runner.read(layout, gates, [ids] * rows, unembed=unembed, every=every)
 
 
-class _Known(OrderedDict[Hashable, np.ndarray]):
-    """Divergences [L, n] that were read under a layout."""
-
-    def __init__(self, layout: Layout):
-        super().__init__()
+def _read_before(layout: Layout) -> OrderedDict[Hashable, np.ndarray]:
+    """Divergences [L, n] that were read under a layout: none yet."""
+    return OrderedDict()
 
 
 def divergence_of_likely(logits: torch.Tensor, top_p: float) -> torch.Tensor:

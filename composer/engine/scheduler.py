@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 READ_TOKENS = 512
 # Longest time between two events of a request, in seconds.
 POLL = 0.25
-# A request or a task of low priority counts as one that came so many seconds later. Without an end to its
-# wait it would never run where somebody always writes.
+# A request of low priority counts as one that came so many seconds later. Without an end to its wait it would
+# never run where somebody always writes.
 LATER = 15.0
 NO_MEMORY = "The memory is not enough for this text; shorten the prompt, or ask for fewer new tokens."
 FAILING = (
@@ -219,8 +219,8 @@ class Scheduler:
     def submit_task(self, work: Callable[[], T], since: float | None = None) -> Future[T]:
         """Run something on the decoding thread: one task between two passes, so that the texts go on.
 
-        since: its place in line, in seconds of the monotonic clock; None: now. What can wait takes one LATER
-        seconds after it began, so that it comes some time. Cancelling the future withdraws it. Raises
+        since: its place in line, in seconds of the monotonic clock; None: now. What can wait takes the place
+        of a later moment, so that it is run some time. Cancelling the future withdraws it. Raises
         ComposerError when the scheduler is closed.
         """
         future: Future[T] = Future()

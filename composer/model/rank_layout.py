@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from composer.adapters.bank import UNOWNED, AdapterBank, SiteFactors
+from composer.adapters.bank import UNOWNED, AdapterBank, LoraFactors, SiteFactors, by_column
 
 T = TypeVar("T")
 
@@ -55,26 +55,23 @@ class Layout:
         before: the layout of the bank that this one was made of. Its selections whose adapters are the same
         are kept, with all that was derived from them: texts go on as if nothing had come or gone.
         """
-        spans, parts, layer, end = {}, [], [], 0
+        spans, end = {}, 0
+        parts, owners, layer = list[LoraFactors](), list[int](), list[int]()
         for path in layer_of:
             if path in bank.sites:
                 site = bank.sites[path]
                 spans[path] = (end, end + site.rank)
-                parts += zip(site.parts, site.owners, strict=True)
+                parts += site.parts
+                owners += site.owners
                 layer += [layer_of[path]] * len(site.parts)
                 end += site.rank
-        ranks = torch.tensor([part.rank for part, _ in parts], dtype=torch.int64)
-
-        def by_column(values: list[int] | list[float], dtype: torch.dtype) -> torch.Tensor:
-            return torch.tensor(values, dtype=dtype).repeat_interleave(ranks).to(device)  # [Z]
-
         made = cls(
             bank,
             layers,
             spans,
-            by_column(layer, torch.int64),
-            by_column([owner for _, owner in parts], torch.int64),
-            by_column([part.scaling for part, _ in parts], torch.float32),
+            by_column(parts, layer, torch.int64).to(device),
+            by_column(parts, owners, torch.int64).to(device),
+            by_column(parts, [part.scaling for part in parts], torch.float32).to(device),
             tuple(range(len(bank.names))),
         )
         if before is not None:
