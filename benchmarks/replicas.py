@@ -2,7 +2,8 @@
 
     python -m benchmarks.replicas [--replicas 2] [--tokens 200] [--rounds 12]
 
-The two ways are measured in turns, so that whatever else the machine does slows both. Prints JSON.
+The two ways are measured in turns, so that whatever else the machine does slows both. CPU seconds are those
+of the front and of the replica together; others' work hardly changes them. Prints JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,13 +25,15 @@ from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
 
+import psutil
 from gradio_client import Client
 
 from composer.core.errors import ComposerError
+from composer.ui.replicas.front import COOKIE, REPLICA
 
 ROOT = Path(__file__).parents[1]
 PROMPT = "The train was late again, and"
-REPLICA = re.compile(r"replica (\w+) \(process (\d+)\) is at (\S+:\d+)")
+MEMBER = re.compile(r"replica (\w+) \(process (\d+)\) is at (\S+:\d+)")
 READY = re.compile(r"The page is at (http\S+)/ ")
 # Seconds for Ray and the replicas to start on a loaded machine.
 PATIENCE = 400
@@ -46,7 +50,7 @@ class Replicas:
     @property
     def members(self) -> dict[str, tuple[int, str]]:
         """Process and address of every replica that there has been, by its key, the newest last."""
-        found = REPLICA.findall(self.log.read_text("utf-8", "replace"))
+        found = MEMBER.findall(self.log.read_text("utf-8", "replace"))
         return {key: (int(pid), f"http://{place}") for key, pid, place in found}
 
 
@@ -89,6 +93,14 @@ def wait_for(server: Replicas, condition, seconds: float = PATIENCE) -> bool:
     return True
 
 
+def replica_of(server: Replicas, client: Client) -> str:
+    """The key of the replica that this visitor is at."""
+    cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+    request = urllib.request.Request(f"{server.address}/gradio_api/app_id", headers=cookie)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return answer.headers[REPLICA]
+
+
 def seconds_of(client: Client, tokens: int, seed: int) -> float:
     """For one text, from asking to its last token."""
     begun = perf_counter()
@@ -96,17 +108,33 @@ def seconds_of(client: Client, tokens: int, seed: int) -> float:
     return perf_counter() - begun
 
 
-def overhead(direct: Client, front: Client, tokens: int, rounds: int) -> dict[str, float]:
-    """Medians of a text's seconds straight and through the front, and of their ratios."""
-    pairs = []
+def cpu_seconds(server: Replicas, replica: int) -> float:
+    """What the front and the replica of this process have used so far."""
+    times = [psutil.Process(each).cpu_times() for each in (server.process.pid, replica)]
+    return sum(each.user + each.system for each in times)
+
+
+def overhead(server: Replicas, key: str, front: Client, tokens: int, rounds: int) -> dict[str, float]:
+    """Medians of a text's seconds straight and through the front, and of their ratios, less 1.
+
+    key: the replica of `front`."""
+    replica, place = server.members[key]
+    direct = Client(place, verbose=False)
+    seconds, cpu = [], []
     for each in range(rounds):
-        ways = (direct, front) if each % 2 else (front, direct)
-        found = {id(way): seconds_of(way, tokens, each) for way in ways}
-        pairs.append((found[id(direct)], found[id(front)]))
+        found = {}
+        for way in (direct, front) if each % 2 else (front, direct):
+            begun = cpu_seconds(server, replica)
+            found[way] = seconds_of(way, tokens, each), cpu_seconds(server, replica) - begun
+        for kept, of_direct, of_front in zip((seconds, cpu), found[direct], found[front], strict=True):
+            kept.append((of_direct, of_front))
     return {
-        "direct seconds": median(first for first, _ in pairs),
-        "front seconds": median(second for _, second in pairs),
-        "overhead": median(second / first for first, second in pairs) - 1,
+        "direct seconds": median(first for first, _ in seconds),
+        "front seconds": median(second for _, second in seconds),
+        "overhead": median(second / first for first, second in seconds) - 1,
+        "direct CPU seconds": median(first for first, _ in cpu),
+        "front CPU seconds": median(second for _, second in cpu),
+        "CPU overhead": median(second / first for first, second in cpu) - 1,
     }
 
 
@@ -125,11 +153,11 @@ def texts_a_second(clients: Sequence[Client], tokens: int, rounds: int) -> float
 
 def measure(server: Replicas, tokens: int, rounds: int) -> dict[str, object]:
     """Overhead of the front, and what all replicas do beside one."""
-    _, place = next(iter(server.members.values()))
-    direct = Client(place, verbose=False)
     # A visitor is at one replica: so many that each replica has some.
     crowd = [Client(server.address, verbose=False) for _ in range(2 * len(server.members))]
-    result: dict[str, object] = overhead(direct, crowd[0], tokens, rounds)
+    key = replica_of(server, crowd[0])
+    _, place = server.members[key]
+    result: dict[str, object] = overhead(server, key, crowd[0], tokens, rounds)
     alone = [Client(place, verbose=False) for _ in crowd]
     rates = [(texts_a_second(alone, tokens, 1), texts_a_second(crowd, tokens, 1)) for _ in range(rounds // 2)]
     one, several = (median(rate) for rate in zip(*rates, strict=True))
