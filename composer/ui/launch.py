@@ -14,6 +14,7 @@ import gradio as gr
 
 from composer.adapters.hub import stay_on_the_hub
 from composer.core.errors import ComposerError
+from composer.core.heap import trimmed
 from composer.engine.engine import Engine
 from composer.model.checkpoints.files import fetch_base
 from composer.ui.address import check_address
@@ -85,7 +86,7 @@ def serving(
     if on_gpu:
         log.info("one base is offered: on ZeroGPU every call is forked from what was loaded at the start")
     page = Page(runner, settings, menu)
-    with closing(runner):
+    with trimmed(), closing(runner):
         blocks = page.blocks()
         try:
             blocks.launch(
