@@ -307,9 +307,9 @@ LESSONS = (
         "Generate with the "
         "sum first.",
         "Then choose Contrast under Method, keep the seed, and generate: both meters should pass 80%.",
-        "The food",
-        Composition({"positive": 1.0, "sports": 1.25}, contrast=0.5),
-        6,
+        "The crowd",
+        Composition({"positive": 1.5, "sports": 1.5}, contrast=0.25),
+        3,
         "contrast",
         _contrast,
         ("negative",),

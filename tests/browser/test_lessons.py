@@ -7,8 +7,8 @@ from playwright.sync_api import expect
 
 from benchmarks.hands import set_slider, write_in_lesson, write_until_passed
 
-# Draws of a new seed that a lesson may take: a text is a text.
-TRIES = 4
+# Draws of a new seed that a lesson may take: three of five texts pass, by chance.
+TRIES = 8
 
 
 def start(page, place):
@@ -97,5 +97,5 @@ def test_subtracting_the_opposite(page):
     write_in_lesson(page)
     assert not passed(page)
     choose(page, "Outputs · Contrast")
-    expect(page.locator(".lesson-formula")).to_contain_text("0.50 · its opposite of Positive")
+    expect(page.locator(".lesson-formula")).to_contain_text("0.38 · its opposite of Positive")
     until_it_passes(page)
