@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,7 +28,6 @@ import psutil
 from gradio_client import Client
 
 from composer.core.errors import ComposerError
-from composer.ui.replicas.front import COOKIE, REPLICA
 
 ROOT = Path(__file__).parents[1]
 PROMPT = "The train was late again, and"
@@ -93,14 +91,6 @@ def wait_for(server: Replicas, condition, seconds: float = PATIENCE) -> bool:
     return True
 
 
-def replica_of(server: Replicas, client: Client) -> str:
-    """The key of the replica that this visitor is at."""
-    cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
-    request = urllib.request.Request(f"{server.address}/gradio_api/app_id", headers=cookie)
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return answer.headers[REPLICA]
-
-
 def seconds_of(client: Client, tokens: int, seed: int) -> float:
     """For one text, from asking to its last token."""
     begun = perf_counter()
@@ -108,10 +98,17 @@ def seconds_of(client: Client, tokens: int, seed: int) -> float:
     return perf_counter() - begun
 
 
-def cpu_seconds(server: Replicas, replica: int) -> float:
-    """What the front and the replica of this process have used so far."""
-    times = [psutil.Process(each).cpu_times() for each in (server.process.pid, replica)]
+def cpu_seconds(*processes: int) -> float:
+    """What these have used so far, all together."""
+    times = [psutil.Process(each).cpu_times() for each in processes]
     return sum(each.user + each.system for each in times)
+
+
+def replica_of(server: Replicas, client: Client) -> str:
+    """The key of this visitor's replica: the one that works while they have a text written."""
+    before = {key: cpu_seconds(process) for key, (process, _) in server.members.items()}
+    seconds_of(client, 50, 0)
+    return max(before, key=lambda key: cpu_seconds(server.members[key][0]) - before[key])
 
 
 def overhead(server: Replicas, key: str, front: Client, tokens: int, rounds: int) -> dict[str, float]:
@@ -124,8 +121,8 @@ def overhead(server: Replicas, key: str, front: Client, tokens: int, rounds: int
     for each in range(rounds):
         found = {}
         for way in (direct, front) if each % 2 else (front, direct):
-            begun = cpu_seconds(server, replica)
-            found[way] = seconds_of(way, tokens, each), cpu_seconds(server, replica) - begun
+            begun = cpu_seconds(server.process.pid, replica)
+            found[way] = seconds_of(way, tokens, each), cpu_seconds(server.process.pid, replica) - begun
         for kept, of_direct, of_front in zip((seconds, cpu), found[direct], found[front], strict=True):
             kept.append((of_direct, of_front))
     return {

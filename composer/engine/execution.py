@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -48,3 +51,49 @@ def place_in_line(began: float, clock: Callable[[], float] = monotonic) -> float
     short work each time.
     """
     return (began + clock()) / 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work, and who waits for it."""
+
+    work: Callable[[], Any]
+    # Its place in line, in seconds of the monotonic clock.
+    since: float
+    future: Future[Any] = field(default_factory=Future)
+
+    def run(self) -> Callable[[], None]:
+        """Do the work. Returns what tells its outcome to whoever waits."""
+        try:
+            return partial(self.future.set_result, self.work())
+        except BaseException as fault:  # whoever waits for the future gets it
+            return partial(self.future.set_exception, fault)
+
+
+class TaskLine:
+    """Tasks that wait, the one with the earliest place first. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._tasks: list[Task] = []
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, work: Callable[[], T], since: float) -> Future[T]:
+        """Queue the work behind all that have this place or an earlier one. Cancelling the future withdraws
+        it."""
+        task = Task(work, since)
+        insort(self._tasks, task, key=lambda each: each.since)
+        return task.future
+
+    def start_first(self) -> Task | None:
+        """Take the first task out, to be run now. None where it was withdrawn, and where there is none."""
+        task = self._tasks.pop(0) if self._tasks else None
+        return task if task and task.future.set_running_or_notify_cancel() else None
+
+    def fail_all(self, fault: BaseException) -> None:
+        """End all with this fault."""
+        tasks, self._tasks = self._tasks, []
+        for each in tasks:
+            if each.future.set_running_or_notify_cancel():
+                each.future.set_exception(fault)

@@ -8,7 +8,6 @@ Continuous batching as in Orca (Yu et al. 2022): a new request waits for one pas
 from __future__ import annotations
 
 import logging
-from bisect import insort
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,7 +17,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
@@ -27,7 +26,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.backoff import LONGEST, Backoff
 from composer.engine.capacity import Capacity
 from composer.engine.engine import AnyComposition, Engine
-from composer.engine.execution import place_in_line
+from composer.engine.execution import Executor, TaskLine, place_in_line
 from composer.engine.session import DecodeSession, SessionRow, check_slots
 from composer.model.runtime.batch import Failed
 from composer.model.runtime.cores import cores
@@ -57,16 +56,6 @@ class QueueUpdate:
 
     # In the queue while all slots are busy, 1 is next; 0: the request is running.
     position: int
-
-
-@dataclass(frozen=True)
-class _Task:
-    """Something to run between two passes."""
-
-    future: Future[Any]
-    work: Callable[[], Any]
-    # Its place in line, in monotonic seconds.
-    since: float
 
 
 class RequestHandle:
@@ -132,7 +121,7 @@ class Scheduler:
         # adapters would wait for the garbage collector.
         self._running: dict[Hashable, RequestHandle] = {}
         self._keys = count()
-        self._tasks: deque[_Task] = deque()
+        self._tasks = TaskLine()
         self._in_task = False
         self._changed = Condition()
         self._thread: Thread | None = None
@@ -193,10 +182,7 @@ class Scheduler:
         if not background:
             self.check_capacity()
         # Merged adapters are materialized first, some sites at a time between two passes. The row holds them.
-        began = monotonic()
-        resolved = self.engine.resolve(
-            composition, lambda work: self.submit_task(work, place_in_line(began)).result()
-        )
+        resolved = self.engine.resolve(composition, self.executor())
         make = partial(self.engine.row, next(self._keys), prompt, resolved, sampling, fusion, written)
         # A prefill runs on the decoding thread; without one the row is made here.
         row = self.submit_task(make).result() if resolved.missing_stats(fusion) else make()
@@ -223,13 +209,24 @@ class Scheduler:
         of a later moment, so that it is run some time. Cancelling the future withdraws it. Raises
         ComposerError when the scheduler is closed.
         """
-        future: Future[T] = Future()
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
-            insort(self._tasks, _Task(future, work, monotonic() if since is None else since), key=_since)
+            future = self._tasks.add(work, monotonic() if since is None else since)
             self._start()
         return future
+
+    def executor(self, since: float | None = None) -> Executor:
+        """Runs each piece of some work as a task, and waits for it.
+
+        since: the place in line of all; None: as place_in_line has it for work that begins now.
+        """
+        began = monotonic()
+
+        def execute(work: Callable[[], T]) -> T:
+            return self.submit_task(work, place_in_line(began) if since is None else since).result()
+
+        return execute
 
     def check_capacity(self, branches: int = 1) -> None:
         """Raise the ComposerError that submitting a row with so many branches would raise."""
@@ -345,21 +342,12 @@ class Scheduler:
     def _run_task(self) -> None:
         """Run the first task in line, unless it was withdrawn."""
         with self._changed:
-            if not self._tasks:
-                return
-            task = self._tasks.popleft()
-            future, work = task.future, task.work
-            self._in_task = future.set_running_or_notify_cancel()
-        if not self._in_task:
-            return
-        try:
-            result = work()
-        except BaseException as fault:  # whoever waits for the future gets it
+            task = self._tasks.start_first()
+            self._in_task = task is not None
+        if task is not None:
+            tell = task.run()
             self._in_task = False
-            future.set_exception(fault)
-        else:
-            self._in_task = False
-            future.set_result(result)
+            tell()
 
     def _next(self) -> list[RequestHandle] | None:
         """The requests to add before the next pass. Waits while there is nothing to do; None at the end."""
@@ -439,19 +427,14 @@ class Scheduler:
             waiting = [*self._waiting, *self._background] if everybody else []
             handles = [*self._running.values(), *waiting]
             self._running.clear()
-            tasks = list(self._tasks) if everybody else []
+            tasks = TaskLine()
             if everybody:
-                for line in (self._waiting, self._background, self._tasks):
-                    line.clear()
+                tasks, self._tasks = self._tasks, tasks
+                self._waiting.clear()
+                self._background.clear()
         for handle in handles:
             handle.outbox.put(_sentence(fault))
-        for task in tasks:
-            if task.future.set_running_or_notify_cancel():
-                task.future.set_exception(fault)
-
-
-def _since(task: _Task) -> float:
-    return task.since
+        tasks.fail_all(fault)
 
 
 def _sentence(fault: BaseException) -> ComposerError:

@@ -14,7 +14,6 @@ import gradio as gr
 
 from composer.adapters.hub import stay_on_the_hub
 from composer.core.errors import ComposerError
-from composer.core.heap import trimmed
 from composer.engine.engine import Engine
 from composer.model.checkpoints.files import fetch_base
 from composer.ui.address import check_address
@@ -22,6 +21,7 @@ from composer.ui.bases.loads import LoadedBases
 from composer.ui.bases.menu import BaseMenu
 from composer.ui.bases.opening import FetchBase, Opener, ServedBase, added_adapters, make_runner, page_options
 from composer.ui.bases.serving import BaseRoutes, logged_in
+from composer.ui.heap import trimmed
 from composer.ui.page import Page
 from composer.ui.runners.base import Runner
 from composer.ui.runners.budgets import Budgets

@@ -22,7 +22,7 @@ from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapters
 from composer.engine.engine import AnyComposition, Engine
-from composer.engine.execution import Executor, place_in_line
+from composer.engine.execution import Executor
 from composer.engine.export import export
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
@@ -236,13 +236,12 @@ class BatchedRunner(Runner):
 
         since: its place in line, see Scheduler.submit_task; None: that of work that begins now.
         """
-        began = monotonic()
+        run = self.scheduler.executor(since)
 
         def execute(work: Callable[[], T]) -> T:
             if left.is_set():
                 raise ComposerError(cancelled)
-            place = place_in_line(began) if since is None else since
-            return self.scheduler.submit_task(work, place).result()
+            return run(work)
 
         return execute
 

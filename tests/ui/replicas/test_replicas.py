@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 import app
 from benchmarks.chromium import chromium
 from benchmarks.hands import set_slider
-from benchmarks.replicas import Replicas, overhead, replica_of, replicas, wait_for
+from benchmarks.replicas import Replicas, overhead, replicas, wait_for
 from composer.ui.replicas.events import CUT
 from composer.ui.replicas.front import COOKIE, REPLICA
 from tests.browser.hands import WRITING
@@ -60,6 +60,10 @@ def ask(server: Replicas, cookie: str, path: str, body: object = None) -> tuple[
         request.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(request, timeout=120) as answer:
         return answer.read(), answer.headers[REPLICA]
+
+
+def replica_of(server: Replicas, client: Client) -> str:
+    return ask(server, client.cookies[COOKIE], "gradio_api/app_id")[1]
 
 
 def begin(server: Replicas, client: Client, prompt: str, **options: object) -> Job:

@@ -11,7 +11,7 @@ import pytest
 # Blocks as small as an adapter's matrices, every second one freed: glibc keeps those.
 FREED = """
 import json, psutil, time
-from composer.core import heap
+from composer.ui import heap
 from threading import enumerate as threads
 
 def held():
