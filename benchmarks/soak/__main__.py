@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.soak", description="Many visitors and faults, every answer compared."
     )
     parser.add_argument("--minutes", type=float, default=default.seconds / 60, help="%(default)s")
+    warm_up = default.warm_up / 60
+    parser.add_argument("--warm-up", type=float, default=warm_up, help="minutes before (%(default)s)")
     parser.add_argument("--visitors", type=int, default=default.visitors, help="programs (%(default)s)")
     parser.add_argument("--browsers", type=int, default=default.browsers, help="%(default)s")
     parser.add_argument("--seed", type=int, default=default.seed, help="of all they do (%(default)s)")
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "benchmarks.soak", *words])
     plan = SoakPlan(
         seconds=given.minutes * 60,
+        warm_up=given.warm_up * 60,
         visitors=given.visitors,
         browsers=given.browsers,
         seed=given.seed,

@@ -16,8 +16,8 @@ PLAIN_METHODS = ("sum", "average", "contrast")
 PLAIN_ACTIONS = ("generate", "curves", "stop", "stream cut", "share link")
 # Waits below so many seconds are nobody's disadvantage: the clock of a visitor is no finer.
 UNNOTICED = 0.5
-# Readings of the memory whose median is one figure.
-READINGS = 20
+# Readings of the memory whose median is one figure: a minute's.
+READINGS = 60
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def fairness(answers: Sequence[Answer]) -> Fairness:
 
 
 def memory(readings: Sequence[tuple[float, int]], warm_up: float) -> Memory | None:
-    """warm_up: the share of the readings before which growth is no fault. None where they are too few."""
-    later = [size for _, size in readings[int(len(readings) * warm_up) :]]
+    """warm_up: seconds in which growth is no fault. None where too few readings are later."""
+    later = [size for moment, size in readings if moment - readings[0][0] >= warm_up]
     if len(later) < 4:
         return None
     count = min(READINGS, len(later) // 2)

@@ -32,6 +32,9 @@ class SoakPlan:
     """The size of a soak."""
 
     seconds: float = 600
+    # Seconds before these, with the same visitors and faults, in which what is kept for later fills: adapters
+    # that make room for each other, merges, the second base. Memory should no longer grow after them.
+    warm_up: float = 300
     # Through the API, and with a browser.
     visitors: int = 30
     browsers: int = 3
@@ -42,8 +45,6 @@ class SoakPlan:
     thinking: float = 6.0
     # Seconds between two faults.
     fault_every: float = 10.0
-    # The share of the time after which memory should no longer grow.
-    warm_up: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,10 @@ def passed(made: Soaked, found: Checked) -> bool:
 def _head(made: Soaked, found: Checked, world: World, plan: SoakPlan, command: str) -> Iterator[Block]:
     yield Heading("The soak", 1)
     yield Paragraph(
-        f"{plan.visitors} programs and {plan.browsers} browsers for {made.seconds / 60:.1f} minutes, with a "
-        f"fault every {plan.fault_every:.0f} seconds, on {' and '.join(world.bases)}. Afterwards every "
-        "answer was compared with its solo run: a fresh engine, one text at a time, the same seed. Made by "
+        f"{plan.visitors} programs and {plan.browsers} browsers for {made.seconds / 60:.1f} minutes, "
+        f"{plan.warm_up / 60:.1f} of them to warm up, with a fault every {plan.fault_every:.0f} seconds, on "
+        f"{' and '.join(world.bases)}. Afterwards every answer was compared with its solo run: a fresh "
+        "engine, one text at a time, the same seed. Made by "
         f"`{command}` on {machine_line()}."
     )
     yield Paragraph(
@@ -88,8 +89,8 @@ def _demands(made: Soaked, found: Checked, plan: SoakPlan) -> Iterator[Block]:
         )
     if grown is not None:
         yield Paragraph(
-            f"The server's memory: {grown.warm / 1e6:.0f} MB after the first {plan.warm_up:.0%} of the time, "
-            f"{grown.end / 1e6:.0f} MB at the end, at most {grown.most / 1e6:.0f} MB. By minute: "
+            f"The server's memory: {grown.warm / 1e6:.0f} MB in the minute after the warm-up, "
+            f"{grown.end / 1e6:.0f} MB in the last one, at most {grown.most / 1e6:.0f} MB. By minute: "
             f"{', '.join(f'{size / 1e6:.0f}' for size in by_minute(made.memory))}."
         )
 

@@ -100,8 +100,9 @@ def _soaked(
     for thread in threads:
         thread.start()
         over.wait(plan.seconds * ARRIVING / len(threads))
-    while monotonic() - began < plan.seconds and server.running:
-        over.wait(min(10.0, max(plan.seconds - (monotonic() - began), 0.1)))
+    whole = plan.warm_up + plan.seconds
+    while monotonic() - began < whole and server.running:
+        over.wait(min(10.0, max(whole - (monotonic() - began), 0.1)))
         tell(f"{monotonic() - began:.0f} s: {len(made.recorder.answers)} answers")
     injector.close()
     over.set()

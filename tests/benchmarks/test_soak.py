@@ -15,7 +15,7 @@ from benchmarks.soak.run import soak
 from benchmarks.soak.solo import Solo
 from tests.benchmarks.soak_world import tiny_world
 
-PLAN = SoakPlan(seconds=75, visitors=8, browsers=1, tokens=24, thinking=1.0, fault_every=2.5)
+PLAN = SoakPlan(seconds=60, warm_up=15, visitors=8, browsers=1, tokens=24, thinking=1.0, fault_every=2.5)
 
 
 @pytest.mark.timeout(1500)  # a machine that trains beside it takes many times as long
