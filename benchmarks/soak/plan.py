@@ -34,7 +34,7 @@ class SoakPlan:
     seconds: float = 600
     # Seconds before these, with the same visitors and faults, in which what is kept for later fills: adapters
     # that make room for each other, merges, the second base. Memory should no longer grow after them.
-    warm_up: float = 300
+    warm_up: float = 600
     # Through the API, and with a browser.
     visitors: int = 30
     browsers: int = 3
