@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Event
@@ -28,6 +29,8 @@ WATCH = """() => {
 }"""
 ENDED = "['done', 'stopped', 'error'].includes(window.soakPhases.at(-1))"
 WORDS = "(window.soakPhases.includes('writing') && document.querySelector('.live-tokens')?.textContent)"
+# What a page says that was opened with somebody's mix: by a link, or from another base.
+FROM_A_LINK = re.compile("as in the link|came along")
 # What a page's own request leaves on the console when it is closed amid it.
 CUT = (
     "ERR_ABORTED",
@@ -106,6 +109,11 @@ class Hands:
 
     def _tell(self, what: str) -> None:
         self.recorder.report(self.name, "page", what[:300])
+
+    def _await_link(self) -> None:
+        """Wait until the page says that it stands as its link has it: until then its sliders still move."""
+        if "recipe=" in self.page.url:
+            expect(self.page.locator(STATUS)).to_contain_text(FROM_A_LINK, timeout=PATIENCE)
 
     # --- the controls --------------------------------------------------------------------------
 
@@ -209,7 +217,7 @@ class Hands:
         self._drops = True
         self.page.close()
         self._show(self._context.new_page(), link)
-        expect(self.page.locator(STATUS)).to_contain_text("as in the link", timeout=PATIENCE)
+        self._await_link()
 
     def change_base(self, name: str) -> bool:
         """By the menu. False where it says why not."""
@@ -228,7 +236,7 @@ class Hands:
         page.click(".base-go")
         page.wait_for_url(f"**/base/{name}/**")
         page.wait_for_selector(f"{STATUS}[data-phase]")
-        expect(page.locator(STATUS)).to_contain_text("came along", timeout=PATIENCE)
+        self._await_link()
         self.base = name
         return True
 
@@ -269,6 +277,7 @@ class Hands:
         else:
             page.reload()
             page.wait_for_selector(f"{STATUS}[data-phase]")
+            self._await_link()
 
     def _record(self, action: str, asked: Asked, ended: str, times: tuple[float, float]) -> None:
         page, (at, first) = self.page, times
