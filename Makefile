@@ -71,7 +71,7 @@ bench: $(DEV) ## measure speed beside PEFT, write benchmarks/RESULTS.md (ARGS go
 bench-gpu: $(DEV) ## measure all GPU figures in one go, 7 minutes on one 80 GB card; go on after a run that was cut off
 	$(PY) -m composer bench --only gpu $(ARGS)
 
-soak: $(DEV) chromium ## 30 visitors and 3 browsers for 10 minutes under faults, every answer compared: benchmarks/SOAK.md
+soak: $(DEV) chromium ## 30 visitors and 3 browsers for 10 minutes and 10 to warm up, under faults, every answer compared: benchmarks/SOAK.md
 	$(PY) -m benchmarks.soak $(ARGS)
 
 clean: ## remove the environment

@@ -114,24 +114,28 @@ def replica_of(server: Replicas, client: Client) -> str:
 def overhead(server: Replicas, key: str, front: Client, tokens: int, rounds: int) -> dict[str, float]:
     """Medians of a text's seconds straight and through the front, and of their ratios, less 1.
 
-    key: the replica of `front`."""
+    key: the replica of `front`.
+    """
     replica, place = server.members[key]
     direct = Client(place, verbose=False)
-    seconds, cpu = [], []
+    spent: dict[Client, list[tuple[float, float]]] = {direct: [], front: []}
     for each in range(rounds):
-        found = {}
         for way in (direct, front) if each % 2 else (front, direct):
             begun = cpu_seconds(server.process.pid, replica)
-            found[way] = seconds_of(way, tokens, each), cpu_seconds(server.process.pid, replica) - begun
-        for kept, of_direct, of_front in zip((seconds, cpu), found[direct], found[front], strict=True):
-            kept.append((of_direct, of_front))
+            seconds = seconds_of(way, tokens, each)
+            spent[way].append((seconds, cpu_seconds(server.process.pid, replica) - begun))
+    both = list(zip(spent[direct], spent[front], strict=True))
+    wall = [(straight[0], through[0]) for straight, through in both]
+    cpu = [(straight[1], through[1]) for straight, through in both]
+    return _compared("", wall) | _compared("CPU ", cpu)
+
+
+def _compared(kind: str, pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """pairs: what each text took straight and through the front."""
     return {
-        "direct seconds": median(first for first, _ in seconds),
-        "front seconds": median(second for _, second in seconds),
-        "overhead": median(second / first for first, second in seconds) - 1,
-        "direct CPU seconds": median(first for first, _ in cpu),
-        "front CPU seconds": median(second for _, second in cpu),
-        "CPU overhead": median(second / first for first, second in cpu) - 1,
+        f"direct {kind}seconds": median(direct for direct, _ in pairs),
+        f"front {kind}seconds": median(front for _, front in pairs),
+        f"{kind}overhead": median(front / direct for direct, front in pairs) - 1,
     }
 
 

@@ -110,11 +110,6 @@ class Hands:
     def _tell(self, what: str) -> None:
         self.recorder.report(self.name, "page", what[:300])
 
-    def _await_link(self) -> None:
-        """Wait until the page says that it stands as its link has it: until then its sliders still move."""
-        if "recipe=" in self.page.url:
-            expect(self.page.locator(STATUS)).to_contain_text(FROM_A_LINK, timeout=PATIENCE)
-
     # --- the controls --------------------------------------------------------------------------
 
     def fill_in(self, own: str = "", tokens: int | None = None) -> Asked:
@@ -217,7 +212,7 @@ class Hands:
         self._drops = True
         self.page.close()
         self._show(self._context.new_page(), link)
-        self._await_link()
+        expect(self.page.locator(STATUS)).to_contain_text("as in the link", timeout=PATIENCE)
 
     def change_base(self, name: str) -> bool:
         """By the menu. False where it says why not."""
@@ -236,7 +231,7 @@ class Hands:
         page.click(".base-go")
         page.wait_for_url(f"**/base/{name}/**")
         page.wait_for_selector(f"{STATUS}[data-phase]")
-        self._await_link()
+        expect(page.locator(STATUS)).to_contain_text("came along", timeout=PATIENCE)
         self.base = name
         return True
 
@@ -277,7 +272,8 @@ class Hands:
         else:
             page.reload()
             page.wait_for_selector(f"{STATUS}[data-phase]")
-            self._await_link()
+            if "recipe=" in page.url:  # until the page has said so, its link still moves the sliders
+                expect(page.locator(STATUS)).to_contain_text(FROM_A_LINK, timeout=PATIENCE)
 
     def _record(self, action: str, asked: Asked, ended: str, times: tuple[float, float]) -> None:
         page, (at, first) = self.page, times

@@ -124,8 +124,10 @@ def test_the_front_costs_less_than_a_tenth(server, visitor):
     key = replica_of(server, visitor)
     # Texts of one moment wait for whoever else uses the machine: one of three tries is quiet enough.
     tries = []
-    while len(tries) < 3 and not (tries and tries[-1]["overhead"] < 0.1):
+    for _ in range(3):
         tries.append(overhead(server, key, visitor, tokens=200, rounds=6))
+        if tries[-1]["overhead"] < 0.1:
+            break
     assert min(each["CPU overhead"] for each in tries) < 0.1, tries
     # Where both cores are taken by others, each wait for one more process is longer than its work.
     assert min(each["overhead"] for each in tries) < 0.25, tries
