@@ -19,7 +19,7 @@ FONTS = (
     ("Inter", "inter-latin-wght-normal.woff2", "100 900"),
     ("Source Serif 4", "source-serif-4-latin-wght-normal.woff2", "200 900"),
 )
-SCRIPTS = ("keys.js", "mix.js")
+SCRIPTS = ("keys.js", "mix.js", "opening.js")
 
 
 def make_theme() -> gr.themes.Base:
@@ -132,6 +132,6 @@ def _font_face(family: str, file: str, weights: str) -> str:
 
 
 def page_script() -> str:
-    """What the page runs once in the browser: its keys, and the folding of unused sliders."""
+    """What the page runs once in the browser: its keys, folding unused sliders, waiting for a link."""
     parts = [(FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return "() => {\n" + "\n".join(f"({part.strip().rstrip(';')})();" for part in parts) + "\n}"

@@ -6,6 +6,7 @@ import base64
 import json
 
 import pytest
+from playwright.sync_api import TimeoutError as NotInTime
 from playwright.sync_api import expect
 
 from benchmarks.hands import set_slider
@@ -185,6 +186,25 @@ def test_a_hostile_link_opens_the_page_as_usual_with_a_sentence(visit, recipe):
     assert page.evaluate("window.hacked") is None
     page.click("#generate")
     phase(page, "done")
+
+
+def test_nothing_can_be_moved_before_a_link_has_been_read(visit, server):
+    base = {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    recipe = {"version": 1, "base": base, "prompt": "The lake", "composition": {"weights": {"sports": 1.25}}}
+    page, held = visit(opened=True), []
+    page.route("**/queue/join*", lambda route: held.append(route))  # playwright takes no bound method
+    page.goto(f"{server}/?recipe={encoded(recipe)}")
+    slider = page.locator("#one-sports input[type=number]")
+    slider.wait_for()
+    page.wait_for_function("document.querySelector('#tabs').inert")
+    with pytest.raises(NotInTime):
+        page.click("#zero", timeout=500)
+    page.unroute("**/queue/join*")  # which lets those go on that are held
+    assert held
+    expect(page.locator(".live-status")).to_contain_text("as in the link", timeout=20_000)
+    expect(slider).to_have_value("1.25")
+    page.click("#zero")
+    expect(slider).to_have_value("0")
 
 
 def test_hostile_text_in_every_field_stays_text(visit):

@@ -29,6 +29,8 @@ BROUGHT = "Your prompt came along, and the weights of adapters that this base ha
 # Those that a link can open.
 TABS = ("compose", "compare", "conflict", "dose")
 LOADED = "The recipe is loaded."
+# What opening.js waits for.
+OPENED = """() => { document.dispatchEvent(new Event("composer:opened")); }"""
 
 
 class Sharing:
@@ -59,9 +61,9 @@ class Sharing:
         back, visitor = [tabs, compose.live, card.message, *compose.restored], compose.controls.visitor
         card.load.click(self.load, [visitor, card.recipe], back, **CHEAP)
         card.upload.upload(self.upload, [visitor, card.upload], [card.recipe, *back], **CHEAP)
-        returned.then(
-            self.opened, visitor, [tabs, compose.live, compose.next_words, *compose.restored], **CHEAP
-        )
+        shown = [tabs, compose.live, compose.next_words, *compose.restored]
+        opened = returned.then(self.opened, visitor, shown, **CHEAP)
+        opened.then(None, None, None, js=OPENED, **CHEAP)
 
     def make(self, controls: Controls, tab: str, *values) -> tuple:
         """The card with the link and the YAML of what the controls say."""
