@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
 from composer.core.errors import ComposerError
 from composer.model.loading import Base
 from composer.model.tokens import encode_prompt
 from composer.training.data import Row
-from composer.training.trainer import add_lora, save_adapter, training_arguments
+from composer.training.trainer import add_lora, newest_checkpoint, save_adapter, training_arguments
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def train_classifier(
     )
     trainer = _AnswerTrainer(model=model, args=arguments, train_dataset=samples, data_collator=_collate)
     trainer.answers = answers.to(base.device)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
+    trainer.train(resume_from_checkpoint=newest_checkpoint(work))
     save_adapter(model, folder, base)
     return folder
 
