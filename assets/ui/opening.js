@@ -4,8 +4,6 @@
   const LONGEST = 20000; // ms
   const tabs = document.querySelector("#tabs");
   if (!tabs || !new URLSearchParams(window.location.search).has("recipe")) return;
-  tabs.inert = true;
-  const open = () => (tabs.inert = false);
-  document.addEventListener("composer:opened", open, { once: true });
-  window.setTimeout(open, LONGEST);
+  tabs.inert = true; // the event after the link's own sets it back
+  window.setTimeout(() => (tabs.inert = false), LONGEST);
 }

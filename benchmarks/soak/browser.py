@@ -272,7 +272,7 @@ class Hands:
         else:
             page.reload()
             page.wait_for_selector(f"{STATUS}[data-phase]")
-            if "recipe=" in page.url:  # until the page has said so, its link still moves the sliders
+            if "recipe=" in page.url:  # a program reaches controls that the page still holds for its link
                 expect(page.locator(STATUS)).to_contain_text(FROM_A_LINK, timeout=PATIENCE)
 
     def _record(self, action: str, asked: Asked, ended: str, times: tuple[float, float]) -> None:

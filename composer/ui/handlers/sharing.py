@@ -29,8 +29,8 @@ BROUGHT = "Your prompt came along, and the weights of adapters that this base ha
 # Those that a link can open.
 TABS = ("compose", "compare", "conflict", "dose")
 LOADED = "The recipe is loaded."
-# What opening.js waits for.
-OPENED = """() => { document.dispatchEvent(new Event("composer:opened")); }"""
+# Ends what opening.js began.
+OPENED = """() => { document.querySelector("#tabs").inert = false; }"""
 
 
 class Sharing:
