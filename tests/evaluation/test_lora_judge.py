@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Trainer
 
 from composer.adapters.catalog import load_catalog
 from composer.cli.main import main
@@ -21,6 +20,7 @@ from composer.training.classifier import ClassifierTraining, LabelPrompt, train_
 from composer.training.data import Row, normal
 from tests.evaluation import toys
 from tests.tools import tiny
+from tests.tools.interruption import watch_steps
 from tests.training.test_train import base
 
 PROMPT = LabelPrompt("?", {"bad": "-", "good": "+"}, 24)
@@ -47,20 +47,12 @@ def test_it_learns_what_tells_the_labels_apart(folder):
 
 
 def test_a_run_that_was_killed_in_a_checkpoint_goes_on_from_the_one_before(tmp_path, monkeypatch):
-    step, seen, training = Trainer.training_step, [], replace(TRAINING, epochs=1, save_every=4)
-
-    def cut(self, *args, **kwargs):
-        seen.append(self.state.global_step)
-        if seen == [*range(7)]:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", cut)
+    begun, training = watch_steps(monkeypatch, kill_at=6), replace(TRAINING, epochs=1, save_every=4)
     with pytest.raises(KeyboardInterrupt):
         train_classifier(PROMPT, base(), ROWS, training, tmp_path / "mood", tmp_path / "work")
     (tmp_path / "work" / "checkpoint-6").mkdir()
     train_classifier(PROMPT, base(), ROWS, training, tmp_path / "mood", tmp_path / "work")
-    assert seen[7:] == [*range(4, 10)]
+    assert begun == [*range(7), *range(4, 10)]
 
 
 def test_its_scores_are_the_answers_chances_under_peft(folder):

@@ -29,6 +29,7 @@ from composer.training.self_generation import TextGenerator, generate_own, own_o
 from composer.training.text_filter import make_likelihood
 from composer.training.trainer import train
 from tests.tools import tiny
+from tests.tools.interruption import watch_steps
 from tests.training.test_data import NEWS, write_news
 
 SPEC = BaseSpec("llama", "tiny/llama")
@@ -84,27 +85,11 @@ def test_training_teaches_and_the_engine_loads_the_result(tmp_path):
 def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     whole = train(RECIPE, base(), samples(), tmp_path / "whole", tmp_path / "work1")
 
-    from transformers import Trainer
-
-    step = Trainer.training_step
-
-    def cut(self, *args, **kwargs):
-        if self.state.global_step == 7:
-            raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", cut)
+    begun = watch_steps(monkeypatch, kill_at=7)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, base(), samples(), tmp_path / "cut", tmp_path / "work2")
-    seen = []
-
-    def count(self, *args, **kwargs):
-        seen.append(self.state.global_step)
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", count)
     resumed = train(RECIPE, base(), samples(), tmp_path / "cut", tmp_path / "work2")
-    assert seen[0] == 5, "it goes on from the checkpoint at step 5, not from the start"
+    assert begun == [*range(8), *range(5, RECIPE.steps)], "it goes on from the checkpoint at step 5"
     engine = tiny.engine("llama", {"whole": whole, "resumed": resumed})
     one, other = (engine.next_token_logits("goal", Composition(weights={name: 1})) for name in engine.names)
     np.testing.assert_allclose(one, other, atol=0.02)

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer
 
 from composer import Composition
 from composer.adapters.catalog import load_catalog
@@ -29,6 +28,7 @@ from composer.training.pipeline import Bases
 from composer.training.progress import TrainingProgress
 from composer.training.trainer import newest_checkpoint
 from tests.tools import tiny
+from tests.tools.interruption import watch_steps
 
 DOCS = Path(__file__).parents[2] / "docs"
 SPEC = BaseSpec("llama", "tiny/llama")
@@ -85,32 +85,15 @@ def test_the_gain_is_stored_and_measured(tmp_path, whole):
     assert results.training_loss == whole[0].training_loss and results.loss_after != whole[0].loss_after
 
 
-def interrupt(monkeypatch, at: int) -> list[int]:
-    """Stops the next training at a step; returns the steps that are run from then on."""
-    step, seen = Trainer.training_step, []
-
-    def cut(self, *args, **kwargs):
-        if self.state.global_step == at and at not in seen:
-            seen.append(at)
-            raise KeyboardInterrupt
-        seen.append(self.state.global_step)
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", cut)
-    return seen
-
-
 def test_the_same_command_goes_on_and_ends_the_same(tmp_path, monkeypatch, capsys, whole):
-    seen = interrupt(monkeypatch, 12)
+    begun = watch_steps(monkeypatch, kill_at=12)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert "letters: stopped; the same command goes on from step 10 of 14" in capsys.readouterr().err
     # As a run leaves it that is killed while it writes a checkpoint.
     (tmp_path / "work" / "letters" / "checkpoint-12").mkdir()
-    del seen[:]
-    seen.append(12)
     results = run(tmp_path)
-    assert seen == [12, 10, 11, 12, 13]
+    assert begun == [*range(13), *range(10, 14)]
     assert "letters: goes on from step 10 of 14" in capsys.readouterr().err
     assert results.loss_after == pytest.approx(whole[0].loss_after, abs=0.02)
     weights = [each / "out/letters/adapter_model.safetensors" for each in (tmp_path, whole[1])]
@@ -122,9 +105,9 @@ def test_a_run_that_was_killed_after_its_last_step_only_measures(tmp_path, monke
         patch.setattr("composer.training.own_texts.run.check_recitation", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(tmp_path)
-    seen = interrupt(monkeypatch, -1)
+    begun = watch_steps(monkeypatch)
     results = run(tmp_path)
-    assert seen == [] and results.loss_after == pytest.approx(whole[0].loss_after, abs=0.02)
+    assert begun == [] and results.loss_after == pytest.approx(whole[0].loss_after, abs=0.02)
 
 
 def test_what_has_ended_is_not_done_again(whole, capsys):
@@ -143,16 +126,14 @@ def test_what_has_ended_is_not_done_again(whole, capsys):
     ],
 )
 def test_another_run_s_checkpoints_are_refused_and_go_with_force(tmp_path, monkeypatch, options, own, what):
-    seen = interrupt(monkeypatch, 12)
+    begun = watch_steps(monkeypatch, kill_at=12)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     with pytest.raises(ComposerError, match=f"began with {what}: .*--force"):
         run(tmp_path, options, own)
     assert newest_checkpoint(tmp_path / "work" / "letters").endswith("-10"), "nothing is lost by asking"
-    del seen[:]
-    seen.append(12)
     run(tmp_path, replace(options, steps=2), own, force=True)
-    assert seen == [12, 0, 1]
+    assert begun == [*range(13), 0, 1]
 
 
 def test_an_adapter_of_something_else_is_not_written_over(tmp_path):
