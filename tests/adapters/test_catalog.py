@@ -371,8 +371,9 @@ def test_what_needs_a_gpu_is_marked_unverified(shipped):
     assert len(large.adapters) >= 2
 
 
-def test_the_default_base_in_4_bits_has_the_same_files_and_adapters(shipped):
-    full, nf4 = shipped.base(), shipped.base("smollm2-135m-nf4")
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+def test_a_base_in_4_bits_has_the_same_files_and_adapters(shipped, name):
+    full, nf4 = shipped.base(name), shipped.base(f"{name}-nf4")
     same = replace(nf4, name=full.name, label=full.label, quantization=full.quantization)
     assert same == full and nf4.quantization == "nf4" and nf4.label != full.label
 
