@@ -18,6 +18,9 @@ from composer.engine.engine import Engine
 from composer.evaluation.metrics import Interval, over_prompts
 from composer.model.runtime.teacher_forcing import forced
 
+# Texts that are written together.
+BATCH = 32
+
 
 @dataclass(frozen=True)
 class QuantizationCost:
@@ -51,12 +54,10 @@ def quantization_cost(
     """
     if full.base.encode("The same text") != quantised.base.encode("The same text"):
         raise ComposerError("These two bases do not read the same tokens; compare two loads of one base.")
-    greedy = Sampling(max_new_tokens=length, temperature=0, time_limit=3600)
     found = []
     for name, composition in compositions.items():
         measured = []
-        for prompt in prompts:
-            tokens = [step.token for step in full.generate(prompt, composition, greedy)]
+        for prompt, tokens in zip(prompts, _greedy(full, prompts, composition, length), strict=True):
             if tokens:
                 measured.append(
                     (prompt, len(tokens), _compared(full, quantised, prompt, tokens, composition))
@@ -69,6 +70,17 @@ def quantization_cost(
         if kl and same and loss and moved:
             count = sum(tokens for _, tokens, _ in measured)
             found.append(QuantizationCost(name, count, kl, same, loss, moved))
+    return found
+
+
+def _greedy(engine: Engine, prompts: Sequence[str], composition: Composition, length: int) -> list[list[int]]:
+    """The likeliest continuation of each prompt, as tokens."""
+    sampling = Sampling(max_new_tokens=length, temperature=0, time_limit=3600)
+    found: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(prompts), BATCH):
+        rows = [(prompt, composition, sampling) for prompt in prompts[start : start + BATCH]]
+        for step in engine.generate_rows(rows):
+            found[start + step.row].append(step.token)
     return found
 
 
