@@ -78,7 +78,7 @@ def _answer(runs: Sequence[StudyRun], found: ClaimsFindings) -> dict[str, Any]:
     used = dict.fromkeys(row["arm"] for run in own for row in run["arms"])
     return {
         "tables": {
-            "summary": markdown(summary(found.claims)),
+            "summary": markdown(summary(found.claims, found.runs)),
             "ways": markdown(ways(found.runs, found.arms)),
         },
         "labels": {name: found.arms[name].label for name in used if name in found.arms},

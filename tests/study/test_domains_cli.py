@@ -50,6 +50,10 @@ def test_a_report_is_made_written_and_the_same_again(project, capsys):
     page = capsys.readouterr().out
     table = told[told.index("| way |") :].split("\n\n")[0]
     assert "### Without judges" in page and table in page
+    short = told[told.index("## In short\n\n") + len("## In short\n\n") :].split("\n\n")
+    top = page[: page.index("Judges: ")]
+    assert "**Without judges**, on held-out texts of 3 domains" in top
+    assert all(f"- {sentence}\n" in top and f"\n{sentence}\n" in page for sentence in short[:3])
     assert "![By layer: the right adapter's share" in page
     assert (run / "domains-1.svg").read_text("utf-8").count("<polyline") == 2 * (len(answer["shares"]) - 1)
     for content in ("no json", "[]", json.dumps({**answer, "ways": [{}]})):

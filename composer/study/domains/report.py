@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,18 +11,10 @@ from composer.core import document
 from composer.core.document import Block, Heading, Paragraph, Picture
 from composer.core.errors import ComposerError
 from composer.core.jsonable import to_jsonable
-from composer.evaluation.metrics import Interval
 from composer.study.domains import figures, tables
+from composer.study.domains.in_words import in_short
 from composer.study.domains.measure import DomainMeasurement
-from composer.study.domains.statistics import (
-    QueryTest,
-    ShareProfile,
-    WaySummary,
-    profiles,
-    query_tests,
-    summaries,
-)
-from composer.study.domains.tables import percent, signed
+from composer.study.domains.statistics import profiles, query_tests, summaries
 
 TITLE = "Which way finds the right adapter? Held-out texts of several domains, no judge"
 NAME = "domains"
@@ -58,7 +50,7 @@ def blocks(found: DomainMeasurement, notes: Sequence[str]) -> list[Block]:
     return [
         Heading(TITLE, 1),
         Heading("In short"),
-        *map(Paragraph, _short(found, ways, tests, shares)),
+        *map(Paragraph, in_short(found.names, ways, tests, shares)),
         Heading("All domains together"),
         Paragraph(READING),
         tables.ways_table(ways),
@@ -129,42 +121,6 @@ def as_object(found: DomainMeasurement, notes: Sequence[str]) -> object:
             },
         }
     )
-
-
-def _short(
-    found: DomainMeasurement,
-    ways: Sequence[WaySummary],
-    tests: Sequence[QueryTest],
-    shares: Mapping[str, ShareProfile],
-) -> list[str]:
-    by_label = {way.label: way for way in ways}
-    right = by_label["The right adapter alone"]
-    best = next(way for way in ways if way.total)
-    average, kl = by_label["Average"], shares["kl"]
-    chance = 1 / len(found.names)
-    helps = "lowers" if right.minus_base.high < 0 else "does not lower"
-    sentences = [
-        f"The right adapter alone {helps} the base's loss of {by_label['Base'].loss:.3f}: "
-        f"{signed(right.minus_base)} nats a token. The lowest of all ways to compose all "
-        f"{len(found.names)}: {best.label}, {signed(best.minus_base)}, {percent(best.recovered)} of that "
-        f"gap; the average: {signed(average.minus_base)}, {percent(average.recovered)}.",
-        f"KL's share for the right adapter is {percent(kl.share)}, chance {chance:.1%}; it is the largest "
-        f"for {percent(kl.top1)} of the passages. {kl.fixed:.0%} of the shares' variance does not depend on "
-        "the query.",
-    ]
-    sentences += [
-        f"{test.label}: a query's own gates {_verdict(test.minus_blind)} the mean over all queries "
-        f"({signed(test.minus_blind)} nats a token) and {_verdict(test.minus_permuted)} those of a query of "
-        f"another domain ({signed(test.minus_permuted)})."
-        for test in tests
-    ]
-    return sentences
-
-
-def _verdict(gap: Interval) -> str:
-    if not gap.excludes_zero:
-        return "are not shown to differ from"
-    return "are better than" if gap.high < 0 else "are worse than"
 
 
 def _as_text(block: Block) -> Block:

@@ -18,7 +18,7 @@ from composer.study.domains.stored import StoredDomains
 from composer.study.reporting import figures
 from composer.study.reporting.alpha import pattern_blocks
 from composer.study.reporting.leaderboard import standings
-from composer.study.reporting.without_judges import domain_blocks
+from composer.study.reporting.without_judges import domain_blocks, domain_summary
 from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.bootstrap import DRAWS
 from composer.study.statistics.claim_tests import (
@@ -99,7 +99,8 @@ def blocks(findings: ClaimsFindings) -> list[Block]:
     found += [Paragraph(run.unfinished) for run in findings.runs if run.unfinished]
     if findings.only_seen:
         found.append(Paragraph("All prompts are of PPLM's 35, which an earlier study of ours reported on."))
-    found += [claims_table(findings.claims), *_judges(findings.runs), Paragraph(READING)]
+    found += [claims_table(findings.claims), *without_judges(findings.runs)]
+    found += [*_judges(findings.runs), Paragraph(READING)]
     if findings.seen:
         found += [Heading("The claims on prefixes that were reported on before"), Paragraph(SEEN)]
         found.append(claims_table(findings.seen))
@@ -122,8 +123,11 @@ def claims_table(results: Sequence[ClaimResult]) -> DataTable:
     return DataTable(("verdict", "claim", *middle, "from"), tuple(rows), words=2)
 
 
-def summary(results: Sequence[ClaimResult]) -> list[Block]:
-    """The claims for who has a minute: number, interval, verdict, and on which base it is what."""
+def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings] = ()) -> list[Block]:
+    """The claims for who has a minute: number, interval, verdict, and on which base it is what.
+
+    runs: those whose test without judges is told too, where they have one.
+    """
     if not results:
         return [Paragraph(NOTHING)]
     rows = (
@@ -135,7 +139,13 @@ def summary(results: Sequence[ClaimResult]) -> list[Block]:
         )
         for result in results
     )
-    return [DataTable(("claim", "verdict", "difference", "on"), tuple(rows), words=4)]
+    table = DataTable(("claim", "verdict", "difference", "on"), tuple(rows), words=4)
+    return [table, *without_judges(runs)]
+
+
+def without_judges(runs: Sequence[RunFindings]) -> list[Block]:
+    """What the test found on each base that has it."""
+    return [block for run in runs if run.domains for block in domain_summary(run.domains, run.title)]
 
 
 def ways(runs: Sequence[RunFindings], arms: Mapping[str, Arm]) -> list[Block]:

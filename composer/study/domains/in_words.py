@@ -1,0 +1,48 @@
+"""What the test without judges found, a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from composer.evaluation.metrics import Interval
+from composer.study.domains.statistics import QueryTest, ShareProfile, WaySummary
+from composer.study.domains.tables import percent, signed
+
+
+def in_short(
+    names: Sequence[str],
+    ways: Sequence[WaySummary],
+    tests: Sequence[QueryTest],
+    shares: Mapping[str, ShareProfile],
+) -> list[str]:
+    """What composing gains, whom KL's shares find, and for each kind of KL whether the query's own helps.
+
+    names: of the domains. KL as published is the first kind.
+    """
+    by_label = {way.label: way for way in ways}
+    right = by_label["The right adapter alone"]
+    best = next(way for way in ways if way.total)
+    average, kl = by_label["Average"], shares["kl"]
+    helps = "lowers" if right.minus_base.high < 0 else "does not lower"
+    sentences = [
+        f"The right adapter alone {helps} the base's loss of {by_label['Base'].loss:.3f}: "
+        f"{signed(right.minus_base)} nats a token. The lowest of all ways to compose all "
+        f"{len(names)}: {best.label}, {signed(best.minus_base)}, {percent(best.recovered)} of that "
+        f"gap; the average: {signed(average.minus_base)}, {percent(average.recovered)}.",
+        f"KL's share for the right adapter is {percent(kl.share)}, chance {1 / len(names):.1%}; it is the "
+        f"largest for {percent(kl.top1)} of the passages. {kl.fixed:.0%} of the shares' variance does not "
+        "depend on the query.",
+    ]
+    sentences += [
+        f"{test.label}: a query's own gates {_verdict(test.minus_blind)} the mean over all queries "
+        f"({signed(test.minus_blind)} nats a token) and {_verdict(test.minus_permuted)} those of a query of "
+        f"another domain ({signed(test.minus_permuted)})."
+        for test in tests
+    ]
+    return sentences
+
+
+def _verdict(gap: Interval) -> str:
+    if not gap.excludes_zero:
+        return "are not shown to differ from"
+    return "are better than" if gap.high < 0 else "are worse than"
