@@ -153,7 +153,8 @@ def run_again(
 ) -> RunRecord:
     """Generates a random part of a run's places anew, all arms at each, with sampling seeds it never had.
 
-    Raises ComposerError where the environments are not the run's.
+    The environments may come in any order: each is known by its modules. Raises ComposerError where they
+    are not the run's.
     """
     if len(environments) != record.module_seeds:
         raise ComposerError(f"The run has {record.module_seeds} module seeds; give --module-seeds as many.")
@@ -165,14 +166,16 @@ def run_again(
         for each in record.settings
     ]
     targets = list(dict.fromkeys(cell.target for cell in record.cells))
+    awaited = set(record.trainings)
 
     def planned(engine: Engine, context: StudyContext, module_seed: int) -> StudyPlan:
         if (engine.base.id, engine.base.spec.quantization) != (record.base, record.precision):
             raise ComposerError(f"The run is of {record.title}; choose that base with --base.")
-        if record.trainings and context.training != record.trainings[module_seed]:
-            raise ComposerError(
-                "The modules are not the run's; give --module-seeds the same folders, in the same order."
-            )
+        if record.trainings:
+            if context.training not in awaited:
+                raise ComposerError("The modules are not the run's; give --module-seeds the same folders.")
+            awaited.remove(context.training)
+            module_seed = record.trainings.index(context.training)
         return staged_plan(
             context,
             settings,

@@ -224,6 +224,21 @@ def test_a_rerun_with_other_modules_than_the_run_s_is_refused(project, apart, tm
     assert "The modules are not the run's" in capsys.readouterr().err
 
 
+def test_a_rerun_knows_the_trainings_in_any_order(project, reported, tmp_path, capsys):
+    def again(name, *seeds):
+        moved = shutil.copytree(reported, tmp_path / name)
+        folders = ",".join(str(project / seed) for seed in seeds)
+        argv = stage(project, "x", "--rerun", "0.5", "--module-seeds", folders)
+        argv[argv.index("--out") + 1] = str(moved)
+        return main(argv), moved
+
+    (_, one), (code, other) = again("one", "first", "second"), again("other", "second", "first")
+    assert code == 0, capsys.readouterr().err
+    assert set(read_run(one / RERUN).cells) == set(read_run(other / RERUN).cells)
+    assert again("twice", "first", "first")[0] == 2
+    assert "The modules are not the run's" in capsys.readouterr().err
+
+
 def test_runs_whose_trainings_stand_in_another_order_are_paired_training_by_training(apart, tmp_path, capsys):
     four = []
     for folder in apart:
