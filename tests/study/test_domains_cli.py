@@ -56,7 +56,8 @@ def test_a_report_is_made_written_and_the_same_again(project, capsys):
     assert all(f"- {sentence}\n" in top and f"\n{sentence}\n" in page for sentence in short[:3])
     assert "![By layer: the right adapter's share" in page
     assert (run / "domains-1.svg").read_text("utf-8").count("<polyline") == 2 * (len(answer["shares"]) - 1)
-    for content in ("no json", "[]", json.dumps({**answer, "ways": [{}]})):
+    gone = ({"ways": [{}]}, {"ways": []}, {"names": []}, {"shares": {}})
+    for content in ("no json", "[]", *(json.dumps({**answer, **each}) for each in gone)):
         (run / "domains.json").write_text(content)
         assert main(["study", "--report", "--out", str(run)]) == 2
         assert "domains.json in the run's folder is damaged" in capsys.readouterr().err

@@ -17,11 +17,12 @@ def in_short(
 ) -> list[str]:
     """What composing gains, whom KL's shares find, and for each kind of KL whether the query's own helps.
 
-    names: of the domains. KL as published is the first kind.
+    names: of the domains. KL as published is the first kind. Raises LookupError or ValueError where a
+    way or KL's shares are missing.
     """
     by_label = {way.label: way for way in ways}
     right = by_label["The right adapter alone"]
-    best = next(way for way in ways if way.total)
+    best = min((way for way in ways if way.total), key=lambda way: way.loss)
     average, kl = by_label["Average"], shares["kl"]
     helps = "lowers" if right.minus_base.high < 0 else "does not lower"
     sentences = [

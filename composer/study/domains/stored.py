@@ -12,10 +12,13 @@ import numpy as np
 
 from composer.core.errors import ComposerError
 from composer.evaluation.metrics import Interval
+from composer.study.domains.in_words import in_short
 from composer.study.domains.statistics import QueryTest, ShareProfile, WaySummary
 from composer.study.statistics.permutation_test import PermutationResult
 
 FILE = "domains.json"
+# What a file of something else can raise while it is read.
+DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class StoredDomains:
     tests: tuple[QueryTest, ...]
     # By measure.
     shares: Mapping[str, ShareProfile]
+    # `in_short` of all that.
+    sentences: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -38,14 +43,13 @@ def read_domains(folder: Path) -> StoredDomains | None:
         return None
     try:
         stored = json.loads(path.read_text("utf-8"))
-        return StoredDomains(
-            tuple(map(str, stored["names"])),
-            tuple(map(_way, stored["ways"])),
-            tuple(map(_test, stored["query_tests"])),
-            {str(name): _share(each) for name, each in stored["shares"].items()},
-            tuple(map(str, stored["notes"])),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        names = tuple(map(str, stored["names"]))
+        ways = tuple(map(_way, stored["ways"]))
+        tests = tuple(map(_test, stored["query_tests"]))
+        shares = {str(name): _share(each) for name, each in stored["shares"].items()}
+        sentences = tuple(in_short(names, ways, tests, shares))
+        return StoredDomains(names, ways, tests, shares, sentences, tuple(map(str, stored["notes"])))
+    except DAMAGES as fault:
         raise ComposerError(
             f"{FILE} in the run's folder is damaged; make it again with: python -m composer domains"
         ) from fault

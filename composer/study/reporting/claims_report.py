@@ -99,7 +99,7 @@ def blocks(findings: ClaimsFindings) -> list[Block]:
     found += [Paragraph(run.unfinished) for run in findings.runs if run.unfinished]
     if findings.only_seen:
         found.append(Paragraph("All prompts are of PPLM's 35, which an earlier study of ours reported on."))
-    found += [claims_table(findings.claims), *without_judges(findings.runs)]
+    found += [claims_table(findings.claims), *_without_judges(findings.runs)]
     found += [*_judges(findings.runs), Paragraph(READING)]
     if findings.seen:
         found += [Heading("The claims on prefixes that were reported on before"), Paragraph(SEEN)]
@@ -123,7 +123,7 @@ def claims_table(results: Sequence[ClaimResult]) -> DataTable:
     return DataTable(("verdict", "claim", *middle, "from"), tuple(rows), words=2)
 
 
-def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings] = ()) -> list[Block]:
+def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings]) -> list[Block]:
     """The claims for who has a minute: number, interval, verdict, and on which base it is what.
 
     runs: those whose test without judges is told too, where they have one.
@@ -140,10 +140,10 @@ def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings] = ()) ->
         for result in results
     )
     table = DataTable(("claim", "verdict", "difference", "on"), tuple(rows), words=4)
-    return [table, *without_judges(runs)]
+    return [table, *_without_judges(runs)]
 
 
-def without_judges(runs: Sequence[RunFindings]) -> list[Block]:
+def _without_judges(runs: Sequence[RunFindings]) -> list[Block]:
     """What the test found on each base that has it."""
     return [block for run in runs if run.domains for block in domain_summary(run.domains, run.title)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from composer.core.document import Block, Heading, Paragraph, Picture
 from composer.study.domains import tables
 from composer.study.domains.figures import FLAT
-from composer.study.domains.in_words import in_short
 from composer.study.domains.report import READING, SHARES, TEST
 from composer.study.domains.stored import StoredDomains
 from composer.study.reporting.charts import Panel, Series, svg
@@ -18,7 +17,7 @@ def domain_blocks(found: StoredDomains | None, file: str) -> list[Block]:
         return []
     return [
         Heading("Without judges: held-out texts of several domains", 3),
-        *map(Paragraph, _in_short(found)),
+        *map(Paragraph, found.sentences),
         Paragraph(READING),
         tables.ways_table(found.ways),
         Paragraph(f"Does a query's own weighting beat a domain-blind one? {TEST}"),
@@ -37,11 +36,7 @@ def domain_blocks(found: StoredDomains | None, file: str) -> list[Block]:
 def domain_summary(found: StoredDomains, title: str) -> list[Block]:
     """The test on one base for who has a minute. Of KL's kinds it tells the published one."""
     head = f"**Without judges**, on held-out texts of {len(found.names)} domains ({title}):"
-    return [Paragraph(head), *(Paragraph(f"- {each}") for each in _in_short(found)[:3])]
-
-
-def _in_short(found: StoredDomains) -> list[str]:
-    return in_short(found.names, found.ways, found.tests, found.shares)
+    return [Paragraph(head), *(Paragraph(f"- {each}") for each in found.sentences[:3])]
 
 
 def layer_figure(found: StoredDomains) -> str:
