@@ -15,17 +15,14 @@ from composer.core.results import Step
 from composer.engine import scheduler as scheduling
 from composer.engine.scheduler import LATER, QueueUpdate, Scheduler
 from tests.tools import tiny
-from tests.tools.scheduled import LONG, REQUESTS, first, queued, tokens
+from tests.tools.scheduled import LONG, REQUESTS, check_same, first, queued, tokens, written_together
 
 
 def test_in_a_batch_every_row_gets_the_text_it_gets_alone(engine, scheduler):
     alone = [list(engine.generate(*request)) for request in REQUESTS]
-    with ThreadPoolExecutor(len(REQUESTS)) as people:
-        together = list(people.map(lambda request: list(scheduler.generate(*request)), REQUESTS))
-    for one, other in zip(alone, together, strict=True):
-        assert tokens(one) == tokens(other)
-        assert [step.index for step in other] == list(range(len(other)))
-        assert other[-1].text == one[-1].text and other[-1].finish == "length"
+    written = written_together(scheduler, REQUESTS)
+    check_same(alone, written)
+    for one, other in zip(alone, written, strict=True):
         for mine, reference in zip(one, other, strict=True):
             np.testing.assert_allclose(mine.contribution, reference.contribution, rtol=1e-3, atol=1e-5)
     assert scheduler.busy == 0

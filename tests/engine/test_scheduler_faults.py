@@ -18,7 +18,7 @@ from composer.engine import capacity as capacities
 from composer.engine.backoff import ENOUGH, FIRST, LONGEST, Backoff
 from composer.engine.capacity import Capacity
 from composer.engine.scheduler import FAILING, Scheduler
-from tests.tools.scheduled import LONG, REQUESTS, first, tokens
+from tests.tools.scheduled import LONG, REQUESTS, check_same, first, tokens, written_together
 
 
 def test_a_row_that_fails_changes_no_other_row(engine, scheduler, monkeypatch):
@@ -76,14 +76,10 @@ def written_in_shortage(engine, scheduler, passes, asked):
     """The steps of each request, of all at once; checks that each text is what it is alone."""
     alone = [list(engine.generate(*request)) for request in asked]
     passes.clear()
-    with ThreadPoolExecutor(len(asked)) as people:
-        together = list(people.map(lambda request: list(scheduler.generate(*request)), asked))
-    for one, other in zip(alone, together, strict=True):
-        assert tokens(one) == tokens(other)
-        assert [step.index for step in other] == list(range(len(other)))
-        assert other[-1].text == one[-1].text and other[-1].finish == "length"
+    written = written_together(scheduler, asked)
+    check_same(alone, written)
     assert max(passes) > 2
-    return together
+    return written
 
 
 def test_where_memory_is_short_fewer_go_on_and_no_text_is_lost(engine, scheduler, short_of_memory, caplog):

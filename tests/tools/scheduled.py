@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from composer import Composition, Sampling
 from composer.core.results import Step
-from composer.engine.scheduler import QueueUpdate
+from composer.engine.scheduler import QueueUpdate, Scheduler
 
 REQUESTS = [
     (f"Person {i} says" + " so" * (i % 5), composition, Sampling(max_new_tokens=6 + 3 * i, seed=i, top_k=k))
@@ -22,6 +24,20 @@ REQUESTS = [
     )
 ]
 LONG = Sampling(max_new_tokens=150, seed=3)
+
+
+def written_together(scheduler: Scheduler, asked) -> list[list[Step]]:
+    """The steps of each request, of all at once."""
+    with ThreadPoolExecutor(len(asked)) as people:
+        return list(people.map(lambda request: list(scheduler.generate(*request)), asked))
+
+
+def check_same(alone, written) -> None:
+    """Each text is what it is alone, whole and in order."""
+    for one, other in zip(alone, written, strict=True):
+        assert tokens(one) == tokens(other)
+        assert [step.index for step in other] == list(range(len(other)))
+        assert other[-1].text == one[-1].text and other[-1].finish == "length"
 
 
 def tokens(steps) -> list[int]:
