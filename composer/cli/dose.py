@@ -23,7 +23,7 @@ from composer.core.errors import ComposerError
 from composer.core.names import unknown_name_message
 
 if TYPE_CHECKING:
-    from composer.evaluation.dose import Axis, Dose
+    from composer.evaluation.dose.sweep import Axis, Dose
 
 
 def command(commands) -> None:
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     if args.seeds < 1 or args.batch < 1:
         raise ComposerError("--seeds and --batch must be at least 1.")
     folder = None if args.out is None else output_folder("--out", args.out)
-    from composer.evaluation.dose import Dose, DosePlan, make_deciders
+    from composer.evaluation.dose.sweep import Dose, DosePlan, make_deciders
     from composer.evaluation.generation import GenerationJob, Score, generate_texts
     from composer.evaluation.judges.serialization import load_judges
     from composer.evaluation.prompts import BUNDLED, load_prompts
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
 def _axis(text: str) -> Axis:
     """ "sports=0:2:9" -> nine weights from 0 to 2."""
-    from composer.evaluation.dose import Axis
+    from composer.evaluation.dose.sweep import Axis
 
     name, _, span = text.partition("=")
     try:

@@ -8,7 +8,8 @@ import pytest
 
 from composer.core.composition import Composition
 from composer.core.errors import ComposerError
-from composer.evaluation.dose import FLUENT, Axis, Decider, Dose, DosePlan, make_deciders
+from composer.evaluation.dose.sweep import Axis, Decider, Dose, DosePlan, make_deciders
+from composer.evaluation.dose.sweet_spot import FLUENT
 from composer.evaluation.judges.serialization import load_judges
 
 MIX = Composition({"joy": 1.0, "fear": -1.0}, "contrast", contrast=0.25)
@@ -83,10 +84,28 @@ def test_the_sweet_spot_has_most_texts_right_among_the_fluent():
 
 
 def test_what_reads_badly_is_no_sweet_spot_however_right():
-    dose = filled(("glad", "glad", "glad goal"), (10.0, 12.0, 15.1))
+    dose = filled(("glad", "glad", "glad goal"), (10.0, 12.0, 30.1))
     spot = dose.sweet_spot()
-    assert spot.point is None and "sport at 2 has them in 100% at 15.1" in spot.sentence
-    assert filled(("glad", "glad", "glad goal"), (10.0, 12.0, 15.0)).sweet_spot().point == 2
+    assert spot.point is None and "sport at 2 has them in 100% at 30.1" in spot.sentence
+    assert filled(("glad", "glad", "glad goal"), (10.0, 12.0, 30.0)).sweet_spot().point == 2
+
+
+def test_a_milder_weight_that_does_about_as_well_is_the_sweet_spot():
+    """Of ten prompts' texts none, seven and eight are right: the eight are luck."""
+    prompts, right = tuple("abcdefghij"), {0: 0, 1: 7, 2: 8}
+
+    def swept(right):
+        dose = Dose(plan(prompts=prompts), {"sport": LOUD, "joy": GLAD})
+        for place, task in enumerate(dose.plan.tasks):
+            text = "glad goal" if prompts.index(task.prompt) < right[task.point] else "glad"
+            dose.add(place, text, (10.0, 16.0, 25.0)[task.point])
+        return dose.sweet_spot()
+
+    spot = swept(right)
+    assert spot.point == 1 and spot.sentence.startswith("Sweet spot: sport at 1. There 70%")
+    assert "at a perplexity of 16.0" in spot.sentence and "80%" in spot.sentence
+    assert "with sport at 2, among those" in spot.sentence
+    assert swept({**right, 1: 2}).point == 2, "two of ten are clearly fewer"
 
 
 def test_without_a_judge_or_a_text_there_is_no_sweet_spot():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from composer.evaluation.dose import Decider
+from composer.evaluation.dose.sweep import Decider
 from composer.ui.page import Page
 from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings

@@ -21,7 +21,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.recipes import recipe_of
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
-from composer.evaluation.dose import Axis, Dose, DosePlan
+from composer.evaluation.dose.sweep import Axis, Dose, DosePlan
 from composer.methods import METHODS
 from composer.ui.api.arguments import (
     Argument,

@@ -13,7 +13,7 @@ import gradio as gr
 
 from composer.core.errors import ComposerError
 from composer.core.results import Step
-from composer.evaluation.dose import Axis, Dose, DosePlan, make_deciders
+from composer.evaluation.dose.sweep import Axis, Dose, DosePlan, make_deciders
 from composer.evaluation.prompts import load_prompts
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 
 from composer.core.jsonable import to_jsonable
-from composer.evaluation.dose import Dose
+from composer.evaluation.dose.sweep import Dose
 from composer.evaluation.metrics import Interval
 
 

@@ -1,4 +1,4 @@
-"""How much is right: texts of one mix while one weight, or two, are swept, and the sweet spot among them."""
+"""How much is right: texts of one mix while one weight, or two, are swept."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from itertools import product
 
 from composer.core.composition import WEIGHT_RANGE, Composition
 from composer.core.errors import ComposerError, check_int, check_number
+from composer.evaluation.dose.sweet_spot import DoseRow, SweetSpot, sweet_spot
 from composer.evaluation.judges.ngram_judge import Judge
 from composer.evaluation.metrics import Interval, mean, median, over_prompts, repetition
 from composer.evaluation.style_markers import STYLE_MARKERS
 
 MOST_WEIGHTS = 25
 MOST_TEXTS = 1000
-# The sweet spot reads at most so many times as unlikely as the mix without the swept adapters.
-FLUENT = 1.5
-FEW_TEXTS = 10
-FEW = "So few texts are a hint, no more."
 
 
 @dataclass(frozen=True)
@@ -118,30 +115,6 @@ class DosePlan:
         return replace(self.composition, weights={**self.composition.weights, **swept})
 
 
-@dataclass(frozen=True)
-class DoseRow:
-    """What the texts of one point show so far."""
-
-    weights: tuple[float, ...]
-    texts: int
-    # By adapter that somebody can decide on: the share of texts that have its attribute.
-    right: Mapping[str, Interval | None]
-    # The share that have all of them.
-    together: Interval | None
-    # Median, of the continuations under the base.
-    perplexity: float | None
-    # Mean share of word 4-grams that were there before.
-    repetition: float | None
-
-
-@dataclass(frozen=True)
-class SweetSpot:
-    """The point to choose, and the sentence that says why; None where there is none."""
-
-    point: int | None
-    sentence: str
-
-
 @dataclass
 class Dose:
     """The texts of a sweep as they come."""
@@ -190,50 +163,10 @@ class Dose:
         )
 
     def sweet_spot(self, labels: Mapping[str, str] | None = None) -> SweetSpot:
-        """The point where most texts have every attribute, among those that still read fluently.
-
-        labels: how adapters are called.
-        """
-        called = {name: (labels or {}).get(name, name) for name in self.deciders}
-        rows = self.rows()
-        if not self.targets:
-            names = ", ".join((labels or {}).get(axis.adapter, axis.adapter) for axis in self.plan.axes)
-            return SweetSpot(None, f"No judge decides on {names}, so only the reading is measured.")
-        mildest = min(range(len(rows)), key=lambda point: sum(map(abs, rows[point].weights)))
-        measure = rows[mildest].perplexity
-        judged = [point for point, row in enumerate(rows) if row.together and row.perplexity]
-        if not judged or not measure:
-            return SweetSpot(None, "No text has come yet that a sweet spot could be chosen by.")
-        fluent = [point for point in judged if (rows[point].perplexity or 0) <= FLUENT * measure]
-
-        def best_of(points: Sequence[int]) -> int:
-            return max(points, key=lambda point: (_value(rows[point]), -sum(map(abs, rows[point].weights))))
-
-        def told(point: int) -> str:
-            weights = zip(self.plan.axes, rows[point].weights, strict=True)
-            return " and ".join(f"{called.get(axis.adapter, axis.adapter)} at {w:g}" for axis, w in weights)
-
-        have = " and ".join(called[name] for name in self.targets)
-        mild = " and ".join(f"{weight:g}" for weight in rows[mildest].weights)
-        limit = f"keep the texts' perplexity within {FLUENT:g} times that at {mild} ({measure:.1f})"
-        best = best_of(fluent)
-        row, share = rows[best], rows[best].together
-        few = f" {FEW}" if row.texts < FEW_TEXTS else ""
-        if share is None or share.value == 0:
-            loudest = best_of(judged)
-            rest = (
-                f"; {told(loudest)} has them in {_value(rows[loudest]):.0%} at {rows[loudest].perplexity:.1f}"
-            )
-            return SweetSpot(
-                None,
-                f"No sweet spot: among the weights that {limit}, no text has {have}"
-                f"{rest if _value(rows[loudest]) else ''}.{few}",
-            )
-        return SweetSpot(
-            best,
-            f"Sweet spot: {told(best)}. There {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of "
-            f"{row.texts} texts have {have}, the most among the weights that {limit}.{few}",
-        )
+        """The weights to choose, by the texts so far. labels: how adapters are called."""
+        swept = [axis.adapter for axis in self.plan.axes]
+        called = {name: (labels or {}).get(name, name) for name in (*swept, *self.targets)}
+        return sweet_spot(self.rows(), swept, self.targets, called)
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Head and rows of numbers, for a file."""
@@ -252,10 +185,6 @@ class Dose:
             ]
             for row in self.rows()
         ]
-
-
-def _value(row: DoseRow) -> float:
-    return row.together.value if row.together else 0.0
 
 
 def _numbers(interval: Interval | None) -> tuple[float | None, ...]:
