@@ -3,7 +3,8 @@
 const doseKinds = { csv: "text/csv", json: "application/json" };
 const dosePercent = (value) => `${Math.round(100 * value)}%`;
 
-function doseFrame(value, label, y) {
+// low: whether the curve is near the bottom at the sweet spot, whose label then goes to the top.
+function doseFrame(value, label, y, low = false) {
   const weights = value.axes[0].weights;
   const frame = chartFrame(220, label);
   const x = { low: weights[0], high: weights.at(-1), title: `weight of ${value.axes[0].label}` };
@@ -12,7 +13,7 @@ function doseFrame(value, label, y) {
     const at = scales.x(weights[value.spot]);
     frame.svg.append(chartNode("line", { x1: at, x2: at, y1: frame.area.y, y2: frame.area.y + frame.area.h, class: "chart-spot" }));
     const right = at < frame.area.x + frame.area.w - 70;
-    frame.svg.append(chartNode("text", { x: at + (right ? 5 : -5), y: frame.area.y + frame.area.h - 6, class: "chart-spot-label", "text-anchor": right ? "start" : "end" }, "sweet spot"));
+    frame.svg.append(chartNode("text", { x: at + (right ? 5 : -5), y: low ? frame.area.y + 22 : frame.area.y + frame.area.h - 6, class: "chart-spot-label", "text-anchor": right ? "start" : "end" }, "sweet spot"));
   }
   return { frame, scales, weights };
 }
@@ -39,7 +40,8 @@ function doseScores(value) {
 function doseLine(value, key, label, title, form) {
   const known = value[key].filter((each) => each !== null);
   const high = Math.max(...known, key === "repetition" ? 0.1 : 1) * 1.05;
-  const { frame, scales, weights } = doseFrame(value, label, { low: 0, high, title, form });
+  const low = value[key][value.spot] < high / 3;
+  const { frame, scales, weights } = doseFrame(value, label, { low: 0, high, title, form }, low);
   const points = value[key].map((each, place) => [weights[place], each]);
   chartLine(frame, scales, points, "var(--body-text-color)", { dots: (x, y) => `at weight ${x}: ${form(y)}` });
   return frame.svg;
