@@ -139,6 +139,7 @@ class Page:
             blocks.load(self._opening_progress, None, progress, queue=False, api_visibility="private")
             for name, each in make_endpoints(self.context, self.dosing).items():
                 gr.api(each, api_name=name, **(model if name in LONG else SHORT))
+        _report_progress_to(blocks, tab.stop)
         # Where the runner has people wait, all must come through to it: Gradio's queue tells them nothing.
         return blocks.queue(max_size=self.events if self.runner.limit is None else self.settings.queue_size)
 
@@ -190,6 +191,17 @@ class Page:
             contribution,
             progress.shared(recording.fusion),
         )
+
+
+def _report_progress_to(blocks: gr.Blocks, component: gr.Button) -> None:
+    """Have Gradio tell one small component how far each event is.
+
+    With every message of an event the browser tells all components that some event may change, and first
+    copies their properties and their children's: 2,100 values a token while a text is written. None of them
+    shows that progress; the page has sentences of its own.
+    """
+    for event in blocks.fns.values():
+        event.show_progress_on = [component]
 
 
 def header(

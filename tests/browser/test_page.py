@@ -22,6 +22,11 @@ PIXELS = """(canvas) => {
   for (let y = 6; y < canvas.clientHeight - 20; y += 3) colors.push(at(left + step / 2, y));
   return {drawn: new Set(colors).size, ground: at(canvas.clientWidth - 6, 20)};
 }"""
+COUNT_COPIES = """() => {
+  const copy = window.structuredClone;
+  window.copies = 0;
+  window.structuredClone = (...all) => { window.copies += 1; return copy(...all); };
+}"""
 TRACES = "(plot) => plot.calcdata.map((trace) => ({type: trace[0].trace.type, points: trace.length}))"
 
 
@@ -76,6 +81,20 @@ def test_type_move_sliders_generate_and_watch(visit, catalog):
     assert fusion == [{"type": kind, "points": layers} for kind in ("bar", "bar", "scatter", "scatter")]
     contribution = page.eval_on_selector("#contribution .js-plotly-plot", TRACES)
     assert contribution == [{"type": "scatter", "points": layers}] * len(opposites)
+
+
+def test_a_message_costs_the_browser_few_copies(visit):
+    """Gradio copies the values of each component that it tells how far a text is: 2,100 a message if all."""
+    page = visit()
+    set_tokens(page, 40)
+    page.evaluate(COUNT_COPIES)
+    page.click("#generate")
+    page.wait_for_function(WRITING)
+    before = page.evaluate("[window.copies, document.querySelector('#live canvas').composer.count]")
+    page.wait_for_function("document.querySelector('#live canvas').composer.count >= 20")
+    after = page.evaluate("[window.copies, document.querySelector('#live canvas').composer.count]")
+    copies, tokens = (now - then for now, then in zip(after, before, strict=True))
+    assert 0 < copies < 1000 * tokens
 
 
 def test_weights_at_0_are_the_base_alone(visit):
