@@ -19,11 +19,13 @@ ALIKE = ("stage", "base", "precision", "seeds", "per_prompt", "sampling", "promp
 def merge(folders: Sequence[Path], out: Path) -> None:
     """Write the runs of `folders` as one run to `out`, with their texts, scores, verdicts and reruns.
 
-    Raises ComposerError for runs that differ in more than their modules, for a training that is in two of
-    them, for judges that not all have, and for an `out` that has a run.
+    Raises ComposerError for a single run, for runs that differ in more than their modules, for a training
+    that is in two of them, for judges that not all have, and for an `out` that has a run.
     """
     if (out / FILE).exists():
         raise ComposerError("--out has a run already; give --merge an empty folder.")
+    if len(folders) < 2:
+        raise ComposerError("--merge makes one run of two or more; name more folders.")
     runs = [read_run(folder / FILE) for folder in folders]
     _check(runs, folders)
     merged = together(runs)

@@ -198,6 +198,7 @@ def test_what_is_no_run_of_the_same_study_is_not_merged(project, choices, apart,
 
     assert "the same training of the modules" in refused(first, first)
     assert "--merge takes folders" in refused("")
+    assert "two or more" in refused(first)
     assert "no finished run" in refused(first, tmp_path)
     record = read_run(second / FILE)
     for place, (changed, said) in enumerate(
