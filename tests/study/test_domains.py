@@ -15,6 +15,8 @@ from composer.core.catalog_types import Attribute
 from composer.core.composition import Composition, Sampling
 from composer.core.document import Picture
 from composer.core.errors import ComposerError
+from composer.evaluation.metrics import Interval
+from composer.study.domains.in_words import in_short
 from composer.study.domains.losses import Candidate, mean_losses
 from composer.study.domains.measure import measure
 from composer.study.domains.passages import QUERY, TOKENS, Passage, held_out_rows, load_passages
@@ -22,7 +24,14 @@ from composer.study.domains.queries import MEASURES, QueryReader
 from composer.study.domains.registry import DOMAINS, EIGHT, Source, choose
 from composer.study.domains.report import blocks
 from composer.study.domains.settings import SETTINGS
-from composer.study.domains.statistics import picked, profiles, query_tests, recovered, summaries
+from composer.study.domains.statistics import (
+    WaySummary,
+    picked,
+    profiles,
+    query_tests,
+    recovered,
+    summaries,
+)
 from composer.training.data import normal, side
 from composer.training.recipes import load_recipes
 from tests.evaluation import toys
@@ -286,6 +295,27 @@ def test_a_share_that_ignores_the_query_is_found_out(found):
     assert loud.fixed == pytest.approx(1) and loud.share.value == pytest.approx(1 / 3)
     assert loud.confusion.tolist() == [[2, 0, 0]] * 3 and loud.top1.value == pytest.approx(1 / 3)
     assert loud.follows.gain == pytest.approx(0) and not loud.follows.follows
+
+
+def test_where_the_right_adapter_does_not_help_nothing_recovers_a_part_of_its_gain(found):
+    def told(gain, part):
+        def way(label, total, gap, share):
+            return WaySummary(label, total, 4 + gap.value, gap, gap, share, {})
+
+        def around(value):
+            return Interval(value, value - 0.1, value + 0.1)
+
+        ways = [
+            way("Base", "", Interval(0, 0, 0), None),
+            way("The right adapter alone", "", around(gain), None),
+            way("Average", "1", around(gain / 2), part and around(part)),
+        ]
+        return in_short(NAMES, ways, [], profiles(found))[0]
+
+    helped, not_helped = told(-0.4, 0.5), told(-0.02, None)
+    assert "alone lowers the base's loss" in helped and "50.0% [40.0%, 60.0%] of that gap;" in helped
+    assert "alone is not shown to lower" in not_helped
+    assert "gap" not in not_helped and "-0.010 [-0.110, +0.090]." in not_helped
 
 
 def test_the_report_s_figures_draw_every_layer_and_domain(found):

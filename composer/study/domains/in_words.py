@@ -24,12 +24,16 @@ def in_short(
     right = by_label["The right adapter alone"]
     best = min((way for way in ways if way.total), key=lambda way: way.loss)
     average, kl = by_label["Average"], shares["kl"]
-    helps = "lowers" if right.minus_base.high < 0 else "does not lower"
+    helps = "lowers" if right.minus_base.high < 0 else "is not shown to lower"
+
+    def of_the_gap(way: WaySummary, gap: str) -> str:
+        return f", {percent(way.recovered)}{gap}" if way.recovered else ""
+
     sentences = [
         f"The right adapter alone {helps} the base's loss of {by_label['Base'].loss:.3f}: "
         f"{signed(right.minus_base)} nats a token. The lowest of all ways to compose all "
-        f"{len(names)}: {best.label}, {signed(best.minus_base)}, {percent(best.recovered)} of that "
-        f"gap; the average: {signed(average.minus_base)}, {percent(average.recovered)}.",
+        f"{len(names)}: {best.label}, {signed(best.minus_base)}{of_the_gap(best, ' of that gap')}; "
+        f"the average: {signed(average.minus_base)}{of_the_gap(average, '')}.",
         f"KL's share for the right adapter is {percent(kl.share)}, chance {1 / len(names):.1%}; it is the "
         f"largest for {percent(kl.top1)} of the passages. {kl.fixed:.0%} of the shares' variance does not "
         "depend on the query.",
