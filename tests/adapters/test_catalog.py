@@ -398,7 +398,7 @@ def test_gemma_is_fetched_in_pinned_parts_under_its_notice(shipped):
 
 def test_the_examples_are_for_the_default_base(shipped):
     assert 6 <= len(shipped.examples) <= 8
-    assert {example.method for example in shipped.examples} == {None, "sum", "contrast", "kl"}
+    assert {example.method for example in shipped.examples} == {"sum", "contrast", "kl"}
     for example in shipped.examples:
         assert example.note
         assert set(example.weights) <= set(shipped.base().names)
