@@ -191,7 +191,7 @@ def test_a_hostile_link_opens_the_page_as_usual_with_a_sentence(visit, recipe):
 def test_nothing_can_be_moved_before_a_link_has_been_read(visit, server):
     base = {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"}
     recipe = {"version": 1, "base": base, "prompt": "The lake", "composition": {"weights": {"sports": 1.25}}}
-    page, held = visit(opened=True), []
+    page, held = visit(opened=True, drops=True), []  # the next address cuts what the opening asked
     page.route("**/queue/join*", lambda route: held.append(route))  # playwright takes no bound method
     page.goto(f"{server}/?recipe={encoded(recipe)}")
     slider = page.locator("#one-sports input[type=number]")
