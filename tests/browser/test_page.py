@@ -27,6 +27,7 @@ COUNT_COPIES = """() => {
   window.copies = 0;
   window.structuredClone = (...all) => { window.copies += 1; return copy(...all); };
 }"""
+COPIES_AND_TOKENS = "[window.copies, document.querySelector('#live canvas').composer.count]"
 TRACES = "(plot) => plot.calcdata.map((trace) => ({type: trace[0].trace.type, points: trace.length}))"
 
 
@@ -90,9 +91,9 @@ def test_a_message_costs_the_browser_few_copies(visit):
     page.evaluate(COUNT_COPIES)
     page.click("#generate")
     page.wait_for_function(WRITING)
-    before = page.evaluate("[window.copies, document.querySelector('#live canvas').composer.count]")
+    before = page.evaluate(COPIES_AND_TOKENS)
     page.wait_for_function("document.querySelector('#live canvas').composer.count >= 20")
-    after = page.evaluate("[window.copies, document.querySelector('#live canvas').composer.count]")
+    after = page.evaluate(COPIES_AND_TOKENS)
     copies, tokens = (now - then for now, then in zip(after, before, strict=True))
     assert 0 < copies < 1000 * tokens
 
