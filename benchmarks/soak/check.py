@@ -12,7 +12,7 @@ from benchmarks.soak.faults import explained
 from benchmarks.soak.records import SENTENCE, WHOLE, Answer, Recorder, Sweep, Wrong
 from benchmarks.soak.solo import Replay, Solo
 from composer.core.composition import Composition
-from composer.evaluation.dose import Axis, Dose, DosePlan
+from composer.evaluation.dose.sweep import Axis, Dose, DosePlan
 from composer.evaluation.scoring import perplexities
 
 # The page cuts a sweep's texts to so many tokens.
