@@ -23,6 +23,16 @@ class Interval:
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
+    def as_percent(self, decimals: int = 1) -> str:
+        """A share between 0 and 1 in words: "66.1% [60.0%, 71.4%]"."""
+        value, low, high = (f"{each:.{decimals}%}" for each in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+    def as_points(self) -> str:
+        """A difference of two shares in percentage points: "+3.1 [-0.2, +6.5]"."""
+        value, low, high = (f"{100 * each:+.1f}" for each in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
 
 def perplexity(log_probs: np.ndarray) -> float | None:
     """exp of the mean negative log-probability (nats) of a text's tokens; None for a text without any."""

@@ -164,7 +164,7 @@ def _notes(judges: Sequence[Judge], settings: Sequence[Setting]) -> list[Paragra
 
 
 def _interval(share: Interval | None) -> str:
-    return "-" if share is None else f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
+    return "-" if share is None else share.as_percent()
 
 
 def _percent(share: Interval | None) -> str:

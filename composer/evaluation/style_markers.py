@@ -26,13 +26,11 @@ class StyleMarker:
 
 @dataclass(frozen=True)
 class MarkerRate:
-    """Which share of a style's texts has its sign, its 95% interval over prompts, and the base's share."""
+    """Which share of a style's texts has its sign, and which of the base's."""
 
     style: str
     marker: str
-    share: float
-    low: float
-    high: float
+    share: Interval
     base: float | None
 
 
@@ -86,7 +84,7 @@ def blocks(rows: Sequence[MarkerRate]) -> list[Block]:
         (
             row.style,
             row.marker,
-            f"{row.share:.1%} [{row.low:.1%}, {row.high:.1%}]",
+            row.share.as_percent(),
             "-" if row.base is None else f"{row.base:.1%}",
         )
         for row in rows
@@ -101,9 +99,7 @@ def blocks(rows: Sequence[MarkerRate]) -> list[Block]:
 
 def _rate(marker: StyleMarker, own: Sequence[Text], base: Sequence[Text]) -> MarkerRate:
     share, alone = _share(marker, own), _share(marker, base)
-    return MarkerRate(
-        marker.style, marker.help, share.value, share.low, share.high, alone.value if alone else None
-    )
+    return MarkerRate(marker.style, marker.help, share, alone.value if alone else None)
 
 
 def _share(marker: StyleMarker, texts: Sequence[Text]) -> Interval | None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from composer.evaluation.metrics import bootstrap, distinct, mean, median, perplexity
+from composer.evaluation.metrics import Interval, bootstrap, distinct, mean, median, perplexity
 
 
 def test_perplexity_of_a_fair_coin_is_two():
@@ -67,3 +67,9 @@ def test_bootstrap_weighs_groups_by_their_size():
 def test_bootstrap_repeats():
     groups = [[0, 1], [1, 1], [0, 0]]
     assert bootstrap(groups) == bootstrap(groups)
+
+
+def test_an_interval_in_words_keeps_its_unit():
+    share = Interval(0.661, 0.6, 0.714)
+    assert (share.as_percent(), share.as_percent(0)) == ("66.1% [60.0%, 71.4%]", "66% [60%, 71%]")
+    assert Interval(0.031, -0.002, 0.065).as_points() == "+3.1 [-0.2, +6.5]"

@@ -41,7 +41,8 @@ def test_shares_are_over_the_styles_own_texts_beside_the_bases():
         text("question", OWN["question"] if p in "abc" else PLAIN, p) for p in "abcd"
     ]
     [row] = measure_style_markers(texts)
-    assert (row.style, row.share, row.base) == ("question", 0.75, 0.0) and row.low < 0.75 < row.high
+    assert (row.style, row.share.value, row.base) == ("question", 0.75, 0.0)
+    assert row.share.low < 0.75 < row.share.high
     assert "| question | two questions or more | 75.0% [" in markdown(blocks([row]))
     [alone] = measure_style_markers(texts[4:])
     assert alone.base is None and "| - |" in markdown(blocks([alone]))
@@ -51,4 +52,4 @@ def test_shares_are_over_the_styles_own_texts_beside_the_bases():
 def test_words_elsewhere_are_no_sign():
     # The prompt is everybody's.
     [row] = measure_style_markers([text("archaic", PLAIN, "Thou hast")])
-    assert row.share == 0
+    assert row.share.value == 0

@@ -100,4 +100,4 @@ def _value(row: DoseRow) -> float:
 
 
 def _told(share: Interval | None) -> str:
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]" if share else "none"
+    return share.as_percent(decimals=0) if share else "none"

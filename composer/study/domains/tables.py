@@ -97,7 +97,7 @@ def layer_table(shares: Mapping[str, ShareProfile]) -> DataTable:
                 cell
                 for each in drawn
                 for cell in (
-                    f"{each.by_layer[layer]:.1%} [{each.low[layer]:.1%}, {each.high[layer]:.1%}]",
+                    Interval(each.by_layer[layer], each.low[layer], each.high[layer]).as_percent(),
                     f"{each.top1_by_layer[layer]:.1%}",
                 )
             ),
@@ -114,7 +114,7 @@ def signed(found: Interval) -> str:
 
 def percent(found: Interval | None) -> str:
     """As a share with its interval; "-" for None."""
-    return "-" if found is None else f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+    return "-" if found is None else found.as_percent()
 
 
 def _correlation(value: float | None) -> str:

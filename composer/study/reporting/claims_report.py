@@ -168,7 +168,7 @@ def number(claim: Claim, found: Interval) -> str:
     if claim.measure == PERPLEXITY:
         value, low, high = (math.exp(each) for each in (found.value, found.low, found.high))
         return f"x{value:.2f} [{low:.2f}, {high:.2f}]"
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return found.as_points()
 
 
 def judges_sentence(panels: Sequence[Panel]) -> str:
@@ -299,8 +299,8 @@ def _row(row: ArmRow, arms: Mapping[str, Arm]) -> tuple[str, ...]:
     return (
         arms[row.arm].label if row.arm in arms else row.arm,
         f"{at} ({constants})" if constants else at,
-        *map(_share, row.control),
-        "-" if row.minus_sum is None else _points(row.minus_sum),
+        *(each.as_percent() for each in row.control),
+        "-" if row.minus_sum is None else row.minus_sum.as_points(),
         f"{row.sentiment:.1%}",
         f"{row.topic:.1%}",
         " / ".join(f"{share:.0%}" for share in row.by_module_seed),
@@ -321,11 +321,3 @@ def _arms(findings: ClaimsFindings) -> DataTable:
         for arm in (findings.arms[name] for name in named if name in findings.arms)
     )
     return DataTable(("arm", "name", "what it does", "source"), rows, words=4)
-
-
-def _share(found: Interval) -> str:
-    return f"{found.value:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-
-
-def _points(found: Interval) -> str:
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

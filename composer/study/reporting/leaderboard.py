@@ -66,7 +66,7 @@ def _measured(row: ArmRow | None) -> tuple[str, str]:
     if row is None:
         return "-", "-"
     spread = "-" if row.perplexity is None else f"{row.perplexity:.1f}"
-    return f"{row.control[0].value:.1%} {_interval(row.control[0])}", spread
+    return row.control[0].as_percent(), spread
 
 
 def difference(found: Interval | None) -> str:
@@ -74,8 +74,4 @@ def difference(found: Interval | None) -> str:
     if found is None:
         return "-"
     verdict = "excludes 0" if found.excludes_zero else "includes 0"
-    return f"{100 * found.value:+.1f} {_interval(found, '+')} {verdict}"
-
-
-def _interval(found: Interval, sign: str = "") -> str:
-    return f"[{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
+    return f"{found.as_points()} {verdict}"
