@@ -34,16 +34,25 @@ def running_chromium():
 
 @pytest.fixture
 def visit(request, chromium):
-    """visit(width, height, theme, at, opened, query, path) -> a page with the composer ready, of the common
-    server or of the one at that address. Fails the test for any console error, script error and request to
-    another host.
+    """visit(width, height, theme, at, opened, query, path, hold) -> a page with the composer ready, of the
+    common server or of the one at that address. Fails the test for any console error, script error and request
+    to another host.
 
     drops: the connection will be cut, of which Gradio tells the console. opened: leave the page as it opens,
-    on its recording; else every slider is at 0, as most tests want it."""
+    on its recording; else every slider is at 0, as most tests want it. hold: a list that keeps what the page
+    asks its server to do, until page.unroute."""
     contexts, faults = [], []
 
     def open_page(
-        width=1280, height=800, theme="light", at=None, opened=False, query="", drops=False, path=""
+        width=1280,
+        height=800,
+        theme="light",
+        at=None,
+        opened=False,
+        query="",
+        drops=False,
+        path="",
+        hold=None,
     ):
         at = at or request.getfixturevalue("server")
         motion = "no-preference" if opened else "reduce"  # reduced motion shows a recording at once
@@ -56,6 +65,8 @@ def visit(request, chromium):
             page.on(
                 "console", lambda line: faults.append(f"console: {line.text}") if _is_error(line) else None
             )
+        if hold is not None:
+            page.route("**/queue/join*", lambda route: hold.append(route))  # playwright takes no bound method
         page.on("request", lambda sent: None if _is_ours(sent.url, at) else faults.append(f"to {sent.url}"))
         page.goto(f"{at}/{path}?__theme={theme}{query}")
         page.wait_for_selector(".live-status[data-phase]")

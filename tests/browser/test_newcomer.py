@@ -188,12 +188,11 @@ def test_a_hostile_link_opens_the_page_as_usual_with_a_sentence(visit, recipe):
     phase(page, "done")
 
 
-def test_nothing_can_be_moved_before_a_link_has_been_read(visit, server):
+def test_nothing_can_be_moved_before_a_link_has_been_read(visit):
     base = {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"}
     recipe = {"version": 1, "base": base, "prompt": "The lake", "composition": {"weights": {"sports": 1.25}}}
-    page, held = visit(opened=True, drops=True), []  # the next address cuts what the opening asked
-    page.route("**/queue/join*", lambda route: held.append(route))  # playwright takes no bound method
-    page.goto(f"{server}/?recipe={encoded(recipe)}")
+    held = []
+    page = visit(opened=True, query=f"&recipe={encoded(recipe)}", hold=held)
     slider = page.locator("#one-sports input[type=number]")
     slider.wait_for()
     page.wait_for_function("document.querySelector('#tabs').inert")
