@@ -35,8 +35,8 @@ def running_chromium():
 @pytest.fixture
 def visit(request, chromium):
     """visit(width, height, theme, at, opened, query, path, hold) -> a page with the composer ready, of the
-    common server or of the one at that address. Fails the test for any console error, script error and request
-    to another host.
+    common server or of the one at that address. Fails the test for any console error, script error and
+    request to another host.
 
     drops: the connection will be cut, of which Gradio tells the console. opened: leave the page as it opens,
     on its recording; else every slider is at 0, as most tests want it. hold: a list that keeps what the page
