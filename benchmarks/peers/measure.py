@@ -136,7 +136,9 @@ def _adapter(path: Path, fixture: BenchFixture, folder: Path) -> Path:
     sites = {name.rpartition(".lora_")[0] for name in tensors}
     adapter = {
         site.removeprefix(PREFIX): LoraFactors(
-            *(tensors[f"{site}.lora_{half}.weight"] for half in "AB"), config["lora_alpha"] / config["r"]
+            tensors[f"{site}.lora_A.weight"],
+            tensors[f"{site}.lora_B.weight"],
+            config["lora_alpha"] / config["r"],
         )
         for site in sites
     }

@@ -9,7 +9,7 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-from playwright.sync_api import Error, Page, expect
+from playwright.sync_api import BrowserContext, Error, Page, expect
 
 from benchmarks.hands import clear_sliders, set_slider
 from benchmarks.soak.plan import Dice, SoakPlan, World
@@ -67,7 +67,9 @@ class Hands:
         self.name, self.address, self.recorder = name, address, recorder
         self.dice, self.base = Dice(world, plan, name), world.bases[0]
         self.over = over.is_set
-        self._browser, self._context, self._page = browser, None, None
+        self._browser = browser
+        self._context: BrowserContext | None = None
+        self._page: Page | None = None
         self._drops = False
         self.reopen()
 

@@ -132,7 +132,7 @@ def _sweep(sweep: Sweep, solo: Solo, found: Checked, happened: Callable[[str], b
 def _near(one: object, other: object) -> bool:
     if one is None or other is None:
         return one is other
-    return bool(np.isclose(float(one), float(other), rtol=5e-3, atol=1e-4))  # type: ignore[arg-type]
+    return bool(np.isclose(float(one), float(other), rtol=5e-3, atol=1e-4))
 
 
 def _of_another(answer: Answer, answers: Sequence[Answer]) -> bool:

@@ -89,7 +89,7 @@ def _register(kind: type, known: WeakSet) -> None:
         made(self, *given, **named)
         known.add(self)
 
-    kind.__init__ = init  # type: ignore[misc]
+    kind.__init__ = init
 
 
 def serve(door: Door, line: socket.socket) -> None:

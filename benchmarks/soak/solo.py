@@ -150,8 +150,8 @@ def _logits() -> Iterator[list[torch.Tensor]]:
         seen.append(logits.detach().float().cpu().clone())
         return draw(self, logits)
 
-    BatchSampler.__call__ = noting  # type: ignore[method-assign]
+    BatchSampler.__call__ = noting
     try:
         yield seen
     finally:
-        BatchSampler.__call__ = draw  # type: ignore[method-assign]
+        BatchSampler.__call__ = draw

@@ -48,7 +48,8 @@ def compare_subspaces(bank: AdapterBank, layer_of: Mapping[str, int], layers: in
         for i, j in combinations(range(count), 2):
             pairs[i, j] = pairs[j, i] = collision(site.select((i, j)))
         pair_collisions.add(layer, pairs)
-    return Subspaces(*(mean.value for mean in means), collisions.value, pair_collisions.value)
+    reads, reads_chance, writes, writes_chance = (mean.value for mean in means)
+    return Subspaces(reads, reads_chance, writes, writes_chance, collisions.value, pair_collisions.value)
 
 
 def collision(site: SiteFactors) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ class Engine:
         memory and graphs."""
         return runner_memory(self.model, self.runner, self.snapshot.layout)
 
-    def _verify(self, decode: ModelRunner) -> None:
+    def _verify(self, decode: ModelRunner[Any]) -> None:
         """Raise where a compiled runner computes other logits than the base."""
         rounded = isinstance(decode, NativeRunner) and decode.weights == "int8"
         prove(self.model, decode, self.model.layout(AdapterBank()), rounded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ KEPT_PROMPTS = 256
 class PromptAnalyzer:
     """Computes the fields of PromptStats. Holds only the base."""
 
-    def __init__(self, model: GatedModel, runner: ModelRunner):
+    def __init__(self, model: GatedModel, runner: ModelRunner[Any]):
         self._model, self._runner, self._lens = model, runner, Lens(model.model)
 
     def __call__(

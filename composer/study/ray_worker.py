@@ -13,9 +13,8 @@ from itertools import chain
 
 from composer.core.composition import Sampling
 from composer.core.errors import ComposerError
-from composer.evaluation.generation import GeneratedText, Score, generate_texts
+from composer.evaluation.generation import GeneratedText, GenerationJob, Score, generate_texts
 from composer.study.design.environment import StudyEnvironment
-from composer.study.design.plan import GenerationJob
 
 # Texts an actor takes at a time, in batches of the engine: enough that one which drains costs little.
 BATCHES = 8

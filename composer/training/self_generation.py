@@ -81,11 +81,14 @@ class TextGenerator:
         batch = Batch(self._runner, self._layout, self._ends, len(rows), longest)
         drawn, _ = batch.add(rows, self._layout)
         while drawn:
+            ended = []
             for each in drawn:
                 if isinstance(each, Failed):
                     raise each.fault
                 texts[each.row.key].push(each.token, last=each.finish is not None)
-            batch.remove([each.row.key for each in drawn if each.finish])
+                if each.finish:
+                    ended.append(each.row.key)
+            batch.remove(ended)
             drawn = batch.step()[0] if batch.rows else []
         for opening, text in zip(openings, texts, strict=True):
             # A blank line is where the base changes the subject.

@@ -186,6 +186,7 @@ def save_adapter(model: PeftModel, folder: Path, base: Base, alpha_gain: float =
     alpha_gain is stored in alpha, so that weight 1 means the same to every loader.
     """
     for config in model.peft_config.values():
+        assert isinstance(config, LoraConfig)
         config.lora_alpha *= alpha_gain
         # PEFT puts the folder the base was loaded from here, which is nobody's business.
         config.base_model_name_or_path = base.id

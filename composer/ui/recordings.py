@@ -213,7 +213,7 @@ def _short(values: np.ndarray) -> list:
 
 def _short_fields(values: object) -> dict[str, object]:
     """A dataclass of arrays and plain values."""
-    plain = {each.name: getattr(values, each.name) for each in fields(values)}  # type: ignore[arg-type]
+    plain = {each.name: getattr(values, each.name) for each in fields(values)}
     return {name: _short(each) if isinstance(each, np.ndarray) else each for name, each in plain.items()}
 
 

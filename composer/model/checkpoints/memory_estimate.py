@@ -67,7 +67,8 @@ def estimate_memory(config: PretrainedConfig, spec: BaseSpec) -> MemoryEstimate:
     tensors = {id(each): each.nbytes for each in chain(model.parameters(), model.buffers())}
     linear = [module for module in model.modules() if type(module) is nn.Linear]
     for module in _quantised(model, spec.quantization):
-        tensors[id(module.weight)] = quantised_bytes(*module.weight.shape, spec.quantization)
+        outputs, inputs = module.weight.shape
+        tensors[id(module.weight)] = quantised_bytes(outputs, inputs, spec.quantization)
     gated = GatedModel(model)
     slower = _slower(gated)
     dense = spec.quantization == "none" and spec.dtype == "float32" and slower is None

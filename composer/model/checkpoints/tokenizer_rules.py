@@ -78,7 +78,7 @@ def slow_template(template: str) -> str | None:
         if any(tree.find_all((nodes.Mul, nodes.Pow))):
             return "multiplies, which may fill the memory"
         for each in tree.find_all((nodes.Name, nodes.Filter, nodes.Getattr)):
-            name = each.attr if isinstance(each, nodes.Getattr) else each.name
+            name = getattr(each, "attr" if isinstance(each, nodes.Getattr) else "name")
             if name in ENDLESS:
                 return f"uses {name}, which may fill the memory"
         for value in (each.value for each in tree.find_all(nodes.Const)):

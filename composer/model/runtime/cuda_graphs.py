@@ -217,7 +217,7 @@ class CudaGraphRunner:
 
             @torch.no_grad()
             def run() -> PassOutput:
-                return runner(plan, inputs, pool.view(pool.places(blocks)))  # type: ignore[arg-type]
+                return runner(plan, inputs, pool.view(pool.places(blocks)))
 
             self._graphs.pop(shape, None)
             compiled = self._has_code(adapters, shape.rows)
@@ -323,7 +323,7 @@ class CudaGraphRunner:
         rows = len(inputs.tokens)
         cache.reserve(rows)
         places = self.pool.places(cache.blocks[:rows])[:, : inputs.length].contiguous()  # [B, T]
-        outputs = runner(plan, inputs, self.pool.view(places))  # type: ignore[arg-type]
+        outputs = runner(plan, inputs, self.pool.view(places))
         cache.advance(rows)
         return outputs
 

@@ -179,8 +179,8 @@ def _decoded(
         positions = [length + step for length in lengths]
         tokens = [text[position] for text, position in zip(texts, positions, strict=True)]
         length = -(-(max(positions) + 1) // ATTENTION_BUCKET) * ATTENTION_BUCKET
-        inputs = (torch.tensor(each, device=model.device) for each in (tokens, positions))
-        yield decode(plan, Inputs(*inputs, length), cache)[0]
+        told, places = (torch.tensor(each, device=model.device) for each in (tokens, positions))
+        yield decode(plan, Inputs(told, places, length), cache)[0]
     if isinstance(decode, TransformersRunner):
         # What the methods that read a prompt ask for: each layer's hidden state, and what it says as a token.
         hidden = decode.read(layout, gates[:1], prompts[:1], unembed=False).hidden

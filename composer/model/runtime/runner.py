@@ -17,7 +17,7 @@ from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 SLIDING = "sliding_attention"
 
-Plan = TypeVar("Under")
+Plan = TypeVar("Plan")
 
 
 class Inputs(NamedTuple):

@@ -53,11 +53,16 @@ class _SharedAnalyzer(PromptAnalyzer):
         return self._known[key]
 
     def _alone(
-        self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int], every: bool = False
+        self,
+        snapshot: AdapterSnapshot,
+        ids: Sequence[int],
+        columns: list[int],
+        every: bool = False,
+        unembed: bool = False,
     ) -> PrefillOutput:
-        key = self._key("alone", ids, columns, every)
+        key = self._key("alone", ids, columns, every, unembed)
         if key not in self._known:
-            self._known[key] = super()._alone(snapshot, ids, columns, every)
+            self._known[key] = super()._alone(snapshot, ids, columns, every, unembed)
         return self._known[key]
 
     def _key(self, name: str, ids: Sequence[int], columns: list[int], *more: object) -> tuple[object, ...]:

@@ -73,14 +73,15 @@ def _test(stored: Mapping[str, Any]) -> QueryTest:
 
 
 def _share(stored: Mapping[str, Any]) -> ShareProfile:
-    arrays = ("by_layer", "low", "high", "top1_by_layer", "mean", "confusion")
+    names = ("by_layer", "low", "high", "top1_by_layer", "mean", "confusion")
+    arrays = {name: np.array(stored[name], dtype=np.float64) for name in names}
     return ShareProfile(
-        str(stored["label"]),
-        Interval(**stored["share"]),
-        Interval(**stored["top1"]),
-        *(np.array(stored[name], dtype=np.float64) for name in arrays),
-        PermutationResult(**stored["follows"]),
-        stored["weight_correlation"],
-        stored["output_correlation"],
-        float(stored["fixed"]),
+        label=str(stored["label"]),
+        share=Interval(**stored["share"]),
+        top1=Interval(**stored["top1"]),
+        follows=PermutationResult(**stored["follows"]),
+        weight_correlation=stored["weight_correlation"],
+        output_correlation=stored["output_correlation"],
+        fixed=float(stored["fixed"]),
+        **arrays,
     )

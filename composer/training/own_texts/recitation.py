@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from composer.training.self_generation import TextGenerator, first_words
+from composer.training.data import first_words
+from composer.training.self_generation import TextGenerator
 
 CONTINUATIONS = 20
 OPENING_WORDS = 4

@@ -111,7 +111,7 @@ def endpoint(
 
         async def call(*given: Any, **named: Any):
             with sentences():
-                return await work(bound(given, named))  # type: ignore[misc]
+                return await work(bound(given, named))
 
     lines = "\n".join(f"    {key}: {each.help}" for key, each in arguments.items())
     # From these Gradio makes the endpoint's documentation, and the tool's.

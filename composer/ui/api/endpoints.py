@@ -304,7 +304,7 @@ def _plain(fusion: Fusion) -> dict[str, list]:
 def _three(span: object) -> tuple[Any, Any, Any]:
     if not isinstance(span, list | tuple) or len(span) != 3:
         raise ComposerError("Give each adapter of the sweep three numbers: lowest, highest, how many.")
-    return tuple(span)  # type: ignore[return-value]
+    return tuple(span)
 
 
 def _swept(dose: Dose) -> dict[str, Any]:

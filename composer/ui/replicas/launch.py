@@ -94,7 +94,6 @@ class _Cluster:
         front = ray.util.get_node_ip_address()
         common = Common(self._name, random.getrandbits(32), secrets.token_urlsafe(16), front)
         deployment = serve.deployment(
-            Replica,
             name="replica",
             num_replicas=settings.replicas,
             health_check_period_s=CHECKED_EVERY,
@@ -102,7 +101,7 @@ class _Cluster:
             graceful_shutdown_timeout_s=settings.time_limit + BEYOND,
             graceful_shutdown_wait_loop_s=0.1,
             ray_actor_options=_share_of(ray.cluster_resources(), settings.replicas),
-        )
+        )(Replica)
         self._application = deployment.bind(settings, common)
         self._ended: asyncio.Future[int] | None = None
         self._restarting: asyncio.Task[None] | None = None

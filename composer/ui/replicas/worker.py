@@ -17,6 +17,7 @@ from composer.ui.replicas.health import check_decoding, check_page
 from composer.ui.replicas.remembering import Memory, RememberedStates, RememberedTokens
 from composer.ui.replicas.replica import Common
 from composer.ui.replicas.routing import Member
+from composer.ui.runners.batched import BatchedRunner
 from composer.ui.settings import Settings
 
 
@@ -37,7 +38,9 @@ class Worker:
 
     def check(self) -> None:
         """Raises ComposerError where the replica has to be replaced."""
-        check_decoding(self._server.runner.scheduler)
+        runner = self._server.runner
+        assert isinstance(runner, BatchedRunner)
+        check_decoding(runner.scheduler)
         check_page(self.member.host, self.member.port)
 
     def end_texts(self) -> None:

@@ -236,7 +236,9 @@ class Comparison:
             texts = [self.prompt + text for text in own.texts if text]
             shares = [judge.shares(text) for text in texts]
             if not shares:
-                shown.append(""), values.append(None), colors.append("")
+                shown.append("")
+                values.append(None)
+                colors.append("")
                 continue
             if len(self.seeds) == 1 or not wanted:
                 likeliest = [max(each, key=each.get) for each in shares]

@@ -47,7 +47,7 @@ FAMILIES = {
 
 
 class Norms(NamedTuple):
-    """The factors of a layer's norms as they are multiplied, in the order of Layer's fields. [d], or [D] for
+    """The factors of a layer's norms as they are multiplied, by the names of Layer's fields. [d], or [D] for
     those of heads."""
 
     attention_norm: torch.Tensor
@@ -141,13 +141,14 @@ def _norms(block: nn.Module, family: Family) -> Norms:
     def factor(path: str) -> torch.Tensor:
         return norm_factor(block.get_submodule(path), family.gemma)
 
-    heads = (factor("self_attn.q_norm"), factor("self_attn.k_norm")) if family.head_norms else (None, None)
+    q, k = (factor("self_attn.q_norm"), factor("self_attn.k_norm")) if family.head_norms else (None, None)
     if not family.gemma:
-        return Norms(factor("input_layernorm"), factor("post_attention_layernorm"), *heads, None, None)
+        return Norms(factor("input_layernorm"), factor("post_attention_layernorm"), q, k, None, None)
     return Norms(
         factor("input_layernorm"),
         factor("pre_feedforward_layernorm"),
-        *heads,
+        q,
+        k,
         factor("post_attention_layernorm"),
         factor("post_feedforward_layernorm"),
     )

@@ -77,7 +77,7 @@ class LayerTable:
                 group = _group(gated, layout, start, weights, base, joined)
                 groups.append(group)
                 end = max(end, start + group.end)
-            layers.append(Layer(*groups, *block.norms, window=block.window, rope=block.rope))
+            layers.append(Layer(*groups, **block.norms._asdict(), window=block.window, rope=block.rope))
             spans.append((start, end))
         return cls(layout, tuple(layers), tuple(spans))
 

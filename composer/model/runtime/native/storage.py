@@ -55,6 +55,19 @@ class StoredMatrix:
     scale: torch.Tensor | None = None  # [O, K / GROUP] float16; for NF4 [O, K / BLOCK] float32
     offset: torch.Tensor | None = None  # [O, K / GROUP] float16
 
+    @classmethod
+    def of(
+        cls,
+        weight: torch.Tensor,
+        storage: Storage,
+        data: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        offset: torch.Tensor | None = None,
+    ) -> StoredMatrix:
+        """A [O, K] weight's."""
+        rows, columns = weight.shape
+        return cls(storage, rows, columns, data, scale, offset)
+
     @property
     def bytes(self) -> int:
         parts = (self.data, self.scale, self.offset)
@@ -111,7 +124,7 @@ def _in_parts(
 
 def store_as_loaded(weight: torch.Tensor) -> StoredMatrix:
     """A float32 [O, K] weight as it is."""
-    return StoredMatrix(Storage.F32, *weight.shape, weight.detach().contiguous())
+    return StoredMatrix.of(weight, Storage.F32, weight.detach().contiguous())
 
 
 def store_plainly(weight: torch.Tensor) -> StoredMatrix:
@@ -195,7 +208,7 @@ def _four_bits(weight: torch.Tensor) -> StoredMatrix | None:
         open_[place[:, 0], place[:, 1]] = False
         if not open_.any():
             halves = numbers[:, :, : GROUP // 2] | numbers[:, :, GROUP // 2 :] << 4
-            return StoredMatrix(Storage.U4, *weight.shape, halves.flatten(1), scale, offset)
+            return StoredMatrix.of(weight, Storage.U4, halves.flatten(1), scale, offset)
     return None
 
 
@@ -220,14 +233,14 @@ def _eight_bits(weight: torch.Tensor) -> StoredMatrix | None:
 
 
 def _eight(weight: torch.Tensor, numbers: torch.Tensor, scale: torch.Tensor) -> StoredMatrix:
-    return StoredMatrix(Storage.I8, *weight.shape, numbers.to(torch.int8).flatten(1), scale)
+    return StoredMatrix.of(weight, Storage.I8, numbers.to(torch.int8).flatten(1), scale)
 
 
 def _brain_float(weight: torch.Tensor) -> StoredMatrix | None:
     short = weight.to(torch.bfloat16)
-    return StoredMatrix(Storage.BF16, *weight.shape, short) if torch.equal(short.float(), weight) else None
+    return StoredMatrix.of(weight, Storage.BF16, short) if torch.equal(short.float(), weight) else None
 
 
 def _half(weight: torch.Tensor) -> StoredMatrix | None:
     short = weight.to(torch.float16)
-    return StoredMatrix(Storage.F16, *weight.shape, short) if torch.equal(short.float(), weight) else None
+    return StoredMatrix.of(weight, Storage.F16, short) if torch.equal(short.float(), weight) else None
