@@ -115,11 +115,13 @@ def test_verdicts_are_what_was_planted(report):
 
 
 def test_a_claim_that_failed_stands_in_the_same_table_as_one_that_held(report):
-    rows = re.findall(r"^\| (holds|does not hold|undecided|off) \| (.+?) \|", report.markdown, re.M)
-    said = dict((sentence, verdict) for verdict, sentence in rows)
+    rows = re.findall(r"^\| (\d+) \| (holds|does not hold|undecided|off) \| (.+?) \|", report.markdown, re.M)
+    said = {sentence: verdict for _, verdict, sentence in rows}
     assert len(rows) == len(claims(report)) == len(said)
+    details = re.findall(r"^\| (\d+) \| .+? \| (\w[\w ]+) \| .+ \| \d\.\d{3} \| ", report.markdown, re.M)
+    assert details == [(number, verdict) for number, verdict, _ in rows]
     assert {"does not hold", "undecided", "off"} <= set(said.values())
-    top = report.markdown.index("| verdict | claim |")
+    top = report.markdown.index("| no. | verdict | claim |")
     assert report.markdown.startswith("# Which way of composing works?\n\nOf ") and top < 1000
     counts = re.search(
         r"Of (\d+) claims.*? (\d+) do(?:es)? not hold, (\d+) (?:is|are) undecided, (\d+) (?:is|are) off",

@@ -18,7 +18,7 @@ from composer.study.domains.stored import StoredDomains
 from composer.study.reporting import figures
 from composer.study.reporting.alpha import pattern_blocks
 from composer.study.reporting.leaderboard import standings
-from composer.study.reporting.without_judges import domain_blocks, domain_summary
+from composer.study.reporting.without_judges import domain_blocks, domain_sentences, domain_summary
 from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.bootstrap import DRAWS
 from composer.study.statistics.claim_tests import (
@@ -27,7 +27,6 @@ from composer.study.statistics.claim_tests import (
     HOLDS,
     OFF,
     UNDECIDED,
-    ClaimTest,
     cohens_h,
 )
 from composer.study.statistics.claims_summary import ArmRow, ClaimOnRun, ClaimResult, RerunResult
@@ -101,10 +100,11 @@ def blocks(findings: ClaimsFindings) -> list[Block]:
         found.append(Paragraph("All prompts are of PPLM's 35, which an earlier study of ours reported on."))
     found += [claims_table(findings.claims), *_without_judges(findings.runs)]
     found += [*_judges(findings.runs), Paragraph(READING)]
+    found += [Heading("Each claim on each base"), details_table(findings.claims)]
     if findings.seen:
         found += [Heading("The claims on prefixes that were reported on before"), Paragraph(SEEN)]
         found.append(claims_table(findings.seen))
-    found += _rerun(findings.rerun, {each.claim.id: each.claim for each in findings.claims})
+    found += _rerun(findings.rerun, [each.claim for each in findings.claims])
     for place, run in enumerate(findings.runs, start=1):
         found += _run(run, findings.arms, place)
     return [*found, Heading("The arms"), _arms(findings)]
@@ -114,13 +114,24 @@ def claims_table(results: Sequence[ClaimResult]) -> DataTable:
     """A row per claim in the order of their list: its verdict, its sentence, and its number on each run."""
     runs = list(dict.fromkeys(each.run for result in results for each in result.runs))
     rows = []
-    for result in results:
+    for place, result in enumerate(results, start=1):
         own = {each.run: each for each in result.runs}
         cells = (_cell(result.claim, own[run]) if run in own else "-" for run in runs)
         mean = (number(result.claim, result.mean),) if len(runs) > 1 else ()
-        rows.append((result.verdict, result.claim.sentence, *mean, *cells, result.claim.source))
+        rows.append((str(place), result.verdict, result.claim.sentence, *mean, *cells, result.claim.source))
     middle = ("mean", *runs) if len(runs) > 1 else tuple(runs)
-    return DataTable(("verdict", "claim", *middle, "from"), tuple(rows), words=2)
+    return DataTable(("no.", "verdict", "claim", *middle, "from"), tuple(rows), words=3)
+
+
+def details_table(results: Sequence[ClaimResult]) -> DataTable:
+    """A row per claim, by its number in the table of claims, and run: what the verdict is made of."""
+    rows = tuple(
+        _details(place, result.claim, on_run)
+        for place, result in enumerate(results, start=1)
+        for on_run in result.runs
+    )
+    head = ("no.", "on", "verdict", "difference", "p (Holm)", "effect h", "second judges", "they say")
+    return DataTable(head, rows, words=3)
 
 
 def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings]) -> list[Block]:
@@ -135,17 +146,17 @@ def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings]) -> list
             result.claim.sentence,
             f"**{result.verdict}**",
             number(result.claim, result.mean),
-            "; ".join(f"{each.run}: {each.verdict}" for each in result.runs),
+            _where(result.runs),
         )
         for result in results
     )
-    table = DataTable(("claim", "verdict", "difference", "on"), tuple(rows), words=4)
-    return [table, *_without_judges(runs)]
+    table = DataTable(("claim", "verdict", "difference", "where"), tuple(rows), words=4)
+    return [table, *domain_summary({run.title: run.domains for run in runs if run.domains})]
 
 
 def _without_judges(runs: Sequence[RunFindings]) -> list[Block]:
     """What the test found on each base that has it."""
-    return [block for run in runs if run.domains for block in domain_summary(run.domains, run.title)]
+    return [block for run in runs if run.domains for block in domain_sentences(run.domains, run.title)]
 
 
 def ways(runs: Sequence[RunFindings], arms: Mapping[str, Arm]) -> list[Block]:
@@ -190,14 +201,27 @@ def _count(results: Sequence[ClaimResult]) -> str:
 
 
 def _cell(claim: Claim, on_run: ClaimOnRun) -> str:
+    return f"{number(claim, on_run.tests[0].interval)}: {on_run.verdict}"
+
+
+def _details(place: int, claim: Claim, on_run: ClaimOnRun) -> tuple[str, ...]:
     first, *others = on_run.tests
-    more = "".join(f"; second judges {number(claim, test.interval)}: {test.verdict}" for test in others)
-    own = f"{number(claim, first.interval)}, p {first.adjusted:.3f}{_effect(claim, first)}"
-    return f"{own}: {on_run.verdict}{more}"
+    return (
+        str(place),
+        on_run.run,
+        on_run.verdict,
+        number(claim, first.interval),
+        f"{first.adjusted:.3f}",
+        "-" if claim.measure == PERPLEXITY else f"{cohens_h(first.left, first.right):+.2f}",
+        "; ".join(number(claim, test.interval) for test in others) or "-",
+        "; ".join(test.verdict for test in others) or "-",
+    )
 
 
-def _effect(claim: Claim, test: ClaimTest) -> str:
-    return "" if claim.measure == PERPLEXITY else f", h {cohens_h(test.left, test.right):+.2f}"
+def _where(runs: Sequence[ClaimOnRun]) -> str:
+    """What became of the claim, and on which runs."""
+    named = {verdict: [run.run for run in runs if run.verdict == verdict] for verdict in ORDER}
+    return "; ".join(f"{verdict} on {' and '.join(names)}" for verdict, names in named.items() if names)
 
 
 def _judges(runs: Sequence[RunFindings]) -> list[Block]:
@@ -222,20 +246,22 @@ def _judge(judge: JudgeCard) -> str:
     return f"{judge.name}, {judge.accuracy:.1%} right on {judge.rows} rows it never saw"
 
 
-def _rerun(results: Sequence[RerunResult], claims: Mapping[str, Claim]) -> list[Block]:
+def _rerun(results: Sequence[RerunResult], listed: Sequence[Claim]) -> list[Block]:
     if not results:
         return []
+    claims = {claim.id: (str(place), claim) for place, claim in enumerate(listed, start=1)}
     told = [result.within for result in results if result.within is not None]
     rows = tuple(
         (
-            result.claim,
+            place,
             result.run,
-            number(claims[result.claim], Interval(result.number, result.number, result.number)).split(" ")[0],
-            number(claims[result.claim], result.again),
+            number(claim, Interval(result.number, result.number, result.number)).split(" ")[0],
+            number(claim, result.again),
             {True: "yes", False: "no", None: "too few prompts"}[result.within],
         )
         for result in results
         if result.claim in claims
+        for place, claim in (claims[result.claim],)
     )
     return [
         Heading("Made again"),
@@ -243,7 +269,7 @@ def _rerun(results: Sequence[RerunResult], claims: Mapping[str, Claim]) -> list[
             f"A random part of the places, all arms at each, with fresh sampling seeds: {sum(told)} of "
             f"{len(told)} claims' numbers lie in the interval of the texts made again (19 of 20 should)."
         ),
-        DataTable(("claim", "on", "number", "made again", "within"), rows, words=2),
+        DataTable(("no.", "on", "number", "made again", "within"), rows, words=2),
     ]
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from composer.core.document import Block, Heading, Paragraph, Picture
+from collections.abc import Mapping
+
+from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
 from composer.study.domains import tables
 from composer.study.domains.figures import FLAT
 from composer.study.domains.report import READING, SHARES, TEST
 from composer.study.domains.stored import StoredDomains
 from composer.study.reporting.charts import Panel, Series, svg
 from composer.study.reporting.figures import COLORS
+
+LOSSES = (
+    "**Without judges**: next-token loss on held-out texts of the adapters' own domains, in nats a token. "
+    "Differences are to the base's; negative is better. Of all adapters that are composed one is right."
+)
 
 
 def domain_blocks(found: StoredDomains | None, file: str) -> list[Block]:
@@ -33,8 +40,42 @@ def domain_blocks(found: StoredDomains | None, file: str) -> list[Block]:
     ]
 
 
-def domain_summary(found: StoredDomains, title: str) -> list[Block]:
-    """The test on one base for who has a minute. Of KL's kinds it tells the published one."""
+def domain_summary(found: Mapping[str, StoredDomains]) -> list[Block]:
+    """The test on every base, by its name, for who has a minute; nothing where none has it."""
+    if not found:
+        return []
+    head = (
+        "on",
+        "domains",
+        "base's loss",
+        "right adapter alone",
+        "best way to compose all",
+        "average of all",
+        "KL's share for the right adapter",
+        "chance",
+        "a query's own KL weights minus the queries' mean",
+    )
+    return [Paragraph(LOSSES), DataTable(head, tuple(_summary(*each) for each in found.items()), words=1)]
+
+
+def _summary(title: str, found: StoredDomains) -> tuple[str, ...]:
+    by_label = {way.label: way for way in found.ways}
+    best = min((way for way in found.ways if way.total), key=lambda way: way.loss)
+    return (
+        title,
+        str(len(found.names)),
+        f"{by_label['Base'].loss:.3f}",
+        tables.signed(by_label["The right adapter alone"].minus_base),
+        f"{best.label}: {tables.signed(best.minus_base)}",
+        tables.signed(by_label["Average"].minus_base),
+        tables.percent(found.shares["kl"].share),
+        f"{1 / len(found.names):.1%}",
+        tables.signed(found.tests[0].minus_blind),
+    )
+
+
+def domain_sentences(found: StoredDomains, title: str) -> list[Block]:
+    """The test on one base in words. Of KL's kinds it tells the published one."""
     head = f"**Without judges**, on held-out texts of {len(found.names)} domains ({title}):"
     return [Paragraph(head), *(Paragraph(f"- {each}") for each in found.sentences[:3])]
 
