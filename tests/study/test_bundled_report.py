@@ -88,6 +88,7 @@ def test_planted_runs_make_their_report_byte_for_byte_in_any_order(study, tmp_pa
         "runs",
         "report.md",
         "report.json",
+        "overview.svg",
         *(f"{name}-{place}.svg" for name in ("fluency", "alpha") for place in (1, 2)),
     }
     assert all({each.name for each in run.iterdir()} <= RECORDS for run in folders(study))
@@ -107,7 +108,7 @@ def test_the_report_has_all_ways_the_picture_and_the_layers(study):
     page = (study / "report.md").read_text("utf-8")
     for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page):
         assert (study / name).read_text("utf-8").startswith("<svg ")
-    assert page.count("![") == 4 and page.count("### All ways") == 2
+    assert page.count("![") == 5 and page.count("### All ways") == 2
     [full, nf4] = json.loads((study / "report.json").read_text())["runs"]
     assert (full["title"], nf4["title"]) == ("Tiny, full", "Tiny, nf4")
     assert full["standings"].split("\n\nJudges")[0] in page

@@ -76,6 +76,26 @@ def test_the_fluency_figure_has_the_baselines_and_the_best_of_each_family_in_col
     assert list(lines)[-4:] == ["Sum of outputs", "Prompting", "Norm-balanced sum", "Cosine fusion"]
 
 
+def test_the_overview_has_a_dot_where_fluent_a_ring_where_not_and_the_best_in_colour():
+    one = [row("sum", ONE, 0.5, 20.0), row("sum", CHOSEN, 0.4), row("ties", CHOSEN, 0.7)]
+    other = [row("sum", ONE, 0.3), row("ties", ONE, 0.9, 60.0, fluent=False), row("logo", CHOSEN, 0.2)]
+    root = ElementTree.fromstring(figures.overview_figure({"One": one, "Other": other}, ARMS))
+    words = [each.text for each in root.iter(f"{SVG}text")]
+    # Ways that read fluently wherever they were tried come first.
+    assert words[:3] == ["LoGo (norms)", "TIES", "Sum of outputs"]
+    assert [each for each in words if each.endswith("%") and each not in ("0%", "50%", "100%")] == [
+        *("70%", "40%"),
+        *("20%", "90%", "30%"),
+    ]
+    dots = list(root.iter(f"{SVG}circle"))
+    assert [each.get("fill") == "none" for each in dots] == [False, False, False, True, True]
+    assert [each.get("stroke") == figures.COLORS[0] for each in dots] == [True, False, True, False, False]
+    [ties, total, *_] = [float(each.get("cx")) for each in dots]
+    assert ties - total == 0.3 * 150
+    dashed = [float(each.get("x1")) for each in root.iter(f"{SVG}line") if each.get("stroke-dasharray")]
+    assert dashed == [total, float(dots[4].get("cx"))]
+
+
 def test_alpha_is_drawn_by_layer_and_what_is_not_there_is_left_out():
     test = PermutationResult(0.1, 0.01, 8)
     alpha, own = np.array([[0.4, 0.6], [0.3, 0.7]]), np.array([[0.5, np.nan], [0.4, np.nan]])

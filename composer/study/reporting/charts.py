@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 # Readable on white and on black.
-GREY = "#868c98"
-GRID = "rgba(134,140,152,0.25)"
+GREY = "#737985"
+GRID = "rgba(115,121,133,0.25)"
 # Perplexities to read off a logarithmic axis.
 TICKS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 200, 500, 1000)
 RING = ' fill="none" stroke-width="1.2"'
@@ -48,15 +48,11 @@ def svg(panels: Sequence[Panel]) -> str:
     """Panels side by side with one legend: names that several have stand there once."""
     width = len(panels) * (LEFT + PLOT + GAP) + LEGEND
     body = "".join(_panel(panel, LEFT + place * (LEFT + PLOT + GAP)) for place, panel in enumerate(panels))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" '
-        f'font-family="ui-sans-serif, system-ui, sans-serif" font-size="12" fill="{GREY}">\n'
-        f"{body}{_legend(panels, width - LEGEND)}</svg>\n"
-    )
+    return sheet(width, HEIGHT, body + _legend(panels, width - LEGEND))
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """Values to pixels, from `start` on over `length` pixels."""
 
     low: float
@@ -74,33 +70,33 @@ def _panel(panel: Panel, left: int) -> str:
     bottom = HEIGHT - BOTTOM
     shown = [point for series in panel.series for point in series.points]
     if not shown:
-        return _text(left + PLOT / 2, HEIGHT / 2, "nothing measured", "middle")
+        return text(left + PLOT / 2, HEIGHT / 2, "nothing measured", "middle")
     x = _x_axis([at for at, _ in shown], left, panel.log)
     top, step = _top(max(share for _, share in shown))
-    y = _Axis(0, top, bottom, TOP - bottom)
-    lines = [_text(left + PLOT / 2, TOP - 12, panel.title, "middle")] if panel.title else []
+    y = Axis(0, top, bottom, TOP - bottom)
+    lines = [text(left + PLOT / 2, TOP - 12, panel.title, "middle")] if panel.title else []
     for count in range(round(top / step) + 1):
         at = y(count * step)
-        lines += [_rule(left, at, left + PLOT, at), _text(left - 8, at + 4, f"{count * step:.0%}", "end")]
+        lines += [rule(left, at, left + PLOT, at), text(left - 8, at + 4, f"{count * step:.0%}", "end")]
     for tick in _x_ticks(x):
         lines += [
-            _rule(x(tick), TOP, x(tick), bottom),
-            _text(x(tick), bottom + 18, f"{tick:g}", "middle"),
+            rule(x(tick), TOP, x(tick), bottom),
+            text(x(tick), bottom + 18, f"{tick:g}", "middle"),
         ]
     if panel.level is not None:
-        lines.append(_rule(left, y(panel.level), left + PLOT, y(panel.level), GREY, True))
-    lines.append(_text(left + PLOT / 2, HEIGHT - 10, panel.x, "middle"))
+        lines.append(rule(left, y(panel.level), left + PLOT, y(panel.level), GREY, True))
+    lines.append(text(left + PLOT / 2, HEIGHT - 10, panel.x, "middle"))
     return "".join([*lines, *(_series(each, x, y) for each in panel.series if each.points)])
 
 
-def _x_axis(values: Sequence[float], left: float, log: bool) -> _Axis:
+def _x_axis(values: Sequence[float], left: float, log: bool) -> Axis:
     low, high = min(values), max(values)
     if log:
-        return _Axis(low / 1.1, high * 1.1, left, PLOT, True)
-    return _Axis(low - 0.5, high + 0.5, left, PLOT)
+        return Axis(low / 1.1, high * 1.1, left, PLOT, True)
+    return Axis(low - 0.5, high + 0.5, left, PLOT)
 
 
-def _x_ticks(x: _Axis) -> list[float]:
+def _x_ticks(x: Axis) -> list[float]:
     if x.log:
         return [tick for tick in TICKS if x.low <= tick <= x.high]
     step = max(1, math.ceil((x.high - x.low) / 12))
@@ -113,7 +109,7 @@ def _top(highest: float) -> tuple[float, float]:
     return max(1, math.ceil(round(highest / step, 6))) * step, step
 
 
-def _series(series: Series, x: _Axis, y: _Axis) -> str:
+def _series(series: Series, x: Axis, y: Axis) -> str:
     points = [(x(at), y(share)) for at, share in series.points]
     path = " ".join(f"{at},{share}" for at, share in points)
     width = 2.2 if series.named else 1
@@ -133,14 +129,24 @@ def _legend(panels: Iterable[Panel], left: int) -> str:
     lines = []
     for place, each in enumerate(named.values()):
         at = TOP + 10 + 19 * place
-        lines += [_rule(left, at, left + 22, at, each.color, each.dashed, 2.5)]
-        lines += [_text(left + 29, at + 4, each.name)]
+        lines += [rule(left, at, left + 22, at, each.color, each.dashed, 2.5)]
+        lines += [text(left + 29, at + 4, each.name)]
     return "".join(lines)
 
 
-def _rule(
+def sheet(width: float, height: float, body: str) -> str:
+    """An SVG of that size, in pixels."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'font-family="ui-sans-serif, system-ui, sans-serif" font-size="12" fill="{GREY}">\n'
+        f"{body}</svg>\n"
+    )
+
+
+def rule(
     x1: float, y1: float, x2: float, y2: float, color: str = GRID, dashed: bool = False, width: float = 1
 ) -> str:
+    """A straight line."""
     return (
         f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{color}" stroke-width="{width}"'
         f"{_dash(dashed)}/>\n"
@@ -151,5 +157,6 @@ def _dash(dashed: bool) -> str:
     return ' stroke-dasharray="5 4"' if dashed else ""
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, anchor: str = "start") -> str:
+    """Words with their foot at y; x is their start, middle or end."""
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>\n'

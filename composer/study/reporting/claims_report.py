@@ -54,6 +54,10 @@ ALL_WAYS = (
     "have nothing to choose at strength 1. In brackets: 95% interval, of differences too, which are in "
     "points and paired. Nothing here is corrected for the number of arms; the claims are."
 )
+OVERVIEW = (
+    "Both attributes right, with 95% intervals. A dot: at the strength that was chosen for it, where that "
+    "reads fluently; a ring: at strength 1, less fluent. In colour the best, dashed the sum of outputs."
+)
 ORDER = (HOLDS, FAILS, UNDECIDED, OFF)
 
 
@@ -98,7 +102,7 @@ def blocks(findings: ClaimsFindings) -> list[Block]:
     found += [Paragraph(run.unfinished) for run in findings.runs if run.unfinished]
     if findings.only_seen:
         found.append(Paragraph("All prompts are of PPLM's 35, which an earlier study of ours reported on."))
-    found += [claims_table(findings.claims), *_without_judges(findings.runs)]
+    found += [claims_table(findings.claims), *_overview(findings), *_without_judges(findings.runs)]
     found += [*_judges(findings.runs), Paragraph(READING)]
     found += [Heading("Each claim on each base"), details_table(findings.claims)]
     if findings.seen:
@@ -152,6 +156,13 @@ def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings]) -> list
     )
     table = DataTable(("claim", "verdict", "difference", "where"), tuple(rows), words=4)
     return [table, *domain_summary({run.title: run.domains for run in runs if run.domains})]
+
+
+def _overview(findings: ClaimsFindings) -> list[Block]:
+    runs = {run.title: run.rows for run in findings.runs if run.rows}
+    if not runs:
+        return []
+    return [Picture(figures.overview_figure(runs, findings.arms), OVERVIEW, "overview.svg")]
 
 
 def _without_judges(runs: Sequence[RunFindings]) -> list[Block]:

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from composer.study.design.arms import Arm
 from composer.study.design.claims import ONE
+from composer.study.reporting import interval_chart
 from composer.study.reporting.charts import GREY, Panel, Series, svg
+from composer.study.reporting.interval_chart import Column, Dot
+from composer.study.reporting.leaderboard import RIVAL, fluent
 from composer.study.statistics.alpha_profile import AlphaProfile
 from composer.study.statistics.claims_summary import ArmRow, in_settings
 
@@ -34,12 +37,57 @@ def fluency_figure(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> str:
         shown = [(row, row.perplexity) for row in own.values() if row.perplexity is not None]
         points = tuple((spread, row.control[0].value) for row, spread in shown)
         rings = sum(row.setting == ONE for row, _ in shown)
-        label = arms[name].label if name in arms else name
+        label = _label(name, arms)
         if name in leads:
             front.append(Series(label, points, COLORS[leads.index(name) % len(COLORS)], rings=rings))
         else:
             background.append(Series(label, points, GREY, named=False, rings=rings))
     return svg([Panel("", "median perplexity under the base", (*background, *front), log=True)])
+
+
+def overview_figure(runs: Mapping[str, Sequence[ArmRow]], arms: Mapping[str, Arm]) -> str:
+    """Both right of each arm on each run, by its name: a dot as chosen where that is fluent, else a ring at
+    strength 1. Best mean first, fluent ones before others; the run's best in colour, dashed the sum."""
+    found = {
+        title: {name: _shown(own) for name, own in in_settings(rows).items()} for title, rows in runs.items()
+    }
+    by_arm: dict[str, list[tuple[ArmRow, bool]]] = {}
+    for shown in found.values():
+        for name, each in shown.items():
+            by_arm.setdefault(name, []).append(each)
+
+    def rank(name: str) -> tuple[bool, float]:
+        own = by_arm[name]
+        return not all(reads for _, reads in own), -sum(row.control[0].value for row, _ in own) / len(own)
+
+    return interval_chart.svg(
+        [_label(name, arms) for name in sorted(by_arm, key=rank)],
+        [_column(title, shown, arms) for title, shown in found.items()],
+    )
+
+
+def _shown(own: Mapping[str, ArmRow]) -> tuple[ArmRow, bool]:
+    """The row to draw, and whether it reads fluently."""
+    best = fluent(own)
+    return (best, True) if best else (own.get(ONE) or next(iter(own.values())), False)
+
+
+def _column(title: str, shown: Mapping[str, tuple[ArmRow, bool]], arms: Mapping[str, Arm]) -> Column:
+    fluently = {name: _right(each) for name, each in shown.items() if each[1]}
+    best = max(fluently, key=fluently.get, default="")
+    dots = {
+        _label(name, arms): Dot(row.control[0], COLORS[0] if name == best else GREY, ring=not reads)
+        for name, (row, reads) in shown.items()
+    }
+    return Column(title, dots, _right(shown[RIVAL]) if RIVAL in shown else None)
+
+
+def _right(shown: tuple[ArmRow, bool]) -> float:
+    return shown[0].control[0].value
+
+
+def _label(name: str, arms: Mapping[str, Arm]) -> str:
+    return arms[name].label if name in arms else name
 
 
 def leading(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> tuple[str, ...]:

@@ -29,12 +29,13 @@ def standings(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> DataTable:
         "at strength",
         f"minus {arms[RIVAL].label.lower() if RIVAL in arms else RIVAL}, fluent",
     )
-    pairs = [(own.get(ONE), _fluent(own)) for own in in_settings(rows).values()]
+    pairs = [(own.get(ONE), fluent(own)) for own in in_settings(rows).values()]
     found = [(one, best) for one, best in pairs if one or best]
     return DataTable(head, tuple(_row(one, best, arms) for one, best in sorted(found, key=_rank)))
 
 
-def _fluent(own: Mapping[str, ArmRow]) -> ArmRow | None:
+def fluent(own: Mapping[str, ArmRow]) -> ArmRow | None:
+    """Of an arm's rows by setting the one to compare it by; None where none reads fluently."""
     best = own.get(CHOSEN)
     if best is None and (one := own.get(ONE)) and one.arm in REFERENCES:
         best = one
