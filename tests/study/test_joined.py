@@ -142,7 +142,8 @@ def test_tables_have_every_arm_and_each_training(report):
     [own] = answer["runs"]
     assert own["base"] == "a/base" and "| Contrast |" in own["standings"]
     assert own["unfinished"] is None and own["patterns"] == [] and own["faults"] == {"Cut short.": 2}
-    assert list(report.figures) == ["overview.svg", "fluency-1.svg"] and "| 2 texts | - | Cut short. |" in report.markdown
+    assert list(report.figures) == ["overview.svg", "fluency-1.svg"]
+    assert "| 2 texts | - | Cut short. |" in report.markdown
     assert "| way | both right at 1 | perplexity | both right, fluent |" in report.markdown
 
 
