@@ -198,7 +198,7 @@ if (page.root !== null) {
     show(false);
     opener.focus();
   });
-  find(".base").addEventListener("keydown", (event) => {
+  find(".base-choice").addEventListener("keydown", (event) => {
     if (panel.hidden) return;
     const options = [...panel.querySelectorAll(".base-option")];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -213,7 +213,7 @@ if (page.root !== null) {
     }
   });
   document.addEventListener("click", (event) => {
-    if (!panel.hidden && !find(".base").contains(event.target) && event.target.isConnected) show(false);
+    if (!panel.hidden && !find(".base-choice").contains(event.target) && event.target.isConnected) show(false);
   });
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) say(""); // back from another base's page

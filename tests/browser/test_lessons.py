@@ -35,6 +35,19 @@ def page(visit):
     return visit(opened=True)
 
 
+def test_a_formula_stands_in_its_line(visit):
+    page = visit()
+    page.get_by_role("tab", name="Learn").click()
+    page.locator("p .katex").first.wait_for()
+    lines = page.locator("p:has(.katex)").evaluate_all(
+        """(all) => all.map((p) => [
+            p.getBoundingClientRect().height, parseFloat(getComputedStyle(p).lineHeight), p.textContent.length
+        ])"""
+    )
+    assert lines
+    assert all(height < line * (characters / 100 + 1.5) for height, line, characters in lines)
+
+
 def test_one_slider(page):
     start(page, 1)
     expect(page.locator(".lesson-formula")).to_contain_text("the base alone")
