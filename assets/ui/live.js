@@ -27,15 +27,19 @@ function liveShowText() {
   const used = data.used();
   const sums = data.columns.map((column) => used.reduce((sum, k) => sum + column.means[k], 0));
   const peak = sums.reduce((a, b) => Math.max(a, b), 0); // skips columns not here yet, where spread would not
-  const spans = data.pieces().map((piece, t) => {
-    const span = makeNode("span", "live-token", piece);
+  const nodes = [];
+  data.pieces().forEach((piece, t) => {
+    // The space before a word has no tint: where a line ends with it, the tint would stand there alone.
+    const word = piece.trimStart() || piece;
+    if (word !== piece) nodes.push(piece.slice(0, piece.length - word.length));
+    const span = makeNode("span", "live-token", word);
     const tint = words.tint(t, peak);
     if (tint) span.style.setProperty("--tint", `color-mix(in srgb, ${adapterColor(tint[0])} ${(100 * tint[1]).toFixed(1)}%, transparent)`);
     span.classList.toggle("live-pinned", t === live.pinned);
     span.dataset.token = t;
-    return span;
+    nodes.push(span);
   });
-  live.find("tokens").replaceChildren(...spans);
+  live.find("tokens").replaceChildren(...nodes);
   for (const button of live.find("colors").children) button.setAttribute("aria-pressed", String(button.dataset.colors === words.mode));
 }
 

@@ -276,3 +276,13 @@ def test_unused_sliders_fold_away_and_come_back(visit):
     more.click()
     expect(page.locator("#one-formal")).to_be_visible()  # in use
     assert not page.locator("#one-simple").is_visible()
+
+
+def test_a_word_has_its_tint_in_one_piece(visit):
+    page = visit(opened=True)
+    page.wait_for_selector(".live-status[data-phase=recorded]")
+    pieces = page.locator(".live-token").evaluate_all(
+        "(all) => all.map((token) => [token.textContent, token.getClientRects().length])"
+    )
+    assert {count for _, count in pieces} == {1}, [word for word, count in pieces if count > 1]
+    assert page.text_content(".live-tokens") == data(page, "d.chars.join('')")
