@@ -134,6 +134,11 @@ def weighted(method: Method) -> Arm:
     )
 
 
+def label(name: str, arms: Mapping[str, Arm]) -> str:
+    """How a report calls an arm; one that is no more has its name."""
+    return arms[name].label if name in arms else name
+
+
 def all_arms() -> dict[str, Arm]:
     """Every arm by name: references, joint training, the methods as in METHODS, then those with weights."""
     methods = [arm for method in METHODS.values() for arm in method_arms(method)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from composer.evaluation.metrics import Interval
-from composer.study.domains.statistics import QueryTest, ShareProfile, WaySummary
-from composer.study.domains.tables import percent, signed
+from composer.study.domains.statistics import QueryTest, ShareProfile, WaySummary, best_way
+from composer.study.domains.tables import signed
 
 
 def in_short(
@@ -22,21 +22,21 @@ def in_short(
     """
     by_label = {way.label: way for way in ways}
     right = by_label["The right adapter alone"]
-    best = min((way for way in ways if way.total), key=lambda way: way.loss)
+    best = best_way(ways)
     average, kl = by_label["Average"], shares["kl"]
     helps = "lowers" if right.minus_base.high < 0 else "is not shown to lower"
 
     def of_the_gap(way: WaySummary, gap: str) -> str:
-        return f", {percent(way.recovered)}{gap}" if way.recovered else ""
+        return f", {way.recovered.as_percent()}{gap}" if way.recovered else ""
 
     sentences = [
         f"The right adapter alone {helps} the base's loss of {by_label['Base'].loss:.3f}: "
         f"{signed(right.minus_base)} nats a token. The lowest of all ways to compose all "
         f"{len(names)}: {best.label}, {signed(best.minus_base)}{of_the_gap(best, ' of that gap')}; "
         f"the average: {signed(average.minus_base)}{of_the_gap(average, '')}.",
-        f"KL's share for the right adapter is {percent(kl.share)}, chance {1 / len(names):.1%}; it is the "
-        f"largest for {percent(kl.top1)} of the passages. {kl.fixed:.0%} of the shares' variance does not "
-        "depend on the query.",
+        f"KL's share for the right adapter is {kl.share.as_percent()}, chance {1 / len(names):.1%}; "
+        f"it is the largest for {kl.top1.as_percent()} of the passages. {kl.fixed:.0%} of the shares' "
+        "variance does not depend on the query.",
     ]
     sentences += [
         f"{test.label}: a query's own gates {_verdict(test.minus_blind)} the mean over all queries "

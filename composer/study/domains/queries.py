@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,16 +42,10 @@ class _SharedAnalyzer(PromptAnalyzer):
         norm: bool,
         every: bool = False,
     ) -> np.ndarray:
-        key = self._key("kl", ids, columns, norm, every)
-        if key not in self._known:
-            self._known[key] = super().divergence(snapshot, ids, columns, norm, every)
-        return self._known[key]
+        return self._once(super().divergence, snapshot, ids, columns, norm, every)
 
     def query_norm(self, snapshot: AdapterSnapshot, ids: Sequence[int], columns: list[int]) -> np.ndarray:
-        key = self._key("query_norm", ids, columns)
-        if key not in self._known:
-            self._known[key] = super().query_norm(snapshot, ids, columns)
-        return self._known[key]
+        return self._once(super().query_norm, snapshot, ids, columns)
 
     def _alone(
         self,
@@ -60,15 +55,22 @@ class _SharedAnalyzer(PromptAnalyzer):
         every: bool = False,
         unembed: bool = False,
     ) -> PrefillOutput:
-        key = self._key("alone", ids, columns, every, unembed)
-        if key not in self._known:
-            self._known[key] = super()._alone(snapshot, ids, columns, every, unembed)
-        return self._known[key]
+        return self._once(super()._alone, snapshot, ids, columns, every, unembed)
 
-    def _key(self, name: str, ids: Sequence[int], columns: list[int], *more: object) -> tuple[object, ...]:
+    def _once(
+        self,
+        compute: Callable[..., Any],
+        snapshot: AdapterSnapshot,
+        ids: Sequence[int],
+        columns: list[int],
+        *more: bool,
+    ) -> Any:
         if tuple(ids) != self._query:
             self._query, self._known = tuple(ids), {}
-        return name, tuple(columns), *more
+        key = compute.__name__, tuple(columns), *more
+        if key not in self._known:
+            self._known[key] = compute(snapshot, ids, columns, *more)
+        return self._known[key]
 
 
 class QueryReader:

@@ -111,6 +111,11 @@ def query_tests(found: DomainMeasurement) -> list[QueryTest]:
     ]
 
 
+def best_way(ways: Sequence[WaySummary]) -> WaySummary:
+    """The lowest loss among the ways that compose all adapters. Raises ValueError where there is none."""
+    return min((way for way in ways if way.total), key=lambda way: way.loss)
+
+
 def profiles(found: DomainMeasurement) -> dict[str, ShareProfile]:
     """Measure -> its profile."""
     outputs = found.shares["contribution"]

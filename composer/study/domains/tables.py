@@ -21,7 +21,7 @@ def ways_table(ways: Sequence[WaySummary]) -> DataTable:
             f"{way.loss:.4f}",
             signed(way.minus_base),
             signed(way.minus_average),
-            percent(way.recovered),
+            "-" if way.recovered is None else way.recovered.as_percent(),
         )
         for way in ways
     )
@@ -67,8 +67,8 @@ def share_table(shares: Mapping[str, ShareProfile]) -> DataTable:
     rows = (
         (
             each.label,
-            percent(each.share),
-            percent(each.top1),
+            each.share.as_percent(),
+            each.top1.as_percent(),
             f"{100 * each.follows.gain:+.1f} points",
             f"{each.follows.p:.4f}",
             f"{each.fixed:.0%}",
@@ -110,11 +110,6 @@ def layer_table(shares: Mapping[str, ShareProfile]) -> DataTable:
 def signed(found: Interval) -> str:
     """With its sign and its interval, in nats a token."""
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-
-
-def percent(found: Interval | None) -> str:
-    """As a share with its interval; "-" for None."""
-    return "-" if found is None else found.as_percent()
 
 
 def _correlation(value: float | None) -> str:

@@ -11,7 +11,7 @@ from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
 from composer.evaluation.judges.agreement import Agreement
 from composer.evaluation.metrics import Interval
 from composer.evaluation.verdicts import JudgeCard
-from composer.study.design.arms import Arm
+from composer.study.design.arms import Arm, label
 from composer.study.design.choices import FLUENT
 from composer.study.design.claims import CHOSEN, PERPLEXITY, Claim
 from composer.study.domains.stored import StoredDomains
@@ -334,7 +334,7 @@ def _row(row: ArmRow, arms: Mapping[str, Arm]) -> tuple[str, ...]:
     constants = ", ".join(f"{name} {value}" for name, value in row.constants.items())
     at = f"{'chosen' if row.setting == CHOSEN else 'at'} {row.strength:g}"
     return (
-        arms[row.arm].label if row.arm in arms else row.arm,
+        label(row.arm, arms),
         f"{at} ({constants})" if constants else at,
         *(each.as_percent() for each in row.control),
         "-" if row.minus_sum is None else row.minus_sum.as_points(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from composer.study.design.arms import Arm
+from composer.study.design.arms import Arm, label
 from composer.study.design.claims import ONE
 from composer.study.reporting import interval_chart
 from composer.study.reporting.charts import GREY, Panel, Series, svg
@@ -37,11 +37,11 @@ def fluency_figure(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> str:
         shown = [(row, row.perplexity) for row in own.values() if row.perplexity is not None]
         points = tuple((spread, row.control[0].value) for row, spread in shown)
         rings = sum(row.setting == ONE for row, _ in shown)
-        label = _label(name, arms)
+        shown_as = label(name, arms)
         if name in leads:
-            front.append(Series(label, points, COLORS[leads.index(name) % len(COLORS)], rings=rings))
+            front.append(Series(shown_as, points, COLORS[leads.index(name) % len(COLORS)], rings=rings))
         else:
-            background.append(Series(label, points, GREY, named=False, rings=rings))
+            background.append(Series(shown_as, points, GREY, named=False, rings=rings))
     return svg([Panel("", "median perplexity under the base", (*background, *front), log=True)])
 
 
@@ -61,7 +61,7 @@ def overview_figure(runs: Mapping[str, Sequence[ArmRow]], arms: Mapping[str, Arm
         return not all(reads for _, reads in own), -sum(row.control[0].value for row, _ in own) / len(own)
 
     return interval_chart.svg(
-        [_label(name, arms) for name in sorted(by_arm, key=rank)],
+        [label(name, arms) for name in sorted(by_arm, key=rank)],
         [_column(title, shown, arms) for title, shown in found.items()],
     )
 
@@ -76,7 +76,7 @@ def _column(title: str, shown: Mapping[str, tuple[ArmRow, bool]], arms: Mapping[
     fluently = {name: _right(each) for name, each in shown.items() if each[1]}
     best = max(fluently, key=fluently.get, default="")
     dots = {
-        _label(name, arms): Dot(row.control[0], COLORS[0] if name == best else GREY, ring=not reads)
+        label(name, arms): Dot(row.control[0], COLORS[0] if name == best else GREY, ring=not reads)
         for name, (row, reads) in shown.items()
     }
     return Column(title, dots, _right(shown[RIVAL]) if RIVAL in shown else None)
@@ -84,10 +84,6 @@ def _column(title: str, shown: Mapping[str, tuple[ArmRow, bool]], arms: Mapping[
 
 def _right(shown: tuple[ArmRow, bool]) -> float:
     return shown[0].control[0].value
-
-
-def _label(name: str, arms: Mapping[str, Arm]) -> str:
-    return arms[name].label if name in arms else name
 
 
 def leading(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> tuple[str, ...]:

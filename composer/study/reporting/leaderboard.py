@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from composer.core.document import DataTable
 from composer.evaluation.metrics import Interval
-from composer.study.design.arms import Arm
+from composer.study.design.arms import Arm, label
 from composer.study.design.claims import CHOSEN, ONE
 from composer.study.design.tuning import REFERENCES
 from composer.study.statistics.claims_summary import ArmRow, in_settings
@@ -27,7 +27,7 @@ def standings(rows: Sequence[ArmRow], arms: Mapping[str, Arm]) -> DataTable:
         "both right, fluent",
         "perplexity",
         "at strength",
-        f"minus {arms[RIVAL].label.lower() if RIVAL in arms else RIVAL}, fluent",
+        f"minus {label(RIVAL, arms).lower()}, fluent",
     )
     pairs = [(own.get(ONE), fluent(own)) for own in in_settings(rows).values()]
     found = [(one, best) for one, best in pairs if one or best]
@@ -51,8 +51,7 @@ def _rank(pair: tuple[ArmRow | None, ArmRow | None]) -> tuple[bool, float]:
 def _row(one: ArmRow | None, best: ArmRow | None, arms: Mapping[str, Arm]) -> tuple[str, ...]:
     name = next(row.arm for row in (one, best) if row)
     gap = best.minus_sum if best and best.setting == CHOSEN else None
-    label = arms[name].label if name in arms else name
-    return label, *_measured(one), *_measured(best), _setting(best), difference(gap)
+    return label(name, arms), *_measured(one), *_measured(best), _setting(best), difference(gap)
 
 
 def _setting(row: ArmRow | None) -> str:

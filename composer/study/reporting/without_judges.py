@@ -8,6 +8,7 @@ from composer.core.document import Block, DataTable, Heading, Paragraph, Picture
 from composer.study.domains import tables
 from composer.study.domains.figures import FLAT
 from composer.study.domains.report import READING, SHARES, TEST
+from composer.study.domains.statistics import best_way
 from composer.study.domains.stored import StoredDomains
 from composer.study.reporting.charts import Panel, Series, svg
 from composer.study.reporting.figures import COLORS
@@ -60,7 +61,7 @@ def domain_summary(found: Mapping[str, StoredDomains]) -> list[Block]:
 
 def _summary(title: str, found: StoredDomains) -> tuple[str, ...]:
     by_label = {way.label: way for way in found.ways}
-    best = min((way for way in found.ways if way.total), key=lambda way: way.loss)
+    best = best_way(found.ways)
     return (
         title,
         str(len(found.names)),
@@ -68,7 +69,7 @@ def _summary(title: str, found: StoredDomains) -> tuple[str, ...]:
         tables.signed(by_label["The right adapter alone"].minus_base),
         f"{best.label}: {tables.signed(best.minus_base)}",
         tables.signed(by_label["Average"].minus_base),
-        tables.percent(found.shares["kl"].share),
+        found.shares["kl"].share.as_percent(),
         f"{1 / len(found.names):.1%}",
         tables.signed(found.tests[0].minus_blind),
     )
