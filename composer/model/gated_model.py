@@ -178,10 +178,10 @@ class GatedModel:
         with self.under(call), torch.inference_mode():
             return self.model(**inputs)
 
-    def body(self, call: GateCall | None, **inputs) -> None:
-        """The same without the unembedding, for what `call` writes down."""
+    def body(self, call: GateCall | None, **inputs):
+        """The same without the unembedding."""
         with self.under(call), torch.inference_mode():
-            self.model.base_model(**inputs)
+            return self.model.base_model(**inputs)
 
 
 def _decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:

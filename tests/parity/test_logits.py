@@ -82,8 +82,16 @@ def test_the_next_tokens_logits_are_those_of_separate_passes(pair, asked):
 def test_a_texts_log_probs_are_those_of_separate_passes(pair, asked, monkeypatch):
     engine, oracle = pair
     texts = [PROMPT, "Fox", "The dog"]
-    for chunk in (2048, 60):  # all in one pass, and a few voices a pass
-        monkeypatch.setattr("composer.model.runtime.scoring.CHUNK_TOKENS", chunk)
+    scoring = "composer.model.runtime.scoring"
+    for chunk, rows, plain in (
+        (2048, 256, True),  # all in one pass
+        (60, 8, True),  # a few branches a pass, and a few positions' logits at a time
+        (60, 8, False),  # an output layer that only the model's own forward pass applies
+    ):
+        monkeypatch.setattr(f"{scoring}.CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(f"{scoring}.ROWS", rows)
+        if not plain:
+            monkeypatch.setattr(f"{scoring}.plain_head", lambda *_: None)
         for text, got in zip(texts, engine.log_probs(texts, asked), strict=True):
             ids = engine.base.encode(text)
             logs = put_together(oracle, ids, asked)[:-1].log_softmax(dim=-1)

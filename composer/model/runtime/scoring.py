@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
+from composer.core.errors import ComposerError
 from composer.model.gated_model import GateCall, GatedModel, gates_tensor
 from composer.model.in_use import in_use
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.rank_layout import Layout
-from composer.model.runtime.finite import check_drawable
+from composer.model.runtime.finite import OVERFLOW
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
+from composer.model.token_loss import plain_head
 
 CHUNK_TOKENS = 512
+# Positions whose logits are held at a time.
+ROWS = 256
 
 
+@torch.inference_mode()
 def token_log_probs(
     model: GatedModel,
     layout: Layout,
@@ -27,8 +32,8 @@ def token_log_probs(
 ) -> list[np.ndarray]:
     """Log-probability in nats of every token after the first; texts are token ids, the route every text's.
 
-    Texts of like length are scored together, a few hundred tokens at a time: [rows, T, V] is large, and more
-    of it is no quicker. Raises ComposerError where the numbers overflow.
+    Texts of like length are scored together, a few hundred tokens at a time, which is no slower than more.
+    Raises ComposerError where the numbers overflow.
     """
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(texts)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -45,9 +50,41 @@ def token_log_probs(
         active, gates, routes = in_use(layout, branches, [route] * len(branches))
         active = active.for_a_pass()
         call = GateCall(active, gates_tensor(gates, ids.device), TokenRouter.of(active, routes))
-        logits = model(call, input_ids=spoken, use_cache=False).logits[:, :-1].float()  # [P, T-1, V]
-        logits = check_drawable(LogitCombiner(here, ids.device)(logits))  # [G, T-1, V]
-        logs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])  # [G, T-1, 1]
-        for row, log in zip(rows, logs.squeeze(-1).cpu().numpy(), strict=True):
+        combine, following = LogitCombiner(here, ids.device), ids[:, 1:]  # [G, T-1]
+        parts, start = [], 0
+        for logits in _logits_in_parts(model, call, spoken):
+            end = start + logits.shape[1]
+            parts.append(_log_probs(combine(logits.to(ids.device).float()), following[:, start:end]))
+            start = end
+        logs = torch.cat(parts, dim=1)  # [G, T-1]
+        for row, log in zip(rows, logs.cpu().numpy(), strict=True):
             scores[row] = log[: len(texts[row]) - 1]
     return scores
+
+
+def _logits_in_parts(model: GatedModel, call: GateCall, ids: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The logits of ids [P, T] at every position but the last, in order, as parts of [P, t, V].
+
+    With a vocabulary of 262,144 (Gemma 3), touching that much new memory takes as long as the products
+    that fill it: where the output layer is a plain one, one buffer holds every part, so each is read before
+    the next is asked for.
+    """
+    head = plain_head(model.model.config, model.model.get_output_embeddings())
+    size = max(1, ROWS // len(ids))
+    if head is None:
+        yield from model(call, input_ids=ids, use_cache=False).logits[:, :-1].split(size, dim=1)
+        return
+    hidden = model.body(call, input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # [P, T-1, d]
+    buffer = head.new_empty(min(size, hidden.shape[1]) * len(ids), len(head))  # [P * t, V]
+    for part in hidden.to(head.device).split(size, dim=1):
+        rows = part.flatten(0, 1)  # [P * t, d]
+        yield torch.mm(rows, head.T, out=buffer[: len(rows)]).unflatten(0, part.shape[:2])
+
+
+def _log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Of tokens [G, t] under logits [G, t, V] float32, which are overwritten: [G, t]."""
+    top = logits.amax(dim=2)  # [G, t]
+    if not bool(top.isfinite().all()):  # it keeps a NaN
+        raise ComposerError(OVERFLOW)
+    own = logits.gather(2, tokens[..., None]).squeeze(2)  # [G, t]
+    return own - top - logits.sub_(top[..., None]).exp_().sum(dim=2).log()
