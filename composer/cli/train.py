@@ -214,11 +214,11 @@ def training_bases(spec: BaseSpec, wanted: str) -> tuple[BaseSpec, BaseSpec]:
     """The base as it is trained on and as it writes, whatever the catalog serves it in."""
     import torch
 
-    from composer.training.precision import multiplies_bfloat16
+    from composer.training.precision import faster_in_bfloat16
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quantization = "nf4" if wanted == "auto" else wanted
-    half = replace(spec, quantization="none", dtype="bfloat16" if multiplies_bfloat16(device) else "float32")
+    half = replace(spec, quantization="none", dtype="bfloat16" if faster_in_bfloat16(device) else "float32")
     if device.type == "cuda":
         trained = replace(half, quantization=quantization)
         return trained, trained

@@ -18,7 +18,7 @@ from composer.model.loading import Base
 from composer.model.token_loss import mean_token_loss, plain_head
 from composer.training.data import Sample
 from composer.training.model_card import write_card
-from composer.training.precision import multiplies_bfloat16
+from composer.training.precision import faster_in_bfloat16
 from composer.training.progress import TrainingProgress
 from composer.training.recipes import Recipe, TrainingSettings
 
@@ -137,7 +137,7 @@ def training_arguments(
         report_to=[],
         remove_unused_columns=False,
         use_cpu=base.device.type == "cpu",
-        bf16=multiplies_bfloat16(base.device),
+        bf16=faster_in_bfloat16(base.device),
         # Pinning is for copies to a GPU; without one it only warns.
         dataloader_pin_memory=base.device.type == "cuda",
         **others,
@@ -154,7 +154,7 @@ def add_lora(base: Base, rank: int, alpha: float, dropout: float, seed: int) -> 
         # Computing activations twice saves memory that only a GPU is short of, and costs a CPU 30%.
         spare_memory = base.device.type == "cuda"
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=spare_memory)
-        if multiplies_bfloat16(base.device):
+        if faster_in_bfloat16(base.device):
             for layer in model.modules():
                 if isinstance(layer, Linear4bit):
                     layer.compute_dtype = torch.bfloat16

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from composer.model.loading import Base, load_base
 from composer.training.corpora import CorpusStore
 from composer.training.data import Pool, pack
 from composer.training.pipeline import Bases, make, make_pools, make_samples, written_files
-from composer.training.precision import multiplies_bfloat16
+from composer.training.precision import FEATURES, GAIN, bfloat16_speed, faster_in_bfloat16
 from composer.training.recipes import load_recipes
 from composer.training.self_generation import TextGenerator, generate_own, own_openings
 from composer.training.text_filter import make_likelihood
@@ -298,17 +299,19 @@ def test_the_card_says_what_it_was_made_of(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("has", "precision"),
+    ("has", "speed", "precision"),
     [
-        ((), "float32"),
-        (("_is_avx512_bf16_supported",), "bfloat16"),
-        (("_is_amx_tile_supported",), "bfloat16"),
+        ((), 9.0, "float32"),
+        (("_is_avx512_bf16_supported",), 0.6, "float32"),
+        (("_is_avx512_bf16_supported",), 2.0, "bfloat16"),
+        (("_is_amx_tile_supported",), 8.0, "bfloat16"),
     ],
 )
-def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(tmp_path, monkeypatch, has, precision):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+def test_a_cpu_computes_in_bfloat16_only_where_it_is_faster(tmp_path, monkeypatch, has, speed, precision):
+    for name in FEATURES:
         monkeypatch.setattr(torch.cpu, name, lambda answer=name in has: answer)
-    assert multiplies_bfloat16(torch.device("cpu")) == bool(has)
+    monkeypatch.setattr("composer.training.precision.bfloat16_speed", lambda: speed)
+    assert faster_in_bfloat16(torch.device("cpu")) == (precision == "bfloat16")
     spec, _ = training_bases(SPEC, "none")
     assert spec.dtype == precision
     # Quantised from float32, as the base that is served.
@@ -327,11 +330,28 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(tmp_path, monkeypatch, 
     assert f"computed in {precision}" in (folder / "README.md").read_text("utf-8")
 
 
+@pytest.mark.skipif(
+    not any(getattr(torch.cpu, name, lambda: False)() for name in FEATURES), reason="emulated: minutes"
+)
+def test_the_faster_dtype_is_that_of_a_longer_timing():
+    left, right = torch.randn(512, 1024), torch.randn(1024, 1024)
+    took = []
+    for dtype in (torch.float32, torch.bfloat16) * 6:
+        a, b = left.to(dtype), right.to(dtype)
+        start = time.process_time()
+        for _ in range(3):
+            a @ b
+        took.append(time.process_time() - start)
+    longer = min(took[::2]) / min(took[1::2])
+    if not 0.7 < longer / GAIN < 1.4:  # else either is right
+        assert (bfloat16_speed() > GAIN) == (longer > GAIN)
+
+
 def test_a_cpu_whose_torch_does_not_say_computes_in_float32(monkeypatch):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+    for name in FEATURES:
         monkeypatch.delattr(torch.cpu, name)
-    assert not multiplies_bfloat16(torch.device("cpu"))
-    assert multiplies_bfloat16(torch.device("cuda"))
+    assert not faster_in_bfloat16(torch.device("cpu"))
+    assert faster_in_bfloat16(torch.device("cuda"))
 
 
 def test_qlora_trains_on_a_four_bit_base(tmp_path):

@@ -21,7 +21,7 @@ from composer.evaluation.judges.serialization import held_out, whole_number, wor
 from composer.model.loading import Base, load_base
 from composer.training.classifier import LabelPrompt
 from composer.training.label_reader import LabelReader
-from composer.training.precision import multiplies_bfloat16
+from composer.training.precision import faster_in_bfloat16
 
 FILE = "judge.json"
 FORMAT = 1
@@ -79,8 +79,8 @@ def load_lora_judges(folder: Path, catalog: Catalog, device: str | None = None) 
 
 
 def reading_base(spec: BaseSpec, device: torch.device) -> BaseSpec:
-    """The base as a judge reads with it: half the time in bfloat16, where the device has it."""
-    return replace(spec, dtype="bfloat16") if multiplies_bfloat16(device) else spec
+    """The base as a judge reads with it: in bfloat16 where that is faster."""
+    return replace(spec, dtype="bfloat16") if faster_in_bfloat16(device) else spec
 
 
 def _load(folder: Path, catalog: Catalog, device: str | None) -> LoraJudge:
