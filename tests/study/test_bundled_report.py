@@ -137,7 +137,7 @@ def test_the_marks_of_a_page_get_the_tables(study, tmp_path, capsys):
     start, end = marks("summary")
     assert text == f"Before.\n\n{start}{summary}{end}\n\nAfter.\n"
     assert re.search(r"\| Adding modules' outputs .+? \| \*\*\w+\*\* \| \+\d+\.\d \[", summary)
-    assert re.search(r"\| \w+ on Tiny, full and Tiny, nf4 \|", summary)
+    assert re.search(r"\| \w+ on every base \|", summary)
     (tmp_path / "bare.md").write_text("Nothing.\n")
     join = ["study", "--join", str(study / "runs/full"), "--out", str(tmp_path / "out")]
     assert main([*join, "--tables", str(tmp_path / "bare.md")]) == 2

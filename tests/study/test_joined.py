@@ -168,7 +168,15 @@ def test_a_claim_holds_at_all_only_where_it_holds_on_every_run():
     assert claims(joined([one, run(none, none, "nf4")]))["sum-average"]["verdict"] == "undecided"
     found = claims(joined([one, run(bad, bad, "nf4")]))
     assert found["sum-average"]["verdict"] == "does not hold" == found["sum-nf4"]["verdict"]
-    assert "| mean |" in joined([one, run(none, none, "nf4")]).markdown
+    mixed = joined([one, run(none, none, "nf4")])
+    assert "| mean |" in mixed.markdown
+    assert " | holds on A base, full; undecided on A base, nf4 |" in where(mixed, "averaging them,")
+    assert " | holds on every base |" in where(joined([one, run(good, good, "nf4")]), "averaging them,")
+
+
+def where(report, claim):
+    """The claim's row in the summary."""
+    return next(line for line in json.loads(report.json)["tables"]["summary"].splitlines() if claim in line)
 
 
 def test_a_rerun_says_whether_the_numbers_are_the_same():

@@ -145,12 +145,13 @@ def summary(results: Sequence[ClaimResult], runs: Sequence[RunFindings]) -> list
     """
     if not results:
         return [Paragraph(NOTHING)]
+    all_runs = len({run.run for result in results for run in result.runs})
     rows = (
         (
             result.claim.sentence,
             f"**{result.verdict}**",
             number(result.claim, result.mean),
-            _where(result.runs),
+            _where(result.runs, all_runs),
         )
         for result in results
     )
@@ -229,9 +230,11 @@ def _details(place: int, claim: Claim, on_run: ClaimOnRun) -> tuple[str, ...]:
     )
 
 
-def _where(runs: Sequence[ClaimOnRun]) -> str:
-    """What became of the claim, and on which runs."""
+def _where(runs: Sequence[ClaimOnRun], all_runs: int) -> str:
+    """What became of the claim, and on which of all runs."""
     named = {verdict: [run.run for run in runs if run.verdict == verdict] for verdict in ORDER}
+    if len(runs) == all_runs > 1 and len(verdicts := {run.verdict for run in runs}) == 1:
+        return f"{verdicts.pop()} on every base"
     return "; ".join(f"{verdict} on {' and '.join(names)}" for verdict, names in named.items() if names)
 
 
