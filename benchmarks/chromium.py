@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from composer.core.errors import ComposerError
 
@@ -29,13 +29,16 @@ FLAGS = (
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Seconds for a loaded machine to import torch, load the base and serve; waiting ends earlier when it can.
 PATIENCE = 400
+# Of a log, as much as is searched for words that it begins with.
+LOG_BYTES = 1_000_000
 
 
 @contextmanager
-def serving(**settings: str) -> Iterator[str]:
+def serving(*, logged: str = "", **settings: str) -> Iterator[str]:
     """The address of app.py with these environment variables, until the end of the block.
 
-    Raises ComposerError, with the end of its log, where it does not start.
+    logged: words of its log that are waited for, too. Raises ComposerError, with the end of its log, where
+    it does not start or does not write them.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -46,7 +49,7 @@ def serving(**settings: str) -> Iterator[str]:
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
         try:
-            if not answers(process, port):
+            if not answers(process, port) or not writes(process, log, logged):
                 log.seek(0)
                 raise ComposerError(f"The page did not start:\n{log.read()[-3000:]}")
             yield f"http://127.0.0.1:{port}"
@@ -63,6 +66,19 @@ def answers(process: subprocess.Popen, port: int) -> bool:
             return True
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.2)
+            return False
+    return False
+
+
+def writes(process: subprocess.Popen, log: TextIO, words: str) -> bool:
+    """Whether the log gets the words, as soon as it does."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        # The process writes at the place that a seek would move.
+        if words.encode() in os.pread(log.fileno(), LOG_BYTES, 0):
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
             return False
     return False
 

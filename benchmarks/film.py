@@ -24,6 +24,8 @@ FRAME_MS = 140
 QUALITY = 62
 # Draws of a new seed until a lesson's text has what it asks for.
 TRIES = 8
+# Of the app's log: from here on words come as fast as they do a minute after a start.
+COMPILED = "the decoding step is compiled"
 # Milliseconds for a text of a busy machine.
 PATIENCE = 120_000
 
@@ -31,7 +33,8 @@ PATIENCE = 120_000
 def film(folder: Path) -> int:
     """Make both files; returns how many frames the moving one has."""
     frames: list[Image.Image] = []
-    with serving() as address, chromium() as browser:
+    compiled = serving(logged=COMPILED, COMPOSER_COMPILE="1")
+    with compiled as address, chromium() as browser:
         page = browser.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}).new_page()
 
         def shoot(count: int = 1) -> None:
