@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,6 +25,7 @@ from composer.core.results import Fusion, GenerationResult, Step
 if TYPE_CHECKING:
     from composer.adapters.recipe import Recipe
     from composer.engine.engine import Engine
+    from composer.evaluation.best_of_n import Candidate
 
 
 def command(commands) -> None:
@@ -39,6 +41,14 @@ def command(commands) -> None:
     )
     add_composition(parser)
     add_sampling(parser)
+    parser.add_argument(
+        "--best-of",
+        type=int,
+        default=1,
+        metavar="N",
+        help="write N texts, up to 16, and print the one that the adapters find likeliest to be what was "
+        "asked (%(default)s)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -57,19 +67,21 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     if args.recipe is not None:
         _prepare(engine, recipe)
     fusion = _fusion_for(engine, prompt, composition)
-    steps: Iterable[Step] = engine.generate(prompt, composition, sampling, fusion=fusion)
+    candidates: list[Candidate] = []
+    if args.best_of == 1:
+        steps: Iterable[Step] = engine.generate(prompt, composition, sampling, fusion=fusion)
+    else:
+        from composer.evaluation.best_of_n import best_of_n
+
+        candidates = best_of_n(engine, prompt, composition, sampling, args.best_of)
+        steps, sampling = candidates[0].steps, replace(sampling, seed=candidates[0].seed)
     if not args.json:
         steps = _streamed(prompt, steps, out)
     result = engine.trace(prompt, composition, sampling, steps, fusion)
     if args.json:
-        write_json(_result_as_dict(result, engine), out)
+        write_json(_result_as_dict(result, engine) | _candidates_as_dict(candidates), out)
     else:
-        notes = "".join(f", {name} {value:.3f}" for name, value in engine.resolve(composition).notes.items())
-        print(
-            f"{len(result.steps)} tokens, {result.tokens_per_second:.1f} tokens/s, seed {sampling.seed}, "
-            f"{composition.method}{notes}, {engine.base.id} ({engine.base.source})",
-            file=sys.stderr,
-        )
+        print(_summary(result, engine, candidates), file=sys.stderr)
     return 0
 
 
@@ -111,6 +123,28 @@ def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]
         out.flush()
         yield step
     out.write("\n")
+
+
+def _summary(result: GenerationResult, engine: Engine, candidates: Sequence[Candidate]) -> str:
+    best = f", best of {len(candidates)} ({candidates[0].evidence:.2f} nats)" if candidates else ""
+    notes = engine.resolve(result.composition).notes.items()
+    return (
+        f"{len(result.steps)} tokens, {result.tokens_per_second:.1f} tokens/s, seed {result.sampling.seed}"
+        f"{best}, {result.composition.method}{''.join(f', {name} {value:.3f}' for name, value in notes)}, "
+        f"{engine.base.id} ({engine.base.source})"
+    )
+
+
+def _candidates_as_dict(candidates: Sequence[Candidate]) -> dict:
+    """Those of best-of-n, best first; nothing without it."""
+    if not candidates:
+        return {}
+    return {
+        "best_of": [
+            {"seed": each.seed, "evidence": each.evidence, "continuation": each.continuation}
+            for each in candidates
+        ]
+    }
 
 
 def _result_as_dict(result: GenerationResult, engine: Engine) -> dict:

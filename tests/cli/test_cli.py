@@ -113,6 +113,8 @@ def test_the_parser_alone_does_not_import_torch():
         (["generate", "--prompt", "a\udcffb"], "plain text"),
         (["generate", "--prompt", "x" * 2000], "shorten it"),
         (["generate", "--prompt", "x", "--base", "big"], "the catalog has tiny"),
+        (["generate", "--prompt", "x", "--weights", "loud=1", "--best-of", "17"], "between 1 and 16"),
+        (["generate", "--prompt", "x", "--best-of", "2"], "give one a weight"),
         (["fuse", "--prompt", ""], "prompt is empty"),
         (["fuse", "--prompt", "x", "--adapters", "loud,mute"], "There are: loud, quiet"),
         (["evaluate", "--data", "no-such-folder"], "--data"),
@@ -151,6 +153,21 @@ def test_generate_answers_one_object(catalog, capsys):
 
     again = run_json(capsys, *argv, "--seed", "3", "--catalog", catalog)
     assert again["tokens"] == answer["tokens"]
+
+
+def test_best_of_prints_the_likeliest_text_and_the_seed_that_writes_it_again(catalog, capsys):
+    argv = ["generate", "--prompt", "The movie", "--weights", "loud=1,quiet=0.5", "--max-new-tokens", "6"]
+    assert main([*argv, "--best-of", "3", "--json", "--catalog", str(catalog)]) == 0
+    made = json.loads(capsys.readouterr().out)
+    seeds = [each["seed"] for each in made["best_of"]]
+    assert len(set(seeds)) == 3 and made["seed"] == seeds[0]
+    assert made["text"] == made["best_of"][0]["continuation"]
+    assert made["best_of"] == sorted(made["best_of"], key=lambda each: -each["evidence"])
+    assert main([*argv, "--seed", str(seeds[0]), "--json", "--catalog", str(catalog)]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["text"] == made["text"] and "best_of" not in again
+    assert main([*argv, "--best-of", "3", "--catalog", str(catalog)]) == 0
+    assert f"seed {seeds[0]}, best of 3 (" in capsys.readouterr().err
 
 
 def test_generate_with_a_merge_prints_its_notes(catalog, capsys):
