@@ -13,6 +13,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.adapter_pool import PoolExhausted
 from composer.engine.engine import Engine
 from composer.engine.session import check_slots
+from composer.evaluation.best_of_n import evidence, nth_seed
 from composer.evaluation.scoring import perplexities
 from composer.methods import METHODS
 from composer.model.runtime.batch import BatchRow, Failed
@@ -25,6 +26,8 @@ Fusions = dict[tuple[str, bool], Fusion]  # (model input, composition.norm) -> f
 SLOTS = 64
 # Texts scored together: enough for full passes, few enough that a killed run loses little.
 SCORED_TOGETHER = 64
+# Between a job's key and the number of one of its texts; keys are digests, so it stands in none.
+DRAFT = "/"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class GenerationJob:
     model_input: str  # what the base reads; it ends with the prompt, and only the prompt is part of the text
     seed: int
     asked: Mapping[str, object]  # fields of Composition as plain values; a missing one has its default
+    best_of: int = 1  # so many texts are written, of which best_of_n keeps one
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def generate_texts(
     Yields each result as soon as it is there. A job that fails yields a GeneratedText with its fault.
     """
     waiting = list(unscored)
-    for text in continue_texts(engine, jobs, sampling, slots):
+    for text in best_texts(engine, jobs, sampling, slots):
         yield text
         if text.fault is None:
             waiting.append(text)
@@ -79,6 +83,44 @@ def generate_texts(
             waiting = []
     for start in range(0, len(waiting), SCORED_TOGETHER):
         yield from score_texts(engine, waiting[start : start + SCORED_TOGETHER])
+
+
+def best_texts(
+    engine: Engine, jobs: Sequence[GenerationJob], sampling: Sampling, slots: int
+) -> Iterator[GeneratedText]:
+    """As `continue_texts`, with one text for each job, also where it asks for the best of several."""
+    plain = [job for job in jobs if job.best_of == 1]
+    several = {job.key: job for job in jobs if job.best_of > 1}
+    queue = [*plain, *(draft for job in several.values() for draft in _drafts(job))]
+    written: dict[str, list[GeneratedText]] = {key: [] for key in several}
+    for text in continue_texts(engine, queue, sampling, slots):
+        job = several.get(text.key.rpartition(DRAFT)[0])
+        if job is None:
+            yield text
+            continue
+        written[job.key].append(text)
+        if len(written[job.key]) == job.best_of:
+            drafts = sorted(written.pop(job.key), key=lambda each: int(each.key.rpartition(DRAFT)[2]))
+            yield _best(engine, job, drafts)
+
+
+def _drafts(job: GenerationJob) -> Iterator[GenerationJob]:
+    for number in range(job.best_of):
+        yield replace(job, key=f"{job.key}{DRAFT}{number}", seed=nth_seed(job.seed, number), best_of=1)
+
+
+def _best(engine: Engine, job: GenerationJob, texts: Sequence[GeneratedText]) -> GeneratedText:
+    """The job's text: of those that are there the likeliest, or a fault where there is none."""
+    there = [text for text in texts if text.fault is None] or list(texts[:1])
+    best = 0
+    if len(there) > 1:
+        continuations = [text.continuation for text in there]
+        try:
+            found = evidence(engine, Composition(**job.asked), job.prompt, continuations)
+        except ComposerError as fault:
+            return _failed(job, fault)
+        best = int(found.argmax())
+    return replace(there[best], key=job.key, seed=job.seed)
 
 
 def continue_texts(

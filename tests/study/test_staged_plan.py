@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from composer.study.design.tuning import (
     MAIN,
     MAIN_ARMS,
     REFERENCES,
+    STRENGTHS,
     develop_settings,
     report_settings,
     staged_arms,
@@ -29,6 +31,7 @@ from composer.study.design.tuning import (
 from composer.study.run_record import RunRecord, StoredSetting
 from composer.study.staged import StageConfig, drawn_places
 
+ROOT = Path(__file__).parents[2]
 SAMPLING = Sampling(max_new_tokens=6)
 GROUPS = (
     Attribute("sentiment", "Sentiment", ("negative", "positive"), ("negative", "positive")),
@@ -68,6 +71,38 @@ def test_a_sampling_seed_is_the_prompt_s_own_whatever_the_others_are():
     assert {cell.key for cell in few.cells} <= keys
     assert len({sampling_seed(prompt, number) for prompt in PROMPTS for number in range(3)}) == 48
     assert sampling_seed(PROMPTS[0], FRESH + 99) < 2**32
+
+
+def test_best_of_n_writes_several_of_the_weighted_arm_s_texts():
+    plain, best = (
+        plan_of(names=(f"contrast-{name}",), prompts=PROMPTS[:2]).jobs for name in ("weighted", "best-of-8")
+    )
+    plain, best = ([job for job in jobs if job.asked.get("method") == "contrast"] for jobs in (plain, best))
+    assert [job.best_of for job in plain] == [1] * 16 and [job.best_of for job in best] == [8] * 16
+    assert [replace(job, key="", best_of=1) for job in best] == [replace(job, key="") for job in plain]
+    assert not {job.key for job in best} & {job.key for job in plain}
+
+
+def test_the_page_says_how_many_texts_a_stage_takes():
+    said = []
+    for names in ((MAIN_ARMS,), None):
+        arms = staged_arms(names)
+        developed = develop_settings(arms, STRENGTHS)
+        said.append(len(staged_plan(context(), developed, PAIRS, PROMPTS[:1], SAMPLING, per_prompt=1).jobs))
+        tried = {arm.name: (variants(arm)[-1], 0.9) for arm in arms if arm.name not in REFERENCES}
+        for trainings in (("one",), ("one", "two", "three")):
+            plans = (
+                plan_of(training, names=names, chosen=tried, prompts=PROMPTS[:1], per_prompt=2)
+                for training in trainings
+            )
+            said.append(len({job.key for plan in plans for job in plan.jobs}))
+    page = " ".join((ROOT / "docs" / "study.md").read_text("utf-8").split())
+    few, one, three, more, all_one, all_three = said
+    assert f"takes {few} texts a prompt for the main arms and {more} for all" in page
+    assert (
+        f"takes at most {one} texts a prompt for the main arms and {all_one} for all with one training, "
+        f"{three} and {all_three} with three." in page
+    )
 
 
 def test_all_arms_have_the_same_places():

@@ -6,10 +6,11 @@ A method that is added to composer.methods.METHODS is an arm without a line here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 from composer.core.composition import Composition
+from composer.evaluation.best_of_n import check_count
 from composer.methods import METHODS, Method
 from composer.study.design.targets import Target
 
@@ -19,14 +20,18 @@ COMBINED = "combined"
 # A constant of an arm that is no field of Composition: the weight of a target's last attribute, while the
 # others have 1.
 BALANCE = "balance"
-FIELDS = {each.name for each in fields(Composition)} | {BALANCE}
+# Another: so many texts are written, of which the modules' own evidence keeps one.
+BEST_OF = "best_of"
+FIELDS = {each.name for each in fields(Composition)} | {BALANCE, BEST_OF}
 # A method that is two arms, as its source and its relatives scale it.
 SCALES: Mapping[str, tuple[str, ...]] = MappingProxyType({"kl": ("unit", "paper")})
 # Where an arm starts from other constants than a Composition does.
 STARTS: Mapping[str, Mapping[str, object]] = MappingProxyType({"contrast": {"contrast": 0.5}})
 
-# Methods that are an arm with a weight for each attribute, too.
+# Methods that are an arm with a weight for each attribute, too, and those that are one with best-of-n.
 WEIGHTED = ("sum", "contrast")
+CHOOSING = ("contrast",)
+TEXTS = 8
 
 Modules = tuple[str, ...]
 
@@ -56,12 +61,17 @@ class Arm:
     modules: Callable[[Target], Modules] = _all
     # A name of composer.methods.METHODS.
     method: str = "sum"
-    # More fields of Composition, or BALANCE.
+    # More fields of Composition, BALANCE or BEST_OF.
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     # Constants to choose among, if others than those that are tried with the method; weaker ones first.
     tried: Mapping[str, Sequence[object]] = field(default_factory=lambda: MappingProxyType({}))
     # The plain base gets an instruction instead of adapters.
     instructed: bool = False
+
+    @property
+    def best_of(self) -> int:
+        """How many texts are written for one."""
+        return check_count(self.parameters.get(BEST_OF, 1))
 
     def unavailable_reason(self, chat: bool) -> str | None:
         """Why the arm cannot run here, as a clause; None if it can."""
@@ -78,7 +88,7 @@ class Arm:
         modules = self.modules(target)
         if not modules:
             return {}
-        parameters = dict(self.parameters)
+        parameters = {name: value for name, value in self.parameters.items() if name != BEST_OF}
         weights = dict.fromkeys(modules, 1.0) | {modules[-1]: parameters.pop(BALANCE, 1.0)}
         return {"method": self.method, "weights": weights, "strength": strength, **parameters}
 
@@ -134,16 +144,31 @@ def weighted(method: Method) -> Arm:
     )
 
 
+def best_of_n(method: Method) -> Arm:
+    """The weighted method, and of several of its texts the one that the modules find likeliest."""
+    own = weighted(method)
+    return replace(
+        own,
+        name=f"{method.name}-best-of-{TEXTS}",
+        label=f"{own.label}, best of {TEXTS}",
+        help=f"Of {TEXTS} texts of {own.label} the one that the modules themselves find likeliest to have "
+        "both labels, by Bayes' rule.",
+        source="samples ranked (PPLM, arXiv 1912.02164) by class-conditional models (GeDi, 2009.06367)",
+        parameters={**own.parameters, BEST_OF: TEXTS},
+        tried=MappingProxyType({BALANCE: (1.25, 1.5)}),
+    )
+
+
 def label(name: str, arms: Mapping[str, Arm]) -> str:
     """How a report calls an arm; one that is no more has its name."""
     return arms[name].label if name in arms else name
 
 
 def all_arms() -> dict[str, Arm]:
-    """Every arm by name: references, joint training, the methods as in METHODS, then those with weights."""
+    """Every arm by name: references, joint training, the methods as in METHODS, and those that add to one."""
     methods = [arm for method in METHODS.values() for arm in method_arms(method)]
-    with_weights = [weighted(METHODS[name]) for name in WEIGHTED]
-    return {arm.name: arm for arm in (*OTHERS, *methods, *with_weights)}
+    more = [weighted(METHODS[name]) for name in WEIGHTED] + [best_of_n(METHODS[name]) for name in CHOOSING]
+    return {arm.name: arm for arm in (*OTHERS, *methods, *more)}
 
 
 OTHERS: tuple[Arm, ...] = (

@@ -93,7 +93,14 @@ class StudyContext:
         """Differs between two trainings of the modules."""
         return digest(dict(self.versions))
 
-    def key(self, model_input: str, asked: Mapping[str, object], sampling: Sampling, seed: int) -> str:
+    def key(
+        self,
+        model_input: str,
+        asked: Mapping[str, object],
+        sampling: Sampling,
+        seed: int,
+        best_of: int = 1,
+    ) -> str:
         """A digest that changes with anything that could change the text.
 
         A field at its default counts only where the method reads it, so that a field that is added later
@@ -105,11 +112,12 @@ class StudyContext:
             name: whole[name] for name in whole if name in method.parameters or whole[name] != plain[name]
         }
         names = set(whole["weights"])
-        if "contrast" in method.parameters:
+        if "contrast" in method.parameters or best_of > 1:
             names |= {peer for name in names for peer in self.peers.get(name, ())}
         settings = {**asdict(sampling), "seed": seed, "time_limit": None}
         versions = {name: self.versions[name] for name in sorted(names)}
-        return digest(self.base, model_input, heard, versions, settings)
+        chosen = (best_of,) if best_of > 1 else ()
+        return digest(self.base, model_input, heard, versions, settings, *chosen)
 
 
 def present_targets(context: StudyContext, targets: Sequence[Target]) -> tuple[list[Target], list[Missing]]:

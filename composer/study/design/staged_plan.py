@@ -70,11 +70,11 @@ def staged_plan(
                 continue
             seed = sampling_seed(prompt, number)
             model_input = model_input_of(context, arm, target, asked, prompt)
-            key = context.key(model_input, asked, sampling, seed)
+            key = context.key(model_input, asked, sampling, seed, arm.best_of)
             cells.append(
                 Cell(arm.name, target, setting.strength, prompt, seed, key, module_seed, setting.name)
             )
-            jobs[key] = GenerationJob(key, prompt, model_input, seed, asked)
+            jobs[key] = GenerationJob(key, prompt, model_input, seed, asked, arm.best_of)
     missing += [Missing(arm, short_names(gone, targets), why) for (arm, why), gone in lacking.items()]
     return StudyPlan(tuple(cells), tuple(in_order(jobs.values())), tuple(missing))
 
