@@ -15,6 +15,12 @@ function compareColumn(column, index, prompt) {
   head.append(dots, makeNode("span", "compare-title", column.title), use);
   card.append(head);
   if (column.best) card.append(makeNode("span", "compare-badge", "best"));
+  const chosen = column.likeliest != null;
+  if (chosen) {
+    const said = makeNode("p", "compare-likeliest", `Likeliest of ${column.texts.length}`);
+    said.title = "The text that the column's own adapters find likeliest to be what was asked.";
+    card.append(said);
+  }
   const text = makeNode("p", "compare-text");
   if (column.fault) text.append(makeNode("span", "compare-fault", column.fault));
   else text.append(makeNode("span", "compare-prompt", prompt), column.text || column.texts[0] || "");
@@ -22,7 +28,11 @@ function compareColumn(column, index, prompt) {
   if (column.texts.length > 1) {
     const more = makeNode("details");
     more.append(makeNode("summary", "", `${column.texts.length} texts`));
-    more.append(...column.texts.map((each) => makeNode("p", "compare-text", `${prompt}${each}`)));
+    more.append(...column.texts.map((each, place) => {
+      const one = makeNode("p", "compare-text", `${prompt}${each}`);
+      if (place === column.likeliest) one.prepend(makeNode("span", "compare-mark", "likeliest "));
+      return one;
+    }));
     card.append(more);
   }
   const list = makeNode("dl");

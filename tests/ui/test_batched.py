@@ -18,6 +18,7 @@ from composer.engine import scheduler
 from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
+from composer.evaluation.best_of_n import evidence
 from composer.evaluation.scoring import perplexities
 from composer.methods import fuse
 from composer.ui.runners.base import MergeStarted, Withdrawn
@@ -159,6 +160,13 @@ def test_perplexities_are_the_engines(engine, batched):
     got = batched.perplexities(texts)
     assert got[1] is None
     np.testing.assert_allclose([got[0], got[2]], [perplexities(engine, texts)[i] for i in (0, 2)], rtol=1e-4)
+
+
+def test_evidence_is_the_engines(engine, batched):
+    asked = Request("Who?", Composition({"plain": 1, "rslora": -0.5}), Sampling())
+    texts = [" who", " runs far", ""]
+    expected = evidence(engine, asked.composition, asked.prompt, texts)
+    np.testing.assert_allclose(batched.evidence(asked, texts), expected, atol=1e-4)
 
 
 def test_in_a_busy_batch_fusion_weights_come_after_the_text(engine, batched):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -12,6 +13,7 @@ import pytest
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
+from composer.ui.handlers.comparing import choose_texts
 from composer.ui.views import comparison_files
 from composer.ui.views.comparison import MOST_COLUMNS, Comparison, make_columns
 
@@ -109,6 +111,38 @@ def test_several_seeds_give_means_with_intervals():
     low, high = rows["Perplexity"].shown[0][5:-1].split(", ")
     assert float(low) < 6.5 < float(high)
     assert len(made.message()["columns"][0]["texts"]) == 4
+
+
+def test_a_mix_is_led_by_the_text_that_its_adapters_find_likeliest():
+    made = filled(seeds=(11, 12, 13))
+    assert made.mixes == [3, 4]  # not the base, nor an adapter alone
+    assert (made.seed_of(3), made.message()["columns"][3]["likeliest"]) == (11, None)
+    made.choose(3, [-4.0, -0.5, -2.0])
+    shown = made.message()["columns"][3]
+    assert shown["likeliest"] == 1 and shown["text"] == made.own[3].texts[1] and made.seed_of(3) == 12
+    assert made.column_request(3).composition.method == made.columns[3].composition.method
+    assert json.loads(made.message()["files"]["json"])["columns"][3]["likeliest"] == 1
+
+
+class OneFails:
+    """A runner whose adapters of the method kl are gone."""
+
+    def evidence(self, request, continuations):
+        if request.composition.method == "kl":
+            raise ComposerError("The adapter is gone.")
+        return [-float(len(text)) for text in continuations]
+
+
+@pytest.mark.parametrize(("seeds", "asked"), [((1,), 0), ((1, 2), 2)])
+def test_of_one_text_none_is_chosen_and_a_mix_that_cannot_choose_keeps_its_first(seeds, asked):
+    made = filled(seeds=seeds)
+    made.own[3].texts[-1] = ""
+
+    async def choose():
+        return [None async for _ in choose_texts(OneFails(), made)]
+
+    assert len(asyncio.run(choose())) == asked
+    assert [own.likeliest for own in made.own] == [None, None, None, 1 if asked else None, None]
 
 
 def test_a_column_that_failed_says_why_and_the_others_are_scored():

@@ -73,6 +73,9 @@ class Broken(Runner):
     def perplexities(self, texts):
         return [1.0] * len(texts)
 
+    def evidence(self, request, continuations):
+        return [-1.0] * len(continuations)
+
     def run(self, request, names, read=True):
         fusion = self.engine.fusion(request.prompt, names, composition=request.composition)
         yield fusion

@@ -33,7 +33,7 @@ from composer.ui.api.arguments import (
 )
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
-from composer.ui.handlers.comparing import without_none
+from composer.ui.handlers.comparing import choose_texts, without_none
 from composer.ui.handlers.dosing import Dosing
 from composer.ui.handlers.exporting import zipped
 from composer.ui.runners.throttle import throttled
@@ -113,6 +113,8 @@ class Endpoints:
                     done += isinstance(news, Exception) or news.finish is not None
                 yield {"done": done, "total": len(comparison.requests)}
         comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
+        async for _ in choose_texts(context.runner, comparison):
+            pass
         rows = comparison.rows()
         yield {
             "seeds": list(comparison.seeds),
@@ -121,6 +123,7 @@ class Endpoints:
                     "title": column.title,
                     "composition": column.composition.as_dict(),
                     "texts": own.texts,
+                    "likeliest": own.likeliest,
                     "fault": own.fault,
                     "scores": {row.label: row.shown[place] for row in rows},
                 }

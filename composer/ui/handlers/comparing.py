@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,7 @@ from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.handlers.generating import CHEAP
 from composer.ui.handlers.mixing import Mixing
+from composer.ui.runners.base import Runner
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compare import COUNTS, CompareTab
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
@@ -89,6 +90,8 @@ class Comparing:
             seconds = time.monotonic() - began
             yield comparison.message("Reading the texts under the base…"), skip, skip
             comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
+            async for _ in choose_texts(context.runner, comparison):
+                yield comparison.message("Asking the adapters which text is likeliest…"), comparison, skip
             yield comparison.message(_summary(comparison, seconds)), comparison, off
         except Exception as fault:
             yield {"columns": [], "message": error_message(fault), "error": True}, None, off
@@ -119,7 +122,7 @@ class Comparing:
         if comparison is None or not isinstance(place, int) or not 0 <= place < len(comparison.columns):
             return self._nothing
         composition = comparison.columns[place].composition
-        sampling = replace(comparison.sampling, seed=comparison.seeds[0])
+        sampling = replace(comparison.sampling, seed=comparison.seed_of(place))
         return [
             gr.update(selected="compose"),
             *self._mixing.restore(visitor, comparison.prompt, composition, sampling),
@@ -129,10 +132,27 @@ class Comparing:
 def _summary(comparison: Comparison, seconds: float) -> str:
     columns, texts = len(comparison.columns), len(comparison.requests)
     seeds = f"seed {comparison.seeds[0]}" if len(comparison.seeds) == 1 else f"{len(comparison.seeds)} seeds"
+    chosen = (
+        "" if len(comparison.seeds) == 1 else " Each mix shows the text that its own adapters find likeliest."
+    )
     return (
         f"{columns} columns in one batch, {seeds}, {texts} texts in {seconds:.1f} s. "
-        "Framed: every judge finds what was asked for, at the lowest perplexity."
+        f"Framed: every judge finds what was asked for, at the lowest perplexity.{chosen}"
     )
+
+
+async def choose_texts(runner: Runner, comparison: Comparison) -> AsyncIterator[None]:
+    """Of each mix with several texts, have its adapters choose one; yields before each.
+
+    A column that failed, or whose adapters are gone by now, keeps its first text.
+    """
+    for place in comparison.mixes if len(comparison.seeds) > 1 else ():
+        own, request = comparison.own[place], comparison.column_request(place)
+        if own.fault:
+            continue
+        yield
+        with suppress(ComposerError, gr.Error):
+            comparison.choose(place, await asyncio.to_thread(runner.evidence, request, own.texts))
 
 
 def without_none(items):

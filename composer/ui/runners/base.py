@@ -133,6 +133,11 @@ class Runner(ABC):
         """Of each (prompt, continuation), under the base; see composer.evaluation.scoring."""
 
     @abstractmethod
+    def evidence(self, request: Request, continuations: Sequence[str]) -> list[float]:
+        """How likely each is what the request asks, by its own adapters; see composer.evaluation.best_of_n.
+        Raises ComposerError, also where an adapter cannot be had any more."""
+
+    @abstractmethod
     def fuse(self, prompt: str, names: Sequence[str], norm: bool, tokens: str) -> Fusion:
         """Fusion weights of the prompt alone; norm, tokens: as Composition has them. Raises as `run` does."""
 

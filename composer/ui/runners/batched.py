@@ -26,6 +26,7 @@ from composer.engine.execution import Executor
 from composer.engine.export import export
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
+from composer.evaluation.best_of_n import evidence
 from composer.evaluation.scoring import perplexities
 from composer.ui.runners.base import (
     Left,
@@ -220,6 +221,18 @@ class BatchedRunner(Runner):
                 partial(perplexities, self.engine, [text]), since
             ).result()
         ]
+
+    @counted
+    def evidence(self, request: Request, continuations: Sequence[str]) -> list[float]:
+        """See Runner. One text between two passes, as `perplexities`."""
+        since = monotonic() + AFTERWARDS
+        found = []
+        for text in continuations:
+            for _ in self.loading(request.added):
+                pass
+            work = partial(evidence, self.engine, request.composition, request.prompt, [text])
+            found += self.scheduler.submit_task(work, since).result().tolist()
+        return found
 
     def _idle(self) -> bool:
         """Whether no text and no other work is running. Next words are let through first."""

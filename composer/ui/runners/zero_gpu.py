@@ -25,6 +25,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapter, AddedAdapters
 from composer.engine.engine import Engine
 from composer.engine.export import export
+from composer.evaluation.best_of_n import evidence
 from composer.evaluation.scoring import perplexities
 from composer.ui.error_messages import error_message
 from composer.ui.runners.base import Left, Runner, check_unmerged, never
@@ -91,6 +92,11 @@ class ZeroGpuRunner(Runner):
     def perplexities(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
         """See Runner."""
         return self._first("perplexities", {"texts": list(texts)})
+
+    def evidence(self, request: Request, continuations: Sequence[str]) -> list[float]:
+        """See Runner."""
+        given = {"prompt": request.prompt, "composition": request.composition.as_dict()}
+        return self._first("evidence", given | {"continuations": list(continuations)}, _adapters([request]))
 
     def close(self) -> None:
         """Nothing of this runner's stays behind."""
@@ -176,6 +182,11 @@ class ZeroGpuRunner(Runner):
     ) -> Iterator[float]:
         resolved = self.engine.resolve(Composition(**composition), among=names)
         yield export(self.engine, resolved, Path(folder), prompt, rank, sources).kept
+
+    def _evidence_here(
+        self, prompt: str, composition: Mapping, continuations: Sequence[str]
+    ) -> Iterator[list[float]]:
+        yield evidence(self.engine, Composition(**composition), prompt, continuations).tolist()
 
     def _perplexities_here(self, texts: Sequence[tuple[str, str]]) -> Iterator[list[float | None]]:
         yield perplexities(self.engine, texts)

@@ -88,6 +88,8 @@ class Texts:
     first: list[float]
     perplexities: list[float | None]
     fault: str = ""
+    # The place of the text that the column's own adapters find likeliest to be what was asked.
+    likeliest: int | None = None
 
 
 @dataclass
@@ -176,6 +178,27 @@ class Comparison:
             own.perplexities = list(perplexities[place * many : (place + 1) * many])
         self.scored = True
 
+    @property
+    def mixes(self) -> list[int]:
+        """The places of the columns in which every adapter in use takes part."""
+        return [
+            place
+            for place, column in enumerate(self.columns)
+            if sum(weight != 0 for weight in column.composition.weights.values()) == len(self._in_use) > 0
+        ]
+
+    def column_request(self, place: int) -> Request:
+        """A request of this column, with the first seed."""
+        return self.requests[place * len(self.seeds)]
+
+    def choose(self, place: int, evidence: Sequence[float]) -> None:
+        """Take how likely a column's adapters find each of its texts to be what was asked."""
+        self.own[place].likeliest = max(range(len(evidence)), key=evidence.__getitem__)
+
+    def seed_of(self, place: int) -> int:
+        """The seed of the text that leads a column."""
+        return self.seeds[self.own[place].likeliest or 0]
+
     # --- what is shown -------------------------------------------------------------------------
 
     def message(self, sentence: str = "") -> dict[str, object]:
@@ -189,8 +212,9 @@ class Comparison:
                 {
                     "title": column.title,
                     "colors": list(column.colors),
-                    "text": "" if len(self.seeds) > 1 and self.scored else own.texts[0],
+                    "text": own.texts[own.likeliest or 0],
                     "texts": own.texts if len(self.seeds) > 1 else [],
+                    "likeliest": own.likeliest,
                     "fault": own.fault,
                     "best": place == best,
                     "cells": [
@@ -225,9 +249,15 @@ class Comparison:
         ]
 
     @property
+    def _in_use(self) -> set[str]:
+        """The adapters with a weight in the last column, which has all of them."""
+        return {name for name, weight in self.columns[-1].composition.weights.items() if weight}
+
+    @property
     def wanted(self) -> set[str]:
-        """The adapters with a positive weight in the last column, which has all of them."""
-        return {name for name, weight in self.columns[-1].composition.weights.items() if weight > 0}
+        """Those with a positive weight."""
+        weights = self.columns[-1].composition.weights
+        return {name for name in self._in_use if weights[name] > 0}
 
     def _judged(self, judge: NgramJudge) -> Row:
         wanted = [label for label in judge.labels if label in self.wanted]
@@ -274,18 +304,13 @@ class Comparison:
 
         Only mixes are compared: an adapter alone was not asked for the others' attributes.
         """
-        if not rows:
+        if not rows or not self.wanted:
             return -1
         judges = [
             row for row, judge in zip(rows, self.judges, strict=False) if set(judge.labels) & self.wanted
         ]
         (perplexity,) = [row.values for row in rows if row.label == LABELS["perplexity"]]
-        mixes = [
-            place
-            for place, column in enumerate(self.columns)
-            if sum(weight != 0 for weight in column.composition.weights.values()) == len(self.wanted) > 0
-        ]
-        right = [place for place in mixes if all((row.values[place] or 0) > 0.5 for row in judges)]
+        right = [place for place in self.mixes if all((row.values[place] or 0) > 0.5 for row in judges)]
         return min((p for p in right if perplexity[p] is not None), key=lambda p: perplexity[p], default=-1)
 
 

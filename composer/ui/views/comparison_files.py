@@ -44,6 +44,7 @@ def _json(comparison: Comparison, rows: Sequence[Row]) -> str:
                 "title": column.title,
                 "composition": column.composition.as_dict(),
                 "texts": own.texts,
+                "likeliest": own.likeliest,
                 "scores": {row.label: row.shown[place] for row in rows},
                 "perplexities": own.perplexities,
             }
