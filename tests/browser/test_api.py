@@ -182,6 +182,10 @@ def test_each_endpoint_works_for_a_program(client, name):
         assert names == {"adapter_config.json", "adapter_model.safetensors", "README.md", "recipe.yaml"}
     else:
         assert answer[key]
+    if name == "compare":
+        # The base and an adapter alone choose nothing; each mix one of its two texts.
+        chosen = [column["likeliest"] for column in answer["columns"]]
+        assert chosen[:3] == [None] * 3 and set(chosen[3:]) <= {0, 1} and len(chosen) == 5
 
 
 @pytest.mark.parametrize(
