@@ -16,7 +16,7 @@ from composer.core.assets import ASSETS
 from composer.evaluation.generation import GeneratedText
 from composer.evaluation.store import Store
 from composer.study.joined import joined
-from composer.study.reporting.files import marks
+from composer.study.reporting.files import Report, marks, write
 from composer.study.run_record import FILE, read_run, write_run
 from composer.study.runs import load_run
 from tests.study import planted_run
@@ -92,6 +92,14 @@ def test_planted_runs_make_their_report_byte_for_byte_in_any_order(study, tmp_pa
         *(f"{name}-{place}.svg" for name in ("fluency", "alpha") for place in (1, 2)),
     }
     assert all({each.name for each in run.iterdir()} <= RECORDS for run in folders(study))
+
+
+def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
+    for name in ("fluency-9.svg", "domains-2.svg", "own.svg", "fluency-9.txt"):
+        (tmp_path / name).write_text("earlier")
+    write(Report("", "{}", {"fluency-1.svg": "<svg />"}), tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"report.md", "report.json", "fluency-1.svg", "own.svg", "fluency-9.txt"}
 
 
 def test_a_changed_verdict_and_a_changed_page_are_seen(study, tmp_path):

@@ -172,6 +172,8 @@ def test_a_claim_holds_at_all_only_where_it_holds_on_every_run():
     assert "| mean |" in mixed.markdown
     assert " | holds on A base, full; undecided on A base, nf4 |" in where(mixed, "averaging them,")
     assert " | holds on every base |" in where(joined([one, run(good, good, "nf4")]), "averaging them,")
+    three = joined([one, run(good, good, "nf4"), run(none, none, "int8")])
+    assert " | holds on all but A base, int8 (undecided) |" in where(three, "averaging them,")
 
 
 def where(report, claim):

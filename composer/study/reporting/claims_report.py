@@ -233,9 +233,14 @@ def _details(place: int, claim: Claim, on_run: ClaimOnRun) -> tuple[str, ...]:
 def _where(runs: Sequence[ClaimOnRun], all_runs: int) -> str:
     """What became of the claim, and on which of all runs."""
     named = {verdict: [run.run for run in runs if run.verdict == verdict] for verdict in ORDER}
-    if len(runs) == all_runs > 1 and len(verdicts := {run.verdict for run in runs}) == 1:
-        return f"{verdicts.pop()} on every base"
-    return "; ".join(f"{verdict} on {' and '.join(names)}" for verdict, names in named.items() if names)
+    named = {verdict: names for verdict, names in named.items() if names}
+    most = max(named, key=lambda verdict: len(named[verdict]))
+    if len(runs) == all_runs > 1 and len(named) == 1:
+        return f"{most} on every base"
+    if len(runs) == all_runs > 2 and len(named[most]) == all_runs - 1:
+        [(verdict, [other])] = [each for each in named.items() if each[0] != most]
+        return f"{most} on all but {other} ({verdict})"
+    return "; ".join(f"{verdict} on {' and '.join(names)}" for verdict, names in named.items())
 
 
 def _judges(runs: Sequence[RunFindings]) -> list[Block]:

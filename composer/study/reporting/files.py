@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from composer.core.document import Block, Picture, markdown
 from composer.core.errors import ComposerError
 from composer.core.jsonable import to_jsonable
+
+# The names that figures of a report have.
+FIGURE = re.compile(r"(overview|(alpha|domains|fluency)-\d+)\.svg")
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,18 @@ class Report:
 
 
 def write(report: Report, folder: Path) -> None:
-    """report.md, report.json and the figures. Raises ComposerError for a folder that cannot be used."""
+    """report.md, report.json and the figures, without those of an earlier report that this one has not.
+
+    Raises ComposerError for a folder that cannot be used.
+    """
     files = {"report.md": report.markdown, "report.json": report.json, **report.figures}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, "utf-8")
+        for path in folder.glob("*.svg"):
+            if FIGURE.fullmatch(path.name) and path.name not in files:
+                path.unlink()
     except OSError as fault:
         raise ComposerError("The output folder cannot be used; choose another with --out.") from fault
 
