@@ -312,9 +312,9 @@ def test_where_the_right_adapter_does_not_help_nothing_recovers_a_part_of_its_ga
         ]
         return in_short(NAMES, ways, [], profiles(found))[0]
 
-    helped, not_helped = told(-0.4, 0.5), told(-0.02, None)
+    helped, not_helped, harmed = told(-0.4, 0.5), told(-0.02, None), told(0.3, None)
     assert "alone lowers the base's loss" in helped and "50.0% [40.0%, 60.0%] of that gap;" in helped
-    assert "alone is not shown to lower" in not_helped
+    assert "alone is not shown to lower" in not_helped and "alone raises the base's loss" in harmed
     assert "gap" not in not_helped and "-0.010 [-0.110, +0.090]." in not_helped
 
 

@@ -24,7 +24,7 @@ def in_short(
     right = by_label["The right adapter alone"]
     best = best_way(ways)
     average, kl = by_label["Average"], shares["kl"]
-    helps = "lowers" if right.minus_base.high < 0 else "is not shown to lower"
+    helps = _effect(right.minus_base)
 
     def of_the_gap(way: WaySummary, gap: str) -> str:
         return f", {way.recovered.as_percent()}{gap}" if way.recovered else ""
@@ -45,6 +45,12 @@ def in_short(
         for test in tests
     ]
     return sentences
+
+
+def _effect(gap: Interval) -> str:
+    if not gap.excludes_zero:
+        return "is not shown to lower"
+    return "lowers" if gap.high < 0 else "raises"
 
 
 def _verdict(gap: Interval) -> str:
