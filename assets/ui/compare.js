@@ -15,15 +15,14 @@ function compareColumn(column, index, prompt) {
   head.append(dots, makeNode("span", "compare-title", column.title), use);
   card.append(head);
   if (column.best) card.append(makeNode("span", "compare-badge", "best"));
-  const chosen = column.likeliest != null;
-  if (chosen) {
+  if (column.likeliest != null) {
     const said = makeNode("p", "compare-likeliest", `Likeliest of ${column.texts.length}`);
     said.title = "The text that the column's own adapters find likeliest to be what was asked.";
     card.append(said);
   }
   const text = makeNode("p", "compare-text");
   if (column.fault) text.append(makeNode("span", "compare-fault", column.fault));
-  else text.append(makeNode("span", "compare-prompt", prompt), column.text || column.texts[0] || "");
+  else text.append(makeNode("span", "compare-prompt", prompt), column.text);
   card.append(text);
   if (column.texts.length > 1) {
     const more = makeNode("details");

@@ -17,6 +17,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError, check_int
 from composer.core.results import Step
 from composer.engine.engine import Engine
+from composer.evaluation.scoring import continuation_start
 
 # So many texts at most are written for one.
 MOST = 16
@@ -83,7 +84,9 @@ def evidence(
     """
     classes = rivals(engine, composition)
     names = dict.fromkeys(name for own in classes.values() for name in own)
-    likelihoods = {name: _log_likelihoods(engine, name, prompt, continuations) for name in names}
+    texts = [prompt + continuation for continuation in continuations]
+    start = continuation_start(engine, prompt)
+    likelihoods = {name: _log_likelihoods(engine, name, texts, start) for name in names}
     total = np.zeros(len(continuations))
     for name, own in classes.items():
         posterior = _posterior(np.stack([likelihoods[rival] for rival in own]))[own.index(name)]  # [texts]
@@ -103,12 +106,9 @@ def rivals(engine: Engine, composition: Composition) -> Mapping[str, tuple[str, 
     return {name: next((own for own in groups if name in own), (name, "")) for name in asked}
 
 
-def _log_likelihoods(engine: Engine, name: str, prompt: str, continuations: Sequence[str]) -> np.ndarray:
-    """Of each continuation under one adapter at weight 1, or the base: [texts] float64."""
-    texts = [prompt + continuation for continuation in continuations]
+def _log_likelihoods(engine: Engine, name: str, texts: Sequence[str], start: int) -> np.ndarray:
+    """Of each text from `start` on, under one adapter at weight 1, or the base: [texts] float64."""
     alone = Composition({name: 1.0} if name else {})
-    # Scores start at the second token, so the continuation starts one before the prompt's length.
-    start = max(engine.base.count_tokens(prompt) - 1, 0)
     return np.array([own[start:].sum(dtype=np.float64) for own in engine.log_probs(texts, alone)])
 
 

@@ -26,8 +26,6 @@ Fusions = dict[tuple[str, bool], Fusion]  # (model input, composition.norm) -> f
 SLOTS = 64
 # Texts scored together: enough for full passes, few enough that a killed run loses little.
 SCORED_TOGETHER = 64
-# Between a job's key and the number of one of its texts; keys are digests, so it stands in none.
-DRAFT = "/"
 
 
 @dataclass(frozen=True)
@@ -89,24 +87,24 @@ def best_texts(
     engine: Engine, jobs: Sequence[GenerationJob], sampling: Sampling, slots: int
 ) -> Iterator[GeneratedText]:
     """As `continue_texts`, with one text for each job, also where it asks for the best of several."""
-    plain = [job for job in jobs if job.best_of == 1]
-    several = {job.key: job for job in jobs if job.best_of > 1}
-    queue = [*plain, *(draft for job in several.values() for draft in _drafts(job))]
-    written: dict[str, list[GeneratedText]] = {key: [] for key in several}
-    for text in continue_texts(engine, queue, sampling, slots):
-        job = several.get(text.key.rpartition(DRAFT)[0])
-        if job is None:
-            yield text
-            continue
-        written[job.key].append(text)
-        if len(written[job.key]) == job.best_of:
-            drafts = sorted(written.pop(job.key), key=lambda each: int(each.key.rpartition(DRAFT)[2]))
-            yield _best(engine, job, drafts)
+    drafts = {job.key: _drafts(job) for job in jobs}
+    owners = {draft.key: job for job in jobs for draft in drafts[job.key]}
+    written: dict[str, GeneratedText] = {}
+    for text in continue_texts(engine, [draft for own in drafts.values() for draft in own], sampling, slots):
+        job, written[text.key] = owners[text.key], text
+        keys = [draft.key for draft in drafts[job.key]]
+        if all(key in written for key in keys):
+            yield _best(engine, job, [written.pop(key) for key in keys])
 
 
-def _drafts(job: GenerationJob) -> Iterator[GenerationJob]:
-    for number in range(job.best_of):
-        yield replace(job, key=f"{job.key}{DRAFT}{number}", seed=nth_seed(job.seed, number), best_of=1)
+def _drafts(job: GenerationJob) -> list[GenerationJob]:
+    """A job for each of the texts; of one text itself."""
+    if job.best_of == 1:
+        return [job]
+    return [
+        replace(job, key=f"{job.key}/{number}", seed=nth_seed(job.seed, number), best_of=1)
+        for number in range(job.best_of)
+    ]
 
 
 def _best(engine: Engine, job: GenerationJob, texts: Sequence[GeneratedText]) -> GeneratedText:

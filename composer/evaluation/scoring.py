@@ -23,6 +23,11 @@ def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float
     # A bank without adapters: at gate 0 their products would be worked out all the same.
     bare = LogitMixture.one(np.zeros((engine.model.layers, 0), np.float32))
     scores = token_log_probs(engine.model, engine.model.layout(AdapterBank()), encoded, [bare] * len(texts))
-    # Scores start at the second token, so the continuation starts one before the prompt's length.
-    starts = [engine.base.count_tokens(prompt) - 1 for prompt, _ in texts]
+    starts = [continuation_start(engine, prompt) for prompt, _ in texts]
     return [perplexity(score[start:]) for score, start in zip(scores, starts, strict=True)]
+
+
+def continuation_start(engine: Engine, prompt: str) -> int:
+    """Where a continuation of the prompt begins among a text's log probabilities, which start at its second
+    token."""
+    return engine.base.count_tokens(prompt) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -32,7 +32,7 @@ def faster_in_bfloat16(device: torch.device) -> bool:
     return supported and bfloat16_speed() > GAIN
 
 
-@lru_cache(maxsize=1)
+@cache
 def bfloat16_speed() -> float:
     """How many times as fast products are on the CPU as in float32: of each the least time, interleaved."""
     rows, inner, outer = SHAPE

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from composer.core.errors import ComposerError
 from composer.model.gated_model import GateCall, GatedModel, gates_tensor
 from composer.model.in_use import in_use
 from composer.model.logit_combiner import LogitCombiner
 from composer.model.logit_mixture import LogitMixture, rows_per_pass
 from composer.model.rank_layout import Layout
-from composer.model.runtime.finite import OVERFLOW
+from composer.model.runtime.finite import check_largest
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 from composer.model.token_loss import plain_head
 
@@ -83,8 +82,6 @@ def _logits_in_parts(model: GatedModel, call: GateCall, ids: torch.Tensor) -> It
 
 def _log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Of tokens [G, t] under logits [G, t, V] float32, which are overwritten: [G, t]."""
-    top = logits.amax(dim=2)  # [G, t]
-    if not bool(top.isfinite().all()):  # it keeps a NaN
-        raise ComposerError(OVERFLOW)
+    top = check_largest(logits.amax(dim=2))  # [G, t]
     own = logits.gather(2, tokens[..., None]).squeeze(2)  # [G, t]
     return own - top - logits.sub_(top[..., None]).exp_().sum(dim=2).log()

@@ -88,7 +88,8 @@ class Arm:
         modules = self.modules(target)
         if not modules:
             return {}
-        parameters = {name: value for name, value in self.parameters.items() if name != BEST_OF}
+        parameters = dict(self.parameters)
+        parameters.pop(BEST_OF, None)  # of the texts' number, not of the composition
         weights = dict.fromkeys(modules, 1.0) | {modules[-1]: parameters.pop(BALANCE, 1.0)}
         return {"method": self.method, "weights": weights, "strength": strength, **parameters}
 

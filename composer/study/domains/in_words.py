@@ -24,7 +24,7 @@ def in_short(
     right = by_label["The right adapter alone"]
     best = best_way(ways)
     average, kl = by_label["Average"], shares["kl"]
-    helps = _effect(right.minus_base)
+    helps = _told(right.minus_base, "lowers", "raises", "is not shown to lower")
 
     def of_the_gap(way: WaySummary, gap: str) -> str:
         return f", {way.recovered.as_percent()}{gap}" if way.recovered else ""
@@ -47,13 +47,12 @@ def in_short(
     return sentences
 
 
-def _effect(gap: Interval) -> str:
-    if not gap.excludes_zero:
-        return "is not shown to lower"
-    return "lowers" if gap.high < 0 else "raises"
-
-
 def _verdict(gap: Interval) -> str:
+    return _told(gap, "are better than", "are worse than", "are not shown to differ from")
+
+
+def _told(gap: Interval, below: str, above: str, neither: str) -> str:
+    """The word for a difference that lies below zero, above it, or beyond chance on neither side."""
     if not gap.excludes_zero:
-        return "are not shown to differ from"
-    return "are better than" if gap.high < 0 else "are worse than"
+        return neither
+    return below if gap.high < 0 else above

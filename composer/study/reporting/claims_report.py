@@ -232,8 +232,9 @@ def _details(place: int, claim: Claim, on_run: ClaimOnRun) -> tuple[str, ...]:
 
 def _where(runs: Sequence[ClaimOnRun], all_runs: int) -> str:
     """What became of the claim, and on which of all runs."""
-    named = {verdict: [run.run for run in runs if run.verdict == verdict] for verdict in ORDER}
-    named = {verdict: names for verdict, names in named.items() if names}
+    named = {
+        verdict: names for verdict in ORDER if (names := [run.run for run in runs if run.verdict == verdict])
+    }
     most = max(named, key=lambda verdict: len(named[verdict]))
     if len(runs) == all_runs > 1 and len(named) == 1:
         return f"{most} on every base"

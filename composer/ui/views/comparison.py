@@ -91,6 +91,11 @@ class Texts:
     # The place of the text that the column's own adapters find likeliest to be what was asked.
     likeliest: int | None = None
 
+    @property
+    def leading(self) -> int:
+        """The place of the text that stands for the column."""
+        return self.likeliest or 0
+
 
 @dataclass
 class Comparison:
@@ -197,7 +202,7 @@ class Comparison:
 
     def seed_of(self, place: int) -> int:
         """The seed of the text that leads a column."""
-        return self.seeds[self.own[place].likeliest or 0]
+        return self.seeds[self.own[place].leading]
 
     # --- what is shown -------------------------------------------------------------------------
 
@@ -212,7 +217,7 @@ class Comparison:
                 {
                     "title": column.title,
                     "colors": list(column.colors),
-                    "text": own.texts[own.likeliest or 0],
+                    "text": own.texts[own.leading],
                     "texts": own.texts if len(self.seeds) > 1 else [],
                     "likeliest": own.likeliest,
                     "fault": own.fault,
