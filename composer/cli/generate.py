@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     else:
         from composer.evaluation.best_of_n import best_of_n
 
-        candidates = best_of_n(engine, prompt, composition, sampling, args.best_of)
+        candidates = best_of_n(engine, prompt, composition, sampling, args.best_of, fusion)
         steps, sampling = candidates[0].steps, replace(sampling, seed=candidates[0].seed)
     if not args.json:
         steps = _streamed(prompt, steps, out)

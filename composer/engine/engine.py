@@ -52,7 +52,8 @@ log = logging.getLogger(__name__)
 
 # Whoever has resolved a composition already passes the result on.
 AnyComposition = Composition | ResolvedComposition
-GenerationRequest = tuple[str, AnyComposition, Sampling]
+# What `Engine.generate` takes, with the fusion where it is known.
+GenerationRequest = tuple[str, AnyComposition, Sampling] | tuple[str, AnyComposition, Sampling, Fusion | None]
 
 
 class Engine:

@@ -15,7 +15,7 @@ import numpy as np
 
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError, check_int
-from composer.core.results import Step
+from composer.core.results import Fusion, Step
 from composer.engine.engine import Engine
 from composer.evaluation.scoring import continuation_start
 
@@ -43,17 +43,24 @@ class Candidate:
 
 
 def best_of_n(
-    engine: Engine, prompt: str, composition: Composition, sampling: Sampling, count: int
+    engine: Engine,
+    prompt: str,
+    composition: Composition,
+    sampling: Sampling,
+    count: int,
+    fusion: Fusion | None = None,
 ) -> list[Candidate]:
     """Write `count` texts in one batch, best first; the first seed's text is the one without best-of-n.
 
+    fusion: as for `Engine.generate`; without it, a method that needs it reads the prompt for every text.
     Raises ComposerError for a count out of range and a composition without an adapter.
     """
     check_count(count)
     rivals(engine, composition)  # raises before anything is written
     seeds = [nth_seed(sampling.seed, number) for number in range(count)]
     steps: dict[Hashable, list[Step]] = {number: [] for number in range(count)}
-    for step in engine.generate_rows([(prompt, composition, replace(sampling, seed=seed)) for seed in seeds]):
+    requests = [(prompt, composition, replace(sampling, seed=seed), fusion) for seed in seeds]
+    for step in engine.generate_rows(requests):
         steps[step.row].append(step)
     found = evidence(engine, composition, prompt, [own[-1].text for own in steps.values()])
     candidates = [

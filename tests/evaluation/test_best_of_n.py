@@ -6,6 +6,7 @@ import pytest
 from composer.core.catalog_types import Attribute
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
+from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.evaluation.best_of_n import MOST, best_of_n, evidence, nth_seed
 from tests.tools import tiny
 
@@ -79,6 +80,14 @@ def test_one_of_one_is_the_text_as_it_is_without(engine):
     [only] = best_of_n(engine, PROMPT, Composition({"a": 1}), SAMPLING, 1)
     steps = list(engine.generate(PROMPT, Composition({"a": 1}), SAMPLING))
     assert [step.token for step in only.steps] == [step.token for step in steps]
+
+
+def test_a_fusion_that_is_known_is_not_read_again_and_changes_no_text(engine, monkeypatch):
+    asked = Composition({"a": 1, "c": 1}, method="kl")
+    expected = [each.continuation for each in best_of_n(engine, PROMPT, asked, SAMPLING, 3)]
+    fusion = engine.fusion(PROMPT, composition=asked)
+    monkeypatch.setattr(PromptAnalyzer, "divergence", None)
+    assert [each.continuation for each in best_of_n(engine, PROMPT, asked, SAMPLING, 3, fusion)] == expected
 
 
 def test_no_two_small_seeds_have_a_text_in_common():
