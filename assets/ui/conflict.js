@@ -119,8 +119,12 @@ function conflictCards(value) {
   return cards;
 }
 
+const conflictInOrder = inOrder();
+let conflictValue = {};
+
 function conflictShow() {
-  const value = props.value ?? {};
+  conflictValue = conflictInOrder(props.value);
+  const value = conflictValue;
   const message = element.querySelector(".finder-message");
   message.textContent = value.message ?? "";
   message.classList.toggle("fault", Boolean(value.error));
@@ -133,7 +137,7 @@ function conflictShow() {
 }
 
 element.querySelector(".chart-files button").addEventListener("click", () => {
-  saveFile(new Blob([props.value.file], { type: "application/json" }), "conflict.json");
+  saveFile(new Blob([conflictValue.file], { type: "application/json" }), "conflict.json");
 });
 new MutationObserver(conflictShow).observe(document.body, { attributeFilter: ["class"] });
 watch("value", conflictShow);

@@ -35,3 +35,13 @@ function saveFile(blob, name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
+
+// Takes a run's values as they come and gives the one to show. What was on its way when Stop was pressed may
+// come after the last picture and is passed over: after a value that is not busy, a run begins with a click.
+function inOrder() {
+  let shown = { busy: true };
+  return (value) => {
+    if (!value?.busy || value.begins || shown.busy) shown = value ?? {};
+    return shown;
+  };
+}

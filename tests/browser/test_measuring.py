@@ -17,6 +17,7 @@ from benchmarks.hands import set_slider
 from composer import Engine
 from composer.adapters.recipe import parse_recipe
 from composer.model.loading import load_base
+from composer.ui.components.template import component
 from tests.browser.hands import findings
 
 ATTACK = "<img src=x onerror='window.hacked=1'>"
@@ -87,6 +88,33 @@ def test_a_sweep_grows_can_be_stopped_and_downloaded(visit):
     with page.expect_download() as saved:
         page.click("#dose-results [data-file=json]")
     assert len(json.loads(saved.value.path().read_text("utf-8"))["texts"]) == written
+
+
+@pytest.mark.parametrize("stem", ["dose", "compare", "conflict"])
+def test_what_was_on_its_way_when_stop_was_pressed_is_passed_over(chromium, stem):
+    made = component(stem, {}, stem, () if stem == "compare" else ("charts.js",))
+    page = chromium.new_page()
+    page.set_content(f"<main>{made.html_template}</main>")
+    page.evaluate(
+        """script => {
+          window.props = { value: { columns: [], message: "" } };
+          const run = new Function("element", "props", "watch", "trigger", script);
+          run(document.querySelector("main"), props, (_, show) => { window.show = show; }, () => {});
+        }""",
+        made.js_on_load,
+    )
+    hidden = page.locator("[hidden]", has_text="Download")
+
+    def shows(message, **value):
+        given = {"columns": [], "files": {}, "file": "", "message": message, **value}
+        page.evaluate("value => { props.value = value; show(); }", given)
+        return message in page.inner_text("main")
+
+    assert shows("Waiting", busy=True, begins=True) and shows("3 of 9", busy=True) and hidden.count() == 1
+    assert shows("Stopped", files={"csv": "a", "json": "{}"}, file="{}") and hidden.count() == 0
+    assert not shows("4 of 9", busy=True) and hidden.count() == 0 and "Stopped" in page.inner_text("main")
+    assert shows("Waiting", busy=True, begins=True) and shows("1 of 9", busy=True) and hidden.count() == 1
+    page.close()
 
 
 def test_a_sweep_of_two_ends_with_a_heat_map(visit):

@@ -25,9 +25,8 @@ from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
 from composer.ui.views.comparison import Comparison
 from composer.ui.visitors import Visitor
 
-ON_CLICK = (
-    """() => [{__type__: "update", interactive: true}, {columns: [], message: "Waiting for the model…"}]"""
-)
+ON_CLICK = """() => [{__type__: "update", interactive: true},
+  {columns: [], message: "Waiting for the model…", busy: true, begins: true}]"""
 
 
 class Comparing:
@@ -49,7 +48,8 @@ class Comparing:
             [tab.prompt, tab.seed],
             **CHEAP,
         )
-        tab.compare.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
+        for button in (tab.compare, tab.again):
+            button.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
         run = tab.compare.click(partial(self.compare, compose.controls), inputs, outputs, **quiet)
         drawn = tab.again.click(new_seed, None, tab.seed, **CHEAP)
         again = drawn.then(partial(self.compare, compose.controls), inputs, outputs, **quiet)
@@ -76,8 +76,8 @@ class Comparing:
         off = gr.update(interactive=False)
         try:
             comparison = self._comparison(controls, prompt, seed, count, [*methods, *others], values)
-            began = time.monotonic()
-            yield comparison.message("Reading the prompt…"), comparison, gr.update(interactive=True)
+            busy, began = partial(comparison.message, busy=True), time.monotonic()
+            yield busy("Reading the prompt…"), comparison, gr.update(interactive=True)
             items = context.runner.run_many(comparison.requests, context.names(comparison.added))
             async with aclosing(
                 throttled(without_none(items), context.settings.updates_per_second)
@@ -86,12 +86,12 @@ class Comparing:
                     for index, news in group:
                         comparison.add(index, news if isinstance(news, Step) else error_message(news))
                     if group:
-                        yield comparison.message("Writing…"), skip, skip
+                        yield busy("Writing…"), skip, skip
             seconds = time.monotonic() - began
-            yield comparison.message("Reading the texts under the base…"), skip, skip
+            yield busy("Reading the texts under the base…"), skip, skip
             comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
             async for _ in choose_texts(context.runner, comparison):
-                yield comparison.message("Asking the adapters which text is likeliest…"), comparison, skip
+                yield busy("Asking the adapters which text is likeliest…"), comparison, skip
             yield comparison.message(_summary(comparison, seconds)), comparison, off
         except Exception as fault:
             yield {"columns": [], "message": error_message(fault), "error": True}, None, off

@@ -34,7 +34,7 @@ ASKED = len(fields(DoseForm))
 # Weights of each of two adapters: every pair of them is written.
 MOST_SQUARED = 7
 ON_CLICK = """() => [{__type__: "update", interactive: true},
-  {message: "Waiting for the model…", busy: true}]"""
+  {message: "Waiting for the model…", busy: true, begins: true}]"""
 
 
 class Dosing:

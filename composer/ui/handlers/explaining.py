@@ -26,9 +26,8 @@ from composer.ui.views.generation import Progress
 
 # Tokens of a text that is written for it.
 LONGEST = 40
-ON_CLICK = (
-    """() => [{__type__: "update", interactive: true}, {message: "Waiting for the model…", busy: true}]"""
-)
+ON_CLICK = """() => [{__type__: "update", interactive: true},
+  {message: "Waiting for the model…", busy: true, begins: true}]"""
 
 
 class Explaining:

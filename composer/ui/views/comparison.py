@@ -206,13 +206,14 @@ class Comparison:
 
     # --- what is shown -------------------------------------------------------------------------
 
-    def message(self, sentence: str = "") -> dict[str, object]:
-        """The value of the results."""
+    def message(self, sentence: str = "", busy: bool = False) -> dict[str, object]:
+        """The value of the results. busy: more will come."""
         rows = self.rows() if self.scored else []
         best = self._best_column(rows)
         return {
             "prompt": self.prompt,
             "message": sentence,
+            "busy": busy,
             "columns": [
                 {
                     "title": column.title,
