@@ -13,7 +13,7 @@ import pytest
 from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Step
-from composer.ui.handlers.comparing import choose_texts
+from composer.ui.handlers.comparing import choose_texts, summary
 from composer.ui.views import comparison_files
 from composer.ui.views.comparison import MOST_COLUMNS, Comparison, make_columns
 
@@ -143,6 +143,7 @@ def test_of_one_text_none_is_chosen_and_a_mix_that_cannot_choose_keeps_its_first
 
     assert len(asyncio.run(choose())) == asked
     assert [own.likeliest for own in made.own] == [None, None, None, 1 if asked else None, None]
+    assert ("Likeliest:" in summary(made, 1.0)) == bool(asked)
 
 
 def test_a_column_that_failed_says_why_and_the_others_are_scored():

@@ -92,7 +92,7 @@ class Comparing:
             comparison.score(await asyncio.to_thread(context.runner.perplexities, comparison.finished_texts))
             async for _ in choose_texts(context.runner, comparison):
                 yield busy("Asking the adapters which text is likeliest…"), comparison, skip
-            yield comparison.message(_summary(comparison, seconds)), comparison, off
+            yield comparison.message(summary(comparison, seconds)), comparison, off
         except Exception as fault:
             yield {"columns": [], "message": error_message(fault), "error": True}, None, off
 
@@ -129,11 +129,14 @@ class Comparing:
         ]
 
 
-def _summary(comparison: Comparison, seconds: float) -> str:
+def summary(comparison: Comparison, seconds: float) -> str:
+    """What was written, and how to read its marks."""
     columns, texts = len(comparison.columns), len(comparison.requests)
     seeds = f"seed {comparison.seeds[0]}" if len(comparison.seeds) == 1 else f"{len(comparison.seeds)} seeds"
     chosen = (
-        "" if len(comparison.seeds) == 1 else " Each mix shows the text that its own adapters find likeliest."
+        " Likeliest: of a mix's texts the one that its own adapters find likeliest."
+        if any(own.likeliest is not None for own in comparison.own)
+        else ""
     )
     return (
         f"{columns} columns in one batch, {seeds}, {texts} texts in {seconds:.1f} s. "
