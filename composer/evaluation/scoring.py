@@ -30,4 +30,4 @@ def perplexities(engine: Engine, texts: Sequence[tuple[str, str]]) -> list[float
 def continuation_start(engine: Engine, prompt: str) -> int:
     """Where a continuation of the prompt begins among a text's log probabilities, which start at its second
     token."""
-    return engine.base.count_tokens(prompt) - 1
+    return max(engine.base.count_tokens(prompt) - 1, 0)
