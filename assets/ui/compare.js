@@ -48,12 +48,10 @@ function compareColumn(column, index, prompt) {
   return card;
 }
 
-const compareInOrder = inOrder();
-let compareValue = {};
+const compareValue = inOrder(() => props.value ?? {});
 
 function compareShow() {
-  compareValue = compareInOrder(props.value);
-  const value = compareValue;
+  const value = { columns: [], message: "", ...compareValue() };
   const columns = element.querySelector(".compare-columns");
   columns.style.setProperty("--columns", Math.max(1, Math.min(value.columns.length, value.columns.length > 6 ? 4 : 6)));
   columns.replaceChildren(...value.columns.map((column, index) => compareColumn(column, index, value.prompt)));
@@ -66,7 +64,7 @@ function compareShow() {
 for (const button of element.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => {
     const kind = button.dataset.file;
-    saveFile(new Blob([compareValue.files[kind]], { type: compareKinds[kind] }), `comparison.${kind}`);
+    saveFile(new Blob([compareValue().files[kind]], { type: compareKinds[kind] }), `comparison.${kind}`);
   });
 }
 new MutationObserver(compareShow).observe(document.body, { attributeFilter: ["class"] });

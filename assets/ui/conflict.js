@@ -119,12 +119,10 @@ function conflictCards(value) {
   return cards;
 }
 
-const conflictInOrder = inOrder();
-let conflictValue = {};
+const conflictValue = inOrder(() => props.value ?? {});
 
 function conflictShow() {
-  conflictValue = conflictInOrder(props.value);
-  const value = conflictValue;
+  const value = conflictValue();
   const message = element.querySelector(".finder-message");
   message.textContent = value.message ?? "";
   message.classList.toggle("fault", Boolean(value.error));
@@ -137,7 +135,7 @@ function conflictShow() {
 }
 
 element.querySelector(".chart-files button").addEventListener("click", () => {
-  saveFile(new Blob([conflictValue.file], { type: "application/json" }), "conflict.json");
+  saveFile(new Blob([conflictValue().file], { type: "application/json" }), "conflict.json");
 });
 new MutationObserver(conflictShow).observe(document.body, { attributeFilter: ["class"] });
 watch("value", conflictShow);

@@ -101,12 +101,10 @@ function doseCards(value) {
   return cards;
 }
 
-const doseInOrder = inOrder();
-let doseValue = {};
+const doseValue = inOrder(() => props.value ?? {});
 
 function doseShow() {
-  doseValue = doseInOrder(props.value);
-  const value = doseValue;
+  const value = doseValue();
   const message = element.querySelector(".finder-message");
   message.textContent = [value.message ?? "", value.fault].filter(Boolean).join(" ");
   message.classList.toggle("fault", Boolean(value.error));
@@ -125,7 +123,7 @@ function doseShow() {
 for (const button of element.querySelectorAll("[data-file]")) {
   button.addEventListener("click", () => {
     const kind = button.dataset.file;
-    saveFile(new Blob([doseValue.files[kind]], { type: doseKinds[kind] }), `dose.${kind}`);
+    saveFile(new Blob([doseValue().files[kind]], { type: doseKinds[kind] }), `dose.${kind}`);
   });
 }
 new MutationObserver(doseShow).observe(document.body, { attributeFilter: ["class"] });

@@ -36,12 +36,13 @@ function saveFile(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// Takes a run's values as they come and gives the one to show. What was on its way when Stop was pressed may
-// come after the last picture and is passed over: after a value that is not busy, a run begins with a click.
-function inOrder() {
+// Gives the value of a run to show. What was on its way when Stop was pressed may come after the last picture and
+// is passed over: after a value that is not busy, a run begins with a click (RUN_BEGINS).
+function inOrder(read) {
   let shown = { busy: true };
-  return (value) => {
-    if (!value?.busy || value.begins || shown.busy) shown = value ?? {};
+  return () => {
+    const value = read();
+    if (!value.busy || value.begins || shown.busy) shown = value;
     return shown;
   };
 }

@@ -16,7 +16,7 @@ from composer.core.results import Step
 from composer.methods import METHODS
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
-from composer.ui.handlers.generating import CHEAP
+from composer.ui.handlers.generating import CHEAP, RUN_BEGINS
 from composer.ui.handlers.mixing import Mixing
 from composer.ui.runners.base import Runner
 from composer.ui.runners.throttle import throttled
@@ -24,9 +24,6 @@ from composer.ui.tabs.compare import COUNTS, CompareTab
 from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
 from composer.ui.views.comparison import Comparison
 from composer.ui.visitors import Visitor
-
-ON_CLICK = """() => [{__type__: "update", interactive: true},
-  {columns: [], message: "Waiting for the model…", busy: true, begins: true}]"""
 
 
 class Comparing:
@@ -49,7 +46,7 @@ class Comparing:
             **CHEAP,
         )
         for button in (tab.compare, tab.again):
-            button.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
+            button.click(None, None, [tab.stop, tab.results], js=RUN_BEGINS, **CHEAP)
         run = tab.compare.click(partial(self.compare, compose.controls), inputs, outputs, **quiet)
         drawn = tab.again.click(new_seed, None, tab.seed, **CHEAP)
         again = drawn.then(partial(self.compare, compose.controls), inputs, outputs, **quiet)

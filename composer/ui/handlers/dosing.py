@@ -18,7 +18,7 @@ from composer.evaluation.prompts import load_prompts
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
 from composer.ui.handlers.comparing import without_none
-from composer.ui.handlers.generating import CHEAP
+from composer.ui.handlers.generating import CHEAP, RUN_BEGINS
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls
 from composer.ui.tabs.dose import COUNTS, MOST_OWN, NOTHING, OWN, POINTS, PROMPTS, DoseForm, DoseTab
@@ -33,8 +33,6 @@ UPDATES = 2.0  # a second
 ASKED = len(fields(DoseForm))
 # Weights of each of two adapters: every pair of them is written.
 MOST_SQUARED = 7
-ON_CLICK = """() => [{__type__: "update", interactive: true},
-  {message: "Waiting for the model…", busy: true, begins: true}]"""
 
 
 class Dosing:
@@ -54,7 +52,7 @@ class Dosing:
         ends = [tab.second_low, tab.second_high]
         tab.second.input(lambda name: [gr.update(visible=bool(name))] * 2, tab.second, ends, **CHEAP)
         tab.prompts.input(lambda count: gr.update(visible=count == OWN), tab.prompts, tab.own, **CHEAP)
-        tab.sweep.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
+        tab.sweep.click(None, None, [tab.stop, tab.results], js=RUN_BEGINS, **CHEAP)
         run = tab.sweep.click(
             partial(self.sweep, controls),
             [*tab.inputs, *controls.inputs],

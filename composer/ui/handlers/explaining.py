@@ -15,7 +15,7 @@ from composer.core.composition import Composition
 from composer.core.errors import ComposerError
 from composer.ui.context import PageContext
 from composer.ui.error_messages import error_message
-from composer.ui.handlers.generating import CHEAP
+from composer.ui.handlers.generating import CHEAP, RUN_BEGINS
 from composer.ui.runners.base import LoadingStarted, MergeStarted
 from composer.ui.runners.throttle import throttled
 from composer.ui.tabs.compose import ComposeTab, Controls
@@ -26,8 +26,6 @@ from composer.ui.views.generation import Progress
 
 # Tokens of a text that is written for it.
 LONGEST = 40
-ON_CLICK = """() => [{__type__: "update", interactive: true},
-  {message: "Waiting for the model…", busy: true, begins: true}]"""
 
 
 class Explaining:
@@ -41,7 +39,7 @@ class Explaining:
     ) -> None:
         """model: the concurrency of events that occupy the model."""
         quiet = {"show_progress": "hidden", "api_visibility": "private", **model}
-        tab.measure.click(None, None, [tab.stop, tab.results], js=ON_CLICK, **CHEAP)
+        tab.measure.click(None, None, [tab.stop, tab.results], js=RUN_BEGINS, **CHEAP)
         run = tab.measure.click(
             partial(self.measure, compose.controls),
             [progress, *compose.controls.inputs],

@@ -25,6 +25,9 @@ from composer.ui.tabs.compose import ComposeTab, Controls, new_seed
 from composer.ui.views.generation import Progress
 
 CHEAP = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# In the browser, before the server answers, where a tab's results are shown in order (assets/ui/node.js).
+RUN_BEGINS = """() => [{__type__: "update", interactive: true},
+  {message: "Waiting for the model…", busy: true, begins: true}]"""
 # In the browser, before the server answers: Stop can be pressed, and the status line says what is awaited.
 ON_CLICK = """() => [{__type__: "update", interactive: true},
   {status: {phase: "reading", message: "Waiting for the model…"}}]"""
