@@ -220,7 +220,10 @@ def greedy(engine: Engine, runner, count: int, steps: int = 16, seed: int = 0) -
     return {row.key: row.ids for row in batch.rows}
 
 
-@pytest.fixture(scope="module", params=[("float32", "none"), ("bfloat16", "none"), ("bfloat16", "nf4")])
+@pytest.fixture(
+    scope="module",
+    params=[("float32", "none"), ("bfloat16", "none"), ("bfloat16", "nf4"), ("float16", "int8")],
+)
 def base(request) -> Engine:
     return typed(*request.param)
 

@@ -154,8 +154,9 @@ def load_base(
 def with_same_parameters(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the modules with the very parameters and buffers of the model."""
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    # bitsandbytes' layers keep beside the weight what it keeps itself.
-    states = (getattr(tensor, "quant_state", None) for tensor in model.parameters())
+    # bitsandbytes' layers keep beside the weight what it keeps itself, those of LLM.int8 the weight.
+    states = [getattr(tensor, "quant_state", None) for tensor in model.parameters()]
+    states += [layer.state for layer in _int8_layers(model)]
     shared |= {id(state): state for state in states if state is not None}
     return copy.deepcopy(model, shared)
 
@@ -188,7 +189,6 @@ def _model(
             model.eval().requires_grad_(False)
             _keep_layout(model)
             _leave_the_file(model)
-            # LLM.int8's layers move their weights into a state of their own at their first product.
             if is_spread(model):
                 log.warning(
                     "base %s: its parts are spread: %s. Parts that are not on a card are brought there for "
@@ -196,7 +196,9 @@ def _model(
                     spec.id,
                     in_words(model),
                 )
-            elif spec.quantization != "int8":
+            else:
+                for layer in _int8_layers(model):
+                    layer.init_8bit_state()  # as their first product does
                 _loaded[key] = model
     return model
 
@@ -235,6 +237,11 @@ def _keep_layout(model: torch.nn.Module) -> None:
             block = layer.weight.quant_state.blocksize
             fits = layer.out_features % 32 == 0 and layer.in_features % block == 0
             layer.support_avx512bf16_for_cpu = fits and layer.compute_dtype != torch.float32
+
+
+def _int8_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    # By name, so that bitsandbytes is not imported for bases that do not use it.
+    return [layer for layer in model.modules() if type(layer).__name__ == "Linear8bitLt"]
 
 
 def _leave_the_file(model: torch.nn.Module) -> None:

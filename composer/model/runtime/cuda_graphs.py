@@ -21,7 +21,7 @@ import torch
 
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.graphs.adapter_buffers import AdapterBuffers, BufferedAdapters
-from composer.model.runtime.graphs.capture import Capture, CudaCapture, waits_for_host
+from composer.model.runtime.graphs.capture import Capture, CudaCapture
 from composer.model.runtime.graphs.kv_pool import (
     BLANK,
     BLOCK,
@@ -33,7 +33,8 @@ from composer.model.runtime.graphs.kv_pool import (
 )
 from composer.model.runtime.graphs.rank_padding import Bucket, RankPadding
 from composer.model.runtime.kv_cache import KVCache
-from composer.model.runtime.llama.layer_table import DecodePlan
+from composer.model.runtime.llama.layer_table import DecodePlan, grouped_layers
+from composer.model.runtime.llama.llm_int8 import waits_for_host
 from composer.model.runtime.llama.runner import DecodeLayers, LlamaRunner
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs
@@ -110,7 +111,7 @@ class CudaGraphRunner:
         self._made_buffers: AdapterBuffers | None = None
         self._loaded: tuple[BufferedAdapters, ref[Layout]] | None = None
         self._compiled: dict[tuple[tuple, bool], DecodeLayers] = {}
-        self._uncapturable = waits_for_host(inner.model.model)
+        self._uncapturable = any(map(waits_for_host, grouped_layers(inner.blocks)))
         # Shapes that wait for a capture in the background; None: they are captured when they are met.
         self._awaited: deque[GraphShape] | None = None
         # How many graphs were captured, and when the last pass ran, by the monotonic clock.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
 
 T = TypeVar("T")
 
@@ -58,12 +57,3 @@ class CudaCapture:
             return outputs
 
         return replay
-
-
-def waits_for_host(model: nn.Module) -> bool:
-    """Whether a layer reads numbers back in its product, which no graph may record.
-
-    bitsandbytes' LLM.int8 does where it looks for outliers, that is with a threshold above 0.
-    """
-    states = (getattr(module, "state", None) for module in model.modules())
-    return any(float(getattr(state, "threshold", 0.0) or 0.0) > 0 for state in states)

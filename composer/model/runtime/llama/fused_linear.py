@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from composer.model.runtime.joining import joined_bias
+from composer.model.runtime.llama.llm_int8 import LlmInt8Linear, stack_int8
 from composer.model.runtime.llama.onednn_linear import dense_linear, pack, packed_linear
 from composer.model.runtime.nf4.linear import Nf4Linear
 from composer.model.runtime.nf4.stacking import Stacked, dequantised, exact_on_cpu, stack
@@ -69,12 +71,14 @@ def fuse_linears(
 
     A: [R, K] all adapters' A for these layers; None for none. weights: "same" as the layers', or "apart": the
     layers are called one by one, so nothing is copied. Layers that are neither plain dense ones nor
-    bitsandbytes' nf4, on a GPU or in float32 on a CPU, always are. base: what was made of these layers for
+    bitsandbytes', on a GPU or in nf4 in float32 on a CPU, always are. base: what was made of these layers for
     another bank already.
     """
     first, base = layers[0], base or BaseWeights()
     if weights != "apart" and Nf4Linear.fits(layers):
         return Nf4Linear(layers, A, base.once(layers, lambda: stack(layers)))
+    if weights != "apart" and LlmInt8Linear.fits(layers):
+        return LlmInt8Linear(layers, A, base.once(layers, lambda: stack_int8(layers)))
     if weights != "apart" and exact_on_cpu(layers):
         return DequantisedLinear(A, base.once(layers, lambda: stack(layers)))
     if weights == "apart" or not all(type(layer) is nn.Linear for layer in layers):
@@ -95,7 +99,7 @@ class PackedLinear:
     gates = False
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, packed: torch.Tensor):
-        self._bias, self._packed, self._A = _bias(layers), packed, A
+        self._bias, self._packed, self._A = joined_bias(layers), packed, A
 
     def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _biased(packed_linear(x, self._packed), self._bias), F.linear(x, self._A)
@@ -127,7 +131,7 @@ class StackedLinear:
 
     def __init__(self, layers: Sequence[nn.Linear], A: torch.Tensor, base: BaseWeights):
         self._weight = base.once(layers, lambda: _stacked(layers))  # [O, K]
-        self._bias, self._A = _bias(layers), A
+        self._bias, self._A = joined_bias(layers), A
 
     def __call__(self, x: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return F.linear(x, self._weight, self._bias), F.linear(x, self._A)
@@ -162,16 +166,6 @@ def _stacked(layers: Sequence[nn.Linear]) -> torch.Tensor:
         layer.weight.data = whole[start : start + layer.out_features]
         start += layer.out_features
     return whole
-
-
-def _bias(layers: Sequence[nn.Linear]) -> torch.Tensor | None:
-    if all(layer.bias is None for layer in layers):
-        return None
-    parts = [
-        layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data
-        for layer in layers
-    ]
-    return torch.cat(parts)
 
 
 def _biased(out: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
@@ -105,11 +106,16 @@ class DecodePlan:
 
 def stack_layers(blocks: Sequence[Block], base: BaseWeights) -> None:
     """Stack the groups that are in nf4 on a CPU: before other threads run their modules, which it changes."""
+    for layers in grouped_layers(blocks):
+        if exact_on_cpu(layers):
+            base.once(layers, lambda layers=layers: stack(layers))
+
+
+def grouped_layers(blocks: Sequence[Block]) -> Iterator[list[nn.Module]]:
+    """The base's Linear layers that read the same input, group by group."""
     for block in blocks:
         for names in GROUPS:
-            layers = [block.module.get_submodule(name).base for name in names]
-            if exact_on_cpu(layers):
-                base.once(layers, lambda layers=layers: stack(layers))
+            yield [block.module.get_submodule(name).base for name in names]
 
 
 def _cost(segments: Sequence[LayerSegment]) -> int:
