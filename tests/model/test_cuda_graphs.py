@@ -20,7 +20,7 @@ from composer.model.runtime.cuda_graphs import SHORTEST_BUCKET, CudaGraphRunner,
 from composer.model.runtime.graphs.kv_pool import BLANK, BLOCK
 from composer.model.runtime.graphs.opaque import OpaqueLinear
 from composer.model.runtime.graphs.rank_padding import RankPadding
-from composer.model.runtime.graphs.warm_up import compile_layers, likely_shapes, warm_up
+from composer.model.runtime.graphs.warm_up import compile_step, likely_shapes, warm_up
 from composer.model.runtime.kv_cache import cache_for
 from tests.tools import tiny
 from tests.tools.tape import Tape
@@ -372,7 +372,7 @@ def test_compiled_layers_give_the_same_texts(engine, weights):
     shapes = [graphs.shape(layout, rows, 1) for rows in (1, 3)]
     torch._dynamo.reset()
     for shape in shapes:
-        graphs.use(compile_layers(graphs.adapters(shape), graphs.pool, min(shape.rows, 2), graphs.compiled))
+        graphs.use(compile_step(graphs.adapters(shape), graphs.pool, min(shape.rows, 2), graphs.compiled))
     for captured in (True, False):
         for count in (1, 3, 5):
             ours, theirs = ([row(layout, key, 4 + key) for key in range(count)] for _ in range(2))
@@ -383,8 +383,9 @@ def test_compiled_layers_give_the_same_texts(engine, weights):
                     graphs._graphs.clear()
                     texts = text(graphs, layout, ours, 80)
             assert texts == text(inner, layout, theirs, 80)
-    # Every layer is of one kind: two codes, each compiled once.
-    assert len(graphs.compiled) == 2 * len({layer.kind for layer in graphs.adapters(shapes[0]).table.layers})
+    # Every layer is of one kind: two codes, and two of the logits, each compiled once.
+    kinds = {layer.kind for layer in graphs.adapters(shapes[0]).table.layers}
+    assert len(graphs.compiled) == 2 * (len(kinds) + 1)
     for run in graphs.compiled.values():
         code = run._torchdynamo_orig_callable.__code__
         assert len(torch._dynamo.eval_frame._debug_get_cache_entry_list(code)) == 1

@@ -13,7 +13,7 @@ from composer.model.loading import load_base
 from composer.model.logit_mixture import LogitMixture
 from composer.model.runtime.batch import Batch, BatchRow
 from composer.model.runtime.cuda_graphs import CudaGraphRunner
-from composer.model.runtime.graphs.warm_up import compile_layers
+from composer.model.runtime.graphs.warm_up import compile_step
 from composer.model.runtime.kv_cache import cache_for
 from composer.model.runtime.llama.llm_int8 import (
     LlmInt8Linear,
@@ -186,7 +186,7 @@ def test_the_step_of_an_int8_base_is_compiled_too(engine):
     torch._dynamo.reset()
     for count in (1, 3):
         shape = graphs.shape(layout, count, 1)
-        graphs.use(compile_layers(graphs.adapters(shape), graphs.pool, min(count, 2), graphs.compiled))
+        graphs.use(compile_step(graphs.adapters(shape), graphs.pool, min(count, 2), graphs.compiled))
         ours, theirs = Listening(graphs), Listening(engine.runner)
         for runner in (ours, theirs):
             texts(runner, layout, count, steps=1)

@@ -108,7 +108,7 @@ def test_packed_copies_of_a_cpu_and_the_compiled_steps_weights_are_counted(tmp_p
     before = engine.memory()["packed weights"]
     engine.next_token_logits("Hello", Composition({"one": 1}))
     packed = engine.memory()["packed weights"]
-    if isinstance(engine.runner.inner._head, PackedLinear):
+    if isinstance(engine.runner.inner.head, PackedLinear):
         modules = engine.model.model.modules()
         linear = sum(each.weight.nbytes for each in modules if isinstance(each, torch.nn.Linear))
         assert packed - before >= 0.9 * linear

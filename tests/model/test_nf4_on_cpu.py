@@ -278,7 +278,7 @@ def test_a_step_that_is_a_little_off_is_not_used(toys):
     layout = engine.snapshot.layout.select(())
 
     class Off(LlamaRunner):
-        def _logits(self, hidden):
+        def _logits(self, hidden, run=None):
             logits = super()._logits(hidden)
             return logits + 0.02 * logits.std() * torch.randn(logits.shape)
 

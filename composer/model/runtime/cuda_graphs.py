@@ -35,7 +35,7 @@ from composer.model.runtime.graphs.rank_padding import Bucket, RankPadding
 from composer.model.runtime.kv_cache import KVCache
 from composer.model.runtime.llama.layer_table import DecodePlan, grouped_layers
 from composer.model.runtime.llama.llm_int8 import waits_for_host
-from composer.model.runtime.llama.runner import DecodeLayers, LlamaRunner
+from composer.model.runtime.llama.runner import HEAD, LlamaRunner
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs
 from composer.model.runtime.token_routing import RouterConfig
@@ -110,7 +110,7 @@ class CudaGraphRunner:
         self._paddings: deque[tuple[ref[Layout], RankPadding | None]] = deque(maxlen=MOST_LAYOUTS)
         self._made_buffers: AdapterBuffers | None = None
         self._loaded: tuple[BufferedAdapters, ref[Layout]] | None = None
-        self._compiled: dict[tuple[tuple, bool], DecodeLayers] = {}
+        self._compiled: dict[tuple[tuple, bool], Callable] = {}
         self._uncapturable = any(map(waits_for_host, grouped_layers(inner.blocks)))
         # Shapes that wait for a capture in the background; None: they are captured when they are met.
         self._awaited: deque[GraphShape] | None = None
@@ -259,11 +259,11 @@ class CudaGraphRunner:
                 self._awaited = None
 
     @property
-    def compiled(self) -> dict[tuple[tuple, bool], DecodeLayers]:
+    def compiled(self) -> dict[tuple[tuple, bool], Callable]:
         return self._compiled
 
-    def use(self, compiled: dict[tuple[tuple, bool], DecodeLayers]) -> None:
-        """Run compiled code from now on, by the kind of segment and whether for one row."""
+    def use(self, compiled: dict[tuple[tuple, bool], Callable]) -> None:
+        """Run compiled code from now on; see LlamaRunner.compiled."""
         with self._lock:
             self._compiled = {**self._compiled, **compiled}
 
@@ -273,7 +273,8 @@ class CudaGraphRunner:
             return self._buffers.of(shape.bucket, shape.dtype)
 
     def _has_code(self, adapters: BufferedAdapters, rows: int) -> bool:
-        return all((segment.kind, rows == 1) in self._compiled for segment in adapters.table.segments)
+        kinds = HEAD, *(segment.kind for segment in adapters.table.segments)
+        return all((kind, rows == 1) in self._compiled for kind in kinds)
 
     def _graph(self, plan: GraphPlan, inputs: Inputs, cache: PagedCache) -> _Graph | None:
         """The graph of this pass, captured now if it is not awaited from the background."""

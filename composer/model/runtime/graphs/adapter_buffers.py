@@ -59,6 +59,8 @@ class TableRunner(LlamaRunner):
     def __init__(self, inner: LlamaRunner, table: LayerTable):
         vars(self).update(vars(inner))
         self._fixed = table
+        features = inner.model.model.get_output_embeddings().out_features
+        self.head = compilable(inner.head, features, inner.norm)
 
     def table(self, layout: Layout) -> LayerTable:
         return self._fixed

@@ -43,7 +43,7 @@ def runner_memory(model: GatedModel, runner: ModelRunner, layout: Layout) -> dic
     llama = inner if isinstance(inner, LlamaRunner) else None
     uses = {
         "base weights": tensors_of(model.model),
-        "packed weights": tensors_of([llama._base, llama._head, llama._rope_tables]) if llama else (),
+        "packed weights": tensors_of([llama._base, llama.head, llama._rope_tables]) if llama else (),
         "adapters": (
             tensor
             for site in layout.bank.sites.values()
@@ -63,7 +63,7 @@ def runner_memory(model: GatedModel, runner: ModelRunner, layout: Layout) -> dic
     }
     found = memory_by_use({name: list(tensors) for name, tensors in uses.items()})
     if llama:
-        handles = {id(each): each for each in tensors_of([llama._base, llama._head])}
+        handles = {id(each): each for each in tensors_of([llama._base, llama.head])}
         found["packed weights"] += sum(map(packed_bytes, handles.values()))
     return found | {"graphs": graph_memory(graphs.capture) if graphs else 0}
 

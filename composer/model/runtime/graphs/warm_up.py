@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event
 from time import monotonic
 from types import FunctionType
@@ -18,7 +18,7 @@ from composer.model.runtime.graphs.rank_padding import Bucket, rank_bucket
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE
 from composer.model.runtime.llama.layer import MANY
 from composer.model.runtime.llama.layer_table import DecodePlan, LayerSegment
-from composer.model.runtime.llama.runner import DecodeLayers, decode_layers
+from composer.model.runtime.llama.runner import HEAD, decode_layers, next_logits
 from composer.model.runtime.runner import Inputs
 
 # Reaches of attention that are captured before a text is as long.
@@ -53,7 +53,7 @@ def warm_up(
                 break
             own = [each for each in shapes if each.bucket == bucket and min(each.rows, 2) == rows]
             adapters = runner.adapters(own[0])
-            runner.use(compile_layers(adapters, runner.pool, rows, known=runner.compiled))
+            runner.use(compile_step(adapters, runner.pool, rows, known=runner.compiled))
             compiled = True
             queue.extend(own)
             _record(runner, queue, check)
@@ -104,30 +104,38 @@ def _wait_for_quiet(runner: CudaGraphRunner) -> None:
         Event().wait(QUIET)
 
 
-def compile_layers(
-    adapters: BufferedAdapters, pool: KVPool, rows: int, known: dict[tuple[tuple, bool], DecodeLayers]
-) -> dict[tuple[tuple, bool], DecodeLayers]:
-    """decode_layers compiled for each kind of layer of a table, in the form that LlamaRunner.compiled has.
+def compile_step(
+    adapters: BufferedAdapters, pool: KVPool, rows: int, known: Mapping[tuple[tuple, bool], Callable]
+) -> dict[tuple[tuple, bool], Callable]:
+    """A step compiled in parts, in the form that LlamaRunner.compiled has: decode_layers for each kind of
+    layer of a table, and next_logits.
 
     rows: 1, or 2 for any number from there to MANY. known: what is compiled already.
     """
-    kinds = {segment.kind: segment for segment in adapters.table.segments}
-    return {
-        (kind, rows == 1): known.get((kind, rows == 1)) or _compile(adapters, pool, segment, rows)
-        for kind, segment in kinds.items()
-    }
+    work: dict[tuple, Callable[[], Callable]] = {HEAD: lambda: _compiled_head(adapters, rows)}
+    for segment in adapters.table.segments:
+        work[segment.kind] = lambda segment=segment: _compiled_layers(adapters, pool, segment, rows)
+    alone = rows == 1
+    return {(kind, alone): known.get((kind, alone)) or compiled() for kind, compiled in work.items()}
 
 
-def _compile(adapters: BufferedAdapters, pool: KVPool, segment: LayerSegment, rows: int) -> DecodeLayers:
-    """decode_layers compiled for one kind of segment, without guards.
+def _compiled_head(adapters: BufferedAdapters, rows: int) -> Callable:
+    run, runner = _unguarded(next_logits), adapters.runner
+    hidden = runner.embedding.new_zeros(rows, runner.embedding.shape[1])
+    if rows > 1:
+        torch._dynamo.mark_dynamic(hidden, 0, min=2, max=MANY - 1)
+    with torch.no_grad():
+        run(hidden, runner.norm, runner.head, runner.shape)
+    return run
 
-    Checking before every call that the tensors are still what they were costs as much as a layer does, and a
-    layer's code must serve the others. They are what they were: code is asked for by the segment's kind and
-    the number of rows. The sizes that vary are marked; their examples differ, since the compiler takes equal
-    ones for the same size.
+
+def _compiled_layers(adapters: BufferedAdapters, pool: KVPool, segment: LayerSegment, rows: int) -> Callable:
+    """decode_layers for one kind of segment.
+
+    The sizes that vary are marked; their examples differ, since the compiler takes equal ones for the same
+    size.
     """
-    unguarded = {"guard_filter_fn": lambda guards: [False] * len(guards)}
-    run: Callable = torch.compile(_copy(decode_layers), options=unguarded)
+    run = _unguarded(decode_layers)
     pool.prepare()
     arena, blocks = pool.layers[0], torch.arange(2, 5, device=pool.layers[0].device)
     places = pool.places(blocks.expand(rows, -1))  # [B, 3 BLOCK]
@@ -150,6 +158,12 @@ def _compile(adapters: BufferedAdapters, pool: KVPool, segment: LayerSegment, ro
     return run
 
 
-def _copy(function: FunctionType) -> FunctionType:
-    """The same function with code of its own: what is compiled is kept by code, one for each here."""
-    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+def _unguarded(function: FunctionType) -> Callable:
+    """The function, to be compiled at its first call.
+
+    Checking before every call that the tensors are still what they were costs as much as a layer does, and a
+    layer's code must serve the others. They are what they were: code is asked for by its kind and the number
+    of rows. It is of a copy with code of its own: what is compiled is kept by code, one for each here.
+    """
+    copy = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return torch.compile(copy, options={"guard_filter_fn": lambda guards: [False] * len(guards)})

@@ -20,13 +20,15 @@ from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import GateTelemetry, Layout
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache, decode_mask
 from composer.model.runtime.llama.families import blocks_of, norm_factor, rotary_tables, shape_of
-from composer.model.runtime.llama.fused_linear import BaseWeights, fuse_linears
+from composer.model.runtime.llama.fused_linear import BaseWeights, LinearGroup, fuse_linears
 from composer.model.runtime.llama.layer import MANY, Attention, Layer, Shape, TokenFactor, rms_norm, run_layer
 from composer.model.runtime.llama.layer_table import DecodePlan, LayerTable, stack_layers
 from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
 from composer.model.runtime.runner import Inputs
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
+# The kind of `next_logits`, beside the segments' kinds.
+HEAD: tuple = ("head",)
 # Tables of sets of adapters that are kept; each has a copy of their factors.
 KEPT_TABLES = 4
 
@@ -34,13 +36,14 @@ KEPT_TABLES = 4
 class LlamaRunner:
     """See composer.model.runtime.runner.ModelRunner. Made once per base.
 
-    compiled: `decode_layers` compiled, by the kind of segment and whether for one row or for fewer than MANY.
-    Anything else runs uncompiled, so that no request waits for a compiler. joined: see LayerTable.of.
+    compiled: `decode_layers` compiled, by the kind of segment and whether for one row or for fewer than MANY,
+    and `next_logits` likewise, of the kind HEAD. Anything else runs uncompiled, so that no request waits for
+    a compiler. joined: see LayerTable.of.
     """
 
     def __init__(self, model: GatedModel, weights: str, joined: bool = True):
         body = model.model.model
-        self.compiled: Mapping[tuple[tuple, bool], DecodeLayers] = MappingProxyType({})
+        self.compiled: Mapping[tuple[tuple, bool], Callable] = MappingProxyType({})
         self._tabulating = Lock()
         self._base = BaseWeights.of(model.model)
         self.model, self._weights, self._joined = model, weights, joined
@@ -49,7 +52,7 @@ class LlamaRunner:
         self.norm = norm_factor(body.norm, self.shape.norm_in_float32)
         if weights != "apart":
             stack_layers(self.blocks, self._base)
-        self._head = fuse_linears([model.model.lm_head], weights=weights, base=self._base)
+        self.head = fuse_linears([model.model.lm_head], weights=weights, base=self._base)
         self._rope_tables: dict[int, torch.Tensor] = {}
         self._tables: OrderedDict[Layout, LayerTable] = OrderedDict()
 
@@ -132,12 +135,14 @@ class LlamaRunner:
         buffers = [buffer[: len(hidden)] for buffer in cache.buffers]
         coded, energy, factors = [], [], plan.factors()
         for segment in plan.table.segments:
-            run, at = compiled.get((segment.kind, alone), decode_layers), segment.at
+            run: DecodeLayers = compiled.get((segment.kind, alone), decode_layers)
+            at = segment.at
             here = segment.layers, self.shape, hidden, context
             hidden, z, own = run(*here, plan.scales[at], tuple(buffers[at]), factors[at])
             coded.append(z)
             energy.append(own)
-        return self._logits(hidden), _telemetry(plan.table.layout, coded, energy)
+        logits = self._logits(hidden, compiled.get((HEAD, alone)))
+        return logits, _telemetry(plan.table.layout, coded, energy)
 
     @torch.no_grad()
     def embed(self, inputs: Inputs, max_seq_len: int) -> tuple[torch.Tensor, PositionContext]:
@@ -156,8 +161,8 @@ class LlamaRunner:
         hidden = F.embedding(tokens, self.embedding)
         return hidden if self.shape.embedding_scale == 1.0 else hidden * self.shape.embedding_scale
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._head(rms_norm(hidden, self.norm, self.shape.eps, self.shape.norm_in_float32))[0]
+    def _logits(self, hidden: torch.Tensor, run: Callable[..., torch.Tensor] | None = None) -> torch.Tensor:
+        return (run or next_logits)(hidden, self.norm, self.head, self.shape)
 
     def rope_table(self, max_seq_len: int) -> torch.Tensor:
         """[2, at least max_seq_len, rotations, H + 2K, D]: cos and signed sin of each position, per head."""
@@ -215,6 +220,11 @@ def decode_layers(
         coded.append(z)
         energy.append(own)
     return hidden, torch.cat(coded, dim=1), torch.cat(energy, dim=1)
+
+
+def next_logits(hidden: torch.Tensor, norm: torch.Tensor, head: LinearGroup, shape: Shape) -> torch.Tensor:
+    """Hidden states after the last layer, [B, d] -> logits, [B, V]."""
+    return head(rms_norm(hidden, norm, shape.eps, shape.norm_in_float32))[0]
 
 
 def _looking_back(
