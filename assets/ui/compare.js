@@ -17,7 +17,7 @@ function compareColumn(column, index, prompt) {
   if (column.best) card.append(makeNode("span", "compare-badge", "best"));
   if (column.likeliest != null) {
     const said = makeNode("p", "compare-likeliest", `Likeliest of ${column.texts.length}`);
-    said.title = "The text that the column's own adapters find likeliest to be what was asked.";
+    said.title = "The text that the column's own adapters find likeliest to be what was asked, less what the base finds odd about it.";
     card.append(said);
   }
   const text = makeNode("p", "compare-text");

@@ -47,7 +47,7 @@ def command(commands) -> None:
         default=1,
         metavar="N",
         help="write N texts, up to 16, and print the one that the adapters find likeliest to be what was "
-        "asked (%(default)s)",
+        "asked, and that reads well (%(default)s)",
     )
     parser.set_defaults(run=_run)
 
@@ -126,7 +126,7 @@ def _streamed(prompt: str, steps: Iterable[Step], out: TextIO) -> Iterable[Step]
 
 
 def _summary(result: GenerationResult, engine: Engine, candidates: Sequence[Candidate]) -> str:
-    best = f", best of {len(candidates)} ({candidates[0].evidence:.2f} nats)" if candidates else ""
+    best = f", best of {len(candidates)} ({candidates[0].score:.2f} nats)" if candidates else ""
     notes = engine.resolve(result.composition).notes.items()
     return (
         f"{len(result.steps)} tokens, {result.tokens_per_second:.1f} tokens/s, seed {result.sampling.seed}"
@@ -141,8 +141,7 @@ def _candidates_as_dict(candidates: Sequence[Candidate]) -> dict:
         return {}
     return {
         "best_of": [
-            {"seed": each.seed, "evidence": each.evidence, "continuation": each.continuation}
-            for each in candidates
+            {"seed": each.seed, "score": each.score, "continuation": each.continuation} for each in candidates
         ]
     }
 

@@ -13,7 +13,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.adapter_pool import PoolExhausted
 from composer.engine.engine import Engine
 from composer.engine.session import check_slots
-from composer.evaluation.best_of_n import evidence, nth_seed
+from composer.evaluation.best_of_n import choice_scores, nth_seed
 from composer.evaluation.scoring import perplexities
 from composer.methods import METHODS
 from composer.model.runtime.batch import BatchRow, Failed
@@ -108,13 +108,13 @@ def _drafts(job: GenerationJob) -> list[GenerationJob]:
 
 
 def _best(engine: Engine, job: GenerationJob, texts: Sequence[GeneratedText]) -> GeneratedText:
-    """The job's text: of those that are there the likeliest, or a fault where there is none."""
+    """The job's text: of those that are there the best, or a fault where there is none."""
     there = [text for text in texts if text.fault is None] or list(texts[:1])
     best = 0
     if len(there) > 1:
         continuations = [text.continuation for text in there]
         try:
-            found = evidence(engine, Composition(**job.asked), job.prompt, continuations)
+            found = choice_scores(engine, Composition(**job.asked), job.prompt, continuations)
         except ComposerError as fault:
             return _failed(job, fault)
         best = int(found.argmax())

@@ -162,7 +162,7 @@ def test_best_of_prints_the_likeliest_text_and_the_seed_that_writes_it_again(cat
     seeds = [each["seed"] for each in made["best_of"]]
     assert len(set(seeds)) == 3 and made["seed"] == seeds[0]
     assert made["text"] == made["best_of"][0]["continuation"]
-    assert made["best_of"] == sorted(made["best_of"], key=lambda each: -each["evidence"])
+    assert made["best_of"] == sorted(made["best_of"], key=lambda each: -each["score"])
     assert main([*argv, "--seed", str(seeds[0]), "--json", "--catalog", str(catalog)]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["text"] == made["text"] and "best_of" not in again

@@ -18,7 +18,7 @@ from composer.engine import scheduler
 from composer.engine.prompt_analyzer import PromptAnalyzer
 from composer.engine.resolve import lane_names
 from composer.engine.scheduler import QueueUpdate
-from composer.evaluation.best_of_n import evidence
+from composer.evaluation.best_of_n import choice_scores
 from composer.evaluation.scoring import perplexities
 from composer.methods import fuse
 from composer.ui.runners.base import MergeStarted, Withdrawn
@@ -165,8 +165,8 @@ def test_perplexities_are_the_engines(engine, batched):
 def test_evidence_is_the_engines(engine, batched):
     asked = Request("Who?", Composition({"plain": 1, "rslora": -0.5}), Sampling())
     texts = [" who", " runs far", ""]
-    expected = evidence(engine, asked.composition, asked.prompt, texts)
-    np.testing.assert_allclose(batched.evidence(asked, texts), expected, atol=1e-4)
+    expected = choice_scores(engine, asked.composition, asked.prompt, texts)
+    np.testing.assert_allclose(batched.choice_scores(asked, texts), expected, atol=1e-4)
 
 
 def test_in_a_busy_batch_fusion_weights_come_after_the_text(engine, batched):

@@ -127,7 +127,7 @@ def test_a_mix_is_led_by_the_text_that_its_adapters_find_likeliest():
 class OneFails:
     """A runner whose adapters of the method kl are gone."""
 
-    def evidence(self, request, continuations):
+    def choice_scores(self, request, continuations):
         if request.composition.method == "kl":
             raise ComposerError("The adapter is gone.")
         return [-float(len(text)) for text in continuations]

@@ -73,7 +73,7 @@ class Broken(Runner):
     def perplexities(self, texts):
         return [1.0] * len(texts)
 
-    def evidence(self, request, continuations):
+    def choice_scores(self, request, continuations):
         return [-1.0] * len(continuations)
 
     def run(self, request, names, read=True):

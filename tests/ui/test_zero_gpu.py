@@ -13,7 +13,7 @@ from composer.core.composition import Composition, Sampling
 from composer.core.errors import ComposerError
 from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapter
-from composer.evaluation.best_of_n import evidence
+from composer.evaluation.best_of_n import choice_scores
 from composer.ui.runners.zero_gpu import ZeroGpuRunner
 from composer.ui.validation import Request
 from composer.ui.visitors import Own
@@ -152,5 +152,5 @@ def test_a_real_engine_gives_through_the_worker_what_it_gives_here(tmp_path):
     words = runner.next_tokens(ahead, engine.names)
     assert len(words.tokens) == 10
     assert runner.perplexities([("Who?", " me")])[0] > 1
-    found = evidence(engine, request.composition, "Who?", [" me", " you"])
-    np.testing.assert_allclose(runner.evidence(request, [" me", " you"]), found, atol=1e-5)
+    found = choice_scores(engine, request.composition, "Who?", [" me", " you"])
+    np.testing.assert_allclose(runner.choice_scores(request, [" me", " you"]), found, atol=1e-5)

@@ -20,7 +20,7 @@ COMBINED = "combined"
 # A constant of an arm that is no field of Composition: the weight of a target's last attribute, while the
 # others have 1.
 BALANCE = "balance"
-# Another: so many texts are written, of which the modules' own evidence keeps one.
+# Another: so many texts are written, of which best-of-n keeps one.
 BEST_OF = "best_of"
 FIELDS = {each.name for each in fields(Composition)} | {BALANCE, BEST_OF}
 # A method that is two arms, as its source and its relatives scale it.
@@ -146,14 +146,14 @@ def weighted(method: Method) -> Arm:
 
 
 def best_of_n(method: Method) -> Arm:
-    """The weighted method, and of several of its texts the one that the modules find likeliest."""
+    """The weighted method, and of several of its texts the one that best-of-n keeps."""
     own = weighted(method)
     return replace(
         own,
         name=f"{method.name}-best-of-{TEXTS}",
         label=f"{own.label}, best of {TEXTS}",
         help=f"Of {TEXTS} texts of {own.label} the one that the modules themselves find likeliest to have "
-        "both labels, by Bayes' rule.",
+        "both labels, by Bayes' rule, less what the base finds odd about it.",
         source="samples ranked (PPLM, arXiv 1912.02164) by class-conditional models (GeDi, 2009.06367)",
         parameters={**own.parameters, BEST_OF: TEXTS},
         tried=MappingProxyType({BALANCE: (1.25, 1.5)}),

@@ -131,7 +131,7 @@ def summary(comparison: Comparison, seconds: float) -> str:
     columns, texts = len(comparison.columns), len(comparison.requests)
     seeds = f"seed {comparison.seeds[0]}" if len(comparison.seeds) == 1 else f"{len(comparison.seeds)} seeds"
     chosen = (
-        " Likeliest: of a mix's texts the one that its own adapters find likeliest."
+        " Likeliest: of a mix's texts the one that its own adapters find likeliest, if it reads well."
         if any(own.likeliest is not None for own in comparison.own)
         else ""
     )
@@ -152,7 +152,7 @@ async def choose_texts(runner: Runner, comparison: Comparison) -> AsyncIterator[
             continue
         yield
         with suppress(ComposerError, gr.Error):
-            comparison.choose(place, await asyncio.to_thread(runner.evidence, request, own.texts))
+            comparison.choose(place, await asyncio.to_thread(runner.choice_scores, request, own.texts))
 
 
 def without_none(items):

@@ -133,8 +133,8 @@ class Runner(ABC):
         """Of each (prompt, continuation), under the base; see composer.evaluation.scoring."""
 
     @abstractmethod
-    def evidence(self, request: Request, continuations: Sequence[str]) -> list[float]:
-        """How likely each is what the request asks, by its own adapters; see composer.evaluation.best_of_n.
+    def choice_scores(self, request: Request, continuations: Sequence[str]) -> list[float]:
+        """How good each is as what the request asks, by its own adapters; see composer.evaluation.best_of_n.
         Raises ComposerError, also where an adapter cannot be had any more."""
 
     @abstractmethod

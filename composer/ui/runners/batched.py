@@ -26,7 +26,7 @@ from composer.engine.execution import Executor
 from composer.engine.export import export
 from composer.engine.resolve import ResolvedComposition, find_method, requires_materialization
 from composer.engine.scheduler import POLL, QueueUpdate, RequestHandle, Scheduler
-from composer.evaluation.best_of_n import evidence
+from composer.evaluation.best_of_n import choice_scores
 from composer.evaluation.scoring import perplexities
 from composer.ui.runners.base import (
     Left,
@@ -223,14 +223,14 @@ class BatchedRunner(Runner):
         ]
 
     @counted
-    def evidence(self, request: Request, continuations: Sequence[str]) -> list[float]:
+    def choice_scores(self, request: Request, continuations: Sequence[str]) -> list[float]:
         """See Runner. One text between two passes, as `perplexities`."""
         since = monotonic() + AFTERWARDS
         found = []
         for text in continuations:
             for _ in self.loading(request.added):
                 pass
-            work = partial(evidence, self.engine, request.composition, request.prompt, [text])
+            work = partial(choice_scores, self.engine, request.composition, request.prompt, [text])
             found += self.scheduler.submit_task(work, since).result().tolist()
         return found
 

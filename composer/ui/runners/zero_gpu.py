@@ -25,7 +25,7 @@ from composer.core.results import Fusion, Step
 from composer.engine.added_adapters import AddedAdapter, AddedAdapters
 from composer.engine.engine import Engine
 from composer.engine.export import export
-from composer.evaluation.best_of_n import evidence
+from composer.evaluation.best_of_n import choice_scores
 from composer.evaluation.scoring import perplexities
 from composer.ui.error_messages import error_message
 from composer.ui.runners.base import Left, Runner, check_unmerged, never
@@ -93,10 +93,12 @@ class ZeroGpuRunner(Runner):
         """See Runner."""
         return self._first("perplexities", {"texts": list(texts)})
 
-    def evidence(self, request: Request, continuations: Sequence[str]) -> list[float]:
+    def choice_scores(self, request: Request, continuations: Sequence[str]) -> list[float]:
         """See Runner."""
         given = {"prompt": request.prompt, "composition": request.composition.as_dict()}
-        return self._first("evidence", given | {"continuations": list(continuations)}, _adapters([request]))
+        return self._first(
+            "choice_scores", given | {"continuations": list(continuations)}, _adapters([request])
+        )
 
     def close(self) -> None:
         """Nothing of this runner's stays behind."""
@@ -183,10 +185,10 @@ class ZeroGpuRunner(Runner):
         resolved = self.engine.resolve(Composition(**composition), among=names)
         yield export(self.engine, resolved, Path(folder), prompt, rank, sources).kept
 
-    def _evidence_here(
+    def _choice_scores_here(
         self, prompt: str, composition: Mapping, continuations: Sequence[str]
     ) -> Iterator[list[float]]:
-        yield evidence(self.engine, Composition(**composition), prompt, continuations).tolist()
+        yield choice_scores(self.engine, Composition(**composition), prompt, continuations).tolist()
 
     def _perplexities_here(self, texts: Sequence[tuple[str, str]]) -> Iterator[list[float | None]]:
         yield perplexities(self.engine, texts)

@@ -196,9 +196,9 @@ class Comparison:
         """A request of this column, with the first seed."""
         return self.requests[place * len(self.seeds)]
 
-    def choose(self, place: int, evidence: Sequence[float]) -> None:
-        """Take how likely a column's adapters find each of its texts to be what was asked."""
-        self.own[place].likeliest = max(range(len(evidence)), key=evidence.__getitem__)
+    def choose(self, place: int, scores: Sequence[float]) -> None:
+        """Take a column's best text by their scores, see composer.evaluation.best_of_n."""
+        self.own[place].likeliest = max(range(len(scores)), key=scores.__getitem__)
 
     def seed_of(self, place: int) -> int:
         """The seed of the text that leads a column."""
