@@ -88,7 +88,7 @@ class Texts:
     first: list[float]
     perplexities: list[float | None]
     fault: str = ""
-    # The place of the text that the column's own adapters find likeliest to be what was asked.
+    # The place of the text that best-of-n keeps.
     likeliest: int | None = None
 
     @property
