@@ -134,7 +134,7 @@ def details_table(results: Sequence[ClaimResult]) -> DataTable:
         for place, result in enumerate(results, start=1)
         for on_run in result.runs
     )
-    head = ("no.", "on", "verdict", "difference", "p (Holm)", "effect h", "second judges", "they say")
+    head = ("no.", "on", "verdict", "difference", "p (Holm)", "effect h", "other judges", "they say")
     return DataTable(head, rows, words=3)
 
 
