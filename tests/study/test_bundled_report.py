@@ -64,6 +64,18 @@ def test_readme_and_docs_show_the_bundled_tables(file, table):
     assert f"{start}{tables[table]}{end}" in text, f"run --join again with --tables {file}"
 
 
+def test_the_docs_have_what_the_run_of_best_of_eight_says(tmp_path):
+    run = load_run(Path(shutil.copytree(ASSETS / "study/best-of-8", tmp_path / "run")))
+    rows = [row for row in joined([run]).markdown.splitlines() if "best of 8 | chosen 1 (" in row]
+    [(_, _, _, right, by_words, _, sentiment, topic, _, perplexity, times, *_)] = [
+        [cell.strip() for cell in row.split("|")] for row in rows
+    ]
+    told = " | ".join((right, by_words, sentiment, topic, perplexity, times))
+    assert f"| {told} |" in (ROOT / "docs/study.md").read_text("utf-8")
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"both right in {right} on SmolLM2 in 4 bits" in readme
+
+
 # --- planted runs --------------------------------------------------------------------------------
 
 
