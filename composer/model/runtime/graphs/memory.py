@@ -84,7 +84,7 @@ def in_words(memory: Mapping[str, int]) -> str:
 
 def tensors_of(root: Any) -> Iterator[torch.Tensor]:
     """The tensors that an object holds: in modules, containers, dataclasses and objects of this project, and
-    those that bitsandbytes keeps beside a weight."""
+    those that bitsandbytes keeps beside a weight or in a layer's state."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -97,6 +97,7 @@ def tensors_of(root: Any) -> Iterator[torch.Tensor]:
             waiting += [vars(each).get("quant_state"), vars(each).get("SCB")]
         elif isinstance(each, nn.Module):
             waiting += [*each.parameters(), *each.buffers()]
+            waiting += [vars(layer).get("state") for layer in each.modules()]
         elif isinstance(each, Mapping):
             waiting += each.values()
         elif isinstance(each, (list, tuple, set)):
