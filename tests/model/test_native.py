@@ -192,6 +192,16 @@ def test_it_multiplies_with_every_storage(storage, rows):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [1, 12])
+@pytest.mark.parametrize("width,heads,kv_heads", [(20, 3, 3), (64, 6, 2), (72, 7, 1), (128, 4, 2)])
+def test_heads_of_any_width_read_the_keys_they_share(width, heads, kv_heads, rows):
+    sizes = dict(head_dim=width, num_attention_heads=heads, num_key_value_heads=kv_heads, hidden_size=8 * heads)
+    engine = tiny.engine_of(tiny.random(AutoConfig.for_model("llama", **tiny.COMMON | sizes)))
+    engine.runner.compile()
+    for one, other in zip(*both(engine, [1 + 5 * place for place in range(rows)], ()), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_adapters_in_bfloat16_are_read_in_it(rows, folders):
     engine = tiny.engine_of(tiny.model("llama"), name="llama")

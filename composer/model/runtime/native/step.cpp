@@ -15,6 +15,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -24,18 +25,44 @@
 
 namespace {
 
-constexpr int LANES = 16;  // floats of a vector
-constexpr int GROUP = 32;  // weights that share a scale
-constexpr int BLOCK = 64;  // weights of NF4 that share a scale
-constexpr int TILE = 5;    // output features and
-constexpr int TOKENS = 5;  // rows of the batch that are multiplied at once: 25 sums fill the registers
+// LANES: floats of a vector, which is one register; compilers take wider ones apart through memory.
+// TILE, TOKENS: output features and rows of the batch that are multiplied at once, as many as the registers hold
+// sums of.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, TILE = 5, TOKENS = 5;  // of 32 registers
+#elif defined(__AVX2__) && defined(__F16C__)
+#define COMPOSER_AVX2
+constexpr int LANES = 8, TILE = 4, TOKENS = 3;  // of 16
+#elif defined(__aarch64__)
+constexpr int LANES = 4, TILE = 5, TOKENS = 5;  // of 32
+#else
+constexpr int LANES = 4, TILE = 4, TOKENS = 3;  // of 16
+#endif
+constexpr int WIDE = 4;        // vectors of one row that are summed at once
+constexpr int LINE = 16;       // floats of a cache line: no two threads write to the same
+constexpr int GROUP = 32;      // weights that share a scale
+constexpr int BLOCK = 64;      // weights of NF4 that share a scale
+constexpr size_t BYTES = 64;   // of a cache line
 
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 struct Half {  // float16, as its bits: older compilers have no type for it
   uint16_t bits;
 };
 
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+// Memory that begins with a cache line: a vector that lies in two of them is read twice.
+template <typename T>
+struct Aligned {
+  using value_type = T;
+  Aligned() = default;
+  template <typename U>
+  Aligned(const Aligned<U> &) {}
+  T *allocate(size_t n) { return static_cast<T *>(::operator new(n * sizeof(T), std::align_val_t(BYTES))); }
+  void deallocate(T *x, size_t) { ::operator delete(x, std::align_val_t(BYTES)); }
+  bool operator==(const Aligned &) const { return true; }
+};
+using Numbers = std::vector<float, Aligned<float>>;
 
 // --- what Python passes: the same fields in the same order as in structures.py ------------------------------
 
@@ -103,6 +130,11 @@ inline Floats all(float x) { return Floats{} + x; }
 inline float total(Floats v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps(reinterpret_cast<__m512 &>(v));
+#elif defined(COMPOSER_AVX2)
+  const __m256 whole = reinterpret_cast<__m256 &>(v);
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(whole), _mm256_extractf128_ps(whole, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 #else
   float sums[LANES];
   std::memcpy(sums, &v, sizeof sums);
@@ -139,16 +171,21 @@ inline Floats gelu(Floats x) {  // the approximation by tanh
   return x - x / (1.0f + exponential(2.0f * inner));
 }
 
+// The sum of what part(i, sum) adds to a vector, i in [0, count). Four vectors take turns, since one addition
+// waits for the last to the same.
+template <typename Part>
+inline Floats summed(int64_t count, Part part) {
+  Floats one = {}, two = {}, three = {}, four = {};
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) part(i, one), part(i + 1, two), part(i + 2, three), part(i + 3, four);
+  for (; i < count; i++) part(i, one);
+  return (one + two) + (three + four);
+}
+
 inline float dot(const float *a, const float *b, int64_t n) {
-  Floats one = {}, two = {};
-  int64_t k = 0;
-  for (; k + 2 * LANES <= n; k += 2 * LANES) {
-    one += load(a + k) * load(b + k);
-    two += load(a + k + LANES) * load(b + k + LANES);
-  }
-  for (; k + LANES <= n; k += LANES) one += load(a + k) * load(b + k);
-  float sum = total(one + two);
-  for (; k < n; k++) sum += a[k] * b[k];
+  const int64_t whole = n / LANES;
+  float sum = total(summed(whole, [&](int64_t i, Floats &s) { s += load(a + i * LANES) * load(b + i * LANES); }));
+  for (int64_t k = whole * LANES; k < n; k++) sum += a[k] * b[k];
   return sum;
 }
 
@@ -202,6 +239,7 @@ alignas(64) constexpr float LEVELS[16] = {
 
 // LANES numbers as float32. Compilers turn the plain loops into one instruction a number; where the processor
 // has one for all of them it is asked for by name.
+inline Floats widened(const float *x) { return load(x); }
 #if defined(__AVX512F__)
 inline Floats from(__m512i whole) { return reinterpret_cast<Floats>(_mm512_cvtepi32_ps(whole)); }
 inline __m128i sixteen(const void *x) { return _mm_loadu_si128(static_cast<const __m128i *>(x)); }
@@ -234,45 +272,33 @@ inline void store_in_turn(float *y, Floats even, Floats odd) {
   _mm512_storeu_ps(y, _mm512_permutex2var_ps(a, first, b));
   _mm512_storeu_ps(y + LANES, _mm512_permutex2var_ps(a, second, b));
 }
-#elif defined(__AVX2__) && defined(__F16C__)
-inline Floats joined(__m256 a, __m256 b) {
-  Floats both;
-  _mm256_storeu_ps(reinterpret_cast<float *>(&both), a);
-  _mm256_storeu_ps(reinterpret_cast<float *>(&both) + 8, b);
-  return both;
-}
+#elif defined(COMPOSER_AVX2)
+inline Floats from(__m256i whole) { return reinterpret_cast<Floats>(_mm256_cvtepi32_ps(whole)); }
 inline __m128i eight(const void *x) { return _mm_loadl_epi64(static_cast<const __m128i *>(x)); }
 inline __m128i sixteen(const void *x) { return _mm_loadu_si128(static_cast<const __m128i *>(x)); }
 
 inline Floats widened(const uint16_t *bf16) {
-  auto half = [](const uint16_t *x) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(sixteen(x)), 16));
-  };
-  return joined(half(bf16), half(bf16 + 8));
+  __m256i bits = _mm256_slli_epi32(_mm256_cvtepu16_epi32(sixteen(bf16)), 16);
+  return reinterpret_cast<Floats>(_mm256_castsi256_ps(bits));
 }
-inline Floats widened(const Half *f16) {
-  return joined(_mm256_cvtph_ps(sixteen(f16)), _mm256_cvtph_ps(sixteen(f16 + 8)));
-}
-inline Floats widened(const int8_t *bytes) {
-  return joined(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(bytes))),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(bytes + 8))));
-}
+inline Floats widened(const Half *f16) { return reinterpret_cast<Floats>(_mm256_cvtph_ps(sixteen(f16))); }
+inline Floats widened(const int8_t *bytes) { return from(_mm256_cvtepi8_epi32(eight(bytes))); }
 inline void nibbles(const uint8_t *bytes, Floats &low, Floats &high) {
-  __m256i a = _mm256_cvtepu8_epi32(eight(bytes)), b = _mm256_cvtepu8_epi32(eight(bytes + 8));
-  __m256i mask = _mm256_set1_epi32(15);
-  low = joined(_mm256_cvtepi32_ps(_mm256_and_si256(a, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(b, mask)));
-  high = joined(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4)));
+  __m256i both = _mm256_cvtepu8_epi32(eight(bytes));
+  low = from(_mm256_and_si256(both, _mm256_set1_epi32(15)));
+  high = from(_mm256_srli_epi32(both, 4));
 }
 // An instruction looks at the last 3 bits of each index, and the fourth chooses between two of them.
-inline __m256 levels_at(__m256i index) {
+inline Floats levels_at(__m256i index) {
   const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(LEVELS), index);
   const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(LEVELS + 8), index);
-  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+  return reinterpret_cast<Floats>(
+      _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))));
 }
 inline void levels(const uint8_t *bytes, Floats &even, Floats &odd) {
-  __m256i a = _mm256_cvtepu8_epi32(eight(bytes)), b = _mm256_cvtepu8_epi32(eight(bytes + 8));
-  even = joined(levels_at(_mm256_srli_epi32(a, 4)), levels_at(_mm256_srli_epi32(b, 4)));
-  odd = joined(levels_at(a), levels_at(b));
+  __m256i both = _mm256_cvtepu8_epi32(eight(bytes));
+  even = levels_at(_mm256_srli_epi32(both, 4));
+  odd = levels_at(both);
 }
 #else
 template <typename T>
@@ -310,29 +336,56 @@ inline const T *row_of(const Matrix &w, int64_t row) {
   return static_cast<const T *>(w.data) + row * w.columns;
 }
 
-// y += s (numbers [first, first + n) of a row of W, in F32 or BF16)
-inline void add_row(float *y, const Matrix &w, int64_t row, int64_t first, int64_t n, float s) {
-  if (w.storage == F32) return add_scaled(y, row_of<float>(w, row) + first, s, n);
-  const uint16_t *data = row_of<uint16_t>(w, row) + first;
+inline float single(uint16_t bf16) {
+  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
+inline float single(float x) { return x; }
+
+// y += z B of a matrix B [ranks, stride] of which y has n columns. Returns |y|^2 from before.
+template <typename T>
+float add_product(float *y, const T *B, int64_t stride, int64_t ranks, const float *z, int64_t n) {
+  Floats squares = {};
   int64_t k = 0;
-  for (; k + LANES <= n; k += LANES) store(y + k, load(y + k) + s * widened(data + k));
-  for (; k < n; k++) {
-    const uint32_t bits = static_cast<uint32_t>(data[k]) << 16;
-    float number;
-    std::memcpy(&number, &bits, sizeof number);
-    y[k] += s * number;
+  for (; k + WIDE * LANES <= n; k += WIDE * LANES) {
+    Floats sum[WIDE];
+#pragma GCC unroll 4
+    for (int c = 0; c < WIDE; c++) {
+      sum[c] = load(y + k + c * LANES);
+      squares += sum[c] * sum[c];
+    }
+    for (int64_t r = 0; r < ranks; r++) {
+      if (z[r] == 0.0f) continue;
+#pragma GCC unroll 4
+      for (int c = 0; c < WIDE; c++) sum[c] += z[r] * widened(B + r * stride + k + c * LANES);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < WIDE; c++) store(y + k + c * LANES, sum[c]);
   }
+  for (; k + LANES <= n; k += LANES) {
+    Floats sum = load(y + k);
+    squares += sum * sum;
+    for (int64_t r = 0; r < ranks; r++)
+      if (z[r] != 0.0f) sum += z[r] * widened(B + r * stride + k);
+    store(y + k, sum);
+  }
+  float rest = 0.0f;
+  for (; k < n; k++) {
+    rest += y[k] * y[k];
+    for (int64_t r = 0; r < ranks; r++)
+      if (z[r] != 0.0f) y[k] += z[r] * single(B[r * stride + k]);
+  }
+  return total(squares) + rest;
 }
 
 // <row of W, x> of a storage whose numbers stand alone.
 template <typename T>
 inline float dot_plain(const T *data, const float *x, int64_t n) {
-  Floats one = {}, two = {};
-  for (int64_t k = 0; k < n; k += 2 * LANES) {
-    one += widened(data + k) * load(x + k);
-    two += widened(data + k + LANES) * load(x + k + LANES);
-  }
-  return total(one + two);
+  return total(summed(n / LANES, [&](int64_t i, Floats &sum) {
+    sum += widened(data + i * LANES) * load(x + i * LANES);
+  }));
 }
 
 // The Half scales of a row, as float32 in `room`, which has LANES more than there are.
@@ -360,44 +413,52 @@ float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, c
       const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
       const float shifted = dot(row_scales(w.offset, row, groups, room), sums, groups);
       const float *scale = row_scales(w.scale, row, groups, room);
-      Floats one = {}, two = {}, low, high;
-      int64_t g = 0;
-      for (; g + 2 <= groups; g += 2) {
-        nibbles(data + g * (GROUP / 2), low, high);
-        one += scale[g] * (low * load(x + g * GROUP) + high * load(x + g * GROUP + LANES));
-        nibbles(data + (g + 1) * (GROUP / 2), low, high);
-        two += scale[g + 1] * (low * load(x + (g + 1) * GROUP) + high * load(x + (g + 1) * GROUP + LANES));
-      }
-      if (g < groups) {
-        nibbles(data + g * (GROUP / 2), low, high);
-        one += scale[g] * (low * load(x + g * GROUP) + high * load(x + g * GROUP + LANES));
-      }
-      return total(one + two) + shifted;
+      return total(summed(groups, [&](int64_t g, Floats &sum) {
+               const float *part = x + g * GROUP;
+               Floats one = {}, low, high;
+               for (int j = 0; j < GROUP / 2; j += LANES) {
+                 nibbles(data + g * (GROUP / 2) + j, low, high);
+                 one += low * load(part + j) + high * load(part + GROUP / 2 + j);
+               }
+               sum += scale[g] * one;
+             })) + shifted;
     }
     case NF4: {
       const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
       const float *scale = static_cast<const float *>(w.scale) + row * (n / BLOCK);
-      Floats sum = {}, even, odd;
-      for (int64_t k = 0; k < n; k += BLOCK) {
-        levels(data + k / 2, even, odd);
-        Floats one = even * load(turned + k) + odd * load(turned + k + LANES);
-        levels(data + k / 2 + LANES, even, odd);
-        Floats two = even * load(turned + k + 2 * LANES) + odd * load(turned + k + 3 * LANES);
-        sum += scale[k / BLOCK] * (one + two);
-      }
-      return total(sum);
+      return total(summed(n / BLOCK, [&](int64_t block, Floats &sum) {
+        Floats one = {}, even, odd;
+        for (int64_t k = block * BLOCK; k < (block + 1) * BLOCK; k += 2 * LANES) {
+          levels(data + k / 2, even, odd);
+          one += even * load(turned + k) + odd * load(turned + k + LANES);
+        }
+        sum += scale[block] * one;
+      }));
     }
     default: {
       const int8_t *data = row_of<int8_t>(w, row);
       const float *scale = row_scales(w.scale, row, groups, room);
-      Floats one = {}, two = {};
-      for (int64_t g = 0; g < groups; g++) {
-        const int8_t *part = data + g * GROUP;
-        one += scale[g] * (widened(part) * load(x + g * GROUP));
-        two += scale[g] * (widened(part + LANES) * load(x + g * GROUP + LANES));
-      }
-      return total(one + two);
+      return total(summed(groups, [&](int64_t g, Floats &sum) {
+        Floats one = {};
+        for (int64_t k = g * GROUP; k < (g + 1) * GROUP; k += LANES) one += widened(data + k) * load(x + k);
+        sum += scale[g] * one;
+      }));
     }
+  }
+}
+
+// Bytes of a row of W, without its scales.
+inline int64_t row_bytes(const Matrix &w) {
+  switch (w.storage) {
+    case F32:
+      return 4 * w.columns;
+    case BF16:
+    case F16:
+      return 2 * w.columns;
+    case I8:
+      return w.columns;
+    default:
+      return w.columns / 2;
   }
 }
 
@@ -416,11 +477,14 @@ const float *plain_row(const Matrix &w, int64_t row, float *room) {
       return room;
     case U4:
       for (int64_t g = 0; g < groups; g++) {
-        Floats low, high;
-        nibbles(static_cast<const uint8_t *>(w.data) + (row * n + g * GROUP) / 2, low, high);
-        float scale = single(scales[row * groups + g]), offset = single(w.offset[row * groups + g]);
-        store(room + g * GROUP, low * scale + offset);
-        store(room + g * GROUP + LANES, high * scale + offset);
+        const uint8_t *part = static_cast<const uint8_t *>(w.data) + (row * n + g * GROUP) / 2;
+        const float scale = single(scales[row * groups + g]), offset = single(w.offset[row * groups + g]);
+        for (int j = 0; j < GROUP / 2; j += LANES) {
+          Floats low, high;
+          nibbles(part + j, low, high);
+          store(room + g * GROUP + j, low * scale + offset);
+          store(room + g * GROUP + GROUP / 2 + j, high * scale + offset);
+        }
       }
       return room;
     case NF4:
@@ -433,41 +497,103 @@ const float *plain_row(const Matrix &w, int64_t row, float *room) {
       return room;
     default:
       for (int64_t g = 0; g < groups; g++) {
-        float scale = single(scales[row * groups + g]);
-        const int8_t *part = row_of<int8_t>(w, row) + g * GROUP;
-        store(room + g * GROUP, widened(part) * scale);
-        store(room + g * GROUP + LANES, widened(part + LANES) * scale);
+        const float scale = single(scales[row * groups + g]);
+        for (int64_t k = g * GROUP; k < (g + 1) * GROUP; k += LANES)
+          store(room + k, widened(row_of<int8_t>(w, row) + k) * scale);
       }
       return room;
   }
 }
 
+// Memory to fetch while something else is computed: `step` bytes further each time.
+struct Ahead {
+  const char *at;
+  int64_t step;
+};
+
 // TILE rows of W with N rows of x; out[i][j] = <w_i, x_j>.
 template <int N>
-void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, float (*out)[TOKENS]) {
-  Floats sum[TILE][N] = {};
+void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, float (*out)[TOKENS],
+              Ahead ahead) {
+  Floats sum[TILE][N];
+#pragma GCC unroll 8
+  for (int i = 0; i < TILE; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++) sum[i][j] = Floats{};
   int64_t k = 0;
   for (; k + LANES <= n; k += LANES) {
+    __builtin_prefetch(ahead.at, 0, 2);
+    ahead.at += ahead.step;
     Floats column[N];
+#pragma GCC unroll 8
     for (int j = 0; j < N; j++) column[j] = load(x + j * stride + k);
+#pragma GCC unroll 8
     for (int i = 0; i < TILE; i++) {
-      Floats weight = load(w[i] + k);
+      const Floats weight = load(w[i] + k);
+#pragma GCC unroll 8
       for (int j = 0; j < N; j++) sum[i][j] += weight * column[j];
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < TILE; i++)
-    for (int j = 0; j < N; j++) {
-      out[i][j] = total(sum[i][j]);
-      for (int64_t rest = k; rest < n; rest++) out[i][j] += w[i][rest] * x[j * stride + rest];
-    }
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++) out[i][j] = total(sum[i][j]);
+  for (; k < n; k++)
+    for (int i = 0; i < TILE; i++)
+      for (int j = 0; j < N; j++) out[i][j] += w[i][k] * x[j * stride + k];
 }
 
 // dot_tile of N rows, or fewer.
 template <int N>
 void dot_tiles(int64_t rows, const float *const *w, const float *x, int64_t stride, int64_t n,
-               float (*out)[TOKENS]) {
-  if (rows == N) return dot_tile<N>(w, x, stride, n, out);
-  if constexpr (N > 1) dot_tiles<N - 1>(rows, w, x, stride, n, out);
+               float (*out)[TOKENS], Ahead ahead) {
+  if (rows == N) return dot_tile<N>(w, x, stride, n, out, ahead);
+  if constexpr (N > 1) dot_tiles<N - 1>(rows, w, x, stride, n, out, ahead);
+}
+
+// out[j] = sum over t of share[j][t] values[t], of N rows of shares and count values of D numbers.
+template <int N>
+void mix(const float *share, int64_t stride, const float *values, int64_t count, int64_t D, float *out) {
+  int64_t k = 0;
+  for (; k + WIDE * LANES <= D; k += WIDE * LANES) {
+    Floats sum[N][WIDE];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
+      for (int c = 0; c < WIDE; c++) sum[j][c] = Floats{};
+    for (int64_t t = 0; t < count; t++) {
+      Floats value[WIDE];
+#pragma GCC unroll 4
+      for (int c = 0; c < WIDE; c++) value[c] = load(values + t * D + k + c * LANES);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
+        for (int c = 0; c < WIDE; c++) sum[j][c] += share[j * stride + t] * value[c];
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
+      for (int c = 0; c < WIDE; c++) store(out + j * D + k + c * LANES, sum[j][c]);
+  }
+  for (int j = 0; j < N; j++) {
+    std::memset(out + j * D + k, 0, (D - k) * sizeof(float));
+    for (int64_t t = 0; t < count; t++)
+      add_scaled(out + j * D + k, values + t * D + k, share[j * stride + t], D - k);
+  }
+}
+
+// mix of N rows, or fewer.
+template <int N>
+void mixes(int64_t rows, const float *share, int64_t stride, const float *values, int64_t count, int64_t D,
+           float *out) {
+  if (rows == N) return mix<N>(share, stride, values, count, D, out);
+  if constexpr (N > 1) mixes<N - 1>(rows, share, stride, values, count, D, out);
+}
+
+// The next of the fewest equal parts of `left` items that have at most `most`.
+inline int64_t even_part(int64_t left, int64_t most) {
+  const int64_t parts = (left + most - 1) / most;
+  return (left + parts - 1) / parts;
 }
 
 // --- threads -------------------------------------------------------------------------------------------------
@@ -483,7 +609,7 @@ inline void pause_briefly() {
 }
 
 struct Scratch {  // a thread's own
-  std::vector<float> hidden, input, weight, sums, turned, scales, scores;
+  Numbers hidden, input, weight, sums, turned, scales, scores;
 };
 
 class Team {
@@ -557,7 +683,7 @@ class Team {
 struct Shared {  // what the threads pass to each other, [M, width]
   // wide: what qkv and gate_up give; back: what o and down give. Two, so that one can be written while threads
   // still read the other.
-  std::vector<float> wide, back, heads, mixed, inner;
+  Numbers wide, back, heads, mixed, inner;
   std::vector<double> energy;  // [threads, L, M]
 };
 
@@ -575,7 +701,7 @@ class Decoder {
     }
     for (int64_t at = 0; at < model_.layers; at++) layer(at, model_.layer[at], index, own);
     normed(own, model_.norm);
-    spread(model_.head.rows, LANES, [&](int64_t begin, int64_t end) {
+    spread(model_.head.rows, LINE, [&](int64_t begin, int64_t end) {
       rows_of(model_.head, own.input.data(), d, step_.logits, model_.head.rows, begin, end, own);
     }, [&] { arrange(model_.head, own.input.data(), own); });
   }
@@ -608,9 +734,16 @@ class Decoder {
     spread(rows_ * heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; part++) head(at, layer, part / heads, part % heads, energy);
     });
-    spread(rows_ * model_.heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; part++)
-        attend(at, layer, part / model_.heads, part % model_.heads, own);
+    // Query heads that share keys and values read them together, unless threads would have nothing to do.
+    const int64_t sharing = model_.heads / model_.kv_heads;
+    const int64_t most = rows_ * model_.kv_heads < 4 * team_.size() ? 1 : TOKENS;
+    const int64_t together = even_part(sharing, most), parts = (sharing + together - 1) / together;
+    spread(rows_ * model_.kv_heads * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; part++) {
+        const int64_t kv = part / parts % model_.kv_heads, first = part % parts * together;
+        attend(at, layer, part / parts / model_.kv_heads, kv, kv * sharing + first,
+               std::min(together, sharing - first), own);
+      }
     });
     product(layer, layer.o, shared_.mixed.data(), shared_.back.data(), own);
     combined(layer, layer.o, energy);
@@ -618,7 +751,7 @@ class Decoder {
 
     normed(own, layer.mlp_norm);
     product(layer, layer.gate_up, own.input.data(), shared_.wide.data(), own);
-    spread(rows_ * inner, LANES, [&](int64_t begin, int64_t end) {
+    spread(rows_ * inner, LINE, [&](int64_t begin, int64_t end) {
       pieces(begin, end, inner, [&](int64_t row, int64_t left, int64_t right) {
         add_lora(layer, layer.gate_up, shared_.wide.data(), row, left, right, energy);
         add_lora(layer, layer.gate_up, shared_.wide.data(), row, inner + left, inner + right, energy);
@@ -653,8 +786,8 @@ class Decoder {
   // out = W0 x of the group, and z = (x A^T) * scale
   void product(const Layer &layer, const Linear &linear, const float *x, float *out, Scratch &own) {
     const int64_t n = linear.weight.columns, features = linear.weight.rows;
-    const int64_t whole = (features + LANES - 1) / LANES * LANES;
-    spread(whole + linear.rank, LANES, [&](int64_t begin, int64_t end) {
+    const int64_t whole = (features + LINE - 1) / LINE * LINE;
+    spread(whole + linear.rank, LINE, [&](int64_t begin, int64_t end) {
       if (begin < features)
         rows_of(linear.weight, x, n, out, features, begin, std::min(end, features), own);
       if (end > whole) coefficients(layer, linear, x, std::max(begin, whole) - whole, end - whole, own);
@@ -687,11 +820,15 @@ class Decoder {
       const float *weight[TILE];
       const int64_t count = std::min<int64_t>(TILE, end - first);
       for (int64_t i = 0; i < TILE; i++)
-        weight[i] = i < count ? plain_row(w, first + i, &own.weight[i * (n + LANES)]) : weight[0];
-      for (int64_t row = 0; row < rows_; row += TOKENS) {
+        weight[i] = i < count ? plain_row(w, first + i, &own.weight[i * (n + LINE)]) : weight[0];
+      // The next TILE rows of W come while these are multiplied.
+      const int64_t bytes = TILE * row_bytes(w), turns = (rows_ + TOKENS - 1) / TOKENS;
+      const char *next = static_cast<const char *>(w.data) + first * row_bytes(w) + bytes;
+      const int64_t step = bytes / (turns * std::max<int64_t>(1, n / LANES));
+      for (int64_t row = 0, here; row < rows_; row += here, next += bytes / turns) {
         float sums[TILE][TOKENS];
-        const int64_t here = std::min<int64_t>(TOKENS, rows_ - row);
-        dot_tiles<TOKENS>(here, weight, x + row * stride, stride, n, sums);
+        here = even_part(rows_ - row, TOKENS);
+        dot_tiles<TOKENS>(here, weight, x + row * stride, stride, n, sums, {next, step});
         for (int64_t i = 0; i < count; i++)
           for (int64_t j = 0; j < here; j++)
             out[(row + j) * width + first + i] = sums[i][j] + (w.bias ? w.bias[first + i] : 0.0f);
@@ -703,8 +840,11 @@ class Decoder {
   void arrange(const Matrix &w, const float *x, Scratch &own) {
     if (rows_ > 1) return;
     if (w.storage == U4)
-      for (int64_t g = 0; g < w.columns / GROUP; g++)
-        own.sums[g] = total(load(x + g * GROUP) + load(x + g * GROUP + LANES));
+      for (int64_t g = 0; g < w.columns / GROUP; g++) {
+        Floats sum = {};
+        for (int j = 0; j < GROUP; j += LANES) sum += load(x + g * GROUP + j);
+        own.sums[g] = total(sum);
+      }
     if (w.storage == NF4)
       for (int64_t k = 0; k < w.columns; k += 2 * LANES)
         for (int j = 0; j < LANES; j++) {
@@ -722,16 +862,17 @@ class Decoder {
       const SiteSlice &site = linear.site[s];
       const int64_t from = std::max(left, site.left), to = std::min(right, site.right);
       if (from >= to) continue;
-      energy[row] += dot(out + from, out + from, to - from);
-      for (int64_t r = site.top; r < site.bottom; r++)
-        if (z[r] != 0.0f) add_row(out + from, site.B, r - site.top, from - site.left, to - from, z[r]);
+      const int64_t width = site.right - site.left, ranks = site.bottom - site.top, column = from - site.left;
+      energy[row] += site.B.storage == F32
+                         ? add_product(out + from, row_of<float>(site.B, 0) + column, width, ranks, z + site.top, to - from)
+                         : add_product(out + from, row_of<uint16_t>(site.B, 0) + column, width, ranks, z + site.top, to - from);
     }
   }
 
   void combined(const Layer &layer, const Linear &linear, double *energy) {
     const int64_t width = linear.weight.rows;
     if (!linear.sites) return;
-    spread(rows_ * width, LANES, [&](int64_t begin, int64_t end) {
+    spread(rows_ * width, LINE, [&](int64_t begin, int64_t end) {
       pieces(begin, end, width, [&](int64_t row, int64_t left, int64_t right) {
         add_lora(layer, linear, shared_.back.data(), row, left, right, energy);
       });
@@ -768,32 +909,43 @@ class Decoder {
     }
   }
 
-  void attend(int64_t at, const Layer &layer, int64_t row, int64_t head, Scratch &own) {
+  // The query heads [head, head + together) of a row, whose keys and values are those of kv.
+  void attend(int64_t at, const Layer &layer, int64_t row, int64_t kv, int64_t head, int64_t together,
+              Scratch &own) {
     const int64_t D = model_.width, last = step_.positions[row];
     const int64_t first = layer.window ? std::max<int64_t>(0, last + 1 - layer.window) : 0;
     const int64_t count = last + 1 - first, padded = (count + LANES - 1) / LANES * LANES;
-    const int64_t kv = head / (model_.heads / model_.kv_heads);
     const float *query = &shared_.heads[(row * model_.heads + head) * D];
     const float *keys = step_.cache[at] + ((row * 2 * model_.kv_heads + kv) * step_.length + first) * D;
     const float *values = keys + model_.kv_heads * step_.length * D;
-    float *mixed = &shared_.mixed[(row * model_.heads + head) * D];
-    float *scores = own.scores.data(), highest = -INFINITY;
-    for (int64_t t = 0; t < count; t++) {
-      scores[t] = dot(query, keys + t * D, D) * model_.scaling;
-      highest = std::max(highest, scores[t]);
+    float *mixed = &shared_.mixed[(row * model_.heads + head) * D], *scores = own.scores.data();
+    for (int64_t t = 0; t < count; t += TILE) {
+      const float *key[TILE];
+      float sums[TILE][TOKENS];
+      for (int64_t i = 0; i < TILE; i++) key[i] = keys + std::min(t + i, count - 1) * D;
+      const Ahead ahead{reinterpret_cast<const char *>(keys + (t + TILE) * D), TILE * LANES * sizeof(float)};
+      dot_tiles<TOKENS>(together, key, query, D, D, sums, ahead);
+      for (int64_t j = 0; j < together; j++)
+        for (int64_t i = 0; i < std::min<int64_t>(TILE, count - t); i++)
+          scores[j * padded + t + i] = sums[i][j] * model_.scaling;
     }
+    for (int64_t j = 0; j < together; j++) softmax(scores + j * padded, count, padded);
+    mixes<TOKENS>(together, scores, padded, values, count, D, mixed);
+  }
+
+  static void softmax(float *scores, int64_t count, int64_t padded) {
+    const float highest = *std::max_element(scores, scores + count);
     std::fill(scores + count, scores + padded, -INFINITY);
     Floats sum = {};
     for (int64_t t = 0; t < padded; t += LANES) {
-      Floats share = exponential(load(scores + t) - highest);
+      const Floats share = exponential(load(scores + t) - highest);
       store(scores + t, share);
       if (t + LANES <= count) sum += share;
     }
     float whole = total(sum);
     for (int64_t t = count / LANES * LANES; t < count; t++) whole += scores[t];
-    std::memset(mixed, 0, D * sizeof(float));
     const float scale = 1.0f / whole;
-    for (int64_t t = 0; t < count; t++) add_scaled(mixed, values + t * D, scores[t] * scale, D);
+    for (int64_t t = 0; t < padded; t += LANES) store(scores + t, load(scores + t) * scale);
   }
 
   // inner = activation(gate) * up
@@ -833,11 +985,11 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
   for (Scratch &own : team.scratch) {
     own.hidden.resize(rows * d);
     own.input.resize(rows * d);
-    own.weight.resize(TILE * (longest + LANES));
+    own.weight.resize(TILE * (longest + LINE));
     own.sums.resize(longest / GROUP + 1);
     own.turned.resize(longest);
     own.scales.resize(longest / GROUP + LANES);
-    own.scores.resize(step.length + LANES);
+    own.scores.resize(TOKENS * (step.length + LANES));
   }
 }
 
