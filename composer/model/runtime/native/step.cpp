@@ -38,11 +38,13 @@ constexpr int LANES = 4, TILE = 5, TOKENS = 5;  // of 32
 #else
 constexpr int LANES = 4, TILE = 4, TOKENS = 3;  // of 16
 #endif
+constexpr int TOGETHER = 4;    // output features that one row is multiplied with at once
 constexpr int WIDE = 4;        // vectors of one row that are summed at once
 constexpr int LINE = 16;       // floats of a cache line: no two threads write to the same
 constexpr int GROUP = 32;      // weights that share a scale
 constexpr int BLOCK = 64;      // weights of NF4 that share a scale
 constexpr size_t BYTES = 64;   // of a cache line
+constexpr int FETCH = 4096;    // bytes that weights are fetched ahead of one row's product
 
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 struct Half {  // float16, as its bits: older compilers have no type for it
@@ -205,6 +207,9 @@ void rms_norm(float *out, const float *x, const float *weight, float eps, int64_
 
 // A float16 number as float32.
 inline float single(Half half) {
+#if defined(__F16C__)
+  return _cvtsh_ss(half.bits);
+#else
   const uint32_t sign = static_cast<uint32_t>(half.bits & 0x8000) << 16, low = half.bits & 0x7fff;
   float number;
   uint32_t bits = low << 13;
@@ -225,6 +230,7 @@ inline float single(Half half) {
   bits |= sign;
   std::memcpy(&number, &bits, sizeof number);
   return number;
+#endif
 }
 
 // --- weights in their storages -------------------------------------------------------------------------------
@@ -380,73 +386,6 @@ float add_product(float *y, const T *B, int64_t stride, int64_t ranks, const flo
   return total(squares) + rest;
 }
 
-// <row of W, x> of a storage whose numbers stand alone.
-template <typename T>
-inline float dot_plain(const T *data, const float *x, int64_t n) {
-  return total(summed(n / LANES, [&](int64_t i, Floats &sum) {
-    sum += widened(data + i * LANES) * load(x + i * LANES);
-  }));
-}
-
-// The Half scales of a row, as float32 in `room`, which has LANES more than there are.
-inline const float *row_scales(const void *scales, int64_t row, int64_t groups, float *room) {
-  const Half *scale = static_cast<const Half *>(scales) + row * groups;
-  int64_t g = 0;
-  for (; g + LANES <= groups; g += LANES) store(room + g, widened(scale + g));
-  for (; g < groups; g++) room[g] = single(scale[g]);
-  return room;
-}
-
-// <row of W, x>. sums: of each GROUP of x. turned: x with the even places of 2 * LANES before the odd ones.
-// room: for the scales of a row.
-float dot_row(const Matrix &w, int64_t row, const float *x, const float *sums, const float *turned,
-              float *room) {
-  const int64_t n = w.columns, groups = n / GROUP;
-  switch (w.storage) {
-    case F32:
-      return dot(row_of<float>(w, row), x, n);
-    case BF16:
-      return dot_plain(row_of<uint16_t>(w, row), x, n);
-    case F16:
-      return dot_plain(row_of<Half>(w, row), x, n);
-    case U4: {
-      const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
-      const float shifted = dot(row_scales(w.offset, row, groups, room), sums, groups);
-      const float *scale = row_scales(w.scale, row, groups, room);
-      return total(summed(groups, [&](int64_t g, Floats &sum) {
-               const float *part = x + g * GROUP;
-               Floats one = {}, low, high;
-               for (int j = 0; j < GROUP / 2; j += LANES) {
-                 nibbles(data + g * (GROUP / 2) + j, low, high);
-                 one += low * load(part + j) + high * load(part + GROUP / 2 + j);
-               }
-               sum += scale[g] * one;
-             })) + shifted;
-    }
-    case NF4: {
-      const uint8_t *data = static_cast<const uint8_t *>(w.data) + row * (n / 2);
-      const float *scale = static_cast<const float *>(w.scale) + row * (n / BLOCK);
-      return total(summed(n / BLOCK, [&](int64_t block, Floats &sum) {
-        Floats one = {}, even, odd;
-        for (int64_t k = block * BLOCK; k < (block + 1) * BLOCK; k += 2 * LANES) {
-          levels(data + k / 2, even, odd);
-          one += even * load(turned + k) + odd * load(turned + k + LANES);
-        }
-        sum += scale[block] * one;
-      }));
-    }
-    default: {
-      const int8_t *data = row_of<int8_t>(w, row);
-      const float *scale = row_scales(w.scale, row, groups, room);
-      return total(summed(groups, [&](int64_t g, Floats &sum) {
-        Floats one = {};
-        for (int64_t k = g * GROUP; k < (g + 1) * GROUP; k += LANES) one += widened(data + k) * load(x + k);
-        sum += scale[g] * one;
-      }));
-    }
-  }
-}
-
 // Bytes of a row of W, without its scales.
 inline int64_t row_bytes(const Matrix &w) {
   switch (w.storage) {
@@ -459,6 +398,130 @@ inline int64_t row_bytes(const Matrix &w) {
       return w.columns;
     default:
       return w.columns / 2;
+  }
+}
+
+// Memory to fetch while something else is computed: `step` bytes further each time.
+struct Ahead {
+  const char *at;
+  int64_t step;
+
+  void fetch_line() {
+    __builtin_prefetch(at, 0, 2);
+    at += step;
+  }
+
+  void fetch_lines() {
+    for (int64_t byte = 0; byte < step; byte += BYTES) __builtin_prefetch(at + byte, 0, 2);
+    at += step;
+  }
+};
+
+// out[r] = <row r of data, x> of N rows of numbers that stand alone.
+template <int N, typename T>
+inline void dot_plain(const T *data, const float *x, int64_t n, float *out) {
+  Floats sum[N];
+#pragma GCC unroll 8
+  for (int r = 0; r < N; r++) sum[r] = Floats{};
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    const Floats column = load(x + k);
+#pragma GCC unroll 8
+    for (int r = 0; r < N; r++) sum[r] += widened(data + r * n + k) * column;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < N; r++) out[r] = total(sum[r]);
+  for (; k < n; k++)
+    for (int r = 0; r < N; r++) out[r] += single(data[r * n + k]) * x[k];
+}
+
+// out[r] = <row r, x> of N rows of `count` groups. part(r, g) is what a group gives but for its scale; sums are
+// what a row begins with, and its scales [N, count].
+template <int N, typename Part>
+inline void dot_groups(int64_t count, const float *scale, Floats *sums, Part part, float *out, Ahead ahead) {
+  Floats sum[N];
+#pragma GCC unroll 8
+  for (int r = 0; r < N; r++) sum[r] = sums[r];
+  for (int64_t g = 0; g < count; g++) {
+    ahead.fetch_lines();
+#pragma GCC unroll 8
+    for (int r = 0; r < N; r++) sum[r] += scale[r * count + g] * part(r, g);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < N; r++) out[r] = total(sum[r]);
+}
+
+// `count` numbers as float32 and LANES zeros, in `room`.
+inline const float *floats_of(const Half *x, int64_t count, float *room) {
+  int64_t k = 0;
+  for (; k + LANES <= count; k += LANES) store(room + k, widened(x + k));
+  for (; k < count; k++) room[k] = single(x[k]);
+  store(room + count, Floats{});
+  return room;
+}
+
+// What products with one row of x need beside it.
+struct Arranged {
+  const float *x;
+  const float *sums;    // of each GROUP of x, and LANES zeros
+  const float *turned;  // x with the even places of 2 * LANES before the odd ones
+};
+
+// out[r] = <row first + r of W, x>, r in [0, N). room: for the scales of two times N rows.
+template <int N>
+void dot_rows(const Matrix &w, int64_t first, const Arranged &at, float *room, float *out) {
+  const int64_t n = w.columns, groups = n / GROUP, from = first * groups;
+  const float *x = at.x;
+  Floats sums[N] = {};
+  const int64_t bytes = N * row_bytes(w);
+  const Ahead ahead{static_cast<const char *>(w.data) + first * row_bytes(w) + FETCH,
+                    bytes / std::max<int64_t>(1, w.storage == NF4 ? n / BLOCK : groups)};
+  switch (w.storage) {
+    case F32:
+      return dot_plain<N>(row_of<float>(w, first), x, n, out);
+    case BF16:
+      return dot_plain<N>(row_of<uint16_t>(w, first), x, n, out);
+    case F16:
+      return dot_plain<N>(row_of<Half>(w, first), x, n, out);
+    case U4: {
+      const uint8_t *data = static_cast<const uint8_t *>(w.data) + first * (n / 2);
+      const float *scale = floats_of(static_cast<const Half *>(w.scale) + from, N * groups, room);
+      const float *offset = floats_of(w.offset + from, N * groups, room + N * groups + LANES);
+      for (int64_t g = 0; g < groups; g += LANES)
+        for (int r = 0; r < N; r++) sums[r] += load(offset + r * groups + g) * load(at.sums + g);
+      return dot_groups<N>(groups, scale, sums, [&](int r, int64_t g) {
+        const uint8_t *bytes = data + (r * n + g * GROUP) / 2;
+        const float *part = x + g * GROUP;
+        Floats one = {}, low, high;
+        for (int j = 0; j < GROUP / 2; j += LANES) {
+          nibbles(bytes + j, low, high);
+          one += low * load(part + j) + high * load(part + GROUP / 2 + j);
+        }
+        return one;
+      }, out, ahead);
+    }
+    case NF4: {
+      const uint8_t *data = static_cast<const uint8_t *>(w.data) + first * (n / 2);
+      const float *scale = static_cast<const float *>(w.scale) + first * (n / BLOCK);
+      return dot_groups<N>(n / BLOCK, scale, sums, [&](int r, int64_t block) {
+        Floats one = {}, even, odd;
+        for (int64_t k = block * BLOCK; k < (block + 1) * BLOCK; k += 2 * LANES) {
+          levels(data + (r * n + k) / 2, even, odd);
+          one += even * load(at.turned + k) + odd * load(at.turned + k + LANES);
+        }
+        return one;
+      }, out, ahead);
+    }
+    default: {
+      const int8_t *data = row_of<int8_t>(w, first);
+      const float *scale = floats_of(static_cast<const Half *>(w.scale) + from, N * groups, room);
+      return dot_groups<N>(groups, scale, sums, [&](int r, int64_t g) {
+        Floats one = {};
+        for (int64_t k = g * GROUP; k < (g + 1) * GROUP; k += LANES)
+          one += widened(data + r * n + k) * load(x + k);
+        return one;
+      }, out, ahead);
+    }
   }
 }
 
@@ -505,12 +568,6 @@ const float *plain_row(const Matrix &w, int64_t row, float *room) {
   }
 }
 
-// Memory to fetch while something else is computed: `step` bytes further each time.
-struct Ahead {
-  const char *at;
-  int64_t step;
-};
-
 // TILE rows of W with N rows of x; out[i][j] = <w_i, x_j>.
 template <int N>
 void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, float (*out)[TOKENS],
@@ -522,8 +579,7 @@ void dot_tile(const float *const *w, const float *x, int64_t stride, int64_t n, 
     for (int j = 0; j < N; j++) sum[i][j] = Floats{};
   int64_t k = 0;
   for (; k + LANES <= n; k += LANES) {
-    __builtin_prefetch(ahead.at, 0, 2);
-    ahead.at += ahead.step;
+    ahead.fetch_line();
     Floats column[N];
 #pragma GCC unroll 8
     for (int j = 0; j < N; j++) column[j] = load(x + j * stride + k);
@@ -811,9 +867,11 @@ class Decoder {
                int64_t end, Scratch &own) {
     const int64_t n = w.columns;
     if (rows_ == 1) {
-      for (int64_t row = begin; row < end; row++)
-        out[row] = dot_row(w, row, x, own.sums.data(), own.turned.data(), own.scales.data()) +
-                   (w.bias ? w.bias[row] : 0.0f);
+      const Arranged at{x, own.sums.data(), own.turned.data()};
+      int64_t row = begin;
+      for (; row + TOGETHER <= end; row += TOGETHER) dot_rows<TOGETHER>(w, row, at, own.scales.data(), out + row);
+      for (; row < end; row++) dot_rows<1>(w, row, at, own.scales.data(), out + row);
+      for (row = begin; w.bias && row < end; row++) out[row] += w.bias[row];
       return;
     }
     for (int64_t first = begin; first < end; first += TILE) {
@@ -836,15 +894,17 @@ class Decoder {
     }
   }
 
-  // What dot_row needs of x beside x.
+  // Fill what dot_rows needs of x beside it.
   void arrange(const Matrix &w, const float *x, Scratch &own) {
     if (rows_ > 1) return;
-    if (w.storage == U4)
+    if (w.storage == U4) {
+      store(&own.sums[w.columns / GROUP], Floats{});
       for (int64_t g = 0; g < w.columns / GROUP; g++) {
         Floats sum = {};
         for (int j = 0; j < GROUP; j += LANES) sum += load(x + g * GROUP + j);
         own.sums[g] = total(sum);
       }
+    }
     if (w.storage == NF4)
       for (int64_t k = 0; k < w.columns; k += 2 * LANES)
         for (int j = 0; j < LANES; j++) {
@@ -986,9 +1046,9 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
     own.hidden.resize(rows * d);
     own.input.resize(rows * d);
     own.weight.resize(TILE * (longest + LINE));
-    own.sums.resize(longest / GROUP + 1);
+    own.sums.resize(longest / GROUP + LANES);
     own.turned.resize(longest);
-    own.scales.resize(longest / GROUP + LANES);
+    own.scales.resize(2 * (TOGETHER * (longest / GROUP) + LANES));
     own.scores.resize(TOKENS * (step.length + LANES));
   }
 }
