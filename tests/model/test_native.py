@@ -31,6 +31,7 @@ from composer.model.runtime.native.storage import (
     store_int8,
 )
 from composer.model.runtime.runner import Inputs
+from composer.model.runtime.token_routing import RouterConfig
 from tests.tools import tiny
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3")
@@ -150,7 +151,7 @@ def with_weights(storage: Storage) -> Engine:
     return engine
 
 
-def both(engine: Engine, lengths=(5, 3, 9), columns=(0, 1, 2)):
+def both(engine: Engine, lengths=(5, 3, 9), columns=(0, 1, 2), routes=()):
     """What the compiled step and the pass it stands for give for a token of each row: logits, telemetry and
     cache."""
     layout = engine.snapshot.layout.select(columns)
@@ -165,7 +166,7 @@ def both(engine: Engine, lengths=(5, 3, 9), columns=(0, 1, 2)):
         for row, length in enumerate(lengths):
             cache.write(row, length, read, row)
         inputs = Inputs(torch.arange(len(lengths)) + 3, torch.tensor(lengths), 64)
-        logits, telemetry = decode(decode.prepare(layout, gates), inputs, cache)
+        logits, telemetry = decode(decode.prepare(layout, gates, routes), inputs, cache)
         told = () if telemetry is None else (telemetry.coded, telemetry.energy)
         found.append((logits, torch.stack(cache.buffers), *told))
     return found
@@ -192,10 +193,32 @@ def test_it_multiplies_with_every_storage(storage, rows):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("norms", [(False,), (True,), (False, True)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_share_out_their_gates_as_in_the_pass(family, norms, folders):
+    engine = tiny.engine(family, folders(family))
+    engine.runner.compile()
+    parts = np.array([True, True, True]), np.array([True, False, True])
+    kinds = [(0, 1.0, True, None), (1, 0.4, False, None), (0, 1.0, True, 2), (0, 1.0, False, 1)]
+    routes = [
+        RouterConfig(parts[part], blend, unit, by_norm, top)
+        for part, blend, unit, top in kinds
+        for by_norm in norms
+    ]
+    for each in ([*routes, None], routes[:1]):
+        found = both(engine, [2 + place for place in range(len(each))], routes=each)
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+    plain = both(engine, [2], routes=())
+    assert not torch.allclose(found[0][0], plain[0][0], atol=1e-3), "sharing must matter"
+
+
 @pytest.mark.parametrize("rows", [1, 12])
 @pytest.mark.parametrize("width,heads,kv_heads", [(20, 3, 3), (64, 6, 2), (72, 7, 1), (128, 4, 2)])
 def test_heads_of_any_width_read_the_keys_they_share(width, heads, kv_heads, rows):
-    sizes = dict(head_dim=width, num_attention_heads=heads, num_key_value_heads=kv_heads, hidden_size=8 * heads)
+    sizes = dict(
+        head_dim=width, num_attention_heads=heads, num_key_value_heads=kv_heads, hidden_size=8 * heads
+    )
     engine = tiny.engine_of(tiny.random(AutoConfig.for_model("llama", **tiny.COMMON | sizes)))
     engine.runner.compile()
     for one, other in zip(*both(engine, [1 + 5 * place for place in range(rows)], ()), strict=True):

@@ -1,4 +1,4 @@
-"""The compiled step with the instructions of other processors than this one: a laptop's, and none but SSE2."""
+"""The compiled step with fewer instructions than this processor has: a laptop's, and none but SSE2."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ TESTS = (
     "test_heads_of_any_width",
     "test_adapters_in_bfloat16",
     "test_it_attends_to_the_window_alone",
+    "test_tokens_share_out_their_gates",
     "test_the_compiled_step_decodes_them_to_the_bit",
     "test_with_adapters_it_computes_what_the_dense_copy_does",
 )
@@ -40,7 +41,15 @@ def test_the_step_computes_the_same_with_fewer_instructions(processor, tmp_path)
     if missing := [each for each in PROCESSORS[processor] if each not in had]:
         pytest.skip(f"this processor has no {', '.join(missing)}")
     here = Path(__file__).parent
-    options = ["-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "inner"), "-k", " or ".join(TESTS)]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        str(tmp_path / "inner"),
+        "-k",
+        " or ".join(TESTS),
+    ]
     files = [str(here / name) for name in ("test_native.py", "test_nf4_on_cpu.py")]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, f"-march={processor}", *options, *files],

@@ -28,7 +28,8 @@ from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native import structures as c
 from composer.model.runtime.native.runner import NativeRunner
 from composer.model.runtime.native.storage import Storage, StoredMatrix, store_nf4
-from composer.model.runtime.native.tables import _Kept, _matrix
+from composer.model.runtime.native.structures import Kept
+from composer.model.runtime.native.tables import _matrix
 from composer.model.runtime.native.team import team
 from composer.model.runtime.nf4.stacking import dequantised, stack
 from composer.model.runtime.proof import prove
@@ -76,7 +77,7 @@ def test_the_stored_weights_are_bitsandbytes_own_to_the_bit(features, widths):
 
 def products_with_one(stored: StoredMatrix, columns: list[int]) -> torch.Tensor:
     """W e_k of the compiled step for each of the columns k, as a model without layers gives it, [M, O]."""
-    n, kept = stored.columns, _Kept()
+    n, kept = stored.columns, Kept()
     model = c.Model(hidden=n, embedding_scale=1.0, head=_matrix(stored, kept))
     # e_k has a mean square of 1 / n: with this epsilon the norm leaves it as it is.
     model.eps = float(np.float32(1) - np.float32(1) / np.float32(n))

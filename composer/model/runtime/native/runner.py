@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ from composer.model.runtime.kv_cache import KVCache
 from composer.model.runtime.llama.layer_table import DecodePlan
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native import structures as c
+from composer.model.runtime.native.routing import RouterTable
 from composer.model.runtime.native.tables import BaseTable, StepTable
 from composer.model.runtime.native.team import Team, team
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs, ModelRunner
-from composer.model.runtime.token_routing import RouterConfig
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +40,11 @@ class NativePlan:
     routes: Sequence[RouterConfig | None]
     inner: LlamaRunner
 
-    @property
-    def routed(self) -> bool:
-        return any(self.routes)
+    @cached_property
+    def router(self) -> RouterTable | None:
+        """How tokens share out their gates; None where no row is token-routed."""
+        router = TokenRouter.of(self.layout, self.routes)
+        return None if router is None else RouterTable.of(router)
 
     @cached_property
     def scales(self) -> torch.Tensor:
@@ -56,8 +58,8 @@ class NativePlan:
 class NativeRunner:
     """LlamaRunner whose decoding step is compiled C++; see composer.model.runtime.runner.ModelRunner.
 
-    Until `compile` is through, and for rows that are token-routed, the step runs as LlamaRunner's. weights:
-    what the compiled step reads, "same" as the base's or "int8".
+    Until `compile` is through the step runs as LlamaRunner's. weights: what the compiled step reads, "same"
+    as the base's or "int8".
     """
 
     def __init__(self, inner: LlamaRunner, weights: str = "same"):
@@ -132,7 +134,7 @@ class NativeRunner:
     def __call__(
         self, plan: NativePlan, inputs: Inputs, cache: KVCache
     ) -> tuple[torch.Tensor, GateTelemetry | None]:
-        if self.step is None or plan.routed:
+        if self.step is None:
             return self.inner(plan.eager, inputs, cache)
         return self.step(plan, inputs, cache)
 
@@ -165,12 +167,13 @@ class NativeStep:
             ranks,
             inputs.tokens.data_ptr(),
             inputs.positions.data_ptr(),
-            _addresses(cache.buffers),
-            _addresses(list(ropes)),
+            c.addresses(cache.buffers),
+            c.addresses(list(ropes)),
             plan.scales.data_ptr(),
             coded.data_ptr(),
             energy.data_ptr(),
             logits.data_ptr(),
+            plan.router.pointer if plan.router else None,
         )
         self._team.decode(table.model, step)
         return logits, GateTelemetry(coded, energy, plan.layout) if plan.layout.spans else None
@@ -190,7 +193,3 @@ class NativeStep:
             whole = self._runner.rope_table(length)[:, :length, :, 0]  # [2, length, rotations, D]
             self._ropes[length] = whole.permute(2, 0, 1, 3).float().contiguous()
         return self._ropes[length]
-
-
-def _addresses(tensors: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

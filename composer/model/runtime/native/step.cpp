@@ -81,6 +81,7 @@ struct Matrix {
 struct SiteSlice {
   int64_t left, right;  // its output features of the group
   int64_t top, bottom;  // its rank columns of the group
+  int64_t place;        // of the site among all of them
   Matrix B;             // [bottom - top, right - left]: B transposed, in F32 or BF16
 };
 
@@ -111,6 +112,19 @@ struct Model {
   Matrix head;                 // [V, d]
 };
 
+// How tokens share out their gates at every site; composer/model/runtime/token_routing.py has the formulas.
+struct Router {
+  int64_t sites, adapters;      // S, N
+  const uint8_t *part;          // [M, S, N]: who takes part; nobody in a row that is not routed
+  const float *keep, *swing;    // [M], [M, S]: an adapter's factor is keep + swing * share
+  const uint8_t *by_norm;       // [M]: the score is the norm of what an adapter adds, or along its direction
+  const int64_t *top;           // [M]: how many adapters have a share
+  const int64_t *owner;         // [Z]: a column's adapter
+  const float *scaling;         // [Z]: its own
+  const float *prototype;       // [Z]
+  const float *const *gram;     // [S] of [R, R]: B^T B
+};
+
 struct Step {
   int64_t rows, length;         // length: positions of a slot of the cache
   int64_t ranks;                // Z
@@ -121,6 +135,7 @@ struct Step {
   float *coded;                 // [M, Z]: z = (x A^T) * scale
   float *energy;                // [M, L]: sum over the sites of |W0 x|^2
   float *logits;                // [M, V]
+  const Router *router;         // null where no row is routed
 };
 
 // --- vectors -------------------------------------------------------------------------------------------------
@@ -665,7 +680,7 @@ inline void pause_briefly() {
 }
 
 struct Scratch {  // a thread's own
-  Numbers hidden, input, weight, sums, turned, scales, scores;
+  Numbers hidden, input, weight, sums, turned, scales, scores, shares;
 };
 
 class Team {
@@ -851,15 +866,66 @@ class Decoder {
       arrange(linear.weight, x, own);
       if (linear.rank) arrange(linear.A, x, own);
     });
+    if (step_.router && linear.sites)
+      spread(rows_ * linear.sites, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; part++)
+          share_out(layer, linear, part / linear.sites, linear.site[part % linear.sites], own);
+      });
   }
 
   void coefficients(const Layer &layer, const Linear &linear, const float *x, int64_t begin, int64_t end,
                     Scratch &own) {
     const int64_t n = linear.weight.columns, origin = layer.origin + linear.start;
     rows_of(linear.A, x, n, step_.coded + origin, step_.ranks, begin, end, own);
+    if (step_.router) return;  // which reads them as they are
     for (int64_t row = 0; row < rows_; row++)
       for (int64_t column = begin; column < end; column++)
         step_.coded[row * step_.ranks + origin + column] *= step_.scales[row * step_.ranks + origin + column];
+  }
+
+  // z *= scale * the factor that a row's token gives each adapter of a site.
+  void share_out(const Layer &layer, const Linear &linear, int64_t row, const SiteSlice &site, Scratch &own) {
+    const Router &router = *step_.router;
+    const int64_t first = layer.origin + linear.start + site.top, ranks = site.bottom - site.top;
+    const int64_t *owner = router.owner + first;
+    float *z = step_.coded + row * step_.ranks + first, *factor = own.shares.data();
+    factors(router, row, site.place, first, ranks, z, factor);
+    const float *scale = step_.scales + row * step_.ranks + first;
+    for (int64_t r = 0; r < ranks; r++) z[r] *= scale[r] * factor[owner[r]];
+  }
+
+  // An adapter's factor at a site, [N]; 1 for those that take no part.
+  static void factors(const Router &router, int64_t row, int64_t place, int64_t first, int64_t ranks,
+                      const float *z, float *factor) {
+    const int64_t count = router.adapters, *owner = router.owner + first;
+    const uint8_t *part = router.part + (row * router.sites + place) * count;
+    std::fill(factor, factor + count, 0.0f);
+    if (router.by_norm[row]) {
+      const float *gram = router.gram[place];
+      for (int64_t r = 0; r < ranks; r++) factor[owner[r]] += dot(gram + r * ranks, z, ranks) * z[r];
+      // From |B z|^2 to |s B z|; each adapter once, at its first column.
+      for (int64_t r = 0; r < ranks; r++)
+        if (r == 0 || owner[r] != owner[r - 1]) {
+          float &score = factor[owner[r]];
+          score = std::sqrt(std::max(score, 0.0f)) * std::abs(router.scaling[first + r]);
+        }
+    } else {
+      for (int64_t r = 0; r < ranks; r++) factor[owner[r]] += z[r] * router.prototype[first + r];
+      for (int64_t i = 0; i < count; i++) factor[i] = std::abs(factor[i]);
+    }
+    // Those beyond the first `top`, equal ones in their order, take part without a share.
+    float highest = -INFINITY, whole = 0.0f;
+    float *share = factor + count;
+    for (int64_t i = 0; i < count; i++) {
+      int64_t before = 0;
+      for (int64_t j = 0; part[i] && j < count; j++)
+        before += part[j] && (factor[j] > factor[i] || (factor[j] == factor[i] && j < i));
+      share[i] = part[i] && before < router.top[row] ? factor[i] : -INFINITY;
+      highest = std::max(highest, share[i]);
+    }
+    for (int64_t i = 0; i < count; i++) whole += share[i] = std::exp(share[i] - highest);
+    const float keep = router.keep[row], swing = router.swing[row * router.sites + place];
+    for (int64_t i = 0; i < count; i++) factor[i] = part[i] ? keep + swing * (share[i] / whole) : 1.0f;
   }
 
   // Output features [begin, end) of W x for all rows.
@@ -1050,6 +1116,7 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
     own.turned.resize(longest);
     own.scales.resize(2 * (TOGETHER * (longest / GROUP) + LANES));
     own.scores.resize(TOKENS * (step.length + LANES));
+    own.shares.resize(step.router ? 2 * step.router->adapters : 0);
   }
 }
 

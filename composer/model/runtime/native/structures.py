@@ -1,9 +1,13 @@
-"""The structures that step.cpp reads: the same fields in the same order."""
+"""The structures that step.cpp reads, with the same fields in the same order, and what keeps their memory."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+from dataclasses import dataclass, field
+
+import torch
 
 
 class Matrix(Structure):
@@ -24,6 +28,7 @@ class SiteSlice(Structure):
         ("right", c_int64),
         ("top", c_int64),
         ("bottom", c_int64),
+        ("place", c_int64),
         ("B", Matrix),
     ]
 
@@ -77,6 +82,22 @@ class Model(Structure):
     ]
 
 
+class Router(Structure):
+    _fields_ = [
+        ("sites", c_int64),
+        ("adapters", c_int64),
+        ("part", c_void_p),
+        ("keep", c_void_p),
+        ("swing", c_void_p),
+        ("by_norm", c_void_p),
+        ("top", c_void_p),
+        ("owner", c_void_p),
+        ("scaling", c_void_p),
+        ("prototype", c_void_p),
+        ("gram", POINTER(c_void_p)),
+    ]
+
+
 class Step(Structure):
     _fields_ = [
         ("rows", c_int64),
@@ -90,7 +111,37 @@ class Step(Structure):
         ("coded", c_void_p),
         ("energy", c_void_p),
         ("logits", c_void_p),
+        ("router", POINTER(Router)),
     ]
+
+
+@dataclass
+class Kept:
+    """Keeps alive what structures point to."""
+
+    parts: list[object] = field(default_factory=list)
+
+    def pointer(self, tensor: torch.Tensor | None) -> int | None:
+        """The address of a contiguous tensor."""
+        if tensor is None:
+            return None
+        assert tensor.is_contiguous()
+        self.parts.append(tensor)
+        return tensor.data_ptr()
+
+    def pointers(self, tensors: Sequence[torch.Tensor]) -> ctypes.Array[c_void_p]:
+        """The addresses of contiguous tensors."""
+        made = addresses(tensors)
+        self.parts += [made, *tensors]
+        return made
+
+    def floats(self, tensor: torch.Tensor | None) -> int | None:
+        """The address of a tensor as contiguous float32."""
+        return None if tensor is None else self.pointer(tensor.detach().float().contiguous())
+
+
+def addresses(tensors: Sequence[torch.Tensor]) -> ctypes.Array[c_void_p]:
+    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:

@@ -40,25 +40,6 @@ STORES: dict[str, Store] = {"same": store_exactly, "float32": store_as_loaded, "
 FIELDS = ("qkv", "o", "gate_up", "down")
 
 
-@dataclass
-class _Kept:
-    """Keeps alive what structures point to."""
-
-    parts: list[object] = field(default_factory=list)
-
-    def pointer(self, tensor: torch.Tensor | None) -> int | None:
-        """The address of a contiguous tensor."""
-        if tensor is None:
-            return None
-        assert tensor.is_contiguous()
-        self.parts.append(tensor)
-        return tensor.data_ptr()
-
-    def floats(self, tensor: torch.Tensor | None) -> int | None:
-        """The address of a tensor as contiguous float32."""
-        return None if tensor is None else self.pointer(tensor.detach().float().contiguous())
-
-
 @dataclass(frozen=True)
 class BaseTable:
     """A base as the step reads it, without adapters."""
@@ -71,7 +52,7 @@ class BaseTable:
     vocabulary: int
     # Bytes of the weights in their storages, the head's included.
     bytes: int
-    kept: _Kept
+    kept: c.Kept
     # A and B^T of the adapters' factors in their storages, for as long as a bank has them. Sets of adapters
     # come and go with every text, and a new one stops all texts.
     factors: WeakKeyDictionary[LoraFactors, tuple[StoredMatrix, StoredMatrix]] = field(
@@ -91,7 +72,7 @@ class BaseTable:
 
         weights: a key of STORES. check: called before each layer; what it raises ends the work.
         """
-        kept, shape, shared = _Kept(), runner.shape, BaseWeights.of(runner.model.model)
+        kept, shape, shared = c.Kept(), runner.shape, BaseWeights.of(runner.model.model)
         layers, groups, size = [], [], 0
         for block in runner.blocks:
             check()
@@ -135,11 +116,11 @@ class StepTable:
     model: c.Model
     layout: Layout
     base: BaseTable
-    kept: _Kept
+    kept: c.Kept
 
     @classmethod
     def of(cls, base: BaseTable, layout: Layout) -> StepTable:
-        kept = _Kept()
+        kept = c.Kept()
         layers = (c.Layer * len(base.layers))(*base.layers)
         origin = 0
         for layer, groups in zip(layers, base.groups, strict=True):
@@ -156,10 +137,11 @@ class StepTable:
 
 
 def _attach(
-    linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, origin: int, base: BaseTable, kept: _Kept
+    linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, origin: int, base: BaseTable, kept: c.Kept
 ) -> None:
     """Point a group's layers at their adapters' factors. origin: the start of their decoder layer on Z."""
     slices, factors, left, rank = [], list[StoredMatrix](), 0, 0
+    places = {path: place for place, path in enumerate(layout.spans)}
     for gated in group:
         right = left + gated.base.out_features
         if gated.path in layout.spans:
@@ -168,7 +150,9 @@ def _attach(
                 linear.start = start - origin
             stored = [base.stored(part) for part in layout.bank.sites[gated.path].parts]
             B = _below([own for _, own in stored])  # [R, d_out]
-            slices.append(c.SiteSlice(left, right, rank, rank + end - start, _matrix(B, kept)))
+            slices.append(
+                c.SiteSlice(left, right, rank, rank + end - start, places[gated.path], _matrix(B, kept))
+            )
             factors += [own for own, _ in stored]
             rank += end - start
         left = right
@@ -201,7 +185,7 @@ def _storing(
     return linears, make, f"stored, {weights}"
 
 
-def _matrix(stored: StoredMatrix, kept: _Kept, linears: Sequence[nn.Linear] = ()) -> c.Matrix:
+def _matrix(stored: StoredMatrix, kept: c.Kept, linears: Sequence[nn.Linear] = ()) -> c.Matrix:
     return c.Matrix(
         int(stored.storage),
         stored.rows,

@@ -1,0 +1,64 @@
+"""The routes of a batch as step.cpp reads them."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+from composer.model.rank_layout import Layout
+from composer.model.runtime.native import structures as c
+from composer.model.runtime.token_routing import TokenRouter
+
+
+@dataclass(frozen=True)
+class RouterTable:
+    """The structure that a step points to, and what keeps its memory."""
+
+    pointer: ctypes._Pointer[c.Router]
+    kept: c.Kept
+
+    @classmethod
+    def of(cls, router: TokenRouter) -> RouterTable:
+        kept, own = c.Kept(), router.layout.once(_LayoutTable.of)
+        rows, sites, adapters = router.part.shape
+        top = torch.full((rows,), adapters) if router.top is None else router.top.flatten()
+        made = c.Router(
+            sites,
+            adapters,
+            kept.pointer(router.part.to(torch.uint8).contiguous()),
+            kept.floats(router.keep.flatten()),
+            kept.floats(router.swing.flatten()),
+            kept.pointer(router.by_norm.flatten().to(torch.uint8)),
+            kept.pointer(top.to(torch.int64).contiguous()),
+            own.owner,
+            own.scaling,
+            own.prototype,
+            own.gram,
+        )
+        kept.parts += [own, made]
+        return cls(ctypes.pointer(made), kept)
+
+
+@dataclass(frozen=True)
+class _LayoutTable:
+    """What all routes under a layout have in common, by address."""
+
+    owner: int | None
+    scaling: int | None
+    prototype: int | None
+    gram: ctypes.Array[ctypes.c_void_p]
+    kept: c.Kept
+
+    @classmethod
+    def of(cls, layout: Layout) -> _LayoutTable:
+        kept = c.Kept()
+        grams = [layout.bank.sites[path].gram.float().contiguous() for path in layout.spans]
+        return cls(
+            kept.pointer(layout.adapter_index.contiguous()),
+            kept.floats(layout.scaling),
+            kept.floats(layout.prototype),
+            kept.pointers(grams),
+            kept,
+        )
