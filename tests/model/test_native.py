@@ -20,6 +20,7 @@ from composer.engine.engine import Engine
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
 from composer.model.runtime.native import library
+from composer.model.runtime.native import runner as runners
 from composer.model.runtime.native import storage as storages
 from composer.model.runtime.native.runner import KEPT_TABLES, NativeRunner
 from composer.model.runtime.native.storage import (
@@ -211,6 +212,53 @@ def test_tokens_share_out_their_gates_as_in_the_pass(family, norms, folders):
             torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     plain = both(engine, [2], routes=())
     assert not torch.allclose(found[0][0], plain[0][0], atol=1e-3), "sharing must matter"
+
+
+@pytest.mark.parametrize("lengths", [(1,), (7,), (5, 3, 11, 1), (6, 6)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_reads_short_prompts_as_the_pass_does(family, lengths, folders):
+    engine = tiny.engine(family, folders(family))
+    engine.runner.compile()
+    layout = engine.snapshot.layout
+    gates = torch.rand(len(lengths), engine.model.layers, 3, generator=torch.Generator().manual_seed(2))
+    prompts = [[(5 * row + 3 * place) % 250 for place in range(n)] for row, n in enumerate(lengths)]
+    route = RouterConfig(np.array([True, False, True]), 1.0, True)
+    for every, unembed, routes in (
+        (False, True, ()),
+        (len(set(lengths)) == 1, False, ()),
+        (False, True, [*[None] * (len(lengths) - 1), route]),
+    ):
+        ours, inner = (
+            runner.read(layout, gates, prompts, unembed, every, routes)
+            for runner in (engine.runner, engine.runner.inner)
+        )
+        assert (ours.logits is None) == (not unembed) and ours.starts == inner.starts
+        for one, other in zip(_tensors(ours), _tensors(inner), strict=True):
+            torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def _tensors(read):
+    logits = () if read.logits is None else (read.logits,)
+    return *logits, *read.hidden, *read.past, read.telemetry.coded, read.telemetry.energy
+
+
+def test_long_prompts_and_those_of_int8_are_read_by_the_pass(folders, monkeypatch):
+    engine = tiny.engine("llama", folders("llama"))
+    engine.runner.compile()
+    eight = NativeRunner(engine.runner.inner, "int8")
+    eight.compile()
+    short, layout = [[1, 2, 3]], engine.snapshot.layout
+    widest = engine.runner.step.widest
+    long = [[1] * (runners.NEAR // (4 * widest) + 1)]
+    calls = []
+    read = type(engine.runner.inner).read
+    monkeypatch.setattr(
+        type(engine.runner.inner), "read", lambda self, *args: calls.append(args[2]) or read(self, *args)
+    )
+    gates = torch.ones(1, engine.model.layers, 3)
+    for runner, prompts in ((engine.runner, short), (engine.runner, long), (eight, short)):
+        runner.read(layout, gates, prompts)
+    assert calls == [long, short]
 
 
 @pytest.mark.parametrize("rows", [1, 12])

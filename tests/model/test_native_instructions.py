@@ -18,6 +18,7 @@ TESTS = (
     "test_adapters_in_bfloat16",
     "test_it_attends_to_the_window_alone",
     "test_tokens_share_out_their_gates",
+    "test_it_reads_short_prompts_as_the_pass_does",
     "test_the_compiled_step_decodes_them_to_the_bit",
     "test_with_adapters_it_computes_what_the_dense_copy_does",
 )

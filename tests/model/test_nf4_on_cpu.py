@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from ctypes import POINTER, c_void_p
 from dataclasses import replace
 from itertools import pairwise
 
@@ -83,12 +82,10 @@ def products_with_one(stored: StoredMatrix, columns: list[int]) -> torch.Tensor:
     model.eps = float(np.float32(1) - np.float32(1) / np.float32(n))
     model.embedding, model.norm = kept.pointer(torch.eye(n)), kept.pointer(torch.ones(n))
     logits, tokens = torch.empty(len(columns), stored.rows), torch.tensor(columns)
-    nothing, none = torch.empty(1), POINTER(c_void_p)()
-    own = (tokens, torch.zeros_like(tokens))
-    rest = (nothing.data_ptr(),) * 3
-    step = c.Step(
-        len(columns), 1, 0, *(each.data_ptr() for each in own), none, none, *rest, logits.data_ptr()
-    )
+    every, nothing = torch.arange(len(columns)), torch.empty(1)
+    step = c.Step(rows=len(columns), outs=len(columns), logits=logits.data_ptr())
+    step.tokens, step.last = tokens.data_ptr(), every.data_ptr()
+    step.energy = nothing.data_ptr()
     team().decode(model, step)
     return logits
 

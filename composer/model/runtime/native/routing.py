@@ -18,27 +18,34 @@ class RouterTable:
 
     pointer: ctypes._Pointer[c.Router]
     kept: c.Kept
+    router: TokenRouter
 
     @classmethod
-    def of(cls, router: TokenRouter) -> RouterTable:
+    def of(cls, router: TokenRouter, row: torch.Tensor | None = None) -> RouterTable:
+        """row: whose each token is, [M]; None: token m is row m's."""
         kept, own = c.Kept(), router.layout.once(_LayoutTable.of)
         rows, sites, adapters = router.part.shape
         top = torch.full((rows,), adapters) if router.top is None else router.top.flatten()
+        row = torch.arange(rows) if row is None else row
         made = c.Router(
             sites,
             adapters,
-            kept.pointer(router.part.to(torch.uint8).contiguous()),
-            kept.floats(router.keep.flatten()),
-            kept.floats(router.swing.flatten()),
-            kept.pointer(router.by_norm.flatten().to(torch.uint8)),
-            kept.pointer(top.to(torch.int64).contiguous()),
+            kept.pointer(router.part.to(torch.uint8)[row].contiguous()),
+            kept.floats(router.keep.flatten()[row]),
+            kept.floats(router.swing.flatten(1)[row]),
+            kept.pointer(router.by_norm.flatten().to(torch.uint8)[row]),
+            kept.pointer(top.to(torch.int64)[row]),
             own.owner,
             own.scaling,
             own.prototype,
             own.gram,
         )
         kept.parts += [own, made]
-        return cls(ctypes.pointer(made), kept)
+        return cls(ctypes.pointer(made), kept, router)
+
+    def of_tokens(self, row: torch.Tensor) -> RouterTable:
+        """The same for tokens of these rows, [M]."""
+        return self.of(self.router, row)
 
 
 @dataclass(frozen=True)

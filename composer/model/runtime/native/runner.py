@@ -1,4 +1,4 @@
-"""Decoding on a CPU with one call of compiled code a token."""
+"""Decoding on a CPU with one call of compiled code a token, and reading short prompts with one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from typing import NamedTuple
 
 import torch
 
 from composer.core.threads import spins_for_long
 from composer.model.gated_model import GatedModel
 from composer.model.rank_layout import GateTelemetry, Layout
-from composer.model.runtime.kv_cache import KVCache
+from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
 from composer.model.runtime.llama.layer_table import DecodePlan
 from composer.model.runtime.llama.runner import LlamaRunner
 from composer.model.runtime.native import structures as c
 from composer.model.runtime.native.routing import RouterTable
 from composer.model.runtime.native.tables import BaseTable, StepTable
 from composer.model.runtime.native.team import Team, team
-from composer.model.runtime.prefill import PrefillOutput
+from composer.model.runtime.prefill import PackedPrompts, PrefillOutput
 from composer.model.runtime.runner import Inputs, ModelRunner
 from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 # Tables of sets of adapters that are kept; each has a copy of their factors.
 KEPT_TABLES = 4
+# Bytes of all tokens' widest states up to which the compiled step reads prompts: what a core's own cache
+# holds. Beyond them a BLAS multiplies faster, which goes block by block.
+NEAR = 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class NativeRunner:
     """LlamaRunner whose decoding step is compiled C++; see composer.model.runtime.runner.ModelRunner.
 
     Until `compile` is through the step runs as LlamaRunner's. weights: what the compiled step reads, "same"
-    as the base's or "int8".
+    as the base's or "int8". Prompts are read with the base's own weights.
     """
 
     def __init__(self, inner: LlamaRunner, weights: str = "same"):
@@ -121,7 +125,10 @@ class NativeRunner:
         every: bool = False,
         routes: Sequence[RouterConfig | None] = (),
     ) -> PrefillOutput:
-        return self.inner.read(layout, gates, prompts, unembed, every, routes)
+        step, tokens = self.step, sum(map(len, prompts))
+        if step is None or self.weights == "int8" or 4 * tokens * step.widest > NEAR:
+            return self.inner.read(layout, gates, prompts, unembed, every, routes)
+        return step.read(self.prepare(layout, gates, routes), prompts, unembed, every)
 
     def prepare(
         self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
@@ -139,6 +146,15 @@ class NativeRunner:
         return self.step(plan, inputs, cache)
 
 
+class _Tokens(NamedTuple):
+    """M tokens of a step, each [M] int64, and those whose logits are wanted, [O] int64."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    last: torch.Tensor
+
+
 class NativeStep:
     """The compiled step of one base. Holds its weights in their storages, and the last sets of adapters."""
 
@@ -153,30 +169,80 @@ class NativeStep:
         """Of the base's weights that a token reads."""
         return self._base.bytes
 
+    @property
+    def widest(self) -> int:
+        """Numbers of a token's widest state."""
+        model = self._base.model
+        return max(model.hidden, model.inner, model.heads * model.width)
+
     def __call__(
         self, plan: NativePlan, inputs: Inputs, cache: KVCache
     ) -> tuple[torch.Tensor, GateTelemetry | None]:
-        rows, table = len(inputs.tokens), self._table(plan.layout)
-        ropes = self._rope_tables(cache.max_seq_len)  # [rotations, 2, length, D]
-        ranks, layers = plan.scales.shape[1], len(cache.buffers)
-        logits = torch.empty(rows, self._base.vocabulary)  # [B, V]
-        coded, energy = torch.empty(rows, ranks), torch.empty(rows, layers)  # [B, Z], [B, L]
+        every = torch.arange(len(inputs.tokens))
+        tokens = _Tokens(inputs.tokens, inputs.positions, every, every)
+        logits, coded, energy = self._run(
+            plan.layout, tokens, plan.scales, cache.buffers, cache.max_seq_len, plan.router
+        )
+        return logits, GateTelemetry(coded, energy, plan.layout) if plan.layout.spans else None
+
+    def read(
+        self, plan: NativePlan, prompts: Sequence[Sequence[int]], unembed: bool, every: bool
+    ) -> PrefillOutput:
+        """See ModelRunner.read. Each prompt's keys and values are a slot of their own."""
+        pack, base = PackedPrompts.of(prompts, plan.scales.device), self._base.model
+        tokens = _Tokens(pack.tokens, pack.positions, pack.row, pack.last if unembed else pack.last[:0])
+        shape = len(prompts), 2 * base.kv_heads, pack.width, base.width
+        past = [torch.zeros(shape) for _ in range(base.layers)]  # of [B, 2K, T, D]
+        hidden = torch.empty(base.layers, len(pack.tokens), base.hidden)  # [L, M, d]
+        router = plan.router and plan.router.of_tokens(pack.row)
+        logits, coded, energy = self._run(
+            plan.layout, tokens, plan.scales[pack.row], past, pack.width, router, hidden
+        )
+        telemetry = GateTelemetry(coded[pack.last], energy[pack.last], plan.layout)
+        return PrefillOutput(
+            logits if unembed else None,
+            telemetry if plan.layout.spans else None,
+            [pack.padded(each) if every else each[pack.last] for each in hidden],
+            past,
+            [0] * len(prompts),
+        )
+
+    def _run(
+        self,
+        layout: Layout,
+        tokens: _Tokens,
+        scales: torch.Tensor,  # [M, Z]
+        cache: Sequence[torch.Tensor],  # per layer [slots, 2K, length, D]
+        length: int,
+        router: RouterTable | None,
+        hidden: torch.Tensor | None = None,  # [L, M, d], to be filled
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits [O, V], z [M, Z] and energy [M, L]."""
+        count, table, ranks = len(tokens.ids), self._table(layout), scales.shape[1]
+        ropes = self._rope_tables(length)  # [rotations, 2, its length, D]
+        logits = torch.empty(len(tokens.last), self._base.vocabulary)  # [O, V]
+        coded, energy = torch.empty(count, ranks), torch.empty(count, len(cache))  # [M, Z], [M, L]
         step = c.Step(
-            rows,
-            cache.max_seq_len,
+            count,
+            length,
+            ropes.shape[2],
             ranks,
-            inputs.tokens.data_ptr(),
-            inputs.positions.data_ptr(),
-            c.addresses(cache.buffers),
+            len(tokens.last),
+            tokens.ids.data_ptr(),
+            tokens.positions.data_ptr(),
+            tokens.slots.data_ptr(),
+            tokens.last.data_ptr(),
+            c.addresses(cache),
             c.addresses(list(ropes)),
-            plan.scales.data_ptr(),
+            scales.data_ptr(),
             coded.data_ptr(),
             energy.data_ptr(),
             logits.data_ptr(),
-            plan.router.pointer if plan.router else None,
+            None if hidden is None else hidden.data_ptr(),
+            router.pointer if router else None,
         )
         self._team.decode(table.model, step)
-        return logits, GateTelemetry(coded, energy, plan.layout) if plan.layout.spans else None
+        return logits, coded, energy
 
     def _table(self, layout: Layout) -> StepTable:
         with self._changing:
@@ -188,7 +254,8 @@ class NativeStep:
             return self._tables[layout]
 
     def _rope_tables(self, length: int) -> torch.Tensor:
-        """[rotations, 2, length, D]: cos and signed sin of each position."""
+        """[rotations, 2, at least length, D]: cos and signed sin of each position."""
+        length = -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         if length not in self._ropes:
             whole = self._runner.rope_table(length)[:, :length, :, 0]  # [2, length, rotations, D]
             self._ropes[length] = whole.permute(2, 0, 1, 3).float().contiguous()

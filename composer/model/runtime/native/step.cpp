@@ -1,4 +1,5 @@
-// One decoding step on a CPU: one token of each of M rows through all decoder layers, in one call.
+// M tokens through all decoder layers on a CPU, in one call: one token of each row of a batch, or the tokens of
+// a few short prompts.
 //
 // A token of a small model is hundreds of products of a few microseconds each. What costs is reading the
 // weights and, between products, the barriers of the threads and the calls of a framework. So the whole step
@@ -126,15 +127,19 @@ struct Router {
 };
 
 struct Step {
-  int64_t rows, length;         // length: positions of a slot of the cache
+  int64_t rows, length;         // M; length: positions of a slot of the cache
+  int64_t rope_length;          // of the rope's tables
   int64_t ranks;                // Z
-  const int64_t *tokens, *positions;   // [M]
+  int64_t outs;                 // O, how many tokens' logits are wanted
+  const int64_t *tokens, *positions, *slots;   // [M]
+  const int64_t *last;          // [O]: which tokens'
   float *const *cache;          // per layer [slots, 2K, length, D]
-  const float *const *rope;     // per table cos and signed sin, [2, length, D]
+  const float *const *rope;     // per table cos and signed sin, [2, rope_length, D]
   const float *scales;          // [M, Z]
   float *coded;                 // [M, Z]: z = (x A^T) * scale
   float *energy;                // [M, L]: sum over the sites of |W0 x|^2
-  float *logits;                // [M, V]
+  float *logits;                // [O, V]
+  float *hidden;                // [L, M, d]: the states after each layer; or null
   const Router *router;         // null where no row is routed
 };
 
@@ -770,14 +775,26 @@ class Decoder {
       const float *from = model_.embedding + step_.tokens[row] * d;
       for (int64_t k = 0; k < d; k++) own.hidden[row * d + k] = from[k] * model_.embedding_scale;
     }
-    for (int64_t at = 0; at < model_.layers; at++) layer(at, model_.layer[at], index, own);
-    normed(own, model_.norm);
+    for (int64_t at = 0; at < model_.layers; at++) {
+      layer(at, model_.layer[at], index, own);
+      if (step_.hidden && index == 0)
+        std::memcpy(step_.hidden + at * rows_ * d, own.hidden.data(), rows_ * d * sizeof(float));
+    }
+    if (step_.outs == 0) return;
+    for (int64_t out = 0; out < step_.outs; out++)
+      rms_norm(&own.input[out * d], &own.hidden[step_.last[out] * d], model_.norm, model_.eps, d);
+    const Input input{own.input.data(), step_.outs};
     spread(model_.head.rows, LINE, [&](int64_t begin, int64_t end) {
-      rows_of(model_.head, own.input.data(), d, step_.logits, model_.head.rows, begin, end, own);
-    }, [&] { arrange(model_.head, own.input.data(), own); });
+      rows_of(model_.head, input, step_.logits, model_.head.rows, begin, end, own);
+    }, [&] { arrange(model_.head, input, own); });
   }
 
  private:
+  struct Input {  // of a product: [rows, columns of its weight]
+    const float *x;
+    int64_t rows;
+  };
+
   // Parts of `count` items, in multiples of `unit`, to whoever is free; before: done once by each thread.
   template <typename Work, typename Before>
   void spread(int64_t count, int64_t unit, Work work, Before before) {
@@ -856,15 +873,16 @@ class Decoder {
 
   // out = W0 x of the group, and z = (x A^T) * scale
   void product(const Layer &layer, const Linear &linear, const float *x, float *out, Scratch &own) {
-    const int64_t n = linear.weight.columns, features = linear.weight.rows;
+    const Input input{x, rows_};
+    const int64_t features = linear.weight.rows;
     const int64_t whole = (features + LINE - 1) / LINE * LINE;
     spread(whole + linear.rank, LINE, [&](int64_t begin, int64_t end) {
       if (begin < features)
-        rows_of(linear.weight, x, n, out, features, begin, std::min(end, features), own);
-      if (end > whole) coefficients(layer, linear, x, std::max(begin, whole) - whole, end - whole, own);
+        rows_of(linear.weight, input, out, features, begin, std::min(end, features), own);
+      if (end > whole) coefficients(layer, linear, input, std::max(begin, whole) - whole, end - whole, own);
     }, [&] {
-      arrange(linear.weight, x, own);
-      if (linear.rank) arrange(linear.A, x, own);
+      arrange(linear.weight, input, own);
+      if (linear.rank) arrange(linear.A, input, own);
     });
     if (step_.router && linear.sites)
       spread(rows_ * linear.sites, 1, [&](int64_t begin, int64_t end) {
@@ -873,10 +891,10 @@ class Decoder {
       });
   }
 
-  void coefficients(const Layer &layer, const Linear &linear, const float *x, int64_t begin, int64_t end,
+  void coefficients(const Layer &layer, const Linear &linear, Input input, int64_t begin, int64_t end,
                     Scratch &own) {
-    const int64_t n = linear.weight.columns, origin = layer.origin + linear.start;
-    rows_of(linear.A, x, n, step_.coded + origin, step_.ranks, begin, end, own);
+    const int64_t origin = layer.origin + linear.start;
+    rows_of(linear.A, input, step_.coded + origin, step_.ranks, begin, end, own);
     if (step_.router) return;  // which reads them as they are
     for (int64_t row = 0; row < rows_; row++)
       for (int64_t column = begin; column < end; column++)
@@ -928,12 +946,12 @@ class Decoder {
     for (int64_t i = 0; i < count; i++) factor[i] = part[i] ? keep + swing * (share[i] / whole) : 1.0f;
   }
 
-  // Output features [begin, end) of W x for all rows.
-  void rows_of(const Matrix &w, const float *x, int64_t stride, float *out, int64_t width, int64_t begin,
-               int64_t end, Scratch &own) {
+  // Output features [begin, end) of W x for all rows; out is [rows, width].
+  void rows_of(const Matrix &w, Input input, float *out, int64_t width, int64_t begin, int64_t end,
+               Scratch &own) {
     const int64_t n = w.columns;
-    if (rows_ == 1) {
-      const Arranged at{x, own.sums.data(), own.turned.data()};
+    if (input.rows == 1) {
+      const Arranged at{input.x, own.sums.data(), own.turned.data()};
       int64_t row = begin;
       for (; row + TOGETHER <= end; row += TOGETHER) dot_rows<TOGETHER>(w, row, at, own.scales.data(), out + row);
       for (; row < end; row++) dot_rows<1>(w, row, at, own.scales.data(), out + row);
@@ -946,13 +964,13 @@ class Decoder {
       for (int64_t i = 0; i < TILE; i++)
         weight[i] = i < count ? plain_row(w, first + i, &own.weight[i * (n + LINE)]) : weight[0];
       // The next TILE rows of W come while these are multiplied.
-      const int64_t bytes = TILE * row_bytes(w), turns = (rows_ + TOKENS - 1) / TOKENS;
+      const int64_t bytes = TILE * row_bytes(w), turns = (input.rows + TOKENS - 1) / TOKENS;
       const char *next = static_cast<const char *>(w.data) + first * row_bytes(w) + bytes;
       const int64_t step = bytes / (turns * std::max<int64_t>(1, n / LANES));
-      for (int64_t row = 0, here; row < rows_; row += here, next += bytes / turns) {
+      for (int64_t row = 0, here; row < input.rows; row += here, next += bytes / turns) {
         float sums[TILE][TOKENS];
-        here = even_part(rows_ - row, TOKENS);
-        dot_tiles<TOKENS>(here, weight, x + row * stride, stride, n, sums, {next, step});
+        here = even_part(input.rows - row, TOKENS);
+        dot_tiles<TOKENS>(here, weight, input.x + row * n, n, n, sums, {next, step});
         for (int64_t i = 0; i < count; i++)
           for (int64_t j = 0; j < here; j++)
             out[(row + j) * width + first + i] = sums[i][j] + (w.bias ? w.bias[first + i] : 0.0f);
@@ -961,8 +979,9 @@ class Decoder {
   }
 
   // Fill what dot_rows needs of x beside it.
-  void arrange(const Matrix &w, const float *x, Scratch &own) {
-    if (rows_ > 1) return;
+  void arrange(const Matrix &w, Input input, Scratch &own) {
+    if (input.rows > 1) return;
+    const float *x = input.x;
     if (w.storage == U4) {
       store(&own.sums[w.columns / GROUP], Floats{});
       for (int64_t g = 0; g < w.columns / GROUP; g++) {
@@ -1020,14 +1039,14 @@ class Decoder {
     float *target = &shared_.heads[(row * model_.heads + head) * D];
     const int64_t kv = head - model_.heads;
     if (kv >= 0)
-      target = step_.cache[at] + ((row * 2 * model_.kv_heads + kv) * step_.length + position) * D;
+      target = step_.cache[at] + ((step_.slots[row] * 2 * model_.kv_heads + kv) * step_.length + position) * D;
     if (kv >= model_.kv_heads) {
       std::memcpy(target, x, D * sizeof(float));
       return;
     }
     if (const float *norm = kv < 0 ? layer.q_norm : layer.k_norm) rms_norm(x, x, norm, model_.eps, D);
     const float *cosine = step_.rope[layer.rope] + position * D;
-    const float *sine = cosine + step_.length * D;
+    const float *sine = cosine + step_.rope_length * D;
     const int64_t half = D / 2;
     for (int64_t k = 0; k < half; k++) {
       target[k] = x[k] * cosine[k] + x[k + half] * sine[k];
@@ -1042,7 +1061,8 @@ class Decoder {
     const int64_t first = layer.window ? std::max<int64_t>(0, last + 1 - layer.window) : 0;
     const int64_t count = last + 1 - first, padded = (count + LANES - 1) / LANES * LANES;
     const float *query = &shared_.heads[(row * model_.heads + head) * D];
-    const float *keys = step_.cache[at] + ((row * 2 * model_.kv_heads + kv) * step_.length + first) * D;
+    const int64_t place = step_.slots[row] * 2 * model_.kv_heads + kv;
+    const float *keys = step_.cache[at] + (place * step_.length + first) * D;
     const float *values = keys + model_.kv_heads * step_.length * D;
     float *mixed = &shared_.mixed[(row * model_.heads + head) * D], *scores = own.scores.data();
     for (int64_t t = 0; t < count; t += TILE) {

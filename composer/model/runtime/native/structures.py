@@ -102,15 +102,20 @@ class Step(Structure):
     _fields_ = [
         ("rows", c_int64),
         ("length", c_int64),
+        ("rope_length", c_int64),
         ("ranks", c_int64),
+        ("outs", c_int64),
         ("tokens", c_void_p),
         ("positions", c_void_p),
+        ("slots", c_void_p),
+        ("last", c_void_p),
         ("cache", POINTER(c_void_p)),
         ("rope", POINTER(c_void_p)),
         ("scales", c_void_p),
         ("coded", c_void_p),
         ("energy", c_void_p),
         ("logits", c_void_p),
+        ("hidden", c_void_p),
         ("router", POINTER(Router)),
     ]
 
