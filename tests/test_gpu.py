@@ -32,6 +32,7 @@ from composer.model.runtime.nf4.choice import difference
 from composer.model.runtime.nf4.linear import Nf4Linear
 from composer.model.runtime.nf4.plan import plans
 from composer.model.runtime.nf4.stacking import stack
+from composer.model.runtime.token_routing import RouterConfig
 from tests.tools import tiny
 from tests.tools.random_bases import peft_logits, random_nf4, relative_distance, save_adapter
 from tests.tools.real_shapes import config_of
@@ -199,16 +200,20 @@ def graph_runner(engine: Engine) -> CudaGraphRunner:
     return made if isinstance(made, CudaGraphRunner) else CudaGraphRunner(made)
 
 
-def greedy(engine: Engine, runner, count: int, steps: int = 16, seed: int = 0) -> dict[int, list[int]]:
-    """The ids of rows of unlike length and gates, decoded by one batch."""
+def greedy(
+    engine: Engine, runner, count: int, steps: int = 16, seed: int = 0, routed: bool = False
+) -> dict[int, list[int]]:
+    """The ids of rows of unlike length and gates, decoded by one batch. routed: every other one by token."""
     layout = engine.snapshot.layout
     draw = np.random.default_rng(seed)
+    part = np.ones(len(layout.bank.names), bool)
     rows = [
         BatchRow(
             key,
             draw.integers(5, 20000, 6 + 9 * key).tolist(),
             LogitMixture.one(draw.uniform(0, 1, (layout.layers, len(layout.bank.names)))),
             GREEDY,
+            router=RouterConfig(part, 1.0, True, by_norm=key % 4 == 0) if routed and key % 2 == 0 else None,
         )
         for key in range(count)
     ]
@@ -234,6 +239,16 @@ def test_graphs_give_the_texts_of_the_same_pass_uncaptured(base, count):
     graphed = greedy(base, graphs, count)
     uncaptured = CudaGraphRunner(graphs.inner, lambda run: run)
     assert graphs.captured and graphed == greedy(base, uncaptured, count)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_token_routed_rows_are_captured_too(base, count):
+    graphs = graph_runner(base)
+    graphed, before = greedy(base, graphs, count, routed=True), graphs.captured
+    uncaptured = CudaGraphRunner(graphs.inner, lambda run: run)
+    assert graphed == greedy(base, uncaptured, count, routed=True)
+    greedy(base, graphs, count, seed=1, routed=True)
+    assert graphs.captured == before
 
 
 def test_a_second_text_replays_what_the_first_captured(base):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Thread
 
 import numpy as np
@@ -17,11 +18,13 @@ from composer.model.logit_mixture import LogitMixture
 from composer.model.rank_layout import Layout
 from composer.model.runtime.batch import Batch, BatchRow
 from composer.model.runtime.cuda_graphs import SHORTEST_BUCKET, CudaGraphRunner, length_bucket, padded
+from composer.model.runtime.graphs import routing
 from composer.model.runtime.graphs.kv_pool import BLANK, BLOCK
 from composer.model.runtime.graphs.opaque import OpaqueLinear
 from composer.model.runtime.graphs.rank_padding import RankPadding
 from composer.model.runtime.graphs.warm_up import compile_step, likely_shapes, warm_up
 from composer.model.runtime.kv_cache import cache_for
+from composer.model.runtime.token_routing import RouterConfig
 from tests.tools import tiny
 from tests.tools.tape import Tape
 
@@ -158,6 +161,66 @@ def test_other_adapters_of_the_same_summed_rank_replay_what_is_there(alike):
     for turn in range(6):
         text(graphs, layouts[turn % 2], [row(layouts[turn % 2], 7), row(layouts[turn % 2], 8)])
     assert tape.captures == 4
+
+
+def routed(layout: Layout, key: int, router: RouterConfig | None) -> BatchRow:
+    return replace(row(layout, key), router=router)
+
+
+def routes(count: int) -> list[RouterConfig | None]:
+    """A router of each kind among so many adapters, and none."""
+    every, some = np.ones(count, bool), np.arange(count) > 0
+    return [
+        RouterConfig(every, 1.0, True),
+        None,
+        RouterConfig(some, 0.4, False),
+        RouterConfig(every, 1.0, True, by_norm=True, top=1),
+    ]
+
+
+def test_token_routed_rows_are_captured_and_give_what_the_pass_gives(engine):
+    graphs, tape = graphs_of(engine)
+    layout = engine.snapshot.layout
+    for turn in range(3):
+        own = routes(3)[turn:] + routes(3)[:turn]  # other rows have other routes
+        ours, theirs = (Texts(runner, layout) for runner in (graphs, engine.runner))
+        for each in (ours, theirs):
+            each.batch.add([routed(layout, 10 * turn + key, kind) for key, kind in enumerate(own)], layout)
+        assert ours.steps(5) == theirs.steps(5)
+        for one, other in zip(ours.runner.heard, theirs.runner.heard, strict=True):
+            torch.testing.assert_close(one[0], other[0], atol=1e-4, rtol=0)
+            torch.testing.assert_close(one[1].coded, other[1].coded, atol=1e-4, rtol=1e-3)
+        assert tape.captures == 1
+    plain = [row(layout, key) for key in range(4)]
+    assert text(graphs, layout, plain) == text(engine.runner, layout, [row(layout, key) for key in range(4)])
+    assert tape.captures == 2  # rows that are not routed have a graph without scores
+
+
+def test_routed_rows_of_other_adapters_replay_what_is_there(alike):
+    graphs, tape = graphs_of(alike)
+    for names in ("abc", "bcd", "abc", "abcd", "cab"):
+        layout = some(alike, names)
+        ours, theirs = ([routed(layout, 7, routes(len(names))[kind]) for kind in (0, 3, 1)] for _ in range(2))
+        assert text(graphs, layout, ours) == text(alike.runner, layout, theirs), names
+    assert tape.captures == 1
+
+
+def test_routed_rows_wait_uncaptured_for_their_graph_in_the_background(engine):
+    graphs, tape = graphs_of(engine)
+    layout = engine.snapshot.layout
+    with graphs.in_background([]) as queue:
+        ours, theirs = ([routed(layout, 3, routes(3)[0]), row(layout, 4)] for _ in range(2))
+        assert text(graphs, layout, ours) == text(engine.runner, layout, theirs)
+        assert tape.captures == 0 and [shape.adapters for shape in queue] == [4]
+
+
+def test_rows_routed_among_too_many_adapters_go_around_graphs(alike, monkeypatch):
+    monkeypatch.setattr(routing, "ADAPTERS", (2,))
+    graphs, tape = graphs_of(alike)
+    layout = some(alike, "abc")
+    ours, theirs = ([routed(layout, 3, routes(3)[0])] for _ in range(2))
+    assert text(graphs, layout, ours) == text(alike.runner, layout, theirs)
+    assert tape.captures == 0
 
 
 def test_a_set_that_is_loaded_is_not_copied_again(alike, monkeypatch):

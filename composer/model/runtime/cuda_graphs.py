@@ -32,13 +32,14 @@ from composer.model.runtime.graphs.kv_pool import (
     stamps,
 )
 from composer.model.runtime.graphs.rank_padding import Bucket, RankPadding
+from composer.model.runtime.graphs.routing import adapter_bucket, load_routes
 from composer.model.runtime.kv_cache import KVCache
 from composer.model.runtime.llama.layer_table import DecodePlan, grouped_layers
 from composer.model.runtime.llama.llm_int8 import waits_for_host
 from composer.model.runtime.llama.runner import HEAD, LlamaRunner
 from composer.model.runtime.prefill import PrefillOutput
 from composer.model.runtime.runner import Inputs
-from composer.model.runtime.token_routing import RouterConfig
+from composer.model.runtime.token_routing import RouterConfig, TokenRouter
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +63,25 @@ class GraphShape(NamedTuple):
     # Positions that attention covers.
     length: int
     dtype: torch.dtype
+    # How many adapters rows may be routed among, one of routing.ADAPTERS; 0: no row is token-routed.
+    adapters: int = 0
 
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """What a batch decodes with: a layout, and the rows' scales on its padded rank axis."""
+    """What a batch decodes with: a layout, the rows' scales on its padded rank axis, and their routes."""
 
     layout: Layout
     padding: RankPadding
     scales: torch.Tensor  # [B, Zp]
     stamp: int
+    # On the layout's own axis; None where no row is token-routed.
+    router: TokenRouter | None = None
+
+    @property
+    def adapters(self) -> int:
+        """See GraphShape."""
+        return 0 if self.router is None else adapter_bucket(len(self.layout.bank.names)) or 0
 
 
 @dataclass
@@ -83,8 +93,9 @@ class _Graph:
     blocks: torch.Tensor  # [S, length / BLOCK]
     scales: torch.Tensor  # [S, Zp]
     replay: Callable[[], PassOutput]
-    # Whether what was captured is compiled code.
+    # Whether what was captured is compiled code, or never will be.
     compiled: bool
+    router: TokenRouter | None
     # Of the plan and the cache that the inputs are from, and the number of rows.
     filled: tuple[int, int, int] | None = None
 
@@ -93,8 +104,9 @@ class CudaGraphRunner:
     """LlamaRunner under CUDA graphs; see composer.model.runtime.runner.ModelRunner.
 
     Several batches may run at once, in threads of their own: their passes are launched one after another, and
-    each has its own blocks of the pool. Passes that no graph is made for run as they are: rows that are
-    token-routed, ranks beyond the last bucket, and caches that do not come from `cache`.
+    each has its own blocks of the pool. Passes that no graph is made for run as they are: ranks beyond the
+    last bucket, rows routed among more adapters than the last of routing.ADAPTERS, and caches that do not
+    come from `cache`. Token-routed rows are captured, and not compiled.
 
     capture: how a pass is recorded; one that returns `run` itself makes a CudaGraphRunner without a GPU.
     tokens: of the pool at first.
@@ -161,12 +173,12 @@ class CudaGraphRunner:
     def prepare(
         self, layout: Layout, gates: torch.Tensor, routes: Sequence[RouterConfig | None] = ()
     ) -> GraphPlan | DecodePlan:
-        padding = None if any(routes) else self._padding(layout)
-        if padding is None:
+        padding, router = self._padding(layout), TokenRouter.of(layout, routes)
+        if padding is None or (router is not None and adapter_bucket(len(layout.bank.names)) is None):
             return self._inner.prepare(layout, gates, routes)
         own = layout.scales(gates)  # [B, Z]
         scales = own.new_zeros(len(own), padding.bucket.width).index_copy_(1, padding.columns, own)
-        return GraphPlan(layout, padding, scales, next(stamps))
+        return GraphPlan(layout, padding, scales, next(stamps), router)
 
     @torch.no_grad()
     def __call__(
@@ -177,9 +189,15 @@ class CudaGraphRunner:
             if isinstance(plan, DecodePlan):
                 return self._uncaptured(self._inner, plan, inputs, cache)
             adapters = self._load(plan.layout, plan.padding)
+            if plan.router is not None:
+                adapters.axis(plan.adapters).load(plan.layout, plan.padding)
             graph = self._graph(plan, inputs, cache) if isinstance(cache, PagedCache) else None
             if graph is None:
-                under = DecodePlan.of(adapters.table, plan.scales)
+                router = None
+                if plan.router is not None:
+                    router = adapters.axis(plan.adapters).router(len(inputs.tokens))
+                    load_routes(router, plan.router)
+                under = DecodePlan.of(adapters.table, plan.scales, router)
                 logits, telemetry = self._uncaptured(adapters.runner, under, inputs, cache)
             else:
                 logits, telemetry = self._replayed(graph, plan, inputs, cache)
@@ -192,12 +210,16 @@ class CudaGraphRunner:
         """How many graphs there are."""
         return len(self._graphs)
 
-    def shape(self, layout: Layout, rows: int, length: int) -> GraphShape | None:
-        """The graph for so many rows under a layout, up to this length; None if there can be none."""
+    def shape(self, layout: Layout, rows: int, length: int, adapters: int = 0) -> GraphShape | None:
+        """The graph for so many rows under a layout, up to this length; None if there can be none.
+
+        adapters: see GraphShape.
+        """
         padding = self._padding(layout)
         if padding is None:
             return None
-        return GraphShape(padding.bucket, padded(rows), length_bucket(length), _dtype(layout, padding.bucket))
+        bucket = padding.bucket
+        return GraphShape(bucket, padded(rows), length_bucket(length), _dtype(layout, bucket), adapters)
 
     def record(self, shape: GraphShape) -> None:
         """Capture a graph, in place of one that is there for this shape.
@@ -212,7 +234,9 @@ class CudaGraphRunner:
             tokens, positions = (torch.zeros(shape.rows, dtype=torch.int64, device=device) for _ in range(2))
             blocks = torch.full((shape.rows, shape.length // BLOCK), SPARE, device=device)
             scales = torch.zeros(shape.rows, shape.bucket.width, dtype=shape.dtype, device=device)
-            plan, inputs = DecodePlan.of(adapters.table, scales), Inputs(tokens, positions, shape.length)
+            router = adapters.axis(shape.adapters).router(shape.rows) if shape.adapters else None
+            plan = DecodePlan.of(adapters.table, scales, router)
+            inputs = Inputs(tokens, positions, shape.length)
             runner, pool = adapters.runner, self.pool
             runner.compiled = self._compiled
 
@@ -221,8 +245,9 @@ class CudaGraphRunner:
                 return runner(plan, inputs, pool.view(pool.places(blocks)))
 
             self._graphs.pop(shape, None)
-            compiled = self._has_code(adapters, shape.rows)
-            self._graphs[shape] = _Graph(tokens, positions, blocks, scales, self._capture(run), compiled)
+            compiled = bool(shape.adapters) or self._has_code(adapters, shape.rows)
+            captured = self._capture(run)
+            self._graphs[shape] = _Graph(tokens, positions, blocks, scales, captured, compiled, router)
             self.captured += 1
             if len(self._graphs) > MOST_GRAPHS:
                 self._synchronize()
@@ -280,7 +305,7 @@ class CudaGraphRunner:
         """The graph of this pass, captured now if it is not awaited from the background."""
         cache.reserve(len(inputs.tokens))
         self._forget_moved()
-        shape = self.shape(plan.layout, len(inputs.tokens), inputs.length)
+        shape = self.shape(plan.layout, len(inputs.tokens), inputs.length, plan.adapters)
         if shape is None or self._uncapturable:
             return None
         if shape not in self._graphs:
@@ -311,6 +336,8 @@ class CudaGraphRunner:
             graph.blocks[:rows, known:] = BLANK
             graph.scales[rows:] = 0
             graph.scales[:rows].copy_(plan.scales)
+            if graph.router is not None and plan.router is not None:
+                load_routes(graph.router, plan.router)
             graph.filled = filled
         logits, telemetry = graph.replay()
         cache.advance(rows)

@@ -125,8 +125,7 @@ class TokenRouter:
         assert score is not None  # some row is routed
         score = score.unflatten(1, (-1, count)).masked_fill(~part, float("-inf"))  # [M, S, N]
         if top is not None:
-            place = score.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
-            score = score.masked_fill(place >= top, float("-inf"))
+            score = score.masked_fill(_places(score) >= top, float("-inf"))
         share = score.softmax(dim=2)
         factor = torch.where(part, keep + swing * share, 1.0)  # where nobody takes part the share is NaN
         return factor.flatten(1)[:, cell].to(z.dtype)
@@ -137,7 +136,7 @@ class TokenRouter:
 
     def _norm(self, z: torch.Tensor, own: torch.Tensor, start: int, paths: Sequence[str]) -> torch.Tensor:
         """|s_i B_i A_i x|, [M, S N]. The scaling comes last: of another row's adapter it may be infinite."""
-        known = self.layout.once(_grams)
+        known = self.layout.once(grams_of)
         grams = [known[path].to(z.device) for path in paths]
         parts = z.float().split([len(gram) for gram in grams], dim=1)  # S of [M, R of the site]
         squares = torch.cat([part @ gram * part for part, gram in zip(parts, grams, strict=True)], dim=1)
@@ -150,6 +149,17 @@ class TokenRouter:
         return lambda z, start, end: self(z, origin + start, origin + end, row)
 
 
-def _grams(layout: Layout) -> dict[str, torch.Tensor]:
+def _places(score: torch.Tensor) -> torch.Tensor:
+    """How many of the last dimension's scores come before each: those that are larger, and equal ones in
+    their order. [..., N] int64.
+
+    Without a sort, which graphs need not be able to record.
+    """
+    mine, others = score[..., :, None], score[..., None, :]  # [..., N, 1], [..., 1, N]
+    first = torch.ones(score.shape[-1], score.shape[-1], dtype=torch.bool, device=score.device).tril(-1)
+    return ((others > mine) | ((others == mine) & first)).sum(dim=-1)
+
+
+def grams_of(layout: Layout) -> dict[str, torch.Tensor]:
     """B^T B of each site, [R, R]."""
     return {path: layout.bank.sites[path].gram for path in layout.spans}

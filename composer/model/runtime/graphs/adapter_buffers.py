@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -20,6 +20,7 @@ from composer.adapters.bank import AdapterBank, LoraFactors, SiteFactors
 from composer.model.rank_layout import Layout
 from composer.model.runtime.graphs.opaque import compilable
 from composer.model.runtime.graphs.rank_padding import Bucket, RankPadding
+from composer.model.runtime.graphs.routing import RoutedAxis
 from composer.model.runtime.llama.families import Block
 from composer.model.runtime.llama.fused_linear import LinearGroup
 from composer.model.runtime.llama.layer import Group, Layer, SiteSlice
@@ -77,6 +78,13 @@ class BufferedAdapters:
     sites: dict[str, tuple[torch.Tensor, torch.Tensor]]
     # All of the bucket's buffers, one after another.
     memory: torch.Tensor
+    _axes: dict[int, RoutedAxis] = field(default_factory=dict)
+
+    def axis(self, adapters: int) -> RoutedAxis:
+        """What token-routed rows among so many adapters read; one of routing.ADAPTERS."""
+        if adapters not in self._axes:
+            self._axes[adapters] = RoutedAxis.of(self.table.layout, self.bucket, adapters)
+        return self._axes[adapters]
 
     def load(self, layout: Layout) -> None:
         """Copy a layout's factors into the buffers. The columns that it does not have are 0."""
@@ -195,14 +203,12 @@ class _GroupSites:
     @classmethod
     def of(cls, block: Block, layer: Layer, bucket: Bucket) -> list[_GroupSites]:
         found, paths = [], frozenset(bucket.paths)
-        for names, field in zip(GROUPS, _group_fields(layer), strict=True):
+        for names, own in zip(GROUPS, _group_fields(layer), strict=True):
             gated = [block.module.get_submodule(name) for name in names]
             here = tuple((place, each.path) for place, each in enumerate(gated) if each.path in paths)
             if here:
-                rank, widths = len(here) * bucket.rank, getattr(layer, field).widths
-                found.append(
-                    cls(field, widths, here, ((rank, gated[0].base.in_features), (sum(widths), rank)))
-                )
+                rank, widths = len(here) * bucket.rank, getattr(layer, own).widths
+                found.append(cls(own, widths, here, ((rank, gated[0].base.in_features), (sum(widths), rank))))
         return found
 
     def under(
