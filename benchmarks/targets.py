@@ -150,7 +150,7 @@ def _of_8b(of: str, over_peft: float, gigabytes: float) -> tuple[Target, ...]:
         _gpu(of, "60 loaded and 3 in use / 3 loaded", 0.95, steps("loaded 60", "ours 3")),
         _gpu(
             of,
-            "most memory, 8 adapters, 32 slots reading prompts",
+            "most memory, 8 adapters, 32 slots, prompts of 1,000 tokens",
             gigabytes,
             lambda figures: figures["long prompts"]["memory"] / 1e9,
             " GB",

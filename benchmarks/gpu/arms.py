@@ -39,6 +39,8 @@ from composer.model.loading import Base, load_base
 
 BARE_TOKENS = 32
 LONG_PROMPT = 1000
+# Tokens of keys and values that the bar of each group leaves memory for, beside weights and adapters.
+KV_TOKENS = {"bf16": 12288, "nf4": 4096}
 
 
 class Arms:
@@ -199,12 +201,14 @@ class Arms:
         prompt = prompt_of(self.base.count_tokens, length, text=f"{TEXT} " * 9)
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        with closing(Scheduler(engine, slots=throughput.SLOTS)) as scheduler:
+        tokens = KV_TOKENS.get(self._group, 0)
+        with closing(Scheduler(engine, slots=throughput.SLOTS, kv_tokens=tokens)) as scheduler:
             throughput.crowd(scheduler, engine.names, [prompt] * max(self._plan.users), self._plan)
         return {
             "memory": _peak(self._device),
             "rows": max(self._plan.users),
             "prompt_tokens": self.base.count_tokens(prompt),
+            "kv_tokens": tokens,
         }
 
     def _step_table(self) -> dict:

@@ -24,7 +24,7 @@ from composer.core.errors import ComposerError
 from composer.core.fault_messages import out_of_memory
 from composer.core.results import Fusion, Step
 from composer.engine.backoff import LONGEST, Backoff
-from composer.engine.capacity import Capacity
+from composer.engine.capacity import Capacity, Room
 from composer.engine.engine import AnyComposition, Engine
 from composer.engine.execution import Executor, TaskLine, place_in_line
 from composer.engine.session import DecodeSession, SessionRow, check_slots
@@ -46,6 +46,9 @@ FAILING = (
     "seconds; if that fails too, tell whoever runs it, whose log says why."
 )
 CLOSING = "The server is shutting down. Try again when it is back."
+
+# The least that any row needs.
+LEAST = Room(1, 0)
 
 T = TypeVar("T")
 
@@ -99,8 +102,10 @@ class Scheduler:
     """Feeds one running batch of an engine from any number of threads.
 
     slots: branches that decode together; a row of most methods has one. queue: requests that may wait.
-    max_seq_len: tokens of the longest row, prompt and continuation. pause: waits so many seconds between
-    restarts of a decoding thread that fails again and again; None: by the clock, or until it is closed.
+    max_seq_len: tokens of the longest row, prompt and continuation. kv_tokens: tokens of the running rows
+    whose keys and values are held together, or 0 for no limit; a longer row runs alone. pause: waits so many
+    seconds between restarts of a decoding thread that fails again and again; None: by the clock, or until it
+    is closed.
 
     Texts equal those of Engine.generate, token for token, up to rounding.
     """
@@ -112,6 +117,7 @@ class Scheduler:
         queue: int = 64,
         max_seq_len: int = 2048,
         pause: Callable[[float], object] | None = None,
+        kv_tokens: int = 0,
     ):
         self.engine, self.slots, self.queue = engine, slots, queue
         self.max_seq_len = min(max_seq_len, engine.base.context)
@@ -126,7 +132,7 @@ class Scheduler:
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
-        self._capacity, self._cores = Capacity(slots), cores()
+        self._capacity, self._cores = Capacity(slots, tokens=kv_tokens), cores()
         self._backoff, self._pause = Backoff(), pause or self._wait_unless_closed
 
     @property
@@ -197,7 +203,7 @@ class Scheduler:
             if self._closed:
                 raise ComposerError(CLOSING)
             if not background:
-                self.check_capacity(len(row.mixture))
+                self.check_capacity(Room.of(row))
             (self._background if background else self._waiting).append(handle)
             self._start()
         return handle
@@ -228,13 +234,13 @@ class Scheduler:
 
         return execute
 
-    def check_capacity(self, branches: int = 1) -> None:
-        """Raise the ComposerError that submitting a row with so many branches would raise."""
+    def check_capacity(self, need: Room = LEAST) -> None:
+        """Raise the ComposerError that submitting a row which needs so much would raise."""
         with self._changed:
             if self._closed:
                 raise ComposerError(CLOSING)
             served, waiting, free = self._line()
-            if (waiting or branches > free) and len(waiting) >= self.queue:
+            if (waiting or not free.holds(need)) and len(waiting) >= self.queue:
                 raise ComposerError(
                     f"Server busy: {len(served)} running, {len(waiting)} queued. Try again in a minute."
                 )
@@ -245,14 +251,15 @@ class Scheduler:
             _, waiting, _ = self._line()
             return waiting.index(handle) + 1 if handle in waiting else 0
 
-    def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], int]:
-        """Requests with slots now or after the next pass; those that wait; free slots. Needs the lock."""
+    def _line(self) -> tuple[list[RequestHandle], list[RequestHandle], Room]:
+        """Requests with slots now or after the next pass; those that wait; what is free. Needs the lock."""
         here = [each for each in (*self._running.values(), *self._waiting) if not each.gone]
-        free = self._capacity.branches
+        free = self._capacity.room
         for index, handle in enumerate(here):
-            if len(handle.row.mixture) > free:
+            need = Room.of(handle.row)
+            if index and not free.holds(need):
                 return here[:index], here[index:], free
-            free -= len(handle.row.mixture)
+            free = free.less(need)
         return here, [], free
 
     def wake(self) -> None:
@@ -366,35 +373,37 @@ class Scheduler:
 
     def _admit(self) -> list[RequestHandle]:
         self._capacity.grow()
-        free = self._capacity.branches - sum(len(each.row.mixture) for each in self._running.values())
+        free = self._capacity.room
+        for handle in self._running.values():
+            free = free.less(Room.of(handle.row))
         overdue = self._waiting and self._background and self._background[0].since < self._waiting[0].since
         if overdue and (joining := self._admit_background(free)):
             return joining
         joining = []
         longest = prompts = 0
         if self._waiting and not self._running:
-            free = max(free, len(self._waiting[0].row.mixture))  # it runs, if alone
-        while self._waiting and len(self._waiting[0].row.mixture) <= free:
+            free = free.or_more(Room.of(self._waiting[0].row))  # it runs, if alone
+        while self._waiting and free.holds(Room.of(self._waiting[0].row)):
             row = self._waiting[0].row
             longest, prompts = max(longest, len(row.ids)), prompts + len(row.mixture)
             if joining and longest * prompts > READ_TOKENS:
                 break
             handle = self._waiting.popleft()
-            free -= len(row.mixture)
+            free = free.less(Room.of(row))
             self._running[row.key] = handle
             joining.append(handle)
         if not self._waiting and not joining:
             joining = self._admit_background(free)
         return joining
 
-    def _admit_background(self, free: int) -> list[RequestHandle]:
+    def _admit_background(self, free: Room) -> list[RequestHandle]:
         """One request of low priority, as long as all of them leave half of the slots to others."""
         if not self._background:
             return []
         handle, row = self._background[0], self._background[0].row
         taken = sum(len(each.row.mixture) for each in self._running.values() if each.background)
         need = len(row.mixture)
-        if need > free or (taken and taken + need > self._capacity.branches // 2):
+        if not free.holds(Room.of(row)) or (taken and taken + need > self._capacity.branches // 2):
             return []
         self._background.popleft()
         self._running[row.key] = handle

@@ -81,6 +81,12 @@ class Settings:
         _number(int, 1, 256),
         "texts that are written at the same time (32; one on ZeroGPU)",
     )
+    kv_tokens: int = _setting(
+        0,
+        "COMPOSER_KV_TOKENS",
+        _number(int, 0, 100_000_000),
+        "tokens of running texts and their prompts that memory holds at once; others wait (0: no limit)",
+    )
     queue_size: int = _setting(
         16, "COMPOSER_QUEUE_SIZE", _number(int, 1, 1000), "requests that may wait for a place (16)"
     )

@@ -157,7 +157,7 @@ def gpu_results() -> dict:
     counts = {"1": {**batched, "total": 150.0}, "32": {**batched, "total": 3000.0}}
     figures["floor"] = {"bytes": 15e9, "bandwidth": 3e12, "seconds": 0.005}
     figures["users"] = {"tokens": 60, "slots": 32, "counts": counts}
-    figures["long prompts"] = {"memory": 19e9, "rows": 32, "prompt_tokens": 960}
+    figures["long prompts"] = {"memory": 19e9, "rows": 32, "prompt_tokens": 960, "kv_tokens": 12288}
     figures["step"] = {
         "kernels": {"gemv": {"ms": 5.0, "launches": 128.0}},
         "others": {"ms": 0.28, "launches": 64.0},
@@ -234,7 +234,7 @@ def test_gpu_bars_are_read_from_each_format_of_the_section():
         "32 users, first token p95": (0.4, "yes"),
         "12 loaded and 3 in use / 3 loaded": (66 / 67, "yes"),
         "60 loaded and 3 in use / 3 loaded": (66 / 69, "yes"),
-        "most memory, 8 adapters, 32 slots reading prompts": (19, "yes"),
+        "most memory, 8 adapters, 32 slots, prompts of 1,000 tokens": (19, "yes"),
     }
     bf16 = {claim: found for claim, found in said.items() if claim.startswith("bf16")}
     assert bf16.keys() == {f"bf16: {claim}" for claim in expected}

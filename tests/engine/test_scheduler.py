@@ -114,6 +114,24 @@ def test_one_free_slot_is_too_few_for_a_row_of_more_branches(engine, monkeypatch
     house.close()
 
 
+def test_texts_wait_where_their_keys_and_values_would_be_too_many(engine, monkeypatch):
+    monkeypatch.setattr(engine, "end_tokens", frozenset())
+    sampling = Sampling(max_new_tokens=50, seed=3)
+    # A text of up to 64 tokens takes a block of 64: two at a time, though there are slots for four.
+    house = Scheduler(engine, slots=4, kv_tokens=128)
+    most, running = [], house._join
+    monkeypatch.setattr(house, "_join", lambda *given: (running(*given), most.append(len(house._running))))
+    requests = [("Hello", Composition(), sampling), ("You", THREE_VOICES, sampling)]
+    requests = [requests[0], requests[0], requests[1], requests[0], requests[0]]
+    try:
+        written = written_together(house, requests)
+    finally:
+        house.close()
+    check_same([list(engine.generate(*request)) for request in requests], written)
+    # Three voices take 192, more than there may ever be: they run alone.
+    assert max(most) == 2 and 1 in most
+
+
 def test_a_full_server_says_so(scheduler):
     held = [scheduler.submit("Guest", Composition(), LONG).events() for _ in range(4)]
     for events in held:

@@ -21,6 +21,7 @@ def test_every_variable_is_read():
         "COMPOSER_MAX_NEW_TOKENS": "20",
         "COMPOSER_TIME_LIMIT": "2.5",
         "COMPOSER_SLOTS": "7",
+        "COMPOSER_KV_TOKENS": "4096",
         "COMPOSER_QUEUE_SIZE": "3",
         "COMPOSER_MAX_ADDED": "0",
         "COMPOSER_VISITOR_MB": "10",
@@ -40,7 +41,7 @@ def test_every_variable_is_read():
         "COMPOSER_REPLICAS": "4",
     }
     assert set(env) == set(VARIABLES)
-    written = ("mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 3, 0, 10, 20, 30, True, 5.0, True)
+    written = ("mine.yaml", "big", "0.0.0.0", 8000, 100, 20, 2.5, 7, 4096, 3, 0, 10, 20, 30, True, 5.0, True)
     more = (False, 310.5, 3, 4000, 9000, 2, 5, ("class", "a:b"), 4)
     assert Settings.from_env(env) == Settings(*written, *more)
 

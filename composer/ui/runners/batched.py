@@ -67,7 +67,9 @@ class BatchedRunner(Runner):
     ):
         super().__init__(engine, added, budgets)
         longest = engine.base.prompt_limit + settings.max_new_tokens
-        self.scheduler = Scheduler(engine, settings.slots, settings.queue_size, longest)
+        self.scheduler = Scheduler(
+            engine, settings.slots, settings.queue_size, longest, kv_tokens=settings.kv_tokens
+        )
         self._read_next = NextTokenReader(engine)
         self._preview: Future | None = None  # the newest one, whoever's it is
 

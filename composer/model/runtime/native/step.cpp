@@ -27,8 +27,8 @@
 namespace {
 
 // LANES: floats of a vector, which is one register; compilers take wider ones apart through memory.
-// TILE, TOKENS: output features and rows of the batch that are multiplied at once, as many as the registers hold
-// sums of.
+// TILE, TOKENS: output features and rows of the batch that are multiplied at once, as many as the registers
+// hold sums of.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, TILE = 5, TOKENS = 5;  // of 32 registers
 #elif defined(__AVX2__) && defined(__F16C__)
@@ -206,9 +206,11 @@ inline Floats summed(int64_t count, Part part) {
 
 inline float dot(const float *a, const float *b, int64_t n) {
   const int64_t whole = n / LANES;
-  float sum = total(summed(whole, [&](int64_t i, Floats &s) { s += load(a + i * LANES) * load(b + i * LANES); }));
-  for (int64_t k = whole * LANES; k < n; k++) sum += a[k] * b[k];
-  return sum;
+  float dotted = total(summed(whole, [&](int64_t i, Floats &sum) {
+    sum += load(a + i * LANES) * load(b + i * LANES);
+  }));
+  for (int64_t k = whole * LANES; k < n; k++) dotted += a[k] * b[k];
+  return dotted;
 }
 
 // y += s x
@@ -455,8 +457,8 @@ inline void dot_plain(const T *data, const float *x, int64_t n, float *out) {
     for (int r = 0; r < N; r++) out[r] += single(data[r * n + k]) * x[k];
 }
 
-// out[r] = <row r, x> of N rows of `count` groups. part(r, g) is what a group gives but for its scale; sums are
-// what a row begins with, and its scales [N, count].
+// out[r] = <row r, x> of N rows of `count` groups. part(r, g) is what a group gives but for its scale; sums
+// are what a row begins with, and its scales [N, count].
 template <int N, typename Part>
 inline void dot_groups(int64_t count, const float *scale, Floats *sums, Part part, float *out, Ahead ahead) {
   Floats sum[N];
@@ -936,8 +938,9 @@ class Decoder {
     float *share = factor + count;
     for (int64_t i = 0; i < count; i++) {
       int64_t before = 0;
-      for (int64_t j = 0; part[i] && j < count; j++)
-        before += part[j] && (factor[j] > factor[i] || (factor[j] == factor[i] && j < i));
+      if (part[i] && router.top[row] < count)
+        for (int64_t j = 0; j < count; j++)
+          before += part[j] && (factor[j] > factor[i] || (factor[j] == factor[i] && j < i));
       share[i] = part[i] && before < router.top[row] ? factor[i] : -INFINITY;
       highest = std::max(highest, share[i]);
     }
@@ -953,8 +956,9 @@ class Decoder {
     if (input.rows == 1) {
       const Arranged at{input.x, own.sums.data(), own.turned.data()};
       int64_t row = begin;
-      for (; row + TOGETHER <= end; row += TOGETHER) dot_rows<TOGETHER>(w, row, at, own.scales.data(), out + row);
-      for (; row < end; row++) dot_rows<1>(w, row, at, own.scales.data(), out + row);
+      float *room = own.scales.data();
+      for (; row + TOGETHER <= end; row += TOGETHER) dot_rows<TOGETHER>(w, row, at, room, out + row);
+      for (; row < end; row++) dot_rows<1>(w, row, at, room, out + row);
       for (row = begin; w.bias && row < end; row++) out[row] += w.bias[row];
       return;
     }
@@ -999,8 +1003,8 @@ class Decoder {
   }
 
   // Columns [left, right) of a row of out [M, features] += z B^T; before, their squares go to the energy.
-  void add_lora(const Layer &layer, const Linear &linear, float *out, int64_t row, int64_t left, int64_t right,
-                double *energy) {
+  void add_lora(const Layer &layer, const Linear &linear, float *out, int64_t row, int64_t left,
+                int64_t right, double *energy) {
     out += row * linear.weight.rows;
     const float *z = step_.coded + row * step_.ranks + layer.origin + linear.start;
     for (int64_t s = 0; s < linear.sites; s++) {
@@ -1008,9 +1012,10 @@ class Decoder {
       const int64_t from = std::max(left, site.left), to = std::min(right, site.right);
       if (from >= to) continue;
       const int64_t width = site.right - site.left, ranks = site.bottom - site.top, column = from - site.left;
-      energy[row] += site.B.storage == F32
-                         ? add_product(out + from, row_of<float>(site.B, 0) + column, width, ranks, z + site.top, to - from)
-                         : add_product(out + from, row_of<uint16_t>(site.B, 0) + column, width, ranks, z + site.top, to - from);
+      auto add = [&](const auto *B) {
+        return add_product(out + from, B + column, width, ranks, z + site.top, to - from);
+      };
+      energy[row] += site.B.storage == F32 ? add(row_of<float>(site.B, 0)) : add(row_of<uint16_t>(site.B, 0));
     }
   }
 
@@ -1031,6 +1036,11 @@ class Decoder {
       work(row, std::max<int64_t>(begin - row * width, 0), std::min(end - row * width, width));
   }
 
+  // Where a row's keys of a head begin in a layer's cache; values come kv_heads after them.
+  float *slot(int64_t at, int64_t row, int64_t kv) const {
+    return step_.cache[at] + (step_.slots[row] * 2 * model_.kv_heads + kv) * step_.length * model_.width;
+  }
+
   // A head's adapters, norm and rotation; keys and values go to the cache.
   void head(int64_t at, const Layer &layer, int64_t row, int64_t head, double *energy) {
     const int64_t D = model_.width, left = head * D, position = step_.positions[row];
@@ -1039,7 +1049,7 @@ class Decoder {
     float *target = &shared_.heads[(row * model_.heads + head) * D];
     const int64_t kv = head - model_.heads;
     if (kv >= 0)
-      target = step_.cache[at] + ((step_.slots[row] * 2 * model_.kv_heads + kv) * step_.length + position) * D;
+      target = slot(at, row, kv) + position * D;
     if (kv >= model_.kv_heads) {
       std::memcpy(target, x, D * sizeof(float));
       return;
@@ -1061,8 +1071,7 @@ class Decoder {
     const int64_t first = layer.window ? std::max<int64_t>(0, last + 1 - layer.window) : 0;
     const int64_t count = last + 1 - first, padded = (count + LANES - 1) / LANES * LANES;
     const float *query = &shared_.heads[(row * model_.heads + head) * D];
-    const int64_t place = step_.slots[row] * 2 * model_.kv_heads + kv;
-    const float *keys = step_.cache[at] + (place * step_.length + first) * D;
+    const float *keys = slot(at, row, kv) + first * D;
     const float *values = keys + model_.kv_heads * step_.length * D;
     float *mixed = &shared_.mixed[(row * model_.heads + head) * D], *scores = own.scores.data();
     for (int64_t t = 0; t < count; t += TILE) {
