@@ -29,6 +29,8 @@ FLAGS = (
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Seconds for a loaded machine to import torch, load the base and serve; waiting ends earlier when it can.
 PATIENCE = 400
+# What the log of a page says when it writes at full speed, if it has a compiler.
+COMPILED = "the decoding step is compiled"
 # Of a log, as much as is searched for words that it begins with.
 LOG_BYTES = 1_000_000
 

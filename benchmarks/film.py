@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from benchmarks.chromium import chromium, serving
+from benchmarks.chromium import COMPILED, chromium, serving
 from benchmarks.hands import write_until_passed
 
 MOVING = "page.webp"
@@ -25,7 +25,6 @@ QUALITY = 62
 # Draws of a new seed until a lesson's text has what it asks for.
 TRIES = 8
 # Of the app's log: from here on words come as fast as they do a minute after a start.
-COMPILED = "the decoding step is compiled"
 # Milliseconds for a text of a busy machine.
 PATIENCE = 120_000
 

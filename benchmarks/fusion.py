@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import count
+
 import torch
 
 from benchmarks import peft_baseline
 from benchmarks.fixture import BenchFixture
 from benchmarks.peft_baseline import Model
-from benchmarks.plan import Plan, prompt_of
-from benchmarks.timing import Arm, interleave, timed
+from benchmarks.plan import TEXT, Plan, prompt_of
+from benchmarks.timing import Arm, Measurement, interleave, timed
+from composer.engine.engine import Engine
 
 
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
@@ -20,14 +24,26 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
     for rows in (1, *(n + 1 for n in plan.fusions)):
         arms[f"rows {rows}"] = prefill(models[:1], torch.tensor([ids] * rows, device=fixture.device))
     for n in plan.fusions:
-        arms[f"fusion {n}"] = _fusion(fixture, n, prompt)
+        arms[f"fusion {n}"] = fusion(fixture.ours(n), fixture.count_tokens, plan.prompt)
         arms[f"peft {n + 1}"] = prefill(models[: n + 1], torch.tensor([ids], device=fixture.device))
     return {"prompt_tokens": len(ids), "fusions": list(plan.fusions), "arms": interleave(arms, plan.rounds)}
 
 
-def _fusion(fixture: BenchFixture, count: int, prompt: str) -> Arm:
-    engine = fixture.ours(count, compiled=False)  # nothing is decoded
-    return lambda: timed(lambda: engine.fusion(prompt), fixture.device)
+def fusion(engine: Engine, count_tokens: Callable[[str], int], tokens: int) -> Arm:
+    """The fusion weights of a prompt of so many tokens, another one each time: an engine remembers them."""
+    prompts = new_prompts(count_tokens, tokens)
+
+    def work() -> Measurement:
+        prompt = next(prompts)
+        return timed(lambda: engine.fusion(prompt), engine.base.device)
+
+    return work
+
+
+def new_prompts(count_tokens: Callable[[str], int], tokens: int) -> Iterator[str]:
+    """Prompts of equally many tokens that begin with unlike numbers."""
+    for number in count(100):
+        yield prompt_of(count_tokens, tokens, text=f"{number} {TEXT}")
 
 
 def prefill(models: list[Model], inputs: torch.Tensor) -> Arm:

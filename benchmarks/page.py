@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.chromium import chromium, serving
+from benchmarks.chromium import COMPILED, chromium, serving
 from benchmarks.fixture import BenchFixture
 from benchmarks.plan import Plan, prompt_of
 from benchmarks.timing import quantile
 from composer.core.assets import ASSETS
+from composer.model.runtime.native.library import CompilerError, step_library
 
 USABLE = """() => {
   const generate = document.querySelector("button#generate");
@@ -38,10 +39,12 @@ WRITTEN = "document.querySelector('#live canvas').composer.count"
 def measure(fixture: BenchFixture, plan: Plan) -> dict:
     """Seconds to open, of a move under a prompt of some tokens, and of the main thread a token.
 
-    The fixture only counts the prompt's tokens: the page is that of this repository's catalog, uncompiled.
+    The fixture only counts the prompt's tokens: the page is that of this repository's catalog, compiled where
+    there is a compiler.
     """
-    prompt = prompt_of(fixture.count_tokens, plan.preview_prompt)
-    with serving() as address, chromium() as browser:
+    prompt, compiled = prompt_of(fixture.count_tokens, plan.preview_prompt), _has_compiler()
+    server = serving(logged=COMPILED, COMPOSER_COMPILE="1") if compiled else serving()
+    with server as address, chromium() as browser:
         opens = [_opened(browser, address) for _ in range(plan.page_opens + 1)][1:]
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.goto(address)
@@ -51,6 +54,7 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
             page.evaluate(MOVE, f"{0.5 + 0.05 * (move % 29):.2f}") for move in range(plan.page_moves + 1)
         ][1:]
         return {
+            "compiled": compiled,
             "opens": len(opens),
             "open_p50": quantile(opens, 0.5),
             "open_p95": quantile(opens, 0.95),
@@ -62,6 +66,14 @@ def measure(fixture: BenchFixture, plan: Plan) -> dict:
             "assets": sum(file.stat().st_size for file in (ASSETS / "ui").rglob("*") if file.is_file())
             + max((file.stat().st_size for file in (ASSETS / "recordings").glob("*.json")), default=0),
         }
+
+
+def _has_compiler() -> bool:
+    try:
+        step_library()
+    except CompilerError:
+        return False
+    return True
 
 
 def _opened(browser, address: str) -> float:

@@ -25,13 +25,13 @@ from benchmarks.fixture import (
     make_adapters,
     without_eos,
 )
-from benchmarks.fusion import prefill
+from benchmarks.fusion import fusion, prefill
 from benchmarks.gpu.progress import Progress
 from benchmarks.gpu.step_table import step_table
 from benchmarks.plan import TEXT, Plan, prompt_of
 from benchmarks.roofline import bare_products, copy_bandwidth, weight_bytes
 from benchmarks.single_stream import ours
-from benchmarks.timing import Arm, interleave, timed
+from benchmarks.timing import Arm, interleave
 from composer.core.catalog_types import BaseSpec, Catalog
 from composer.engine.engine import Engine
 from composer.engine.scheduler import Scheduler
@@ -177,8 +177,7 @@ class Arms:
         return self._arm("ours", ours(engine, self._prompt, self._plan.gpu_tokens, weights))
 
     def _fusion(self) -> dict:
-        engine = self._with(USUAL)
-        return self._arm("fusion", lambda: timed(lambda: engine.fusion(self._prompt), self._device))
+        return self._arm("fusion", fusion(self._with(USUAL), self.base.count_tokens, self._plan.prompt))
 
     def _users(self) -> dict:
         counts = {}

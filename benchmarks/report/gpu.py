@@ -67,8 +67,8 @@ def _format(figures: Mapping, tokens: int) -> Iterator[Block]:
     if long := figures.get("long prompts"):
         yield Paragraph(
             f"With 8 adapters and {long['rows']} texts from prompts of {long['prompt_tokens']} tokens, whose "
-            f"keys and values are held for {long['kv_tokens']} tokens at once while the others wait, the most "
-            f"memory is {gigabytes(long['memory'])}."
+            f"keys and values are held for {long['kv_tokens']} tokens at once while the others wait, the "
+            f"most memory is {gigabytes(long['memory'])}."
         )
     if step := figures.get("step"):
         yield from _step(step)

@@ -15,7 +15,8 @@ def preview(preview: Mapping) -> Iterator[Block]:
 
 
 def page(page: Mapping) -> Iterator[Block]:
-    yield Heading("The page in headless Chromium, 1280 x 800, server warm and uncompiled", 3)
+    server = "compiled" if page["compiled"] else "uncompiled"
+    yield Heading(f"The page in headless Chromium, 1280 x 800, server warm and {server}", 3)
     rows = [
         [
             "opened until its controls are usable",

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks import contention, family, int8, nf4, peft_baseline, processes, roofline, start
 from benchmarks.fixture import BenchFixture, clone_modules, without_eos
+from benchmarks.fusion import fusion
 from benchmarks.plan import FULL, TEXT, SectionLeftOut, expect, greedy, prompt_of
 from benchmarks.report import as_markdown
 from benchmarks.run import Places, run
@@ -174,6 +175,16 @@ def test_one_stream(result, toy):
     profile = single["profile"]
     assert any(name.startswith("aten::") for name in profile["operators"])
     assert 0 <= profile["rest"] < profile["total"] and profile["others"] >= 0
+
+
+def test_each_fusion_reads_a_prompt_of_its_own(fixture, toy, monkeypatch):
+    engine, read = fixture.ours(2), []
+    own = engine._analyzer._divergence
+    monkeypatch.setattr(engine._analyzer, "_divergence", lambda *given: read.append(given[1]) or own(*given))
+    arm = fusion(engine, fixture.count_tokens, toy.prompt)
+    for _ in range(3):
+        assert arm().seconds > 0
+    assert len({tuple(ids) for ids in read}) == 3 and len({len(ids) for ids in read}) == 1
 
 
 def test_fusion(result, toy):

@@ -83,6 +83,7 @@ def sections() -> dict:
         "preview": {"prompt_tokens": 20, "p50": 0.09, "p95": 0.25, "cpu": 0.1, "count": 60},
         "page": {
             "opens": 7,
+            "compiled": True,
             "open_p50": 0.9,
             "open_p95": 1.5,
             "moves": 40,
