@@ -358,3 +358,28 @@ def test_outside_a_cpu_nothing_is_looked_at_by_the_host():
     for _ in range(AHEAD + 2):
         tokens = sample(torch.empty(5, 97, dtype=torch.bfloat16, device=meta))
         assert tokens.shape == (5,) and tokens.device == meta
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([0.0, -0.0, 1.5, -1.5, 1e-40, -3e38, 3e38, float("-inf")]), min_size=40, max_size=90
+    ),
+    st.integers(1, 10),
+    st.integers(0, 2**16),
+)
+def test_a_cpu_finds_the_likeliest_that_a_gpu_does_in_their_order(numbers, count, seed):
+    random = torch.Generator().manual_seed(seed)
+    scores = torch.stack([torch.tensor(numbers), torch.randn(len(numbers), generator=random).round()])
+    expected = module._keys(scores).topk(count, dim=-1).indices
+    assert torch.equal(module._likeliest(scores, count), expected)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_rows_that_are_not_finite_spoil_no_search(number):
+    scores = torch.randn(2, 400, generator=torch.Generator().manual_seed(0))
+    expected = module._likeliest(scores[1:], 5)
+    for place in (slice(None), slice(7, 8)):
+        broken = scores.clone()
+        broken[0, place] = number
+        assert torch.equal(module._likeliest(broken, 5)[1:], expected)

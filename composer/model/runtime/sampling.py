@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from composer.core.composition import Sampling
-from composer.model.runtime.finite import drawable
+from composer.model.runtime.finite import drawable, largest
 from composer.model.transfer import to_device
 
 # Below this temperature sampling is greedy, to the resolution of a float32 logit.
@@ -23,6 +24,8 @@ NO_TOKEN = -1
 UNIT = 2.0**40
 # Uniform numbers that are drawn, and copied to the device, at once for each row.
 AHEAD = 64
+# Blocks of a row's scores for each token that a CPU looks for.
+BLOCKS = 4
 # Without top-k, a CPU looks for the tokens of top-p among so many of the likeliest first, and then among so
 # many times more.
 FIRST, MORE = 512, 16
@@ -194,11 +197,13 @@ def _draw_of(sampling: Sampling, vocabulary: int) -> Draw:
 
 
 def _greedy(_: _Part, scores: torch.Tensor, __: torch.Tensor) -> torch.Tensor:
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmax(axis=-1))
     return scores.argmax(dim=-1)
 
 
 def _of_all(part: _Part, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    weights = part.weights(scores, scores.amax(dim=-1, keepdim=True))
+    weights = part.weights(scores, largest(scores)[:, None])
     sums = weights.cumsum_(dim=-1)  # [G, V]
     return _drawn(sums, sums[:, -1:], uniform).squeeze(1)
 
@@ -214,7 +219,7 @@ def _of_top_k(part: _Part, scores: torch.Tensor, uniform: torch.Tensor) -> torch
 
 def _of_top_p(part: _Part, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """A CPU looks at a few tokens first and at more where these do not reach top-p; a GPU sorts them all."""
-    weights = part.weights(scores, scores.amax(dim=-1, keepdim=True))  # [G, V]
+    weights = part.weights(scores, largest(scores)[:, None])  # [G, V]
     enough = part.enough(weights.sum(dim=-1, keepdim=True))  # [G, 1]
     everyone = scores.shape[1]
     count = min(FIRST, everyone) if scores.device.type == "cpu" else everyone
@@ -227,15 +232,24 @@ def _of_top_p(part: _Part, scores: torch.Tensor, uniform: torch.Tensor) -> torch
 
 
 def _likeliest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """[G, V] float32 -> ids of the `count` largest of each row, [G, count]; of equal ones the lower id first.
-
-    A CPU need not look at the ids where no two are equal.
-    """
-    if scores.device.type == "cpu" and count < scores.shape[1]:
-        values, ids = scores.topk(count + 1, dim=-1)
-        if not bool((values[:, 1:] == values[:, :-1]).any()):
-            return ids[:, :-1]
+    """[G, V] float32 -> ids of the `count` largest of each row, [G, count]; the lower of equal ones first."""
+    if scores.device.type == "cpu" and BLOCKS * count <= scores.shape[1]:
+        return torch.from_numpy(np.stack([_likeliest_by_blocks(row, count) for row in scores.numpy()]))
     return _keys(scores).topk(count, dim=-1).indices
+
+
+def _likeliest_by_blocks(scores: np.ndarray, count: int) -> np.ndarray:
+    """The same of one row, [V] -> [count]. So many are no less than the smallest of the `count` largest among
+    the blocks' largest; only they are sorted."""
+    blocks = BLOCKS * count
+    width = len(scores) // blocks
+    tops = scores[: blocks * width].reshape(blocks, width).max(axis=1)  # [blocks]
+    ids = np.flatnonzero(scores >= np.partition(tops, -count)[-count])
+    if len(ids) < count:  # not finite
+        return np.arange(count)
+    bits = scores[ids].view(np.int32)
+    ordered = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # as in _keys
+    return ids[np.argsort(~ordered, kind="stable")[:count]]
 
 
 def _keys(scores: torch.Tensor) -> torch.Tensor:
