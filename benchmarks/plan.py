@@ -62,7 +62,7 @@ class Plan:
     # Processes, of which the first only warms the system's cache unless it is the only one.
     starts: int = 6
     # As rounds, beside busy processes.
-    contention_rounds: int = 3
+    contention_rounds: int = 7
     # Ways of waiting, see benchmarks.contention.
     waits: tuple[str, ...] = ("default", "unset", "passive", "spin 0", "spin 20000")
     # New tokens beside another engine, and beside it and busy processes, where a token may take a second.

@@ -836,8 +836,7 @@ class Decoder {
       }
     });
     product(layer, layer.o, shared_.mixed.data(), shared_.back.data(), own);
-    combined(layer, layer.o, energy);
-    residual(own, layer.post_attention);
+    residual(layer, layer.o, layer.post_attention, index, energy, own);
 
     normed(own, layer.mlp_norm);
     product(layer, layer.gate_up, own.input.data(), shared_.wide.data(), own);
@@ -849,8 +848,7 @@ class Decoder {
       });
     });
     product(layer, layer.down, shared_.inner.data(), shared_.back.data(), own);
-    combined(layer, layer.down, energy);
-    residual(own, layer.post_mlp);
+    residual(layer, layer.down, layer.post_mlp, index, energy, own);
   }
 
   // input = norm(hidden)
@@ -860,11 +858,21 @@ class Decoder {
       rms_norm(&own.input[row * d], &own.hidden[row * d], weight, model_.eps, d);
   }
 
-  // hidden += norm(back). Every thread adds for itself: the states are small, and a barrier takes as long.
-  void residual(Scratch &own, const float *norm) {
+  // hidden += norm(back + z B^T). Every thread adds for itself: the states are small, and a barrier takes as
+  // long. So does a single row's z B^T.
+  void residual(const Layer &layer, const Linear &linear, const float *norm, int index, double *energy,
+                Scratch &own) {
     const int64_t d = model_.hidden;
+    const bool alone = rows_ == 1 && linear.sites;
+    if (alone) {
+      double counted_already = 0.0;
+      std::memcpy(own.input.data(), shared_.back.data(), d * sizeof(float));
+      add_lora(layer, linear, own.input.data(), 0, 0, d, index == 0 ? energy : &counted_already);
+    } else {
+      combined(layer, linear, energy);
+    }
     for (int64_t row = 0; row < rows_; row++) {
-      const float *out = &shared_.back[row * d];
+      const float *out = alone ? own.input.data() : &shared_.back[row * d];
       if (norm) {
         rms_norm(&own.input[row * d], out, norm, model_.eps, d);
         out = &own.input[row * d];
