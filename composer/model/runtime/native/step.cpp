@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -676,9 +677,10 @@ inline int64_t even_part(int64_t left, int64_t most) {
 
 // --- threads -------------------------------------------------------------------------------------------------
 
-// Turns of waiting before a thread sleeps. Phases are a few microseconds apart; beside other busy processes the
-// thread that is waited for may need this one's core.
-constexpr int SPINS = 3000;
+// How long a thread waits awake. Phases are a few microseconds apart; beside other busy processes the thread that
+// is waited for may need this one's core. A processor's pause takes 20 to 50 ns, so it is the clock that tells.
+constexpr std::chrono::microseconds AWAKE{40};
+constexpr int SPINS = 32;  // between two looks at the clock
 
 inline void pause_briefly() {
 #if defined(__x86_64__)
@@ -732,10 +734,13 @@ class Team {
 
  private:
   static void wait_while(std::atomic<uint32_t> &value, uint32_t old) {
-    for (int turn = 0; turn < SPINS; turn++) {
-      if (value.load() != old) return;
-      pause_briefly();
-    }
+    const auto end = std::chrono::steady_clock::now() + AWAKE;
+    do {
+      for (int turn = 0; turn < SPINS; turn++) {
+        if (value.load() != old) return;
+        pause_briefly();
+      }
+    } while (std::chrono::steady_clock::now() < end);
     while (value.load() == old) value.wait(old);
   }
 
