@@ -89,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             log.error("what the fault came from", exc_info=fault)
         tell(f"composer: {sentence(fault, 'Run it with --verbose to see where.', paths=True)}")
         return _flushed(out, USAGE)
+    finally:
+        # Python would exit with 120 for a line of stderr that could not be written.
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            give_up(sys.stderr)
 
 
 def _listen(verbose: bool) -> None:

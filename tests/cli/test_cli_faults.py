@@ -110,5 +110,6 @@ def test_an_answer_that_goes_nowhere_is_no_success(line):
 
 @pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_without_stderr_a_fault_is_still_an_exit_code(closed):
-    done = shell(f"composer generate {closed}")
-    assert (done.returncode, done.stdout) == (2, "")
+    for buffered in ("", "1"):
+        done = shell(f"PYTHONUNBUFFERED={buffered} composer generate {closed}")
+        assert (done.returncode, done.stdout) == (2, "")
