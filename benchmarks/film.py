@@ -24,7 +24,6 @@ FRAME_MS = 140
 QUALITY = 62
 # Draws of a new seed until a lesson's text has what it asks for.
 TRIES = 8
-# Of the app's log: from here on words come as fast as they do a minute after a start.
 # Milliseconds for a text of a busy machine.
 PATIENCE = 120_000
 

@@ -18,7 +18,6 @@ class RouterTable:
 
     pointer: ctypes._Pointer[c.Router]
     kept: c.Kept
-    router: TokenRouter
 
     @classmethod
     def of(cls, router: TokenRouter, row: torch.Tensor | None = None) -> RouterTable:
@@ -41,11 +40,7 @@ class RouterTable:
             own.gram,
         )
         kept.parts += [own, made]
-        return cls(ctypes.pointer(made), kept, router)
-
-    def of_tokens(self, row: torch.Tensor) -> RouterTable:
-        """The same for tokens of these rows, [M]."""
-        return self.of(self.router, row)
+        return cls(ctypes.pointer(made), kept)
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,14 @@ class NativePlan:
     inner: LlamaRunner
 
     @cached_property
-    def router(self) -> RouterTable | None:
+    def router(self) -> TokenRouter | None:
         """How tokens share out their gates; None where no row is token-routed."""
-        router = TokenRouter.of(self.layout, self.routes)
-        return None if router is None else RouterTable.of(router)
+        return TokenRouter.of(self.layout, self.routes)
+
+    @cached_property
+    def router_table(self) -> RouterTable | None:
+        """The same for a token of each row."""
+        return self.router and RouterTable.of(self.router)
 
     @cached_property
     def scales(self) -> torch.Tensor:
@@ -181,7 +185,7 @@ class NativeStep:
         every = torch.arange(len(inputs.tokens))
         tokens = _Tokens(inputs.tokens, inputs.positions, every, every)
         logits, coded, energy = self._run(
-            plan.layout, tokens, plan.scales, cache.buffers, cache.max_seq_len, plan.router
+            plan.layout, tokens, plan.scales, cache.buffers, cache.max_seq_len, plan.router_table
         )
         return logits, GateTelemetry(coded, energy, plan.layout) if plan.layout.spans else None
 
@@ -194,7 +198,7 @@ class NativeStep:
         shape = len(prompts), 2 * base.kv_heads, pack.width, base.width
         past = [torch.zeros(shape) for _ in range(base.layers)]  # of [B, 2K, T, D]
         hidden = torch.empty(base.layers, len(pack.tokens), base.hidden)  # [L, M, d]
-        router = plan.router and plan.router.of_tokens(pack.row)
+        router = plan.router and RouterTable.of(plan.router, pack.row)
         logits, coded, energy = self._run(
             plan.layout, tokens, plan.scales[pack.row], past, pack.width, router, hidden
         )

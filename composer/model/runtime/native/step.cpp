@@ -45,7 +45,7 @@ constexpr int WIDE = 4;        // vectors of one row that are summed at once
 constexpr int LINE = 16;       // floats of a cache line: no two threads write to the same
 constexpr int GROUP = 32;      // weights that share a scale
 constexpr int BLOCK = 64;      // weights of NF4 that share a scale
-constexpr size_t BYTES = 64;   // of a cache line
+constexpr size_t BYTES = 4 * LINE;  // of a cache line
 constexpr int FETCH = 4096;    // bytes that weights are fetched ahead of one row's product
 
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -194,24 +194,17 @@ inline Floats gelu(Floats x) {  // the approximation by tanh
   return x - x / (1.0f + exponential(2.0f * inner));
 }
 
-// The sum of what part(i, sum) adds to a vector, i in [0, count). Four vectors take turns, since one addition
-// waits for the last to the same.
-template <typename Part>
-inline Floats summed(int64_t count, Part part) {
-  Floats one = {}, two = {}, three = {}, four = {};
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) part(i, one), part(i + 1, two), part(i + 2, three), part(i + 3, four);
-  for (; i < count; i++) part(i, one);
-  return (one + two) + (three + four);
-}
-
 inline float dot(const float *a, const float *b, int64_t n) {
-  const int64_t whole = n / LANES;
-  float dotted = total(summed(whole, [&](int64_t i, Floats &sum) {
-    sum += load(a + i * LANES) * load(b + i * LANES);
-  }));
-  for (int64_t k = whole * LANES; k < n; k++) dotted += a[k] * b[k];
-  return dotted;
+  Floats one = {}, two = {};  // in turn, since one addition waits for the last to the same
+  int64_t k = 0;
+  for (; k + 2 * LANES <= n; k += 2 * LANES) {
+    one += load(a + k) * load(b + k);
+    two += load(a + k + LANES) * load(b + k + LANES);
+  }
+  for (; k + LANES <= n; k += LANES) one += load(a + k) * load(b + k);
+  float sum = total(one + two);
+  for (; k < n; k++) sum += a[k] * b[k];
+  return sum;
 }
 
 // y += s x
@@ -677,8 +670,8 @@ inline int64_t even_part(int64_t left, int64_t most) {
 
 // --- threads -------------------------------------------------------------------------------------------------
 
-// How long a thread waits awake. Phases are a few microseconds apart; beside other busy processes the thread that
-// is waited for may need this one's core. A processor's pause takes 20 to 50 ns, so it is the clock that tells.
+// How long a thread waits awake. Phases are a few microseconds apart; beside other busy processes the thread
+// that is waited for may need this one's core. A processor's pause takes 20 to 50 ns, so the clock tells.
 constexpr std::chrono::microseconds AWAKE{40};
 constexpr int SPINS = 32;  // between two looks at the clock
 

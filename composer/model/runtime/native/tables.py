@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -122,12 +122,13 @@ class StepTable:
     def of(cls, base: BaseTable, layout: Layout) -> StepTable:
         kept = c.Kept()
         layers = (c.Layer * len(base.layers))(*base.layers)
+        places = {path: place for place, path in enumerate(layout.spans)}
         origin = 0
         for layer, groups in zip(layers, base.groups, strict=True):
             layer.origin = origin
             for name, group in zip(FIELDS, groups, strict=True):
                 linear: c.Linear = getattr(layer, name)
-                _attach(linear, group, layout, layer.origin, base, kept)
+                _attach(linear, group, layout, places, layer.origin, base, kept)
                 origin += linear.rank
         model = c.Model()
         ctypes.pointer(model)[0] = base.model
@@ -137,11 +138,19 @@ class StepTable:
 
 
 def _attach(
-    linear: c.Linear, group: Sequence[GatedLinear], layout: Layout, origin: int, base: BaseTable, kept: c.Kept
+    linear: c.Linear,
+    group: Sequence[GatedLinear],
+    layout: Layout,
+    places: Mapping[str, int],
+    origin: int,
+    base: BaseTable,
+    kept: c.Kept,
 ) -> None:
-    """Point a group's layers at their adapters' factors. origin: the start of their decoder layer on Z."""
+    """Point a group's layers at their adapters' factors.
+
+    places: of each site among the layout's. origin: the start of their decoder layer on Z.
+    """
     slices, factors, left, rank = [], list[StoredMatrix](), 0, 0
-    places = {path: place for place, path in enumerate(layout.spans)}
     for gated in group:
         right = left + gated.base.out_features
         if gated.path in layout.spans:
