@@ -319,6 +319,20 @@ def test_a_base_is_loaded_when_it_is_asked_for_and_its_page_answers(served):
     assert client.get("/base/b/").text == "/?"
 
 
+def test_a_base_whose_load_ends_while_the_list_is_written_is_loaded(served, monkeypatch):
+    client, loaded = served
+    latest = loaded.latest
+
+    def ends_now(name):
+        loaded.start("b")
+        assert latest("b").wait(PATIENCE)
+        return latest(name)
+
+    monkeypatch.setattr(loaded, "latest", ends_now)
+    entry = listed(client.get("/bases"))["b"]
+    assert entry["loaded"] and "stage" not in entry and "fault" not in entry
+
+
 def test_a_page_that_is_not_loaded_leads_to_the_one_that_loads_it_with_its_link(served):
     client, loaded = served
     assert client.get("/base/b/?recipe=abc").headers["location"] == "../../?base=b&recipe=abc"

@@ -120,11 +120,12 @@ class BaseRoutes:
         return RedirectResponse(f"{up}?{query}" if query else up)
 
     def _listed(self) -> list[dict[str, object]]:
-        loaded = self._bases.names
-        return [self._entry(name, offer(spec), loaded) for name, spec in self._catalog.bases.items()]
+        return [self._entry(name, offer(spec)) for name, spec in self._catalog.bases.items()]
 
-    def _entry(self, name: str, found: BaseOffer, loaded: tuple[str, ...]) -> dict[str, object]:
+    def _entry(self, name: str, found: BaseOffer) -> dict[str, object]:
         load = self._bases.latest(name)
+        # A load that ends while this is written counts as under way: the base is among the loaded ones first.
+        ended = load is not None and load.ended
         at_home = name == self._home
         entry: dict[str, object] = {
             "name": name,
@@ -132,13 +133,13 @@ class BaseRoutes:
             "facts": found.facts,
             "path": "" if at_home else f"base/{name}/",
             "here": found.here,
-            "loaded": at_home or name in loaded,
+            "loaded": at_home or name in self._bases.names,
             "reason": found.reason,
             "notice": asdict(found.notice) if found.notice else None,
         }
         if load is not None and not entry["loaded"]:
-            entry["fault"] = load.fault
-            entry["stage"] = None if load.ended else asdict(load.stage)
+            entry["fault"] = load.fault if ended else ""
+            entry["stage"] = None if ended else asdict(load.stage)
         return entry
 
 
