@@ -21,6 +21,11 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -681,6 +686,26 @@ inline void pause_briefly() {
 #endif
 }
 
+// Have Linux give this thread its share of a core in short turns, if it can (6.12 and later). Whoever waits for
+// other threads a few hundred times a token then has its core back as soon as they are through, also beside busy
+// processes; the share stays as it was. https://docs.kernel.org/scheduler/sched-eevdf.html
+void ask_for_short_turns() {
+#if defined(SYS_sched_setattr) && defined(SYS_sched_getattr)
+  constexpr uint64_t SHORTEST = 100000;  // nanoseconds that the system allows
+  struct {  // sched_attr of sched_setattr(2), in its first version
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t turn, deadline, period;
+  } own{};
+  if (syscall(SYS_sched_getattr, 0, &own, sizeof own, 0) != 0) return;
+  if (own.policy != 0 || own.turn <= SHORTEST) return;  // a policy of the user's, or a system that says nothing
+  own.turn = SHORTEST;
+  syscall(SYS_sched_setattr, 0, &own, 0);
+#endif
+}
+
 struct Scratch {  // a thread's own
   Numbers hidden, input, weight, sums, turned, scales, scores, shares;
 };
@@ -738,6 +763,7 @@ class Team {
   }
 
   void serve(int index) {
+    ask_for_short_turns();
     for (uint32_t seen = 0;; seen++) {
       wait_while(started_, seen);
       work_(given_, index);
@@ -1174,6 +1200,9 @@ int decode(void *given, const Model *model, const Step *step) {
   try {
     Team &team = *static_cast<Team *>(given);
     static thread_local Shared shared;
+    static thread_local bool asked = false;
+    if (!asked) ask_for_short_turns();
+    asked = true;
     reserve(team, shared, *model, *step);
     Decoder work(*model, *step, team, shared);
     team.run(work);
