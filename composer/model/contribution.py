@@ -18,7 +18,7 @@ from composer.model.rank_layout import GateTelemetry, Layout
 class _Stack:
     """Adapters at sites, all of one rank, stacked so that one batched product reads them all."""
 
-    columns: torch.Tensor  # [P, r] int64: places on Z
+    columns: torch.Tensor  # [P * r] int64: places on Z
     gram: torch.Tensor  # [P, r, r]
     cell: torch.Tensor  # [P] int64: layer * N + owner
 
@@ -41,7 +41,7 @@ class Contribution:
             first = torch.tensor([start for start, _ in parts], device=device)  # [P]
             gram = torch.stack([each.to(device) for _, each in parts])  # [P, r, r]
             columns = first[:, None] + torch.arange(rank, device=device)  # [P, r]
-            self._stacks.append(_Stack(columns, gram, cell[first]))
+            self._stacks.append(_Stack(columns.flatten(), gram, cell[first]))
 
     def __call__(self, telemetry: GateTelemetry) -> torch.Tensor:
         """[B, L, N] float32, dimensionless.
@@ -55,15 +55,17 @@ class Contribution:
             return energy.new_zeros(len(energy), layers, adapters)
         # Squares of large numbers overflow. A power of two is taken out first, which changes no digit.
         exponent = coded.abs().amax(dim=1).frexp().exponent.clamp(-126, 126)  # [B]; 2^-127 is denormal
-        coded = coded.ldexp(-exponent[:, None])
+        one = energy.new_ones(len(energy))  # [B]
+        coded = coded * one.ldexp(-exponent)[:, None]
         added = energy.new_zeros(len(coded), layers * adapters)
         for stack in self._stacks:
-            z = coded[:, stack.columns].transpose(0, 1)  # [P, B, r]
+            z = coded.index_select(1, stack.columns)  # [B, P * r]
+            z = z.view(len(z), *stack.gram.shape[:2]).transpose(0, 1)  # [P, B, r]
             squared = (torch.bmm(z, stack.gram) * z).sum(dim=2)  # [P, B]
             added.index_add_(1, stack.cell, squared.T)
         added = added.view(len(coded), layers, adapters).clamp_min(0)
         # The roots apart: over a base that says nothing the quotient of squares would be infinite.
-        root = added.sqrt().ldexp(exponent[:, None, None])
+        root = added.sqrt() * one.ldexp(exponent)[:, None, None]
         largest = torch.finfo(torch.float32)
         shares = root / energy.clamp(largest.tiny, largest.max).sqrt().unsqueeze(-1)
         return shares.clamp_max(largest.max)
