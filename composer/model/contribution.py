@@ -49,6 +49,8 @@ class Contribution:
         Layers without any site of the bank read 0. Finite for every finite reading: what is beyond float32 is
         float32's largest number.
         """
+        if telemetry.contribution is not None:
+            return telemetry.contribution
         layers, adapters = self._layout.layers, len(self._layout.bank.names)
         coded, energy = telemetry.coded.float(), telemetry.energy
         if not self._stacks:

@@ -193,6 +193,8 @@ class GateTelemetry:
     energy: torch.Tensor  # [B, L]
     # What the pass ran under.
     layout: Layout
+    # What follows, [B, L, N], where the pass computed it; see composer.model.contribution.
+    contribution: torch.Tensor | None = None
 
 
 def layer_energy(norms: torch.Tensor, layer: torch.Tensor, layers: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 
 from composer.core.composition import Composition, Sampling
 from composer.engine.engine import Engine
+from composer.model.contribution import Contribution
 from composer.model.runtime.compilation import Compilation
 from composer.model.runtime.kv_cache import LENGTH_MULTIPLE, KVCache
 from composer.model.runtime.native import library
@@ -153,8 +154,8 @@ def with_weights(storage: Storage) -> Engine:
 
 
 def both(engine: Engine, lengths=(5, 3, 9), columns=(0, 1, 2), routes=()):
-    """What the compiled step and the pass it stands for give for a token of each row: logits, telemetry and
-    cache."""
+    """What the compiled step and the pass it stands for give for a token of each row: logits, cache,
+    telemetry, and contributions."""
     layout = engine.snapshot.layout.select(columns)
     random = torch.Generator().manual_seed(1)
     gates = torch.rand(len(lengths), engine.model.layers, len(columns), generator=random)
@@ -168,7 +169,7 @@ def both(engine: Engine, lengths=(5, 3, 9), columns=(0, 1, 2), routes=()):
             cache.write(row, length, read, row)
         inputs = Inputs(torch.arange(len(lengths)) + 3, torch.tensor(lengths), 64)
         logits, telemetry = decode(decode.prepare(layout, gates, routes), inputs, cache)
-        told = () if telemetry is None else (telemetry.coded, telemetry.energy)
+        told = [telemetry.coded, telemetry.energy, Contribution(layout)(telemetry)] if telemetry else []
         found.append((logits, torch.stack(cache.buffers), *told))
     return found
 
@@ -212,6 +213,18 @@ def test_tokens_share_out_their_gates_as_in_the_pass(family, norms, folders):
             torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
     plain = both(engine, [2], routes=())
     assert not torch.allclose(found[0][0], plain[0][0], atol=1e-3), "sharing must matter"
+
+
+def test_contributions_of_numbers_whose_squares_overflow_are_finite(folders):
+    engine = tiny.engine("llama", folders("llama"))
+    for site in engine.snapshot.bank.sites.values():
+        for part in site.parts:
+            part.A.mul_(2.0**70)
+            part.B.mul_(2.0**-30)
+    engine.runner.compile()
+    (*_, coded, _, ours), (*_, expected) = both(engine)
+    assert coded.square().isinf().any() and float(ours.max()) > 1e9
+    torch.testing.assert_close(ours, expected, atol=0, rtol=0.01)
 
 
 @pytest.mark.parametrize("lengths", [(1,), (7,), (5, 3, 11, 1), (6, 6)])

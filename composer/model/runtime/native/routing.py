@@ -37,7 +37,6 @@ class RouterTable:
             own.owner,
             own.scaling,
             own.prototype,
-            own.gram,
         )
         kept.parts += [own, made]
         return cls(ctypes.pointer(made), kept)
@@ -50,17 +49,14 @@ class _LayoutTable:
     owner: int | None
     scaling: int | None
     prototype: int | None
-    gram: ctypes.Array[ctypes.c_void_p]
     kept: c.Kept
 
     @classmethod
     def of(cls, layout: Layout) -> _LayoutTable:
         kept = c.Kept()
-        grams = [layout.bank.sites[path].gram.float().contiguous() for path in layout.spans]
         return cls(
             kept.pointer(layout.adapter_index.contiguous()),
             kept.floats(layout.scaling),
             kept.floats(layout.prototype),
-            kept.pointers(grams),
             kept,
         )

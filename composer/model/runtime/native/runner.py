@@ -184,10 +184,18 @@ class NativeStep:
     ) -> tuple[torch.Tensor, GateTelemetry | None]:
         every = torch.arange(len(inputs.tokens))
         tokens = _Tokens(inputs.tokens, inputs.positions, every, every)
+        layout, adapters = plan.layout, len(plan.layout.bank.names)
+        contribution = torch.empty(len(every), self._base.model.layers, adapters)  # [B, L, N]
         logits, coded, energy = self._run(
-            plan.layout, tokens, plan.scales, cache.buffers, cache.max_seq_len, plan.router_table
+            layout,
+            tokens,
+            plan.scales,
+            cache.buffers,
+            cache.max_seq_len,
+            plan.router_table,
+            contribution=contribution,
         )
-        return logits, GateTelemetry(coded, energy, plan.layout) if plan.layout.spans else None
+        return logits, GateTelemetry(coded, energy, layout, contribution) if layout.spans else None
 
     def read(
         self, plan: NativePlan, prompts: Sequence[Sequence[int]], unembed: bool, every: bool
@@ -220,6 +228,7 @@ class NativeStep:
         length: int,
         router: RouterTable | None,
         hidden: torch.Tensor | None = None,  # [L, M, d], to be filled
+        contribution: torch.Tensor | None = None,  # [M, L, N], to be filled
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits [O, V], z [M, Z] and energy [M, L]."""
         count, table, ranks = len(tokens.ids), self._table(layout), scales.shape[1]
@@ -231,6 +240,7 @@ class NativeStep:
             length,
             ropes.shape[2],
             ranks,
+            len(layout.bank.names),
             len(tokens.last),
             tokens.ids.data_ptr(),
             tokens.positions.data_ptr(),
@@ -241,6 +251,7 @@ class NativeStep:
             scales.data_ptr(),
             coded.data_ptr(),
             energy.data_ptr(),
+            None if contribution is None else contribution.data_ptr(),
             logits.data_ptr(),
             None if hidden is None else hidden.data_ptr(),
             router.pointer if router else None,

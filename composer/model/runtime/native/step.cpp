@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -85,11 +86,18 @@ struct Matrix {
   const float *bias;       // [rows] or null
 };
 
+struct Part {  // an adapter at a site, with its columns behind those of the part before it
+  int64_t adapter, rank;
+  const float *gram;    // [rank, rank]: B^T B
+};
+
 struct SiteSlice {
   int64_t left, right;  // its output features of the group
   int64_t top, bottom;  // its rank columns of the group
   int64_t place;        // of the site among all of them
   Matrix B;             // [bottom - top, right - left]: B transposed, in F32 or BF16
+  int64_t parts;
+  const Part *part;
 };
 
 struct Linear {  // layers with the same input, and the adapters' factors at them
@@ -129,13 +137,12 @@ struct Router {
   const int64_t *owner;         // [Z]: a column's adapter
   const float *scaling;         // [Z]: its own
   const float *prototype;       // [Z]
-  const float *const *gram;     // [S] of [R, R]: B^T B
 };
 
 struct Step {
   int64_t rows, length;         // M; length: positions of a slot of the cache
   int64_t rope_length;          // of the rope's tables
-  int64_t ranks;                // Z
+  int64_t ranks, adapters;      // Z, N
   int64_t outs;                 // O, how many tokens' logits are wanted
   const int64_t *tokens, *positions, *slots;   // [M]
   const int64_t *last;          // [O]: which tokens'
@@ -144,6 +151,7 @@ struct Step {
   const float *scales;          // [M, Z]
   float *coded;                 // [M, Z]: z = (x A^T) * scale
   float *energy;                // [M, L]: sum over the sites of |W0 x|^2
+  float *contribution;          // [M, L, N], as in composer/model/contribution.py; or null
   float *logits;                // [O, V]
   float *hidden;                // [L, M, d]: the states after each layer; or null
   const Router *router;         // null where no row is routed
@@ -209,6 +217,39 @@ inline float dot(const float *a, const float *b, int64_t n) {
   for (; k + LANES <= n; k += LANES) one += load(a + k) * load(b + k);
   float sum = total(one + two);
   for (; k < n; k++) sum += a[k] * b[k];
+  return sum;
+}
+
+// The largest of |x|.
+inline float largest(const float *x, int64_t n) {
+  Floats tops = {};
+  int64_t k = 0;
+  for (; k + LANES <= n; k += LANES) {
+    Floats size = load(x + k);
+    size = size < 0 ? -size : size;
+    tops = size > tops ? size : tops;
+  }
+  float top = 0;
+  for (int j = 0; j < LANES; j++) top = std::max(top, tops[j]);
+  for (; k < n; k++) top = std::max(top, std::abs(x[k]));
+  return top;
+}
+
+// z^T G z of an adapter's gram matrix, [rank, rank].
+inline float square(const float *gram, const float *z, int64_t rank) {
+  constexpr int FEW = std::min(LANES, 8);  // most ranks are multiples of 8
+  typedef float Some __attribute__((vector_size(4 * FEW), aligned(4), may_alias));
+  Some sums = {};
+  int64_t k = 0;
+  for (; k + FEW <= rank; k += FEW) {
+    Some columns = {};
+    for (int64_t i = 0; i < rank; i++) columns += z[i] * *reinterpret_cast<const Some *>(gram + i * rank + k);
+    sums += columns * *reinterpret_cast<const Some *>(z + k);
+  }
+  float sum = 0;
+  for (int j = 0; j < FEW; j++) sum += sums[j];
+  for (; k < rank; k++)
+    for (int64_t i = 0; i < rank; i++) sum += z[i] * gram[i * rank + k] * z[k];
   return sum;
 }
 
@@ -707,7 +748,7 @@ void ask_for_short_turns() {
 }
 
 struct Scratch {  // a thread's own
-  Numbers hidden, input, weight, sums, turned, scales, scores, shares;
+  Numbers hidden, input, weight, sums, turned, scales, scores, shares, coded;
 };
 
 class Team {
@@ -787,6 +828,7 @@ struct Shared {  // what the threads pass to each other, [M, width]
   // still read the other.
   Numbers wide, back, heads, mixed, inner;
   std::vector<double> energy;  // [threads, L, M]
+  std::vector<int> exponent;   // [M]
 };
 
 class Decoder {
@@ -806,6 +848,8 @@ class Decoder {
       if (step_.hidden && index == 0)
         std::memcpy(step_.hidden + at * rows_ * d, own.hidden.data(), rows_ * d * sizeof(float));
     }
+    // Threads that are through with these take more parts of the head.
+    for (int64_t row = index; step_.contribution && row < rows_; row += team_.size()) added(row, own);
     if (step_.outs == 0) return;
     for (int64_t out = 0; out < step_.outs; out++)
       rms_norm(&own.input[out * d], &own.hidden[step_.last[out] * d], model_.norm, model_.eps, d);
@@ -941,27 +985,25 @@ class Decoder {
     const int64_t first = layer.origin + linear.start + site.top, ranks = site.bottom - site.top;
     const int64_t *owner = router.owner + first;
     float *z = step_.coded + row * step_.ranks + first, *factor = own.shares.data();
-    factors(router, row, site.place, first, ranks, z, factor);
+    factors(router, row, site, first, z, factor);
     const float *scale = step_.scales + row * step_.ranks + first;
     for (int64_t r = 0; r < ranks; r++) z[r] *= scale[r] * factor[owner[r]];
   }
 
   // An adapter's factor at a site, [N]; 1 for those that take no part.
-  static void factors(const Router &router, int64_t row, int64_t place, int64_t first, int64_t ranks,
+  static void factors(const Router &router, int64_t row, const SiteSlice &site, int64_t first,
                       const float *z, float *factor) {
     const int64_t count = router.adapters, *owner = router.owner + first;
-    const uint8_t *part = router.part + (row * router.sites + place) * count;
+    const uint8_t *part = router.part + (row * router.sites + site.place) * count;
     std::fill(factor, factor + count, 0.0f);
     if (router.by_norm[row]) {
-      const float *gram = router.gram[place];
-      for (int64_t r = 0; r < ranks; r++) factor[owner[r]] += dot(gram + r * ranks, z, ranks) * z[r];
-      // From |B z|^2 to |s B z|; each adapter once, at its first column.
-      for (int64_t r = 0; r < ranks; r++)
-        if (r == 0 || owner[r] != owner[r - 1]) {
-          float &score = factor[owner[r]];
-          score = std::sqrt(std::max(score, 0.0f)) * std::abs(router.scaling[first + r]);
-        }
+      int64_t r = 0;
+      for (const Part *each = site.part; each < site.part + site.parts; r += each++->rank) {  // |s B z|
+        const float squared = square(each->gram, z + r, each->rank);
+        factor[each->adapter] = std::sqrt(std::max(squared, 0.0f)) * std::abs(router.scaling[first + r]);
+      }
     } else {
+      const int64_t ranks = site.bottom - site.top;
       for (int64_t r = 0; r < ranks; r++) factor[owner[r]] += z[r] * router.prototype[first + r];
       for (int64_t i = 0; i < count; i++) factor[i] = std::abs(factor[i]);
     }
@@ -977,8 +1019,32 @@ class Decoder {
       highest = std::max(highest, share[i]);
     }
     for (int64_t i = 0; i < count; i++) whole += share[i] = std::exp(share[i] - highest);
-    const float keep = router.keep[row], swing = router.swing[row * router.sites + place];
+    const float keep = router.keep[row], swing = router.swing[row * router.sites + site.place];
     for (int64_t i = 0; i < count; i++) factor[i] = part[i] ? keep + swing * (share[i] / whole) : 1.0f;
+  }
+
+  // What the adapters added to each layer in a row, squared and over 4^exponent: squares of large numbers
+  // overflow.
+  void added(int64_t row, Scratch &own) {
+    const int64_t ranks = step_.ranks;
+    const float *coded = step_.coded + row * ranks;
+    int exponent = 0;
+    std::frexp(largest(coded, ranks), &exponent);
+    shared_.exponent[row] = exponent = std::clamp(exponent, -126, 126);
+    const float scale = std::ldexp(1.0f, -exponent);
+    for (int64_t k = 0; k < ranks; k++) own.coded[k] = coded[k] * scale;
+    float *sums = step_.contribution + row * model_.layers * step_.adapters;
+    std::fill(sums, sums + model_.layers * step_.adapters, 0.0f);
+    for (int64_t at = 0; at < model_.layers; at++, sums += step_.adapters) {
+      const Layer &layer = model_.layer[at];
+      for (const Linear *linear : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+        for (int64_t s = 0; s < linear->sites; s++) {
+          const SiteSlice &site = linear->site[s];
+          const float *z = &own.coded[layer.origin + linear->start + site.top];
+          for (const Part *part = site.part; part < site.part + site.parts; z += part++->rank)
+            sums[part->adapter] += square(part->gram, z, part->rank);
+        }
+    }
   }
 
   // Output features [begin, end) of W x for all rows; out is [rows, width].
@@ -1169,6 +1235,7 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
   shared.mixed.resize(rows * mixed);
   shared.inner.resize(rows * model.inner);
   shared.energy.resize(team.size() * model.layers * rows);
+  shared.exponent.resize(rows);
   for (Scratch &own : team.scratch) {
     own.hidden.resize(rows * d);
     own.input.resize(rows * d);
@@ -1178,6 +1245,17 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
     own.scales.resize(2 * (TOGETHER * (longest / GROUP) + LANES));
     own.scores.resize(TOKENS * (step.length + LANES));
     own.shares.resize(step.router ? 2 * step.router->adapters : 0);
+    own.coded.resize(step.contribution ? step.ranks : 0);
+  }
+}
+
+// From what the adapters added to a layer of a row, squared and scaled, to their contributions.
+void as_shares(const Step &step, int exponent, int64_t at) {
+  constexpr float LEAST = std::numeric_limits<float>::min(), MOST = std::numeric_limits<float>::max();
+  const float base = std::sqrt(std::clamp(step.energy[at], LEAST, MOST));
+  for (int64_t i = 0; i < step.adapters; i++) {
+    float &share = step.contribution[at * step.adapters + i];
+    share = std::min(std::ldexp(std::sqrt(std::max(share, 0.0f)), exponent) / base, MOST);
   }
 }
 
@@ -1212,6 +1290,7 @@ int decode(void *given, const Model *model, const Step *step) {
         for (int index = 0; index < team.size(); index++)
           sum += shared.energy[(index * model->layers + at) * step->rows + row];
         step->energy[row * model->layers + at] = static_cast<float>(sum);
+        if (step->contribution) as_shares(*step, shared.exponent[row], row * model->layers + at);
       }
     return 0;
   } catch (...) {

@@ -22,6 +22,14 @@ class Matrix(Structure):
     ]
 
 
+class Part(Structure):
+    _fields_ = [
+        ("adapter", c_int64),
+        ("rank", c_int64),
+        ("gram", c_void_p),
+    ]
+
+
 class SiteSlice(Structure):
     _fields_ = [
         ("left", c_int64),
@@ -30,6 +38,8 @@ class SiteSlice(Structure):
         ("bottom", c_int64),
         ("place", c_int64),
         ("B", Matrix),
+        ("parts", c_int64),
+        ("part", POINTER(Part)),
     ]
 
 
@@ -94,7 +104,6 @@ class Router(Structure):
         ("owner", c_void_p),
         ("scaling", c_void_p),
         ("prototype", c_void_p),
-        ("gram", POINTER(c_void_p)),
     ]
 
 
@@ -104,6 +113,7 @@ class Step(Structure):
         ("length", c_int64),
         ("rope_length", c_int64),
         ("ranks", c_int64),
+        ("adapters", c_int64),
         ("outs", c_int64),
         ("tokens", c_void_p),
         ("positions", c_void_p),
@@ -114,6 +124,7 @@ class Step(Structure):
         ("scales", c_void_p),
         ("coded", c_void_p),
         ("energy", c_void_p),
+        ("contribution", c_void_p),
         ("logits", c_void_p),
         ("hidden", c_void_p),
         ("router", POINTER(Router)),

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from composer.adapters.bank import LoraFactors
+from composer.adapters.bank import LoraFactors, SiteFactors
 from composer.model.gated_model import GatedLinear
 from composer.model.rank_layout import Layout
 from composer.model.runtime.llama.fused_linear import BaseWeights
@@ -157,10 +157,12 @@ def _attach(
             start, end = layout.spans[gated.path]
             if not slices:
                 linear.start = start - origin
-            stored = [base.stored(part) for part in layout.bank.sites[gated.path].parts]
+            site = layout.bank.sites[gated.path]
+            stored = [base.stored(part) for part in site.parts]
             B = _below([own for _, own in stored])  # [R, d_out]
+            place, parts = places[gated.path], _parts(site, kept)
             slices.append(
-                c.SiteSlice(left, right, rank, rank + end - start, places[gated.path], _matrix(B, kept))
+                c.SiteSlice(left, right, rank, rank + end - start, place, _matrix(B, kept), len(parts), parts)
             )
             factors += [own for own, _ in stored]
             rank += end - start
@@ -171,6 +173,15 @@ def _attach(
         linear.A = _matrix(_below(factors), kept)
         linear.rank, linear.sites = rank, len(slices)
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
+
+
+def _parts(site: SiteFactors, kept: c.Kept) -> ctypes.Array[c.Part]:
+    """A site's adapters, in the order of its columns."""
+    owned = zip(site.parts, site.owners, strict=True)
+    parts = [c.Part(owner, part.rank, kept.floats(part.gram)) for part, owner in owned if part.rank]
+    array = (c.Part * len(parts))(*parts)
+    kept.parts.append(array)
+    return array
 
 
 def _below(parts: Sequence[StoredMatrix]) -> StoredMatrix:
