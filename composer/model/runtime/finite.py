@@ -19,7 +19,10 @@ def drawable(logits: torch.Tensor) -> torch.Tensor:
     False for a NaN or +inf among them. -inf is a token that cannot come, unless all are. The largest logit
     tells: `amax` keeps a NaN.
     """
-    return largest(logits).isfinite()
+    top = largest(logits)
+    if top.device.type == "cpu":
+        return torch.from_numpy(np.isfinite(top.numpy()))
+    return top.isfinite()
 
 
 def largest(scores: torch.Tensor) -> torch.Tensor:
