@@ -19,6 +19,7 @@ from transformers import (
 
 from composer.core.composition import Sampling
 from composer.model.runtime import sampling as module
+from composer.model.runtime.finite import drawable
 from composer.model.runtime.sampling import AHEAD, NO_TOKEN, BatchSampler, RowSampler, sample_next_tokens
 
 CPU = torch.device("cpu")
@@ -383,3 +384,15 @@ def test_rows_that_are_not_finite_spoil_no_search(number):
         broken = scores.clone()
         broken[0, place] = number
         assert torch.equal(module._likeliest(broken, 5)[1:], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_row_can_be_drawn_from_in_any_type_unless_its_largest_is_not_finite(dtype):
+    logits = torch.tensor(
+        [[1.0, float("-inf"), 2.0], [float("nan"), 1, 2], [1, float("inf"), 2]], dtype=dtype
+    )
+    logits = torch.cat([logits, torch.full((1, 3), float("-inf"), dtype=dtype)])
+    assert drawable(logits).tolist() == [True, False, False, False]
+    assert drawable(logits[:, None]).shape == (4, 1) and bool(drawable(logits[0]))
+    rows = [RowSampler(Sampling(temperature=0)) for _ in logits]
+    assert sample_next_tokens(rows, [[0]] * 4, logits) == [2, NO_TOKEN, NO_TOKEN, NO_TOKEN]

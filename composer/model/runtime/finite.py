@@ -20,9 +20,7 @@ def drawable(logits: torch.Tensor) -> torch.Tensor:
     tells: `amax` keeps a NaN.
     """
     top = largest(logits)
-    if top.device.type == "cpu":
-        return torch.from_numpy(np.isfinite(top.numpy()))
-    return top.isfinite()
+    return torch.from_numpy(np.asarray(np.isfinite(top.numpy()))) if _by_numpy(top) else top.isfinite()
 
 
 def largest(scores: torch.Tensor) -> torch.Tensor:
@@ -31,9 +29,13 @@ def largest(scores: torch.Tensor) -> torch.Tensor:
     On a CPU by numpy, on this thread alone: torch wakes another one for as little as this, which takes longer
     than the work does and then keeps a core from the decoding step.
     """
-    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+    if not _by_numpy(scores):
         return scores.amax(dim=-1)
     return torch.from_numpy(np.asarray(scores.detach().numpy().max(axis=-1)))
+
+
+def _by_numpy(scores: torch.Tensor) -> bool:
+    return scores.device.type == "cpu" and scores.dtype == torch.float32
 
 
 def check_drawable(logits: torch.Tensor) -> torch.Tensor:
