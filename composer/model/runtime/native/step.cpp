@@ -86,7 +86,7 @@ struct Matrix {
   const float *bias;       // [rows] or null
 };
 
-struct Part {  // an adapter at a site, with its columns behind those of the part before it
+struct AdapterSlice {  // an adapter at a site, with its columns behind those of the one before it
   int64_t adapter, rank;
   const float *gram;    // [rank, rank]: B^T B
 };
@@ -97,7 +97,7 @@ struct SiteSlice {
   int64_t place;        // of the site among all of them
   Matrix B;             // [bottom - top, right - left]: B transposed, in F32 or BF16
   int64_t parts;
-  const Part *part;
+  const AdapterSlice *part;
 };
 
 struct Linear {  // layers with the same input, and the adapters' factors at them
@@ -998,7 +998,7 @@ class Decoder {
     std::fill(factor, factor + count, 0.0f);
     if (router.by_norm[row]) {
       int64_t r = 0;
-      for (const Part *each = site.part; each < site.part + site.parts; r += each++->rank) {  // |s B z|
+      for (const AdapterSlice *each = site.part; each < site.part + site.parts; r += each++->rank) {  // |s B z|
         const float squared = square(each->gram, z + r, each->rank);
         factor[each->adapter] = std::sqrt(std::max(squared, 0.0f)) * std::abs(router.scaling[first + r]);
       }
@@ -1041,7 +1041,7 @@ class Decoder {
         for (int64_t s = 0; s < linear->sites; s++) {
           const SiteSlice &site = linear->site[s];
           const float *z = &own.coded[layer.origin + linear->start + site.top];
-          for (const Part *part = site.part; part < site.part + site.parts; z += part++->rank)
+          for (const AdapterSlice *part = site.part; part < site.part + site.parts; z += part++->rank)
             sums[part->adapter] += square(part->gram, z, part->rank);
         }
     }

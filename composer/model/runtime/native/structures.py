@@ -22,7 +22,7 @@ class Matrix(Structure):
     ]
 
 
-class Part(Structure):
+class AdapterSlice(Structure):
     _fields_ = [
         ("adapter", c_int64),
         ("rank", c_int64),
@@ -39,7 +39,7 @@ class SiteSlice(Structure):
         ("place", c_int64),
         ("B", Matrix),
         ("parts", c_int64),
-        ("part", POINTER(Part)),
+        ("part", POINTER(AdapterSlice)),
     ]
 
 

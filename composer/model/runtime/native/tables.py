@@ -175,11 +175,11 @@ def _attach(
         linear.site = ctypes.cast(array, ctypes.POINTER(c.SiteSlice))
 
 
-def _parts(site: SiteFactors, kept: c.Kept) -> ctypes.Array[c.Part]:
+def _parts(site: SiteFactors, kept: c.Kept) -> ctypes.Array[c.AdapterSlice]:
     """A site's adapters, in the order of its columns."""
     owned = zip(site.parts, site.owners, strict=True)
-    parts = [c.Part(owner, part.rank, kept.floats(part.gram)) for part, owner in owned if part.rank]
-    array = (c.Part * len(parts))(*parts)
+    parts = [c.AdapterSlice(owner, part.rank, kept.floats(part.gram)) for part, owner in owned if part.rank]
+    array = (c.AdapterSlice * len(parts))(*parts)
     kept.parts.append(array)
     return array
 
