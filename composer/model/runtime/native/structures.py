@@ -145,12 +145,6 @@ class Kept:
         self.parts.append(tensor)
         return tensor.data_ptr()
 
-    def pointers(self, tensors: Sequence[torch.Tensor]) -> ctypes.Array[c_void_p]:
-        """The addresses of contiguous tensors."""
-        made = addresses(tensors)
-        self.parts += [made, *tensors]
-        return made
-
     def floats(self, tensor: torch.Tensor | None) -> int | None:
         """The address of a tensor as contiguous float32."""
         return None if tensor is None else self.pointer(tensor.detach().float().contiguous())
