@@ -91,15 +91,13 @@ def _leave() -> None:
 
 def _flushed(code: int) -> int:
     from composer.core.fault_messages import sentence
-    from composer.core.shell import give_up, tell
+    from composer.core.shell import flush, tell
 
-    try:
-        sys.stdout.flush()
-    except OSError as fault:
-        give_up(sys.stdout)
-        tell(sentence(fault, ""))
-        return code or 2
-    return code
+    fault = flush(sys.stdout)
+    if fault is None:
+        return code
+    tell(sentence(fault, ""))
+    return code or 2
 
 
 if __name__ == "__main__":

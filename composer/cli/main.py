@@ -31,7 +31,7 @@ from composer.cli import (
 from composer.cli.experiments import domains, quantization
 from composer.cli.upkeep import bench, methods, record
 from composer.core.fault_messages import sentence
-from composer.core.shell import USAGE, Parser, give_up, open_closed, show_anything, tell
+from composer.core.shell import USAGE, Parser, flush, give_up, open_closed, show_anything, tell
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _flushed(out, USAGE)
     finally:
         # Python would exit with 120 for a line of stderr that could not be written.
-        try:
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            give_up(sys.stderr)
+        flush(sys.stderr)
 
 
 def _listen(verbose: bool) -> None:
@@ -113,16 +110,11 @@ def _listen(verbose: bool) -> None:
 
 def _flushed(out: TextIO, code: int) -> int:
     """The exit code after the rest of the answer has gone out, or could not."""
-    try:
-        out.flush()
-    except BrokenPipeError:
-        give_up(out)
-    except (OSError, ValueError) as fault:
-        give_up(out)
-        if code == 0:
-            tell(f"composer: {sentence(fault, '')}")
-            return USAGE
-    return code
+    fault = flush(out)
+    if fault is None or isinstance(fault, BrokenPipeError) or code != 0:
+        return code
+    tell(f"composer: {sentence(fault, '')}")
+    return USAGE
 
 
 def _parser() -> argparse.ArgumentParser:

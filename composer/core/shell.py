@@ -47,6 +47,16 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def flush(stream: TextIO) -> OSError | ValueError | None:
+    """Write out what the stream holds, or give it up; returns why it could not be written."""
+    try:
+        stream.flush()
+    except (OSError, ValueError) as fault:
+        give_up(stream)
+        return fault
+    return None
+
+
 def give_up(stream: TextIO) -> None:
     """Send the rest of what the stream holds nowhere: Python would fail on it once more when it ends."""
     with suppress(OSError, ValueError):
