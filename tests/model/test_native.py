@@ -252,7 +252,8 @@ def test_it_reads_short_prompts_as_the_pass_does(family, lengths, folders):
 
 def _tensors(read):
     logits = () if read.logits is None else (read.logits,)
-    return *logits, *read.hidden, *read.past, read.telemetry.coded, read.telemetry.energy
+    said = read.telemetry
+    return *logits, *read.hidden, *read.past, said.coded, said.energy, Contribution(said.layout)(said)
 
 
 def test_long_prompts_and_those_of_int8_are_read_by_the_pass(folders, monkeypatch):

@@ -34,7 +34,6 @@ class RouterTable:
             kept.floats(router.swing.flatten(1)[row]),
             kept.pointer(router.by_norm.flatten().to(torch.uint8)[row]),
             kept.pointer(top.to(torch.int64)[row]),
-            own.owner,
             own.scaling,
             own.prototype,
         )
@@ -46,7 +45,6 @@ class RouterTable:
 class _LayoutTable:
     """What all routes under a layout have in common, by address."""
 
-    owner: int | None
     scaling: int | None
     prototype: int | None
     kept: c.Kept
@@ -55,7 +53,6 @@ class _LayoutTable:
     def of(cls, layout: Layout) -> _LayoutTable:
         kept = c.Kept()
         return cls(
-            kept.pointer(layout.adapter_index.contiguous()),
             kept.floats(layout.scaling),
             kept.floats(layout.prototype),
             kept,

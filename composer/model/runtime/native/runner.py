@@ -184,18 +184,11 @@ class NativeStep:
     ) -> tuple[torch.Tensor, GateTelemetry | None]:
         every = torch.arange(len(inputs.tokens))
         tokens = _Tokens(inputs.tokens, inputs.positions, every, every)
-        layout, adapters = plan.layout, len(plan.layout.bank.names)
-        contribution = torch.empty(len(every), self._base.model.layers, adapters)  # [B, L, N]
-        logits, coded, energy = self._run(
-            layout,
-            tokens,
-            plan.scales,
-            cache.buffers,
-            cache.max_seq_len,
-            plan.router_table,
-            contribution=contribution,
+        logits, coded, energy, contribution = self._run(
+            plan.layout, tokens, plan.scales, cache.buffers, cache.max_seq_len, plan.router_table
         )
-        return logits, GateTelemetry(coded, energy, layout, contribution) if layout.spans else None
+        telemetry = GateTelemetry(coded, energy, plan.layout, contribution)
+        return logits, telemetry if plan.layout.spans else None
 
     def read(
         self, plan: NativePlan, prompts: Sequence[Sequence[int]], unembed: bool, every: bool
@@ -207,10 +200,10 @@ class NativeStep:
         past = [torch.zeros(shape) for _ in range(base.layers)]  # of [B, 2K, T, D]
         hidden = torch.empty(base.layers, len(pack.tokens), base.hidden)  # [L, M, d]
         router = plan.router and RouterTable.of(plan.router, pack.row)
-        logits, coded, energy = self._run(
+        logits, coded, energy, contribution = self._run(
             plan.layout, tokens, plan.scales[pack.row], past, pack.width, router, hidden
         )
-        telemetry = GateTelemetry(coded[pack.last], energy[pack.last], plan.layout)
+        telemetry = GateTelemetry(coded[pack.last], energy[pack.last], plan.layout, contribution[pack.last])
         return PrefillOutput(
             logits if unembed else None,
             telemetry if plan.layout.spans else None,
@@ -228,19 +221,19 @@ class NativeStep:
         length: int,
         router: RouterTable | None,
         hidden: torch.Tensor | None = None,  # [L, M, d], to be filled
-        contribution: torch.Tensor | None = None,  # [M, L, N], to be filled
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits [O, V], z [M, Z] and energy [M, L]."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits [O, V], z [M, Z], energy [M, L] and contributions [M, L, N]."""
         count, table, ranks = len(tokens.ids), self._table(layout), scales.shape[1]
         ropes = self._rope_tables(length)  # [rotations, 2, its length, D]
         logits = torch.empty(len(tokens.last), self._base.vocabulary)  # [O, V]
         coded, energy = torch.empty(count, ranks), torch.empty(count, len(cache))  # [M, Z], [M, L]
+        contribution = torch.empty(count, len(cache), len(layout.bank.names))  # [M, L, N]
         step = c.Step(
             count,
             length,
             ropes.shape[2],
             ranks,
-            len(layout.bank.names),
+            contribution.shape[2],
             len(tokens.last),
             tokens.ids.data_ptr(),
             tokens.positions.data_ptr(),
@@ -251,13 +244,13 @@ class NativeStep:
             scales.data_ptr(),
             coded.data_ptr(),
             energy.data_ptr(),
-            None if contribution is None else contribution.data_ptr(),
+            contribution.data_ptr(),
             logits.data_ptr(),
             None if hidden is None else hidden.data_ptr(),
             router.pointer if router else None,
         )
         self._team.decode(table.model, step)
-        return logits, coded, energy
+        return logits, coded, energy, contribution
 
     def _table(self, layout: Layout) -> StepTable:
         with self._changing:

@@ -134,7 +134,6 @@ struct Router {
   const float *keep, *swing;    // [M], [M, S]: an adapter's factor is keep + swing * share
   const uint8_t *by_norm;       // [M]: the score is the norm of what an adapter adds, or along its direction
   const int64_t *top;           // [M]: how many adapters have a share
-  const int64_t *owner;         // [Z]: a column's adapter
   const float *scaling;         // [Z]: its own
   const float *prototype;       // [Z]
 };
@@ -151,7 +150,7 @@ struct Step {
   const float *scales;          // [M, Z]
   float *coded;                 // [M, Z]: z = (x A^T) * scale
   float *energy;                // [M, L]: sum over the sites of |W0 x|^2
-  float *contribution;          // [M, L, N], as in composer/model/contribution.py; or null
+  float *contribution;          // [M, L, N], as in composer/model/contribution.py
   float *logits;                // [O, V]
   float *hidden;                // [L, M, d]: the states after each layer; or null
   const Router *router;         // null where no row is routed
@@ -849,7 +848,7 @@ class Decoder {
         std::memcpy(step_.hidden + at * rows_ * d, own.hidden.data(), rows_ * d * sizeof(float));
     }
     // Threads that are through with these take more parts of the head.
-    for (int64_t row = index; step_.contribution && row < rows_; row += team_.size()) added(row, own);
+    for (int64_t row = index; row < rows_; row += team_.size()) added(row, own);
     if (step_.outs == 0) return;
     for (int64_t out = 0; out < step_.outs; out++)
       rms_norm(&own.input[out * d], &own.hidden[step_.last[out] * d], model_.norm, model_.eps, d);
@@ -982,30 +981,27 @@ class Decoder {
   // z *= scale * the factor that a row's token gives each adapter of a site.
   void share_out(const Layer &layer, const Linear &linear, int64_t row, const SiteSlice &site, Scratch &own) {
     const Router &router = *step_.router;
-    const int64_t first = layer.origin + linear.start + site.top, ranks = site.bottom - site.top;
-    const int64_t *owner = router.owner + first;
+    const int64_t first = layer.origin + linear.start + site.top;
     float *z = step_.coded + row * step_.ranks + first, *factor = own.shares.data();
     factors(router, row, site, first, z, factor);
     const float *scale = step_.scales + row * step_.ranks + first;
-    for (int64_t r = 0; r < ranks; r++) z[r] *= scale[r] * factor[owner[r]];
+    for (const AdapterSlice *part = site.part; part < site.part + site.parts; part++)
+      for (int64_t r = 0; r < part->rank; r++) *z++ *= *scale++ * factor[part->adapter];
   }
 
   // An adapter's factor at a site, [N]; 1 for those that take no part.
   static void factors(const Router &router, int64_t row, const SiteSlice &site, int64_t first,
                       const float *z, float *factor) {
-    const int64_t count = router.adapters, *owner = router.owner + first;
+    const int64_t count = router.adapters;
     const uint8_t *part = router.part + (row * router.sites + site.place) * count;
     std::fill(factor, factor + count, 0.0f);
-    if (router.by_norm[row]) {
-      int64_t r = 0;
-      for (const AdapterSlice *each = site.part; each < site.part + site.parts; r += each++->rank) {  // |s B z|
-        const float squared = square(each->gram, z + r, each->rank);
-        factor[each->adapter] = std::sqrt(std::max(squared, 0.0f)) * std::abs(router.scaling[first + r]);
-      }
-    } else {
-      const int64_t ranks = site.bottom - site.top;
-      for (int64_t r = 0; r < ranks; r++) factor[owner[r]] += z[r] * router.prototype[first + r];
-      for (int64_t i = 0; i < count; i++) factor[i] = std::abs(factor[i]);
+    for (const AdapterSlice *each = site.part; each < site.part + site.parts; each++) {
+      float &score = factor[each->adapter];
+      if (router.by_norm[row])  // |s B z|
+        score = std::sqrt(std::max(square(each->gram, z, each->rank), 0.0f)) * std::abs(router.scaling[first]);
+      else
+        score = std::abs(dot(router.prototype + first, z, each->rank));
+      z += each->rank, first += each->rank;
     }
     // Those beyond the first `top`, equal ones in their order, take part without a share.
     float highest = -INFINITY, whole = 0.0f;
@@ -1245,7 +1241,7 @@ void reserve(Team &team, Shared &shared, const Model &model, const Step &step) {
     own.scales.resize(2 * (TOGETHER * (longest / GROUP) + LANES));
     own.scores.resize(TOKENS * (step.length + LANES));
     own.shares.resize(step.router ? 2 * step.router->adapters : 0);
-    own.coded.resize(step.contribution ? step.ranks : 0);
+    own.coded.resize(step.ranks);
   }
 }
 
@@ -1278,9 +1274,7 @@ int decode(void *given, const Model *model, const Step *step) {
   try {
     Team &team = *static_cast<Team *>(given);
     static thread_local Shared shared;
-    static thread_local bool asked = false;
-    if (!asked) ask_for_short_turns();
-    asked = true;
+    static thread_local const bool asked = (ask_for_short_turns(), true);
     reserve(team, shared, *model, *step);
     Decoder work(*model, *step, team, shared);
     team.run(work);
@@ -1290,7 +1284,7 @@ int decode(void *given, const Model *model, const Step *step) {
         for (int index = 0; index < team.size(); index++)
           sum += shared.energy[(index * model->layers + at) * step->rows + row];
         step->energy[row * model->layers + at] = static_cast<float>(sum);
-        if (step->contribution) as_shares(*step, shared.exponent[row], row * model->layers + at);
+        as_shares(*step, shared.exponent[row], row * model->layers + at);
       }
     return 0;
   } catch (...) {

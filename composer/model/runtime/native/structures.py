@@ -101,7 +101,6 @@ class Router(Structure):
         ("swing", c_void_p),
         ("by_norm", c_void_p),
         ("top", c_void_p),
-        ("owner", c_void_p),
         ("scaling", c_void_p),
         ("prototype", c_void_p),
     ]

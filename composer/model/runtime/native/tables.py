@@ -176,9 +176,9 @@ def _attach(
 
 
 def _parts(site: SiteFactors, kept: c.Kept) -> ctypes.Array[c.AdapterSlice]:
-    """A site's adapters, in the order of its columns."""
+    """A site's adapters, in the order of its columns. Their grams last as long as the layout."""
     owned = zip(site.parts, site.owners, strict=True)
-    parts = [c.AdapterSlice(owner, part.rank, kept.floats(part.gram)) for part, owner in owned if part.rank]
+    parts = [c.AdapterSlice(owner, part.rank, part.gram.data_ptr()) for part, owner in owned if part.rank]
     array = (c.AdapterSlice * len(parts))(*parts)
     kept.parts.append(array)
     return array
